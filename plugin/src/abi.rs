@@ -1,0 +1,228 @@
+//! The C ABI between a host and a native plugin, version [`ABI_VERSION`].
+//!
+//! A plugin exports one symbol, [`DESCRIPTOR_SYMBOL`], a [`Descriptor`] that lies in the section
+//! [`DESCRIPTOR_SECTION`]. Its first part ([`Identity`]) has no pointers, so a host can read it from the file; the
+//! rest is filled in by the loader's relocations.
+//!
+//! Ownership: a [`Slice`] is borrowed for the call. A [`Buffer`] belongs to the side that receives it, which gives
+//! it back by calling its `release`, because each side has an allocator of its own. No function may unwind.
+
+use std::ffi::c_void;
+use std::sync::atomic::AtomicBool;
+
+/// The version of this ABI. It changes when anything in this module changes meaning or layout.
+pub const ABI_VERSION: u32 = 1;
+
+/// The first bytes of every descriptor.
+pub const MAGIC: [u8; 16] = *b"hotslot\0plugin\0\x01";
+
+/// The name of the exported descriptor.
+pub const DESCRIPTOR_SYMBOL: &str = "HOTSLOT_PLUGIN";
+
+/// The section that holds the descriptor: in ELF and PE files by this name, in Mach-O files as `__DATA,__hotslot`.
+pub const DESCRIPTOR_SECTION: &str = ".hotslot";
+
+/// The plugin unwinds on panic, so that its shims contain panics.
+pub const PANIC_UNWIND: u32 = 1;
+/// The plugin aborts on panic, and the host with it.
+pub const PANIC_ABORT: u32 = 2;
+
+/// A text of at most 95 bytes, padded with zero bytes, that can be read from a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Text {
+    /// UTF-8, followed by at least one zero byte.
+    pub bytes: [u8; 96],
+}
+
+impl Text {
+    /// The text.
+    ///
+    /// # Panics
+    /// If it has more than 95 bytes or a zero byte; in a constant that is a compile error.
+    pub const fn new(text: &str) -> Text {
+        let source = text.as_bytes();
+        assert!(source.len() < 96, "a descriptor text has at most 95 bytes");
+        let mut bytes = [0; 96];
+        let mut at = 0;
+        while at < source.len() {
+            assert!(source[at] != 0, "a descriptor text has no zero byte");
+            bytes[at] = source[at];
+            at += 1;
+        }
+        Text { bytes }
+    }
+}
+
+/// The part of a descriptor that says what the plugin is: plain bytes, readable from the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Identity {
+    /// [`MAGIC`].
+    pub magic: [u8; 16],
+    /// [`ABI_VERSION`] of the plugin.
+    pub abi: u32,
+    /// The size of the whole [`Descriptor`] in bytes.
+    pub size: u32,
+    /// [`PANIC_UNWIND`] or [`PANIC_ABORT`].
+    pub panic: u32,
+    /// How many entries [`Descriptor::functions`] has.
+    pub function_count: u32,
+    /// The plugin's name.
+    pub name: Text,
+    /// The plugin's semver version.
+    pub version: Text,
+    /// The interface that it implements.
+    pub interface: Text,
+    /// The schema of the state that it saves; empty if it has none.
+    pub schema: Text,
+}
+
+/// What a plugin exports. See the [module](self) for who owns what.
+#[repr(C)]
+pub struct Descriptor {
+    /// What the plugin is.
+    pub identity: Identity,
+    /// Makes an instance, written to `instance`.
+    pub create: unsafe extern "C" fn(host: *const HostApi, instance: *mut *mut c_void, error: *mut Buffer) -> Status,
+    /// Destroys an instance; called once, when no other call is under way.
+    pub destroy: unsafe extern "C" fn(instance: *mut c_void) -> Status,
+    /// Runs until `*stop` is true.
+    pub run: unsafe extern "C" fn(instance: *const c_void, stop: *const AtomicBool, error: *mut Buffer) -> Status,
+    /// Answers one call; `output` takes the answer or the error's text.
+    pub call: unsafe extern "C" fn(instance: *const c_void, method: u32, input: Slice, output: *mut Buffer) -> Status,
+    /// Saves the state; `output` takes the bytes or the error's text.
+    pub save: unsafe extern "C" fn(instance: *const c_void, output: *mut Buffer) -> Status,
+    /// Restores a state that was saved under `schema`.
+    pub restore:
+        unsafe extern "C" fn(instance: *const c_void, schema: Slice, state: Slice, error: *mut Buffer) -> Status,
+    /// The interface's own functions, `identity.function_count` of them, in the interface's order.
+    pub functions: *const Function,
+}
+
+// SAFETY: a descriptor is a constant: nothing writes to it or to the function table after the loader relocated them.
+unsafe impl Sync for Descriptor {}
+
+/// The address of one function of the interface.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Function(pub *const c_void);
+
+// SAFETY: the address of a function is a constant.
+unsafe impl Sync for Function {}
+// SAFETY: as above.
+unsafe impl Send for Function {}
+
+/// How a call into a plugin ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Status(pub i32);
+
+impl Status {
+    /// Done.
+    pub const OK: Status = Status(0);
+    /// The plugin returned an error.
+    pub const FAILED: Status = Status(1);
+    /// The plugin panicked, and its shim caught the panic.
+    pub const PANICKED: Status = Status(2);
+    /// The plugin does not have this entry.
+    pub const UNSUPPORTED: Status = Status(3);
+}
+
+/// Bytes lent for the duration of a call. `data` may be null if `len` is 0.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Slice {
+    /// The first byte.
+    pub data: *const u8,
+    /// How many bytes.
+    pub len: usize,
+}
+
+impl Slice {
+    /// Lends `bytes`.
+    pub fn new(bytes: &[u8]) -> Slice {
+        Slice { data: bytes.as_ptr(), len: bytes.len() }
+    }
+
+    /// The bytes.
+    ///
+    /// # Safety
+    /// `data` must be valid for reads of `len` bytes for as long as the result is used.
+    pub unsafe fn as_bytes<'a>(self) -> &'a [u8] {
+        if self.data.is_null() || self.len == 0 {
+            return &[];
+        }
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.data, self.len) }
+    }
+}
+
+/// Bytes given away, with the function that frees them where they were allocated.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Buffer {
+    /// The first byte, or null if there is nothing.
+    pub data: *mut u8,
+    /// How many bytes.
+    pub len: usize,
+    /// For `release` only.
+    pub capacity: usize,
+    /// Frees the bytes; null if there is nothing to free.
+    pub release: Option<unsafe extern "C" fn(data: *mut u8, len: usize, capacity: usize)>,
+}
+
+impl Buffer {
+    /// No bytes.
+    pub const EMPTY: Buffer = Buffer { data: std::ptr::null_mut(), len: 0, capacity: 0, release: None };
+
+    /// Gives `bytes` away.
+    pub fn new(bytes: Vec<u8>) -> Buffer {
+        let mut bytes = std::mem::ManuallyDrop::new(bytes);
+        Buffer { data: bytes.as_mut_ptr(), len: bytes.len(), capacity: bytes.capacity(), release: Some(release) }
+    }
+
+    /// Copies the bytes and frees the original.
+    ///
+    /// # Safety
+    /// The buffer must be as the other side filled it: `data` valid for reads of `len` bytes, `release` (if any)
+    /// callable once with the three values.
+    pub unsafe fn take(self) -> Vec<u8> {
+        let lent = Slice { data: self.data, len: self.len };
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { lent.as_bytes() }.to_vec();
+        if let Some(release) = self.release {
+            // SAFETY: the caller's promise; the buffer is consumed, so this is the only time.
+            unsafe { release(self.data, self.len, self.capacity) };
+        }
+        bytes
+    }
+}
+
+/// Frees what [`Buffer::new`] gave away.
+unsafe extern "C" fn release(data: *mut u8, len: usize, capacity: usize) {
+    // SAFETY: the three values are those that `Buffer::new` took from a Vec, and `take` calls this once.
+    drop(unsafe { Vec::from_raw_parts(data, len, capacity) });
+}
+
+/// What the host offers a plugin. It stays valid for as long as the plugin's code is mapped.
+#[repr(C)]
+pub struct HostApi {
+    /// The size of this struct in the host, in bytes: fields are only ever added.
+    pub size: usize,
+    /// Handed back to every function below.
+    pub context: *const c_void,
+    /// True from the moment the plugin is no longer current; it may go back to false on a rollback.
+    pub stop: *const AtomicBool,
+    /// The configuration that the host gave; valid as long as this struct.
+    pub config: Slice,
+    /// Writes to the host's log: `level` is 1 (error) to 5 (trace), both texts are UTF-8.
+    pub log: unsafe extern "C" fn(context: *const c_void, level: u32, target: Slice, message: Slice),
+    /// Sends a message to the host, which defines what it means.
+    pub send: unsafe extern "C" fn(context: *const c_void, message: Slice),
+}
+
+// SAFETY: the host's promise: the functions may be called from any thread, and the pointers stay valid.
+unsafe impl Send for HostApi {}
+// SAFETY: as above.
+unsafe impl Sync for HostApi {}

@@ -1,0 +1,73 @@
+//! The host as a plugin sees it: log, messages, configuration, stop signal.
+
+use crate::Stop;
+use crate::abi::{HostApi, Slice};
+
+/// How grave a log line is; the numbers are those of the ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Level {
+    /// Something failed.
+    Error = 1,
+    /// Something may fail.
+    Warn = 2,
+    /// Something worth knowing happened.
+    Info = 3,
+    /// For the author.
+    Debug = 4,
+    /// For the author, in detail.
+    Trace = 5,
+}
+
+/// The host of this plugin. It is a reference: copy it freely, also into threads.
+#[derive(Clone, Copy)]
+pub struct Host {
+    api: &'static HostApi,
+}
+
+impl Host {
+    /// The host behind `api`.
+    ///
+    /// # Safety
+    /// `api` must stay valid for as long as the plugin's code is mapped.
+    pub unsafe fn from_ptr(api: *const HostApi) -> Host {
+        // SAFETY: the caller's promise; no code of this plugin runs after it is unmapped, so 'static is long enough.
+        Host { api: unsafe { &*api } }
+    }
+
+    /// Writes `message` to the host's log, under the target `plugin`.
+    pub fn log(&self, level: Level, message: &str) {
+        self.log_as("plugin", level, message);
+    }
+
+    /// Writes `message` to the host's log, under a target of your own.
+    pub fn log_as(&self, target: &str, level: Level, message: &str) {
+        let (target, message) = (Slice::new(target.as_bytes()), Slice::new(message.as_bytes()));
+        // SAFETY: the texts outlive the call; `context` is the one that belongs to `log`.
+        unsafe { (self.api.log)(self.api.context, level as u32, target, message) }
+    }
+
+    /// Sends `message` to the host; what it means is up to the interface.
+    pub fn send(&self, message: &[u8]) {
+        // SAFETY: as in `log_as`.
+        unsafe { (self.api.send)(self.api.context, Slice::new(message)) }
+    }
+
+    /// The configuration that the host gave this plugin; empty if none.
+    pub fn config(&self) -> &'static [u8] {
+        // SAFETY: the host keeps the configuration for as long as the API itself.
+        unsafe { self.api.config.as_bytes() }
+    }
+
+    /// Raised from the moment this plugin is no longer current. A rollback can lower it again.
+    pub fn stop(&self) -> &'static Stop {
+        // SAFETY: the host keeps the flag for as long as the API itself.
+        unsafe { Stop::from_ptr(self.api.stop) }
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").finish_non_exhaustive()
+    }
+}

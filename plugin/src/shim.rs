@@ -1,0 +1,201 @@
+//! The functions behind the descriptor: each calls one method of the plugin and catches its panic.
+//!
+//! They are public for [`export!`](crate::export) and for hand-written entries, not for calling.
+
+use std::any::Any;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
+
+use crate::abi::{Buffer, HostApi, Slice, Status};
+use crate::{Error, Host, Level, Plugin, Stop, Unsupported};
+
+/// Values that an interface function takes and gives by value: plain data with one layout on both sides.
+///
+/// # Safety
+/// The type must be `#[repr(C)]`, a primitive, or an array of such; every bit pattern that the other side can send
+/// must be a valid value; and it must not carry a pointer into either side's memory.
+pub unsafe trait Crossing: Copy + Send + 'static {}
+
+macro_rules! crossing {
+    ($($primitive:ty)*) => { $(
+        // SAFETY: a primitive number; every bit pattern is valid.
+        unsafe impl Crossing for $primitive {}
+    )* };
+}
+crossing!(() u8 u16 u32 u64 usize i8 i16 i32 i64 isize f32 f64);
+
+// SAFETY: an array has the layout of its elements in a row.
+unsafe impl<T: Crossing, const N: usize> Crossing for [T; N] {}
+
+/// Runs `body`, writes its value to `out`, and turns a panic into a status.
+///
+/// # Safety
+/// `out` must be valid for writes.
+pub unsafe fn value<R>(out: *mut R, body: impl FnOnce() -> R) -> Status {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(value) => {
+            // SAFETY: the caller's promise.
+            unsafe { out.write(value) };
+            Status::OK
+        }
+        Err(payload) => {
+            message_of(payload);
+            Status::PANICKED
+        }
+    }
+}
+
+/// Runs `body` and puts its bytes, or the text of its error or panic, into `out`.
+///
+/// # Safety
+/// `out` must be null or valid for writes.
+unsafe fn bytes(out: *mut Buffer, body: impl FnOnce() -> Result<Vec<u8>, Error>) -> Status {
+    // The error becomes text inside the guard too: its Display and its destructor are the plugin's code.
+    let guarded = AssertUnwindSafe(|| match body() {
+        Ok(bytes) => (Status::OK, bytes),
+        Err(error) if error.is::<Unsupported>() => (Status::UNSUPPORTED, error.to_string().into_bytes()),
+        Err(error) => (Status::FAILED, with_sources(&*error).into_bytes()),
+    });
+    let (status, bytes) =
+        catch_unwind(guarded).unwrap_or_else(|payload| (Status::PANICKED, message_of(payload).into_bytes()));
+    if !out.is_null() {
+        // SAFETY: not null, and then the caller's promise.
+        unsafe { out.write(Buffer::new(bytes)) };
+    }
+    status
+}
+
+/// The error's text, followed by those of its sources.
+fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// The text of a panic. The payload dies here, inside the plugin that allocated it.
+fn message_of(payload: Box<dyn Any + Send>) -> String {
+    let message = match payload.downcast_ref::<&str>() {
+        Some(text) => (*text).to_owned(),
+        None => payload.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic without a text".to_owned()),
+    };
+    // A payload whose own destructor panics is leaked rather than allowed to unwind into the host.
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+    message
+}
+
+/// Sends panics to the host's log with their place, instead of to the process's standard error.
+fn report_panics_to(host: Host) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or("a panic without a text");
+        match panic.location() {
+            Some(place) => host.log(Level::Error, &format!("panicked at {place}: {text}")),
+            None => host.log(Level::Error, &format!("panicked: {text}")),
+        }
+    }));
+}
+
+/// [`Descriptor::create`](crate::abi::Descriptor::create) of `P`.
+///
+/// # Safety
+/// As the ABI says.
+pub unsafe extern "C" fn create<P: Plugin>(
+    host: *const HostApi,
+    instance: *mut *mut c_void,
+    error: *mut Buffer,
+) -> Status {
+    // SAFETY: the host keeps `host` valid while this code is mapped, and `error` and `instance` for the call.
+    unsafe {
+        bytes(error, || {
+            let host = Host::from_ptr(host);
+            report_panics_to(host);
+            let made = Box::into_raw(Box::new(P::create(host)?));
+            instance.write(made.cast());
+            Ok(Vec::new())
+        })
+    }
+}
+
+/// [`Descriptor::destroy`](crate::abi::Descriptor::destroy) of `P`.
+///
+/// # Safety
+/// As the ABI says.
+pub unsafe extern "C" fn destroy<P: Plugin>(instance: *mut c_void) -> Status {
+    // SAFETY: `instance` came from `create::<P>`, and the host calls this once, after every other call.
+    unsafe {
+        bytes(std::ptr::null_mut(), || {
+            drop(Box::from_raw(instance.cast::<P>()));
+            Ok(Vec::new())
+        })
+    }
+}
+
+/// [`Descriptor::run`](crate::abi::Descriptor::run) of `P`.
+///
+/// # Safety
+/// As the ABI says.
+pub unsafe extern "C" fn run<P: Plugin>(
+    instance: *const c_void,
+    stop: *const AtomicBool,
+    error: *mut Buffer,
+) -> Status {
+    // SAFETY: `instance` came from `create::<P>` and lives; `stop` and `error` are valid for the call.
+    unsafe { bytes(error, || this::<P>(instance).run(Stop::from_ptr(stop)).map(|()| Vec::new())) }
+}
+
+/// [`Descriptor::call`](crate::abi::Descriptor::call) of `P`.
+///
+/// # Safety
+/// As the ABI says.
+pub unsafe extern "C" fn call<P: Plugin>(
+    instance: *const c_void,
+    method: u32,
+    input: Slice,
+    output: *mut Buffer,
+) -> Status {
+    // SAFETY: as in `run`.
+    unsafe { bytes(output, || this::<P>(instance).call(method, input.as_bytes())) }
+}
+
+/// [`Descriptor::save`](crate::abi::Descriptor::save) of `P`.
+///
+/// # Safety
+/// As the ABI says.
+pub unsafe extern "C" fn save<P: Plugin>(instance: *const c_void, output: *mut Buffer) -> Status {
+    // SAFETY: as in `run`.
+    unsafe { bytes(output, || this::<P>(instance).save()) }
+}
+
+/// [`Descriptor::restore`](crate::abi::Descriptor::restore) of `P`.
+///
+/// # Safety
+/// As the ABI says.
+pub unsafe extern "C" fn restore<P: Plugin>(
+    instance: *const c_void,
+    schema: Slice,
+    state: Slice,
+    error: *mut Buffer,
+) -> Status {
+    // SAFETY: as in `run`.
+    unsafe {
+        bytes(error, || {
+            let schema = std::str::from_utf8(schema.as_bytes())?;
+            this::<P>(instance).restore(schema, state.as_bytes()).map(|()| Vec::new())
+        })
+    }
+}
+
+/// The instance behind the host's pointer.
+///
+/// # Safety
+/// `instance` must have come from [`create`] of the same `P`, and live.
+pub unsafe fn this<'a, P: Plugin>(instance: *const c_void) -> &'a P {
+    // SAFETY: the caller's promise.
+    unsafe { &*instance.cast::<P>() }
+}

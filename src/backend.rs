@@ -1,0 +1,137 @@
+//! What turns an artifact into a live plugin: the trait that a backend implements, and what passes through it.
+
+use std::sync::Arc;
+
+use crate::health::Health;
+use crate::{Artifact, Manifest, StopSignal};
+
+/// An error of a backend, of a hook or of a plugin: whatever type it was, owned by the host.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Turns an artifact into a live plugin of type `T`.
+///
+/// It is object-safe: a slot holds an `Arc<dyn Backend<T>>`. Both methods are called on a thread of the slot, never
+/// on a reader's; one that hangs is abandoned after the slot's `reload_timeout`, and its late result destroyed.
+///
+/// A backend of one's own, whole:
+///
+/// ```
+/// use hotslot::{Artifact, Backend, BoxError, HotSlot, LoadContext, Loaded, Manifest};
+///
+/// /// A plugin is a table of words, one a line; the first line is its version.
+/// struct WordList;
+///
+/// impl Backend<Vec<String>> for WordList {
+///     fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+///         let text = std::str::from_utf8(bytes)?;
+///         let version = text.lines().next().ok_or("the list is empty: its first line is the version")?;
+///         Ok(Manifest::new("words").with_version(version.parse()?))
+///     }
+///
+///     fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<Vec<String>>, BoxError> {
+///         let text = std::str::from_utf8(artifact.bytes())?;
+///         Ok(Loaded::new(text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()))
+///     }
+/// }
+///
+/// let slot = HotSlot::builder(WordList).name("blocked-words").open(b"1.0.0\nfoo")?;
+/// assert_eq!(*slot.load(), ["foo"]);
+/// slot.reload(b"1.1.0\nfoo\nbar")?;
+/// assert_eq!(slot.load().len(), 2);
+/// # Ok::<(), hotslot::Error>(())
+/// ```
+pub trait Backend<T: ?Sized>: Send + Sync + 'static {
+    /// Reads the manifest from the bytes and refuses what could not be loaded. Must not run any of them.
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError>;
+
+    /// Makes a live plugin of an artifact that [`admit`](Backend::admit) let in.
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError>;
+}
+
+impl<T: ?Sized, B: Backend<T> + ?Sized> Backend<T> for Arc<B> {
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+        (**self).admit(bytes)
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {
+        (**self).load(artifact, context)
+    }
+}
+
+impl<T: ?Sized, B: Backend<T> + ?Sized> Backend<T> for Box<B>
+where
+    Box<B>: 'static,
+{
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+        (**self).admit(bytes)
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {
+        (**self).load(artifact, context)
+    }
+}
+
+/// What a backend learns of the generation that it is loading.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LoadContext {
+    /// The number that the generation will have.
+    pub generation: u64,
+    /// The name of the slot.
+    pub slot: Arc<str>,
+    /// The generation's stop signal: raised when it is no longer current, lowered if a rollback brings it back.
+    pub stop: StopSignal,
+    /// Where a backend reports calls that failed; during probation they can cause a rollback.
+    pub health: Health,
+}
+
+/// A live plugin, and what has to outlive it.
+pub struct Loaded<T: ?Sized> {
+    pub(crate) plugin: Box<T>,
+    pub(crate) anchor: Option<Box<dyn Anchor>>,
+}
+
+impl<T> Loaded<T> {
+    /// A plugin that owns all it needs.
+    pub fn new(plugin: T) -> Loaded<T> {
+        Loaded::boxed(Box::new(plugin))
+    }
+}
+
+impl<T: ?Sized> Loaded<T> {
+    /// A plugin that owns all it needs, behind a box: for trait objects.
+    pub fn boxed(plugin: Box<T>) -> Loaded<T> {
+        Loaded { plugin, anchor: None }
+    }
+
+    /// Adds what the plugin's code or memory lives in. It is released after the plugin has been dropped, and after
+    /// the thread that dropped it has ended.
+    pub fn anchored(mut self, anchor: impl Anchor) -> Loaded<T> {
+        self.anchor = Some(Box::new(anchor));
+        self
+    }
+}
+
+/// What a plugin lives in, a mapped library for instance.
+///
+/// An anchor that is dropped without having been released must do what is safe: see the backend.
+pub trait Anchor: Send + Sync + 'static {
+    /// Gives it back, if that is safe, and says what became of it. Called on a thread of the slot's reaper.
+    fn release(self: Box<Self>) -> Release;
+}
+
+/// What became of what a plugin lived in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub enum Release {
+    /// All memory was given back.
+    Freed,
+    /// It stays in memory for the life of the process.
+    Kept {
+        /// Why.
+        reason: String,
+        /// Set if more is kept now than the backend's budget allows: what to do about it.
+        alarm: Option<String>,
+    },
+}

@@ -1,0 +1,86 @@
+//! Runs foreign code on a thread of its own, so that nobody waits for it longer than agreed.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// Why there is no result.
+#[derive(Debug)]
+pub(crate) enum Lost {
+    /// The work goes on, but nobody waits for it any more.
+    TimedOut,
+    /// The work panicked, with this text.
+    Panicked(String),
+    /// There was no thread to be had.
+    NoThread(std::io::Error),
+}
+
+/// Where worker and caller meet: whoever comes second finds what the first left.
+enum Meeting<R> {
+    Working,
+    Done(Result<R, String>),
+    Abandoned,
+}
+
+/// The moment `timeout` from now, or one that is as good as never.
+pub(crate) fn after(timeout: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    Instant::now() + timeout.min(CENTURY)
+}
+
+/// Runs `work` on a new thread called `thread` and waits for its result until `deadline`.
+///
+/// If the deadline passes first, `abandon` is called, and some time after it, on that thread, `late` with the result;
+/// with `None` if it panicked.
+pub(crate) fn within<R: Send + 'static>(
+    deadline: Instant,
+    thread: &str,
+    work: impl FnOnce() -> R + Send + 'static,
+    abandon: impl FnOnce(),
+    late: impl FnOnce(Option<R>) + Send + 'static,
+) -> Result<R, Lost> {
+    let meeting = Arc::new((Mutex::new(Meeting::Working), Condvar::new()));
+    let theirs = Arc::clone(&meeting);
+    let span = tracing::Span::current();
+    let body = move || {
+        let result = catch_unwind(AssertUnwindSafe(|| span.in_scope(work))).map_err(panic_text);
+        let mut state = theirs.0.lock();
+        if matches!(*state, Meeting::Abandoned) {
+            drop(state);
+            late(result.ok());
+        } else {
+            *state = Meeting::Done(result);
+            theirs.1.notify_one();
+        }
+    };
+    std::thread::Builder::new().name(thread.to_owned()).spawn(body).map_err(Lost::NoThread)?;
+
+    let mut state = meeting.0.lock();
+    while matches!(*state, Meeting::Working) {
+        if meeting.1.wait_until(&mut state, deadline).timed_out() && matches!(*state, Meeting::Working) {
+            *state = Meeting::Abandoned;
+            abandon();
+            return Err(Lost::TimedOut);
+        }
+    }
+    match std::mem::replace(&mut *state, Meeting::Abandoned) {
+        Meeting::Done(result) => result.map_err(Lost::Panicked),
+        Meeting::Working | Meeting::Abandoned => {
+            unreachable!("the worker leaves a result, and only the caller takes it")
+        }
+    }
+}
+
+/// The text of a panic.
+pub(crate) fn panic_text(payload: Box<dyn Any + Send>) -> String {
+    match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => match payload.downcast_ref::<&str>() {
+            Some(text) => (*text).to_owned(),
+            None => "a panic without a text".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,204 @@
+//! Why a transition was refused: the stage, the reason, the source, and what still serves.
+
+use std::fmt;
+use std::time::Duration;
+
+use semver::Version;
+
+use crate::{BoxError, Digest, Stage};
+
+/// A transition that did not happen. Whatever the reason, the generation that served before serves on.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    stage: Stage,
+    kind: ErrorKind,
+    serving: Option<Serving>,
+}
+
+/// What serves, in an [`Error`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Serving {
+    /// The number of the generation.
+    pub generation: u64,
+    /// Its version, if it has one.
+    pub version: Option<Version>,
+    /// Its identity.
+    pub digest: Digest,
+}
+
+/// The reason of an [`Error`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The backend, or a hook, said no.
+    #[error("{0}")]
+    Refused(#[source] BoxError),
+    /// It did not come back within the slot's `reload_timeout`.
+    #[error(
+        "no answer within {0:?}: the work was abandoned, and its result will be destroyed; raise reload_timeout if \
+         this plugin needs longer"
+    )]
+    TimedOut(Duration),
+    /// The backend or a hook panicked on the host's side.
+    #[error("a panic: {0}")]
+    Panicked(String),
+    /// The version rule does not allow this version.
+    #[error("{0}")]
+    Version(String),
+    /// The artifact is larger than the slot takes.
+    #[error("{size} bytes are more than the {limit} that this slot takes: raise max_artifact_size")]
+    TooLarge {
+        /// Size of the artifact in bytes.
+        size: usize,
+        /// The slot's limit in bytes.
+        limit: usize,
+    },
+    /// Another transition is under way, and this slot does not queue.
+    #[error("another transition is under way: try again when it has ended, or build the slot with WhenBusy::Queue")]
+    Busy,
+    /// The last swap was too short a time ago.
+    #[error("the last swap was less than min_reload_interval ago: try again in {retry_after:?}")]
+    TooSoon {
+        /// When the slot will take the next reload.
+        retry_after: Duration,
+    },
+    /// Too many old generations are still held, or loads still hang.
+    #[error(
+        "{lingering} retired generations and hung loads linger, and the slot allows {limit}: see status() for who \
+         holds them"
+    )]
+    TooManyRetired {
+        /// How many there are.
+        lingering: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// Another generation became current since this one was staged.
+    #[error("staged beside generation {}, but generation {current} serves now: stage it again", or_none(*.base))]
+    BaseChanged {
+        /// The generation that served when it was staged.
+        base: Option<u64>,
+        /// The one that serves.
+        current: u64,
+    },
+    /// There is nothing to roll back to.
+    #[error("{}", nothing_to_roll_back_to(*.wanted, .kept))]
+    NotKept {
+        /// The generation that was wanted; `None` if the serving one is the first.
+        wanted: Option<u64>,
+        /// The generations that are kept.
+        kept: Vec<u64>,
+    },
+    /// The generation to roll back to serves already.
+    #[error("generation {0} serves already")]
+    AlreadyServing(u64),
+    /// The slot was closed.
+    #[error("the slot was closed")]
+    Closed,
+    /// The system gave no thread to work on.
+    #[error("no thread to be had: {0}")]
+    NoThread(#[source] std::io::Error),
+    /// The library was used in a way that cannot work: the program has to be changed.
+    #[error("{0}")]
+    Misuse(String),
+}
+
+fn or_none(generation: Option<u64>) -> String {
+    generation.map_or_else(|| "none".to_owned(), |number| number.to_string())
+}
+
+fn nothing_to_roll_back_to(wanted: Option<u64>, kept: &[u64]) -> String {
+    match (wanted, kept) {
+        (None, []) => "there is no earlier generation to roll back to".to_owned(),
+        (None, kept) => format!("no generation came before this one; rollback_to can reach {kept:?}"),
+        (Some(wanted), []) => format!("generation {wanted} is not kept, and no other is: raise keep_previous"),
+        (Some(wanted), kept) => {
+            format!("generation {wanted} is not kept, only {kept:?} can be rolled back to: raise keep_previous")
+        }
+    }
+}
+
+impl Error {
+    pub(crate) fn new(stage: Stage, kind: ErrorKind, serving: Option<Serving>) -> Error {
+        Error(Box::new(Inner { stage, kind, serving }))
+    }
+
+    /// The stage that refused.
+    pub fn stage(&self) -> Stage {
+        self.0.stage
+    }
+
+    /// The reason.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// What serves on; `None` if nothing ever did, or the slot was closed.
+    pub fn serving(&self) -> Option<&Serving> {
+        self.0.serving.as_ref()
+    }
+
+    /// Whether something took longer than the slot's `reload_timeout`.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::TimedOut(_))
+    }
+
+    /// Whether the same call may well succeed in a while, without a change.
+    pub fn is_temporary(&self) -> bool {
+        use ErrorKind::{BaseChanged, Busy, NoThread, TooManyRetired, TooSoon};
+        matches!(self.0.kind, Busy | TooSoon { .. } | TooManyRetired { .. } | BaseChanged { .. } | NoThread(_))
+    }
+
+    /// Whether the program that uses the library has to be changed.
+    pub fn is_misuse(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Misuse(_))
+    }
+
+    /// The reason without stage and serving generation, for records that have those already.
+    pub(crate) fn reason(&self) -> String {
+        let mut reason = self.0.kind.to_string();
+        // A refusal shows its source's text as its own: only what lies below is new.
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            reason = format!("{reason}: {error}");
+            source = error.source();
+        }
+        reason
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "refused at {}: {}", self.0.stage, self.0.kind)?;
+        match &self.0.serving {
+            Some(serving) => write!(f, " (still serving: {serving})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}, ", self.generation)?;
+        match &self.version {
+            Some(version) => write!(f, "version {version}, "),
+            None => Ok(()),
+        }?;
+        write!(f, "digest {}", self.digest.short())
+    }
+}
+
+impl std::error::Error for Error {
+    /// What lies below the reason: the reason's own text is part of this error's.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0.kind {
+            ErrorKind::Refused(source) => source.source(),
+            ErrorKind::NoThread(source) => source.source(),
+            _ => None,
+        }
+    }
+}

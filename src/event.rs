@@ -1,0 +1,196 @@
+//! What happens in a slot, for whoever wants to know.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use semver::Version;
+
+use crate::call_sites::HeldAt;
+use crate::{Release, Report, Stage};
+
+/// How many events wait for a subscriber that does not fetch them.
+const CAPACITY: usize = 1024;
+
+/// Something that happened in a slot.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Event {
+    /// An attempt went through a stage.
+    Stage {
+        /// The number of the attempt.
+        attempt: u64,
+        /// The stage.
+        stage: Stage,
+        /// How long it took.
+        duration: Duration,
+    },
+    /// An attempt ended: swapped, unchanged, refused or discarded.
+    Ended(#[cfg_attr(feature = "serde", serde(serialize_with = "through_arc"))] Arc<Report>),
+    /// A generation is no longer current.
+    Retired {
+        /// Its number.
+        generation: u64,
+        /// The epoch that began with it.
+        epoch: u64,
+    },
+    /// A retired generation still has leases out after the drain timeout.
+    Stuck {
+        /// Its number.
+        generation: u64,
+        /// Its version.
+        version: Option<Version>,
+        /// How long ago it was retired.
+        age: Duration,
+        /// How many leases are out.
+        leases: usize,
+        /// The oldest of them, if leases are tracked.
+        oldest_lease: Option<HeldAt>,
+    },
+    /// A generation is gone.
+    Destroyed {
+        /// Its number.
+        generation: u64,
+        /// What became of what it lived in.
+        release: Release,
+    },
+    /// Something needs a person's attention.
+    Alarm {
+        /// What, and what to do about it.
+        message: String,
+    },
+    /// A runner started a generation.
+    RunStarted {
+        /// Its number.
+        generation: u64,
+    },
+    /// A generation that a runner had started came to its end.
+    RunEnded {
+        /// Its number.
+        generation: u64,
+        /// What went wrong, if something did.
+        error: Option<String>,
+    },
+    /// This subscriber was too slow: so many of the oldest events are lost to it.
+    Lost(u64),
+}
+
+#[cfg(feature = "serde")]
+fn through_arc<S: serde::Serializer>(report: &Arc<Report>, serializer: S) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&**report, serializer)
+}
+
+/// Hands events to every subscriber.
+#[derive(Default)]
+pub(crate) struct Hub {
+    subscribers: Mutex<Vec<Weak<Queue>>>,
+}
+
+struct Queue {
+    state: Mutex<QueueState>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    events: VecDeque<Event>,
+    lost: u64,
+    ended: bool,
+}
+
+impl Hub {
+    pub(crate) fn subscribe(&self) -> Subscription {
+        let queue = Arc::new(Queue { state: Mutex::default(), filled: Condvar::new() });
+        self.subscribers.lock().push(Arc::downgrade(&queue));
+        Subscription(queue)
+    }
+
+    pub(crate) fn emit(&self, event: &Event) {
+        self.subscribers.lock().retain(|subscriber| {
+            let Some(queue) = subscriber.upgrade() else { return false };
+            let mut state = queue.state.lock();
+            if state.events.len() == CAPACITY {
+                state.events.pop_front();
+                state.lost += 1;
+            }
+            state.events.push_back(event.clone());
+            queue.filled.notify_all();
+            true
+        });
+    }
+}
+
+/// The last event was the last one: nobody waits for more.
+impl Drop for Hub {
+    fn drop(&mut self) {
+        for queue in self.subscribers.get_mut().iter().filter_map(Weak::upgrade) {
+            queue.state.lock().ended = true;
+            queue.filled.notify_all();
+        }
+    }
+}
+
+/// Receives a slot's events from now on; as an iterator, until the slot and all its generations are gone.
+///
+/// A subscriber that does not keep up loses the oldest events, and finds [`Event::Lost`] in their place.
+pub struct Subscription(Arc<Queue>);
+
+impl Subscription {
+    /// The next event; waits for it. `None` when the slot is gone and there will be none.
+    pub fn recv(&self) -> Option<Event> {
+        self.next_until(None)
+    }
+
+    /// The next event; `None` if there is none within `timeout`.
+    pub fn recv_timeout(&self, timeout: Duration) -> Option<Event> {
+        self.next_until(Some(Instant::now() + timeout))
+    }
+
+    /// The next event, if there is one already.
+    pub fn try_recv(&self) -> Option<Event> {
+        self.0.state.lock().take()
+    }
+
+    fn next_until(&self, deadline: Option<Instant>) -> Option<Event> {
+        let mut state = self.0.state.lock();
+        loop {
+            if let Some(event) = state.take() {
+                return Some(event);
+            }
+            if state.ended {
+                return None;
+            }
+            match deadline {
+                Some(deadline) if self.0.filled.wait_until(&mut state, deadline).timed_out() => return state.take(),
+                Some(_) => {}
+                None => self.0.filled.wait(&mut state),
+            }
+        }
+    }
+}
+
+impl QueueState {
+    fn take(&mut self) -> Option<Event> {
+        match std::mem::take(&mut self.lost) {
+            0 => self.events.pop_front(),
+            lost => Some(Event::Lost(lost)),
+        }
+    }
+}
+
+impl Iterator for Subscription {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.recv()
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("waiting", &self.0.state.lock().events.len()).finish()
+    }
+}

@@ -1,0 +1,119 @@
+//! A place in a program where exactly one plugin serves at a time, and is replaced while it does.
+//!
+//! # The problem
+//! A program that must not stop has a part that must change: trading logic, firewall rules, a price feed. The naive
+//! way is a lock around a library handle:
+//!
+//! ```ignore
+//! let rules = plugin.read().unwrap();          // every call waits while a new plugin loads
+//! rules.inspect(&request);
+//! // and elsewhere:
+//! *plugin.write().unwrap() = Library::new("rules.so")?;  // often the old code again: the loader caches by name;
+//!                                                        // a bad file takes the process down with it;
+//!                                                        // the old library is unmapped under its own threads
+//! ```
+//!
+//! # This way
+//! ```
+//! # use hotslot::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest};
+//! # struct Words;
+//! # impl Backend<str> for Words {
+//! #     fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+//! #         let text = std::str::from_utf8(bytes)?;
+//! #         Ok(Manifest::new("words").with_version(text.split(' ').next().unwrap_or_default().parse()?))
+//! #     }
+//! #     fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<str>, BoxError> {
+//! #         Ok(Loaded::boxed(String::from_utf8(artifact.bytes().to_vec())?.into_boxed_str()))
+//! #     }
+//! # }
+//! # let backend = Words;
+//! use hotslot::HotSlot;
+//!
+//! let slot: HotSlot<str> = HotSlot::builder(backend)
+//!     .name("greeting")
+//!     .probe(|text: &str| if text.is_empty() { Err("an empty greeting") } else { Ok(()) })
+//!     .open(b"1.0.0 hello")?;
+//!
+//! let old = slot.load();                       // a lease: wait-free, good for as long as it is held
+//! let report = slot.reload(b"1.1.0 good day")?; // admitted, loaded, probed, then one pointer store
+//! assert_eq!(&*old, "1.0.0 hello");            // whoever was inside finishes with what they had
+//! assert_eq!(&*slot.load(), "1.1.0 good day");
+//!
+//! assert!(slot.reload(b"0.9.0 hi").is_err());  // refused: nothing changed
+//! slot.rollback()?;
+//! assert_eq!(&*slot.load(), "1.0.0 hello");
+//! # assert!(report.is_swap());
+//! # Ok::<(), hotslot::Error>(())
+//! ```
+//!
+//! An artifact goes: **admit** (no plugin code runs) → **load** → **probe** → **hand over** (state) → **commit** →
+//! **watch**; and the generation it replaced: stop signal → drain → destruction, on a thread of its own.
+//! A failure at any stage changes nothing: what served serves on.
+//!
+//! # Backends
+//! A [`Backend`] turns bytes into a live plugin. With the feature `native` (default) there is the `native` module, for
+//! dynamic libraries; one of your own takes a page. The core knows none of them.
+//!
+//! # Limits
+//! - Two generations never share memory, but native plugins share the process: one that corrupts memory takes the
+//!   host down. What can be kept out beforehand is in the docs of `native`.
+//! - State goes from one version to the next as bytes or plain structs that both understand, never as Rust types.
+//! - A plugin that will not end cannot be killed on its own; it is reported, and its successor serves.
+//! - Only one process is looked after. Moving artifacts between machines is up to the host.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod artifact;
+mod backend;
+mod bell;
+mod builder;
+mod call_sites;
+mod current;
+mod deadline;
+mod error;
+mod event;
+mod gate;
+mod generation;
+mod health;
+mod journal;
+mod lease;
+mod manifest;
+#[cfg(all(test, hotslot_loom))]
+mod models;
+#[cfg(feature = "native")]
+#[cfg_attr(docsrs, doc(cfg(feature = "native")))]
+pub mod native;
+mod reaper;
+mod report;
+mod runner;
+mod shared;
+mod slot;
+mod staged;
+mod state;
+mod status;
+mod stop;
+mod succession;
+mod sync;
+mod text;
+mod transition;
+mod version_rule;
+
+pub use artifact::{Artifact, Candidate, Digest};
+pub use backend::{Anchor, Backend, BoxError, LoadContext, Loaded, Release};
+pub use builder::Builder;
+pub use call_sites::HeldAt;
+pub use error::{Error, ErrorKind, Serving};
+pub use event::{Event, Subscription};
+pub use gate::WhenBusy;
+pub use health::Health;
+pub use lease::Lease;
+pub use manifest::Manifest;
+pub use report::{Cause, Outcome, Report, Stage};
+pub use runner::Runner;
+pub use semver;
+pub use slot::HotSlot;
+pub use staged::Staged;
+pub use state::{Runnable, State, Stateful, carry_state};
+pub use status::{Counters, Kept, Phase, RetiredStatus, ServingStatus, Status};
+pub use stop::StopSignal;
+pub use text::printable;
+pub use version_rule::VersionRule;

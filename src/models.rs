@@ -1,0 +1,247 @@
+//! Models of the swap: loom runs each through every interleaving of its threads.
+//!
+//! Beside each model stands a variant with one deliberate mistake, which the model must catch: so it is known that it
+//! looks at the right thing. Run with `ci/models`.
+
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::thread;
+
+use crate::current::Current;
+use crate::succession::{Member, NotCommitted, Succession, Target};
+use crate::sync::Arc;
+
+loom::thread_local! {
+    /// Set on the thread that may destroy generations.
+    static IS_REAPER: std::cell::Cell<bool> = std::cell::Cell::new(false);
+}
+
+/// A generation that notices when it is destroyed by the wrong thread, used after its end, or used while it says
+/// that it is retired for good.
+struct Generation {
+    number: u64,
+    alive: AtomicBool,
+    retired: AtomicBool,
+}
+
+impl Generation {
+    fn new(number: u64) -> Arc<Generation> {
+        Arc::new(Generation { number, alive: AtomicBool::new(true), retired: AtomicBool::new(false) })
+    }
+
+    fn call(&self) {
+        assert!(self.alive.load(Ordering::Relaxed), "a call into generation {}, which is gone", self.number);
+    }
+}
+
+impl Member for Generation {
+    fn number(&self) -> u64 {
+        self.number
+    }
+    fn install(&self) {
+        self.retired.store(false, Ordering::Relaxed);
+    }
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        assert!(IS_REAPER.with(std::cell::Cell::get), "generation {} dies on a caller's thread", self.number);
+        self.alive.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A line with generation 1 current.
+fn opened(keep: usize) -> Arc<Succession<Generation>> {
+    let line = Arc::new(Succession::new(keep));
+    line.commit(&Generation::new(1), None).expect("the line is new");
+    line
+}
+
+/// Retires and collects what is left, on a thread that may.
+fn close(line: &Succession<Generation>) {
+    IS_REAPER.with(|is| is.set(true));
+    line.close();
+    line.collect();
+    assert_eq!(line.retired(|_| ()).len(), 0, "nothing is held any more, so all is collected");
+}
+
+fn current(line: &Succession<Generation>) -> u64 {
+    line.load().expect("the line is open").number
+}
+
+/// A reader calls what it loaded, whatever a commit and a collection do meanwhile; it never sees the line go
+/// backwards; and the last one to let go destroys nothing.
+#[test]
+fn commit_against_load() {
+    loom::model(|| {
+        let line = opened(0);
+        let reader = thread::spawn({
+            let line = line.clone();
+            move || {
+                let first = line.load().expect("the line is open");
+                first.call();
+                let second = current(&line);
+                assert!(second >= first.number, "the line went backwards");
+                first.call();
+            }
+        });
+        line.commit(&Generation::new(2), Some(1)).expect("nothing else commits");
+        assert_eq!(current(&line), 2, "what was committed is current");
+        IS_REAPER.with(|is| is.set(true));
+        line.collect();
+        reader.join().unwrap();
+        close(&line);
+    });
+}
+
+/// The mistake: the writer keeps no reference of its own, so whoever lets go last destroys the generation.
+#[test]
+#[should_panic(expected = "dies on a caller's thread")]
+fn commit_against_load_without_a_retired_list() {
+    loom::model(|| {
+        let cell = Arc::new(Current::new());
+        cell.replace(Some(Generation::new(1)));
+        let reader = thread::spawn({
+            let cell = cell.clone();
+            move || cell.load().expect("the cell is filled").call()
+        });
+        IS_REAPER.with(|is| is.set(true));
+        drop(cell.replace(Some(Generation::new(2))));
+        reader.join().unwrap();
+    });
+}
+
+/// Two leases on a retired generation, one cloned from the other: it is collected once, after both are gone.
+#[test]
+fn retirement() {
+    loom::model(|| {
+        let line = opened(0);
+        let lease = line.load().expect("the line is open");
+        let reader = thread::spawn(move || {
+            let second = lease.clone();
+            drop(lease);
+            second.call();
+        });
+        line.commit(&Generation::new(2), Some(1)).expect("nothing else commits");
+        IS_REAPER.with(|is| is.set(true));
+        let early = line.collect().len();
+        reader.join().unwrap();
+        let late = line.collect().len();
+        assert_eq!(early + late, 1, "generation 1 is collected exactly once");
+        close(&line);
+    });
+}
+
+/// The mistake: the count is looked at before the generation has left the cell, where a reader can still find it.
+#[test]
+#[should_panic(expected = "which is gone")]
+fn retirement_that_counts_before_the_swap() {
+    loom::model(|| {
+        IS_REAPER.with(|is| is.set(true));
+        let cell = Arc::new(Current::new());
+        let first = Generation::new(1);
+        cell.replace(Some(first.clone()));
+        let reader = thread::spawn({
+            let cell = cell.clone();
+            move || {
+                IS_REAPER.with(|is| is.set(true));
+                cell.load().expect("the cell is filled").call();
+            }
+        });
+        let cell_and_list = 2;
+        let unused = Arc::strong_count(&first) == cell_and_list;
+        cell.replace(Some(Generation::new(2)));
+        if unused {
+            first.alive.store(false, Ordering::Relaxed);
+        }
+        reader.join().unwrap();
+    });
+}
+
+/// A rollback comes while a plugin is staged beside generation 2: either the plugin was committed before, and is what
+/// the rollback leaves, or its commit finds that its base has changed. Meanwhile a collection takes nothing that
+/// either of them can still reach.
+#[test]
+fn rollback_against_reload() {
+    loom::model(|| {
+        let line = opened(2);
+        line.commit(&Generation::new(2), Some(1)).expect("nothing else commits");
+        let reload = thread::spawn({
+            let line = line.clone();
+            move || {
+                let third = Generation::new(3);
+                let committed = line.commit(&third, Some(2));
+                if committed.is_err() {
+                    line.discard(third);
+                }
+                committed
+            }
+        });
+        let (rolled_back, ()) = line.rollback(Target::Previous, Generation::call).expect("there is one before");
+        let committed = reload.join().unwrap();
+        match committed {
+            Ok(change) => {
+                assert_eq!((change.from, change.to), (Some(2), 3));
+                assert_eq!((rolled_back.from, rolled_back.to), (Some(3), 2), "it leaves what was committed");
+            }
+            Err(reason) => {
+                assert_eq!(reason, NotCommitted::BaseChanged { base: Some(2), current: 1 });
+                assert_eq!((rolled_back.from, rolled_back.to), (Some(2), 1));
+            }
+        }
+        let lease = line.load().expect("the line is open");
+        lease.call();
+        assert_eq!(lease.number, rolled_back.to);
+        assert!(!lease.retired.load(Ordering::Relaxed), "what is current does not say that it is retired");
+        drop(lease);
+        close(&line);
+    });
+}
+
+/// The mistake: the base is read again at the commit instead of being remembered from the staging.
+#[test]
+#[should_panic(expected = "a plugin that was staged beside 2 replaced")]
+fn rollback_against_reload_that_forgets_its_base() {
+    loom::model(|| {
+        IS_REAPER.with(|is| is.set(true));
+        let line = opened(2);
+        line.commit(&Generation::new(2), Some(1)).expect("nothing else commits");
+        let reload = thread::spawn({
+            let line = line.clone();
+            move || {
+                IS_REAPER.with(|is| is.set(true));
+                let third = Generation::new(3);
+                let base = line.serving(|view| view.generation.number);
+                if let Ok(change) = line.commit(&third, base) {
+                    assert_eq!(change.from, Some(2), "a plugin that was staged beside 2 replaced another");
+                }
+            }
+        });
+        line.rollback(Target::Generation(1), Generation::call).ok();
+        reload.join().unwrap();
+        close(&line);
+    });
+}
+
+/// A generation that is warm at one moment and evicted at the next is either brought back or collected, never both.
+#[test]
+fn rollback_against_collection() {
+    loom::model(|| {
+        let line = opened(1);
+        line.commit(&Generation::new(2), Some(1)).expect("nothing else commits");
+        let reaper = thread::spawn({
+            let line = line.clone();
+            move || {
+                IS_REAPER.with(|is| is.set(true));
+                line.collect().len()
+            }
+        });
+        let (change, ()) = line.rollback(Target::Previous, Generation::call).expect("1 is warm");
+        assert_eq!(change.to, 1);
+        line.load().expect("the line is open").call();
+        assert_eq!(reaper.join().unwrap(), 0, "both are in use or warm");
+        close(&line);
+    });
+}

@@ -1,0 +1,139 @@
+//! What became of an attempt to change the serving plugin: what `reload` returns, what the history keeps.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use semver::Version;
+
+use crate::Digest;
+
+/// A stage on the way of an artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Stage {
+    /// Before anything is looked at: is it this transition's turn?
+    Gate,
+    /// Is it what it should be? No plugin code runs.
+    Admit,
+    /// The backend makes it a live plugin.
+    Load,
+    /// The user's hook tries the new plugin.
+    Probe,
+    /// State goes from the old plugin to the new one.
+    HandOver,
+    /// The new plugin becomes current.
+    Commit,
+    /// It serves, and is watched.
+    Watch,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Gate => "gate",
+            Stage::Admit => "admit",
+            Stage::Load => "load",
+            Stage::Probe => "probe",
+            Stage::HandOver => "hand_over",
+            Stage::Commit => "commit",
+            Stage::Watch => "watch",
+        })
+    }
+}
+
+/// Why the attempt was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Cause {
+    /// The slot's first plugin.
+    Open,
+    /// A reload, or a stage and a commit.
+    Reload,
+    /// The caller rolled back.
+    Rollback,
+    /// The slot rolled back by itself.
+    Automatic {
+        /// What it saw.
+        reason: String,
+    },
+}
+
+/// How the attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Another generation is current now.
+    Swapped {
+        /// The current generation.
+        generation: u64,
+        /// The one before; `None` for the first.
+        previous: Option<u64>,
+    },
+    /// The same bytes serve already: nothing was done.
+    Unchanged {
+        /// The current generation.
+        generation: u64,
+    },
+    /// Nothing changed, for this reason.
+    Refused {
+        /// The stage that refused.
+        stage: Stage,
+        /// Why.
+        error: String,
+    },
+    /// It was staged, and dropped before it was committed.
+    Discarded,
+}
+
+/// One attempt to change the serving plugin. All durations were measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Report {
+    /// The number of the attempt in this slot; they begin in this order.
+    pub attempt: u64,
+    /// The time of day at which it began.
+    pub at: SystemTime,
+    /// Why it was made.
+    pub cause: Cause,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The plugin's version, as far as it was known.
+    pub version: Option<Version>,
+    /// The plugin's identity, as far as it was known.
+    pub digest: Option<Digest>,
+    /// The size of the artifact in bytes.
+    pub size: usize,
+    /// The stages it went through, with the time each took, hooks included.
+    pub stages: Vec<(Stage, Duration)>,
+    /// From the call to its end, waiting for a turn included.
+    pub total: Duration,
+    /// How many leases the slot handed out while the attempt was under way.
+    pub leases_during: u64,
+    /// For a plugin that runs: from the end of the old one's run to the start of the new one's. `None` if nothing ran
+    /// before, or if the old one had not stopped.
+    pub gap: Option<Duration>,
+}
+
+impl Report {
+    /// Whether another generation is current because of this attempt.
+    pub fn is_swap(&self) -> bool {
+        matches!(self.outcome, Outcome::Swapped { .. })
+    }
+
+    /// The generation that was current at the end of the attempt, if it succeeded.
+    pub fn generation(&self) -> Option<u64> {
+        match self.outcome {
+            Outcome::Swapped { generation, .. } | Outcome::Unchanged { generation } => Some(generation),
+            Outcome::Refused { .. } | Outcome::Discarded => None,
+        }
+    }
+
+    /// How long a stage took, if the attempt went through it.
+    pub fn duration_of(&self, stage: Stage) -> Option<Duration> {
+        self.stages.iter().find(|(own, _)| *own == stage).map(|(_, duration)| *duration)
+    }
+}

@@ -1,0 +1,214 @@
+//! What a slot, its staged plugins and its reaper share.
+
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::bell::Bell;
+use crate::builder::Policy;
+use crate::error::Serving;
+use crate::event::Event;
+use crate::gate::Gate;
+use crate::generation::{Generation, GenerationRef};
+use crate::journal::Journal;
+use crate::reaper::{self, Burial};
+use crate::status::{Phase, RetiredStatus, ServingStatus, Status};
+use crate::succession::{RetiredView, Succession};
+use crate::{Backend, Lease};
+
+pub(crate) struct Shared<T: ?Sized> {
+    pub(crate) name: Arc<str>,
+    pub(crate) backend: Arc<dyn Backend<T>>,
+    pub(crate) policy: Policy<T>,
+    pub(crate) line: Succession<Generation<T>>,
+    pub(crate) journal: Journal,
+    /// Rung for the reaper.
+    pub(crate) bell: Arc<Bell>,
+    /// Rung by the reaper when something is gone.
+    pub(crate) freed: Bell,
+    /// One stage at a time; a reload keeps its turn until it has committed.
+    pub(crate) staging: Gate,
+    /// One hand-over at a time, also between staged plugins that are committed at once.
+    pub(crate) handing_over: Gate,
+    pub(crate) next_generation: AtomicU64,
+    pub(crate) last_reload: Mutex<Option<Instant>>,
+    /// Work that was abandoned and has not come back.
+    pub(crate) hung: AtomicUsize,
+    pub(crate) burials: Mutex<Vec<Burial>>,
+    pub(crate) tally: Tally,
+    /// Told of every swap: how a runner follows.
+    pub(crate) follower: Mutex<Option<Follower>>,
+}
+
+/// Called after each change of the current generation.
+pub(crate) type Follower = Arc<dyn Fn() + Send + Sync>;
+
+/// How many generations linger in memory without being of use, and why.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Lingering {
+    /// Somebody has a lease.
+    held: usize,
+    /// The reaper has not come to them yet.
+    free: usize,
+    destroying: usize,
+    /// Loads and hooks that were abandoned.
+    hung: usize,
+}
+
+impl Lingering {
+    pub(crate) fn sum(self) -> usize {
+        self.held + self.free + self.destroying + self.hung
+    }
+
+    /// Those that will not go by themselves.
+    pub(crate) fn held(self) -> usize {
+        self.held + self.hung
+    }
+}
+
+/// Counts leases, but only while somebody wants to know: readers share a flag, not a counter.
+#[derive(Default)]
+pub(crate) struct Tally {
+    attempts: AtomicUsize,
+    leases: AtomicU64,
+}
+
+impl Tally {
+    fn note(&self) {
+        if self.attempts.load(Ordering::Relaxed) > 0 {
+            self.leases.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins to count; gives where the count stands.
+    pub(crate) fn begin(&self) -> u64 {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        self.leases.load(Ordering::Relaxed)
+    }
+
+    /// Ends what `begin` began; gives the leases since.
+    pub(crate) fn end(&self, begun_at: u64) -> u64 {
+        let leases = self.leases.load(Ordering::Relaxed) - begun_at;
+        self.attempts.fetch_sub(1, Ordering::Relaxed);
+        leases
+    }
+}
+
+impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
+    /// A slot without a plugin, and its reaper.
+    pub(crate) fn start(
+        name: Arc<str>,
+        backend: Arc<dyn Backend<T>>,
+        policy: Policy<T>,
+    ) -> std::io::Result<Arc<Shared<T>>> {
+        let shared = Arc::new(Shared {
+            journal: Journal::new(Arc::clone(&name)),
+            name,
+            backend,
+            line: Succession::new(policy.keep_previous),
+            policy,
+            bell: Arc::default(),
+            freed: Bell::default(),
+            staging: Gate::default(),
+            handing_over: Gate::default(),
+            next_generation: AtomicU64::new(1),
+            last_reload: Mutex::default(),
+            hung: AtomicUsize::new(0),
+            burials: Mutex::default(),
+            tally: Tally::default(),
+            follower: Mutex::default(),
+        });
+        reaper::start(Arc::clone(&shared))?;
+        Ok(shared)
+    }
+
+    pub(crate) fn load(&self, location: &'static Location<'static>) -> Option<Lease<T>> {
+        self.tally.note();
+        self.line.load().map(|hold| Lease::new(hold, location))
+    }
+
+    /// Retires everything; the reaper ends when all of it is gone.
+    pub(crate) fn close(&self) {
+        self.line.close();
+        self.bell.ring();
+    }
+
+    pub(crate) fn serving(&self) -> Option<Serving> {
+        self.line.serving(|view| Serving {
+            generation: view.generation.number,
+            version: view.generation.manifest.version.clone(),
+            digest: view.generation.digest,
+        })
+    }
+
+    /// Hands a generation that will not serve to the reaper.
+    pub(crate) fn discard(&self, generation: GenerationRef<T>) {
+        self.line.discard(generation);
+        self.bell.ring();
+    }
+
+    /// Reports what has had leases out for too long, as `due` sees it.
+    pub(crate) fn report_stuck(&self, due: impl Fn(&RetiredView<'_, Generation<T>>) -> bool) {
+        let events = self.line.mark_stuck(due, |view| {
+            view.generation.stop.set_overdue();
+            Event::Stuck {
+                generation: view.generation.number,
+                version: view.generation.manifest.version.clone(),
+                age: view.since.elapsed(),
+                leases: view.leases,
+                oldest_lease: view.generation.call_sites.as_ref().and_then(|sites| sites.oldest()),
+            }
+        });
+        events.iter().for_each(|event| self.journal.stuck(event));
+    }
+
+    /// What must not pile up.
+    pub(crate) fn lingering(&self) -> Lingering {
+        // In the order in which a generation goes, so that none is overlooked between two places.
+        let held = self.line.retired(|view| (!view.warm).then_some(view.leases > 0));
+        let destroying = self.burials.lock().len();
+        let mut lingering = Lingering { destroying, hung: self.hung.load(Ordering::Acquire), ..Lingering::default() };
+        for held in held.into_iter().flatten() {
+            if held { lingering.held += 1 } else { lingering.free += 1 }
+        }
+        lingering
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let mut retired = self.line.retired(|view| RetiredStatus {
+            generation: view.generation.number,
+            version: view.generation.manifest.version.clone(),
+            digest: view.generation.digest,
+            size: view.generation.size,
+            epoch: view.epoch,
+            age: view.since.elapsed(),
+            phase: if view.warm { Phase::Warm } else { Phase::Draining },
+            leases: view.leases,
+            oldest_lease: view.generation.call_sites.as_ref().and_then(|sites| sites.oldest()),
+            stuck: view.stuck,
+        });
+        retired.extend(self.burials.lock().iter().map(Burial::status));
+        Status {
+            slot: self.name.to_string(),
+            serving: self.line.serving(|view| ServingStatus {
+                generation: view.generation.number,
+                name: view.generation.manifest.name.clone(),
+                version: view.generation.manifest.version.clone(),
+                digest: view.generation.digest,
+                size: view.generation.size,
+                epoch: view.epoch,
+                age: view.since.elapsed(),
+                loaded_at: view.generation.loaded_at,
+                failures: view.generation.failures(),
+                last_failure: view.generation.health.last_failure(),
+            }),
+            retired,
+            hung: self.hung.load(Ordering::Acquire),
+            kept: self.journal.kept(),
+            counters: self.journal.counters(),
+        }
+    }
+}

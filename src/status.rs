@@ -1,0 +1,130 @@
+//! What a slot looks like at one moment.
+
+use std::time::{Duration, SystemTime};
+
+use semver::Version;
+
+use crate::Digest;
+use crate::call_sites::HeldAt;
+
+/// A slot at one moment: see [`HotSlot::status`](crate::HotSlot::status).
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Status {
+    /// The name of the slot.
+    pub slot: String,
+    /// What serves; `None` once the slot is closed.
+    pub serving: Option<ServingStatus>,
+    /// Every generation that is loaded but not current, the longest retired first.
+    pub retired: Vec<RetiredStatus>,
+    /// Loads and hooks that were abandoned after `reload_timeout` and still have not come back.
+    pub hung: usize,
+    /// Generations that were destroyed, but whose code stays in memory.
+    pub kept: Kept,
+    /// What happened so far.
+    pub counters: Counters,
+}
+
+/// The generation that serves.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ServingStatus {
+    /// Its number.
+    pub generation: u64,
+    /// The plugin's name, empty if it has none.
+    pub name: String,
+    /// Its version.
+    pub version: Option<Version>,
+    /// Its identity.
+    pub digest: Digest,
+    /// The size of the artifact in bytes.
+    pub size: usize,
+    /// The epoch: how many times the current generation changed, the first time included.
+    pub epoch: u64,
+    /// For how long it has been current.
+    pub age: Duration,
+    /// The time of day at which it was loaded.
+    pub loaded_at: SystemTime,
+    /// Calls that failed since it became current.
+    pub failures: u64,
+    /// The text of the last failure.
+    pub last_failure: Option<String>,
+}
+
+/// A generation that is not current.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct RetiredStatus {
+    /// Its number.
+    pub generation: u64,
+    /// Its version.
+    pub version: Option<Version>,
+    /// Its identity.
+    pub digest: Digest,
+    /// The size of the artifact in bytes.
+    pub size: usize,
+    /// The epoch that began when it was retired.
+    pub epoch: u64,
+    /// How long ago that was.
+    pub age: Duration,
+    /// What is done with it.
+    pub phase: Phase,
+    /// How many leases are out.
+    pub leases: usize,
+    /// The oldest of them, if [leases are tracked](crate::Builder::track_leases).
+    pub oldest_lease: Option<HeldAt>,
+    /// Whether it still had leases out when its drain timeout ended.
+    pub stuck: bool,
+}
+
+/// What is done with a retired generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Phase {
+    /// Kept, so that a rollback is one pointer store.
+    Warm,
+    /// Waiting for the last lease.
+    Draining,
+    /// No lease is out, and its destructor runs.
+    Destroying,
+}
+
+/// Generations whose code stays in memory after their destruction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Kept {
+    /// How many.
+    pub generations: u64,
+    /// The sum of their artifacts' sizes.
+    pub bytes: u64,
+}
+
+/// How often something happened in a slot since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Counters {
+    /// Attempts that made another generation current, the first one and rollbacks included.
+    pub swaps: u64,
+    /// Attempts with the bytes that served already.
+    pub unchanged: u64,
+    /// Attempts that were refused.
+    pub refused: u64,
+    /// Staged plugins that were dropped.
+    pub discarded: u64,
+    /// Rollbacks that a caller asked for.
+    pub rollbacks: u64,
+    /// Rollbacks that the slot made by itself.
+    pub automatic_rollbacks: u64,
+    /// Retired generations that were stuck.
+    pub stuck: u64,
+    /// Generations that were destroyed.
+    pub destroyed: u64,
+    /// Alarms.
+    pub alarms: u64,
+}

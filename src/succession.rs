@@ -1,0 +1,351 @@
+//! Which generation is current, which are kept for a rollback, which have to go: the swap itself.
+//!
+//! Writers take one short lock; readers never do. Nothing here runs a plugin's code or frees one: [`collect`] hands
+//! over what can be freed, and the reaper does it.
+//!
+//! [`collect`]: Succession::collect
+//!
+//! # Why a generation that is collected has no reader
+//! `collect` takes a generation only if (a) it is on the retired list, so it is not in the cell, and (b) its count is
+//! one, the list's own. By the second property of [`Current`] every hold that was taken before it left the cell is in
+//! that count, so with a count of one there is none; a new one could only be cloned from one that is out, or come
+//! from the cell, into which only [`rollback`](Succession::rollback) could put it back, and that takes the same lock.
+//! `Arc::try_unwrap` then synchronises with every release of a hold, so what readers did happens before the freeing.
+
+use std::time::Instant;
+
+use crate::current::{Current, Hold};
+use crate::sync::{Arc, Mutex};
+
+/// What a generation must do to stand in the line.
+pub(crate) trait Member {
+    /// Its number.
+    fn number(&self) -> u64;
+    /// Called before it becomes current.
+    fn install(&self);
+    /// Called when it no longer is.
+    fn retire(&self);
+}
+
+pub(crate) struct Succession<G> {
+    current: Current<G>,
+    line: Mutex<Line<G>>,
+}
+
+/// The writers' view.
+struct Line<G> {
+    /// How many times the current generation changed; the first one opened epoch 1.
+    epoch: u64,
+    /// The current generation. Nothing before the first commit, and nothing once closed.
+    serving: Option<Standing<G>>,
+    since: Instant,
+    closed: bool,
+    retired: Vec<Retired<G>>,
+    /// How many retired generations stay warm.
+    keep: usize,
+}
+
+/// A generation with its place in the line.
+struct Standing<G> {
+    generation: Arc<G>,
+    /// The generation that it replaced when it was committed: where a rollback goes.
+    replaced: Option<u64>,
+}
+
+/// A generation that is not current.
+struct Retired<G> {
+    standing: Standing<G>,
+    /// The epoch that its retirement opened.
+    epoch: u64,
+    since: Instant,
+    /// Kept for a rollback. Once it is not, it never is again.
+    warm: bool,
+    stuck: bool,
+}
+
+/// What an outsider may know of a retired generation.
+pub(crate) struct RetiredView<'a, G> {
+    pub(crate) generation: &'a G,
+    pub(crate) epoch: u64,
+    pub(crate) since: Instant,
+    /// Kept for a rollback.
+    pub(crate) warm: bool,
+    /// Had leases out for longer than the drain timeout.
+    pub(crate) stuck: bool,
+    pub(crate) leases: usize,
+}
+
+/// A generation that can be destroyed, and when it was retired.
+pub(crate) struct Collected<G> {
+    pub(crate) generation: G,
+    pub(crate) epoch: u64,
+    pub(crate) since: Instant,
+}
+
+/// What an outsider may know of the current generation.
+pub(crate) struct ServingView<'a, G> {
+    pub(crate) generation: &'a G,
+    pub(crate) epoch: u64,
+    pub(crate) since: Instant,
+    /// The generation that a rollback goes to.
+    pub(crate) replaced: Option<u64>,
+}
+
+/// A change of the current generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) epoch: u64,
+    /// `None` if this was the first.
+    pub(crate) from: Option<u64>,
+    pub(crate) to: u64,
+}
+
+/// Why a commit was not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotCommitted {
+    /// Another generation than the expected one is current.
+    BaseChanged { base: Option<u64>, current: u64 },
+    /// Nothing is current any more.
+    Closed,
+}
+
+/// Why there was no rollback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotRolledBack {
+    /// The wanted generation is not kept; these are.
+    NotKept { wanted: Option<u64>, kept: Vec<u64> },
+    /// Another generation than the expected one is current.
+    BaseChanged { base: u64, current: u64 },
+    /// The wanted generation is current already.
+    AlreadyServing(u64),
+    /// Nothing is current any more.
+    Closed,
+}
+
+/// Where a rollback goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// To what the current generation replaced.
+    Previous,
+    /// To what it replaced, if this generation still is the current one.
+    PreviousOf(u64),
+    /// To this one.
+    Generation(u64),
+}
+
+impl<G: Member> Succession<G> {
+    /// A line with nothing in it; the first commit has no base. `keep` retired generations stay warm.
+    pub(crate) fn new(keep: usize) -> Succession<G> {
+        Succession {
+            current: Current::new(),
+            line: Mutex::new(Line {
+                epoch: 0,
+                serving: None,
+                since: Instant::now(),
+                closed: false,
+                retired: Vec::new(),
+                keep,
+            }),
+        }
+    }
+
+    /// A hold on the current generation, wait-free; `None` before the first commit and after
+    /// [`close`](Succession::close).
+    pub(crate) fn load(&self) -> Option<Hold<G>> {
+        self.current.load()
+    }
+
+    /// Makes `new` current in the place of generation `base`.
+    pub(crate) fn commit(&self, new: &Arc<G>, base: Option<u64>) -> Result<Change, NotCommitted> {
+        let mut line = self.line.lock();
+        if line.closed {
+            return Err(NotCommitted::Closed);
+        }
+        match line.serving.as_ref().map(|standing| standing.generation.number()) {
+            Some(current) if base != Some(current) => Err(NotCommitted::BaseChanged { base, current }),
+            _ => Ok(self.swap(&mut line, Standing { generation: Arc::clone(new), replaced: base })),
+        }
+    }
+
+    /// Makes a warm generation current again, one pointer store, and looks at it.
+    pub(crate) fn rollback<R>(&self, target: Target, look: impl FnOnce(&G) -> R) -> Result<(Change, R), NotRolledBack> {
+        let mut line = self.line.lock();
+        let serving = line.serving.as_ref().ok_or(NotRolledBack::Closed)?;
+        let current = serving.generation.number();
+        let wanted = match target {
+            Target::PreviousOf(base) if base != current => return Err(NotRolledBack::BaseChanged { base, current }),
+            Target::Generation(wanted) if wanted == current => return Err(NotRolledBack::AlreadyServing(current)),
+            Target::Generation(wanted) => Some(wanted),
+            Target::Previous | Target::PreviousOf(_) => serving.replaced,
+        };
+        let at = line.retired.iter().position(|retired| retired.warm && Some(retired.number()) == wanted);
+        let Some(at) = at else {
+            let kept = line.warm().map(Retired::number).collect();
+            return Err(NotRolledBack::NotKept { wanted, kept });
+        };
+        let standing = line.retired.remove(at).standing;
+        let seen = look(&standing.generation);
+        Ok((self.swap(&mut line, standing), seen))
+    }
+
+    /// The one place where the current generation changes.
+    fn swap(&self, line: &mut Line<G>, new: Standing<G>) -> Change {
+        // Before the store, so that no reader sees a current generation that says it is retired.
+        new.generation.install();
+        let to = new.generation.number();
+        self.current.replace(Some(Arc::clone(&new.generation)));
+        let old = line.serving.replace(new);
+        let from = old.as_ref().map(|old| old.generation.number());
+        line.epoch += 1;
+        line.since = Instant::now();
+        if let Some(old) = old {
+            line.retire(old, true);
+        }
+        line.choose_warm();
+        Change { epoch: line.epoch, from, to }
+    }
+
+    /// Takes a generation that never became current, to be collected.
+    pub(crate) fn discard(&self, generation: Arc<G>) {
+        let mut line = self.line.lock();
+        line.retire(Standing { generation, replaced: None }, false);
+    }
+
+    /// Retires everything: from here on there is nothing to load. A second call does nothing.
+    pub(crate) fn close(&self) {
+        let mut line = self.line.lock();
+        self.current.replace(None);
+        line.closed = true;
+        line.keep = 0;
+        if let Some(last) = line.serving.take() {
+            line.epoch += 1;
+            line.retire(last, true);
+        }
+        line.choose_warm();
+    }
+
+    /// Whether [`close`](Succession::close) was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.line.lock().closed
+    }
+
+    /// The retired generations that are neither warm nor held by anybody: they are the caller's to destroy.
+    pub(crate) fn collect(&self) -> Vec<Collected<G>> {
+        let mut line = self.line.lock();
+        let mut free = Vec::new();
+        let mut at = 0;
+        while at < line.retired.len() {
+            if line.retired[at].warm || line.retired[at].leases() > 0 {
+                at += 1;
+                continue;
+            }
+            let mut retired = line.retired.swap_remove(at);
+            match Arc::try_unwrap(retired.standing.generation) {
+                Ok(generation) => {
+                    free.push(Collected { generation, epoch: retired.epoch, since: retired.since });
+                }
+                Err(held) => {
+                    retired.standing.generation = held;
+                    line.retired.push(retired);
+                    at += 1;
+                }
+            }
+        }
+        free
+    }
+
+    /// Looks at the current generation.
+    pub(crate) fn serving<R>(&self, look: impl FnOnce(ServingView<'_, G>) -> R) -> Option<R> {
+        let line = self.line.lock();
+        line.serving.as_ref().map(|standing| {
+            look(ServingView {
+                generation: &standing.generation,
+                epoch: line.epoch,
+                since: line.since,
+                replaced: standing.replaced,
+            })
+        })
+    }
+
+    /// Looks at every retired generation, the longest retired first.
+    pub(crate) fn retired<R>(&self, look: impl FnMut(RetiredView<'_, G>) -> R) -> Vec<R> {
+        let mut line = self.line.lock();
+        line.retired.sort_by_key(|retired| retired.epoch);
+        line.retired.iter().map(Retired::view).map(look).collect()
+    }
+
+    /// Marks as stuck, once, what has leases out and is `due`; gives what `look` makes of each.
+    pub(crate) fn mark_stuck<R>(
+        &self,
+        due: impl Fn(&RetiredView<'_, G>) -> bool,
+        mut look: impl FnMut(RetiredView<'_, G>) -> R,
+    ) -> Vec<R> {
+        let mut line = self.line.lock();
+        let found = line.retired.iter_mut().filter(|retired| {
+            let view = retired.view();
+            !view.stuck && view.leases > 0 && due(&view)
+        });
+        found
+            .map(|retired| {
+                retired.stuck = true;
+                look(retired.view())
+            })
+            .collect()
+    }
+}
+
+impl<G: Member> Line<G> {
+    fn retire(&mut self, standing: Standing<G>, was_current: bool) {
+        standing.generation.retire();
+        let since = Instant::now();
+        self.retired.push(Retired { standing, epoch: self.epoch, since, warm: was_current, stuck: false });
+    }
+
+    /// Lets only `keep` of the warm ones stay so: first those that rollbacks from here would go to, one after the
+    /// other, then the latest retired.
+    fn choose_warm(&mut self) {
+        let mut wanted = Vec::new();
+        let mut next = self.serving.as_ref().and_then(|standing| standing.replaced);
+        while let Some(retired) = next.and_then(|number| self.warm().find(|r| r.number() == number)) {
+            wanted.push(retired.number());
+            next = retired.standing.replaced;
+        }
+        let mut others: Vec<_> = self.warm().map(|r| (r.epoch, r.number())).collect();
+        others.sort_unstable();
+        for (_, number) in others.into_iter().rev() {
+            if !wanted.contains(&number) {
+                wanted.push(number);
+            }
+        }
+        wanted.truncate(self.keep);
+        for retired in &mut self.retired {
+            retired.warm &= wanted.contains(&retired.number());
+        }
+    }
+
+    fn warm(&self) -> impl Iterator<Item = &Retired<G>> {
+        self.retired.iter().filter(|retired| retired.warm)
+    }
+}
+
+impl<G: Member> Retired<G> {
+    fn number(&self) -> u64 {
+        self.standing.generation.number()
+    }
+
+    /// Holds that are out: every reference but the list's own.
+    fn leases(&self) -> usize {
+        Arc::strong_count(&self.standing.generation) - 1
+    }
+
+    fn view(&self) -> RetiredView<'_, G> {
+        RetiredView {
+            generation: &self.standing.generation,
+            epoch: self.epoch,
+            since: self.since,
+            warm: self.warm,
+            stuck: self.stuck,
+            leases: self.leases(),
+        }
+    }
+}

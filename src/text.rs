@@ -1,0 +1,33 @@
+//! Text from a plugin, made safe to print.
+
+use std::borrow::Cow;
+
+/// The text with every character that could steer a terminal or forge a log line written as an escape.
+///
+/// Control characters (ESC and the C1 range included, and the line breaks), Unicode's bidirectional overrides and its
+/// invisible line separators become `\u{…}`; everything else stays.
+///
+/// ```
+/// assert_eq!(hotslot::printable("142.31 ▲"), "142.31 ▲");
+/// assert_eq!(hotslot::printable("\x1b[2Jgone"), "\\u{1b}[2Jgone");
+/// ```
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if steers(character) {
+            safe.extend(character.escape_unicode());
+        } else {
+            safe.push(character);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// Whether a character does something to its surroundings rather than stand for itself.
+fn steers(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
