@@ -1,0 +1,152 @@
+//! The host as a plugin sees it: where its log lines, its messages and its questions arrive.
+
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+
+use hotslot_plugin::abi::{HostApi, Slice};
+use semver::Version;
+
+use crate::{LoadContext, Manifest, StopSignal, printable};
+
+/// Which plugin a message comes from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Sender {
+    /// The name of the slot.
+    pub slot: Arc<str>,
+    /// The generation's number.
+    pub generation: u64,
+    /// The plugin's name.
+    pub plugin: String,
+    /// The plugin's version.
+    pub version: Option<Version>,
+}
+
+/// What the user does with messages.
+pub(super) type OnMessage = Arc<dyn Fn(&Sender, &[u8]) + Send + Sync>;
+
+/// What a plugin's pointers into the host point to. It must outlive the plugin's code.
+pub(super) struct HostContext {
+    api: HostApi,
+    sender: Sender,
+    on_message: Option<OnMessage>,
+    /// Keeps the flag behind `api.stop` in place.
+    _stop: StopSignal,
+    /// Keeps the bytes behind `api.config` in place.
+    _config: Arc<[u8]>,
+}
+
+impl HostContext {
+    pub(super) fn new(
+        context: &LoadContext,
+        manifest: &Manifest,
+        config: Arc<[u8]>,
+        on_message: Option<OnMessage>,
+    ) -> Arc<HostContext> {
+        let sender = Sender {
+            slot: context.slot.clone(),
+            generation: context.generation,
+            plugin: manifest.name.clone(),
+            version: manifest.version.clone(),
+        };
+        Arc::new_cyclic(|own: &Weak<HostContext>| HostContext {
+            api: HostApi {
+                size: size_of::<HostApi>(),
+                context: own.as_ptr().cast(),
+                stop: context.stop.as_ptr(),
+                config: Slice::new(&config),
+                log,
+                send,
+            },
+            sender,
+            on_message,
+            _stop: context.stop.clone(),
+            _config: config,
+        })
+    }
+
+    /// What the plugin gets to see.
+    pub(super) fn api(&self) -> *const HostApi {
+        &raw const self.api
+    }
+
+    fn log(&self, level: u32, target: &[u8], message: &[u8]) {
+        let (target, message) = (plugin_text(target, 256), plugin_text(message, LOG_LIMIT));
+        let Sender { slot, generation, plugin, .. } = &self.sender;
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::event!(
+                    target: "hotslot::plugin",
+                    tracing::Level::$level,
+                    slot = %printable(slot),
+                    generation,
+                    plugin,
+                    plugin_target = target,
+                    "{message}"
+                )
+            };
+        }
+        match level {
+            0 | 1 => line!(ERROR),
+            2 => line!(WARN),
+            3 => line!(INFO),
+            4 => line!(DEBUG),
+            _ => line!(TRACE),
+        }
+    }
+
+    fn receive(&self, message: &[u8]) {
+        let Some(on_message) = &self.on_message else { return };
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| on_message(&self.sender, message))) else { return };
+        let what = panic.downcast_ref::<&str>().copied();
+        let what = what.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+        tracing::error!(
+            generation = self.sender.generation,
+            plugin = self.sender.plugin,
+            "the host's on_message panicked on a message of {} bytes: {what}",
+            message.len()
+        );
+    }
+}
+
+/// The longest log line that is taken from a plugin, in bytes.
+const LOG_LIMIT: usize = 8 * 1024;
+
+/// A plugin's text as the host may print it: at most `limit` bytes of it, valid, and without control characters.
+pub(super) fn plugin_text(bytes: &[u8], limit: usize) -> String {
+    let shown = &bytes[..bytes.len().min(limit)];
+    let mut text = printable(&String::from_utf8_lossy(shown)).into_owned();
+    if shown.len() < bytes.len() {
+        text.push('…');
+    }
+    text
+}
+
+/// [`HostApi::log`].
+unsafe extern "C" fn log(context: *const c_void, level: u32, target: Slice, message: Slice) {
+    // SAFETY: the plugin hands back the `context` of its API, which is the `HostContext` that the API is part of and
+    // which lives as long as the plugin's code; the texts are lent for the call.
+    let (host, target, message) = unsafe { (&*context.cast::<HostContext>(), target.as_bytes(), message.as_bytes()) };
+    // A subscriber that panics must not unwind into the plugin, and there is nowhere left to say so.
+    let _ = catch_unwind(AssertUnwindSafe(|| host.log(level, target, message)));
+}
+
+/// [`HostApi::send`].
+unsafe extern "C" fn send(context: *const c_void, message: Slice) {
+    // SAFETY: as in `log`.
+    let (host, message) = unsafe { (&*context.cast::<HostContext>(), message.as_bytes()) };
+    let _ = catch_unwind(AssertUnwindSafe(|| host.receive(message)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plugin_text;
+
+    #[test]
+    fn text_from_a_plugin_is_cut_and_neutralised() {
+        assert_eq!(plugin_text(b"142.31", 64), "142.31");
+        assert_eq!(plugin_text(b"a\x1b[2J\xff", 64), "a\\u{1b}[2J\u{fffd}");
+        assert_eq!(plugin_text(&[b'x'; 100], 3), "xxx…");
+    }
+}

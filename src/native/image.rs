@@ -1,0 +1,244 @@
+//! Admission of an image from its bytes: whatever the loader would trip over is refused before the loader sees it.
+//!
+//! A loader maps what the headers say and believes them: an image that was cut short raises SIGBUS inside `dlopen`, or
+//! loads and crashes later; one for another machine is reported as "No such file or directory". Here the headers are
+//! held against the length and against this process, with checked arithmetic throughout, and nothing is run.
+
+use hotslot_plugin::abi;
+use object::read::{ExportTarget, NameOrOrdinal};
+use object::{Architecture, BinaryFormat, File, Object, ObjectKind, ObjectSection, ObjectSegment};
+
+/// Why the bytes are not an image that this process could load.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// Another kind of file.
+    #[error("this is {found}, and the host loads {expected}: build the plugin as a cdylib (in C: -shared)")]
+    WrongFormat {
+        /// What it looks like.
+        found: &'static str,
+        /// What this platform loads.
+        expected: &'static str,
+    },
+    /// An image for another architecture, word size or byte order.
+    #[error("the image is for {image}, and this process is {host}: build the plugin for the host's target")]
+    WrongMachine {
+        /// What the image was built for.
+        image: String,
+        /// What this process was built for.
+        host: String,
+    },
+    /// An executable or an object file.
+    #[error("the image is {found}, not a shared library: build the plugin as a cdylib (in C: -shared)")]
+    NotALibrary {
+        /// What it is.
+        found: &'static str,
+    },
+    /// Headers that make no sense.
+    #[error("the image is damaged or cut short ({what}): build or copy it again")]
+    Malformed {
+        /// The first thing that is wrong.
+        what: String,
+    },
+    /// A part of the image that lies beyond the end of the bytes.
+    #[error("{part} ends at byte {end}, and there are only {length}: the image was cut short, copy it again")]
+    CutShort {
+        /// Which part.
+        part: String,
+        /// Where its headers say that it ends.
+        end: u64,
+        /// How many bytes there are.
+        length: u64,
+    },
+    /// No descriptor: a library, but not a plugin.
+    #[error(
+        "the library exports no {}: export the plugin with hotslot_plugin::export!, or load it with Native::raw",
+        abi::DESCRIPTOR_SYMBOL
+    )]
+    NotAPlugin,
+    /// A descriptor that is not where the ABI puts it.
+    #[error("{} does not lie in the section {}: {what}", abi::DESCRIPTOR_SYMBOL, abi::DESCRIPTOR_SECTION)]
+    MisplacedDescriptor {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A function that the host asked for is not there.
+    #[error("the library does not export `{name}`, which this host needs: is it the right library, and not stripped?")]
+    MissingSymbol {
+        /// The symbol.
+        name: String,
+    },
+}
+
+impl From<object::Error> for ImageError {
+    fn from(error: object::Error) -> ImageError {
+        ImageError::Malformed { what: error.to_string() }
+    }
+}
+
+/// A shared library for this process, whose parts lie within its bytes.
+pub(super) struct Image<'data> {
+    file: File<'data>,
+}
+
+impl<'data> Image<'data> {
+    /// Reads and checks the headers of `bytes`.
+    pub(super) fn read(bytes: &'data [u8]) -> Result<Image<'data>, ImageError> {
+        let found = format_of(bytes);
+        if found != NATIVE_FORMAT {
+            return Err(ImageError::WrongFormat { found, expected: NATIVE_FORMAT });
+        }
+        let file = File::parse(bytes)?;
+        check_machine(&file, bytes)?;
+        match file.kind() {
+            ObjectKind::Dynamic => {}
+            ObjectKind::Executable => return Err(ImageError::NotALibrary { found: "an executable" }),
+            ObjectKind::Relocatable => return Err(ImageError::NotALibrary { found: "an object file" }),
+            _ => return Err(ImageError::NotALibrary { found: "of a kind that no linker makes for loading" }),
+        }
+        check_bounds(&file, bytes.len() as u64)?;
+        Ok(Image { file })
+    }
+
+    /// The address of an exported function or variable.
+    pub(super) fn export(&self, name: &str) -> Result<Option<u64>, ImageError> {
+        for export in self.file.exports()? {
+            let export = export?;
+            if let (NameOrOrdinal::Name(found), ExportTarget::Address { address }) = (export.name(), export.target())
+                && plain_name(found) == name.as_bytes()
+            {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Refuses an image that does not export `name`.
+    pub(super) fn require(&self, name: &str) -> Result<(), ImageError> {
+        let found = self.export(name)?;
+        found.map(|_| ()).ok_or_else(|| ImageError::MissingSymbol { name: name.to_owned() })
+    }
+
+    /// The bytes of the descriptor and what follows it in its section.
+    pub(super) fn descriptor(&self) -> Result<&'data [u8], ImageError> {
+        let address = self.export(abi::DESCRIPTOR_SYMBOL)?.ok_or(ImageError::NotAPlugin)?;
+        let section = self
+            .file
+            .sections()
+            .find(|section| section.name_bytes().is_ok_and(is_descriptor_section))
+            .ok_or(ImageError::MisplacedDescriptor { what: "there is no such section" })?;
+        let offset = address
+            .checked_sub(section.address())
+            .filter(|offset| *offset < section.size())
+            .ok_or(ImageError::MisplacedDescriptor { what: "it lies outside" })?;
+        // Read through the segment, as the loader does: a section's own file offset could show other bytes than run.
+        self.file
+            .segments()
+            .find_map(|segment| segment.data_range(address, section.size() - offset).ok().flatten())
+            .ok_or(ImageError::MisplacedDescriptor { what: "the section is not part of what the loader maps" })
+    }
+}
+
+/// What the loader of this platform takes.
+const NATIVE_FORMAT: &str = if cfg!(target_vendor = "apple") {
+    MACH_O
+} else if cfg!(windows) {
+    PE
+} else {
+    ELF
+};
+const ELF: &str = "an ELF image";
+const MACH_O: &str = "a Mach-O image";
+const PE: &str = "a PE image";
+
+/// What a file is, by its first bytes.
+fn format_of(bytes: &[u8]) -> &'static str {
+    let starts = |magic: &[u8]| bytes.starts_with(magic);
+    match bytes {
+        [] => "an empty file",
+        _ if starts(b"\x7fELF") => ELF,
+        _ if starts(b"\xcf\xfa\xed\xfe") || starts(b"\xce\xfa\xed\xfe") => MACH_O,
+        _ if starts(b"\xca\xfe\xba\xbe") => "a universal Mach-O file (take one image out of it with lipo -thin)",
+        _ if starts(b"MZ") => PE,
+        _ if starts(b"\0asm") => "a WebAssembly module",
+        _ if starts(b"!<arch>\n") => "a static library",
+        _ => "no image of any kind",
+    }
+}
+
+/// Refuses an image that another machine would run.
+fn check_machine(file: &File<'_>, bytes: &[u8]) -> Result<(), ImageError> {
+    let (wide, little) = (file.is_64(), file.is_little_endian());
+    let same_words = wide == cfg!(target_pointer_width = "64") && little == cfg!(target_endian = "little");
+    if same_words && host_architecture().is_none_or(|host| host == file.architecture()) {
+        return Ok(());
+    }
+    let architecture = match (file.architecture(), file.format(), bytes) {
+        (Architecture::Unknown, BinaryFormat::Elf, [_, _, _, _, _, 1, ..]) if bytes.len() > 19 => {
+            format!("ELF machine {}", u16::from_le_bytes([bytes[18], bytes[19]]))
+        }
+        (known, ..) => format!("{known:?}").to_lowercase(),
+    };
+    let host_is_wide = cfg!(target_pointer_width = "64");
+    let host_is_little = cfg!(target_endian = "little");
+    Err(ImageError::WrongMachine {
+        image: machine(&architecture, wide, little),
+        host: machine(std::env::consts::ARCH, host_is_wide, host_is_little),
+    })
+}
+
+/// A machine in words, as `file` would write it.
+fn machine(architecture: &str, wide: bool, little: bool) -> String {
+    let bits = if wide { 64 } else { 32 };
+    let order = if little { "little" } else { "big" };
+    format!("{architecture} ({bits}-bit, {order}-endian)")
+}
+
+/// The architecture of this process, if it is one that can be told apart in a header.
+fn host_architecture() -> Option<Architecture> {
+    Some(match std::env::consts::ARCH {
+        "x86_64" if cfg!(target_pointer_width = "32") => Architecture::X86_64_X32,
+        "x86_64" => Architecture::X86_64,
+        "x86" => Architecture::I386,
+        "aarch64" => Architecture::Aarch64,
+        "arm" => Architecture::Arm,
+        "riscv64" => Architecture::Riscv64,
+        "riscv32" => Architecture::Riscv32,
+        "powerpc64" => Architecture::PowerPc64,
+        "s390x" => Architecture::S390x,
+        "loongarch64" => Architecture::LoongArch64,
+        _ => return None,
+    })
+}
+
+/// Refuses an image of which a part lies beyond the bytes.
+fn check_bounds(file: &File<'_>, length: u64) -> Result<(), ImageError> {
+    let check = |part: String, (offset, size): (u64, u64)| match offset.checked_add(size) {
+        Some(end) if end <= length => Ok(()),
+        end => Err(ImageError::CutShort { part, end: end.unwrap_or(u64::MAX), length }),
+    };
+    let mut segments = 0;
+    for segment in file.segments() {
+        check(format!("segment {segments}"), segment.file_range())?;
+        segments += 1;
+    }
+    if segments == 0 {
+        return Err(ImageError::Malformed { what: "there is nothing to load in it".to_owned() });
+    }
+    for section in file.sections() {
+        if let Some(range) = section.file_range() {
+            check(format!("section {}", section.index()), range)?;
+        }
+    }
+    Ok(())
+}
+
+/// A symbol's name as C writes it: Mach-O puts an underscore before it.
+fn plain_name(name: &[u8]) -> &[u8] {
+    if cfg!(target_vendor = "apple") { name.strip_prefix(b"_").unwrap_or(name) } else { name }
+}
+
+/// Whether a section is the descriptor's.
+fn is_descriptor_section(name: &[u8]) -> bool {
+    if cfg!(target_vendor = "apple") { name == b"__hotslot" } else { name == abi::DESCRIPTOR_SECTION.as_bytes() }
+}

@@ -1,0 +1,174 @@
+//! Which threads are inside a library: the question to answer before its code is unmapped.
+//!
+//! A thread is inside if it stands in the library's code or will return to it. A thread that the library started holds
+//! the address of its start routine at the top of its stack; one that called in holds a return address. So the live
+//! part of each other thread's stack is searched for anything that looks like an address of the library's code. A
+//! number that only looks like one keeps the library mapped: the search errs to that side.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use super::maps::{self, Area};
+use crate::printable;
+
+/// The threads that are inside `library`, or may be because they are running whenever one looks; each in words.
+///
+/// Threads that are on their way out, or that run at the moment, are looked at again for a tenth of a second.
+pub(super) fn threads_or_doubts(library: &[Area]) -> io::Result<Vec<String>> {
+    const LOOKS: usize = 20;
+    const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+
+    let mut search = Search::new(library)?;
+    let mut found = search.look()?;
+    for _ in 1..LOOKS {
+        if found.is_empty() {
+            break;
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+        found = search.look()?;
+    }
+    Ok(found.into_iter().map(|suspect| suspect.words).collect())
+}
+
+/// The threads that are seen inside `library` at one look.
+pub(super) fn threads(library: &[Area]) -> io::Result<Vec<String>> {
+    let found = Search::new(library)?.look()?;
+    Ok(found.into_iter().filter(|suspect| suspect.seen).map(|suspect| suspect.words).collect())
+}
+
+struct Search {
+    code: Vec<Range<usize>>,
+    memory: File,
+    /// Threads that were seen outside. They stay there: nobody holds a lease by which to call in.
+    outside: HashSet<String>,
+}
+
+/// A thread that is inside, or that could not be looked at.
+struct Suspect {
+    words: String,
+    seen: bool,
+}
+
+enum Position {
+    Outside,
+    Inside,
+    Unknown,
+}
+
+impl Search {
+    fn new(library: &[Area]) -> io::Result<Search> {
+        let code = library.iter().filter(|area| area.executable).map(|area| area.range.clone()).collect();
+        Ok(Search { code, memory: File::open("/proc/self/mem")?, outside: HashSet::from([own_thread()?]) })
+    }
+
+    fn look(&mut self) -> io::Result<Vec<Suspect>> {
+        let mut suspects = Vec::new();
+        let map = maps::areas(&maps::read()?, |_| true);
+        for entry in fs::read_dir("/proc/self/task")? {
+            let thread = entry?.file_name().to_string_lossy().into_owned();
+            if self.outside.contains(&thread) {
+                continue;
+            }
+            match self.position(&thread, &map) {
+                Position::Outside => drop(self.outside.insert(thread)),
+                Position::Inside => suspects.push(Suspect { words: describe(&thread, ""), seen: true }),
+                Position::Unknown => {
+                    let words = describe(&thread, ", running, so its stack cannot be read");
+                    suspects.push(Suspect { words, seen: false });
+                }
+            }
+        }
+        Ok(suspects)
+    }
+
+    fn position(&self, thread: &str, map: &[Area]) -> Position {
+        let Ok(state) = fs::read_to_string(format!("/proc/self/task/{thread}/syscall")) else {
+            // It ended since the folder was listed, or the system hides it.
+            let ended = !fs::exists(format!("/proc/self/task/{thread}")).unwrap_or(true);
+            return if ended { Position::Outside } else { Position::Unknown };
+        };
+        let Some((stack, instruction)) = registers(&state) else { return Position::Unknown };
+        let Some(live) = live_part(stack, map) else { return Position::Unknown };
+        let mut bytes = vec![0; live.len()];
+        if self.memory.read_exact_at(&mut bytes, live.start as u64).is_err() {
+            return Position::Unknown;
+        }
+        let mut words = bytes.as_chunks().0.iter().map(|word| usize::from_ne_bytes(*word));
+        let inside = self.is_code(instruction) || words.any(|word| self.is_code(word));
+        if inside { Position::Inside } else { Position::Outside }
+    }
+
+    fn is_code(&self, word: usize) -> bool {
+        // Return addresses may be signed, in the bits above those of user space.
+        const ADDRESS_BITS: usize = usize::MAX >> usize::BITS.saturating_sub(48);
+        self.code.iter().any(|range| range.contains(&(word & ADDRESS_BITS)))
+    }
+}
+
+/// Stack pointer and instruction pointer: the last two fields, unless the thread is running.
+fn registers(state: &str) -> Option<(usize, usize)> {
+    let mut fields = state.split_ascii_whitespace().rev();
+    let mut number = || usize::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok();
+    let instruction = number()?;
+    Some((number()?, instruction))
+}
+
+/// From the stack pointer, and the red zone below it, to the end of the mapping: the thread's own record, with its
+/// start routine, lies there.
+fn live_part(stack: usize, map: &[Area]) -> Option<Range<usize>> {
+    const RED_ZONE: usize = 128;
+    let area = map.iter().find(|area| area.range.contains(&stack))?;
+    let start = stack.saturating_sub(RED_ZONE).max(area.range.start);
+    Some(start & !(size_of::<usize>() - 1)..area.range.end)
+}
+
+/// The calling thread, as `/proc/self/task` names it.
+fn own_thread() -> io::Result<String> {
+    let link = fs::read_link("/proc/thread-self")?;
+    let name = link.file_name().ok_or(io::ErrorKind::InvalidData)?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+fn describe(thread: &str, what: &str) -> String {
+    let name = fs::read_to_string(format!("/proc/self/task/{thread}/comm")).unwrap_or_default();
+    format!("{thread} ({}{what})", printable(name.trim_end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_are_read_unless_the_thread_runs() {
+        assert_eq!(registers("230 0x0 0x0 0x1 0x2 0x0 0x0 0x7ffe08 0x7fde4f\n"), Some((0x7ffe08, 0x7fde4f)));
+        assert_eq!(registers("-1 0x7ffe08 0x7fde4f\n"), Some((0x7ffe08, 0x7fde4f)));
+        assert_eq!(registers("running\n"), None);
+    }
+
+    #[test]
+    fn a_thread_that_waits_in_this_program_is_found_and_lost_again() {
+        let (started, is_started) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let waiting = std::thread::Builder::new().name("waits-inside".to_owned());
+        let waiting = waiting.spawn(move || {
+            started.send(()).unwrap();
+            ended.recv().unwrap_err()
+        });
+        is_started.recv().unwrap();
+        let own = maps::areas_of(std::env::current_exe().unwrap().to_str().unwrap()).unwrap();
+        // It may still be on its way from the message to the wait, and run when it is looked at.
+        let named = |found: Vec<String>| found.iter().any(|thread| thread.contains("waits-inside"));
+        while !named(threads(&own).unwrap()) {
+            std::thread::yield_now();
+        }
+        drop(end);
+        waiting.unwrap().join().unwrap();
+        while named(threads(&own).unwrap()) {
+            std::thread::yield_now();
+        }
+    }
+}

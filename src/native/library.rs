@@ -1,0 +1,188 @@
+//! A library that is mapped into this process, and the proof that it is the one that was asked for.
+
+use std::collections::HashSet;
+use std::ffi::c_void;
+use std::mem::ManuallyDrop;
+use std::sync::LazyLock;
+
+use libloading::Error as LoaderError;
+#[cfg(unix)]
+use libloading::os::unix as os;
+#[cfg(windows)]
+use libloading::os::windows as os;
+use parking_lot::Mutex;
+
+use super::host::plugin_text;
+use super::source::Source;
+use super::unload;
+
+/// Why a library could not be loaded, or does not have what was asked of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LibraryError {
+    /// There is no place from which the bytes could be loaded.
+    #[error(
+        "the plugin's bytes cannot be put where the loader can open them: {reason}; choose another folder with private_folder"
+    )]
+    Source {
+        /// What the system said.
+        reason: String,
+    },
+    /// The loader refused it.
+    #[error("the loader refused the plugin: {reason}{hint}")]
+    Refused {
+        /// What the loader said.
+        reason: String,
+        /// What to do about it, if that is known.
+        hint: &'static str,
+    },
+    /// The loader gave a library that it had already instead of loading this one.
+    #[error(
+        "the loader returned a library that is loaded already, not this one: do not load these bytes elsewhere in the process"
+    )]
+    Stale,
+    /// A symbol that is not there.
+    #[error("the library has no `{name}`: {reason}")]
+    MissingSymbol {
+        /// The symbol.
+        name: String,
+        /// What the loader said.
+        reason: String,
+    },
+    /// More generations are kept mapped than the budget allows.
+    #[error("{0}")]
+    BudgetSpent(String),
+}
+
+/// A loaded library, as a [raw](super::Native::raw) binder sees it.
+///
+/// Dropping it leaves it mapped, which is always safe; see [`Unload`](super::Unload).
+pub struct Library {
+    os: ManuallyDrop<os::Library>,
+    size: usize,
+    closed: bool,
+    source: Source,
+}
+
+/// The handles of the libraries that this module opened and did not close.
+static OPEN: LazyLock<Mutex<HashSet<usize>>> = LazyLock::new(Mutex::default);
+
+impl Library {
+    /// Loads `source`, an image of `size` bytes.
+    ///
+    /// # Safety
+    /// This runs the library's constructors: they must be sound to run here and now.
+    pub(super) unsafe fn open(mut source: Source, size: usize) -> Result<Library, LibraryError> {
+        // SAFETY: the caller's promise.
+        let opened = unsafe { open(&source) }.map_err(|error| refused(&error, &source))?;
+        let handle = opened.into_raw();
+        // SAFETY: the handle was taken out of a library one line above.
+        let opened = ManuallyDrop::new(unsafe { os::Library::from_raw(handle) });
+        if !OPEN.lock().insert(handle as usize) {
+            // The reference that this call added goes; the library stays as it was.
+            drop(ManuallyDrop::into_inner(opened));
+            return Err(LibraryError::Stale);
+        }
+        source.loaded();
+        Ok(Library { os: opened, size, closed: false, source })
+    }
+
+    /// The address of a function or variable, as the pointer-sized type `T`: `unsafe extern "C" fn(…)`, `*const X`.
+    ///
+    /// # Errors
+    /// If the library has no such symbol, or `T` has not the size of a pointer.
+    ///
+    /// # Safety
+    /// `T` must be the symbol's type, and must not be used after the library was unmapped: put it into the value that
+    /// the binder returns, which the slot drops before.
+    pub unsafe fn get<T: Copy>(&self, name: &str) -> Result<T, LibraryError> {
+        let missing = |reason: String| LibraryError::MissingSymbol { name: name.to_owned(), reason };
+        // SAFETY: the caller's promise about the type.
+        let symbol = unsafe { self.os.get::<T>(name.as_bytes()) }.map_err(|error| missing(reason(&error)))?;
+        let address: *mut c_void = symbol.as_raw_ptr();
+        if address.is_null() {
+            return Err(missing("its address is null".to_owned()));
+        }
+        // SAFETY: libloading refused a `T` of another size than a pointer; the caller promises that it is the type.
+        Ok(unsafe { std::mem::transmute_copy::<*mut c_void, T>(&address) })
+    }
+
+    /// How many bytes the image has.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// How the mapping can be recognised in the process's memory map.
+    #[cfg(target_os = "linux")]
+    pub(super) fn name(&self) -> &str {
+        self.source.name()
+    }
+
+    /// Tells the loader that the library is not needed; what the loader makes of it is another question.
+    ///
+    /// # Safety
+    /// No code of the library may be running or be called afterwards, its destructors apart, which run now.
+    #[cfg(target_os = "linux")]
+    pub(super) unsafe fn close(mut self) -> Result<(), LibraryError> {
+        // SAFETY: `closed` is set and `self` consumed, so nobody takes it again.
+        let opened = unsafe { ManuallyDrop::take(&mut self.os) };
+        self.closed = true;
+        let handle = opened.into_raw();
+        // A later library may get the same handle; a path or file of this one never comes again.
+        OPEN.lock().remove(&(handle as usize));
+        // SAFETY: the handle was taken out of a library just above.
+        let closed = unsafe { os::Library::from_raw(handle) }.close();
+        closed.map_err(|error| LibraryError::Refused { reason: reason(&error), hint: "" })
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        if !self.closed {
+            unload::count_kept(self.size);
+        }
+    }
+}
+
+impl std::fmt::Debug for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Library").field("path", &self.source.path()).field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+/// Resolves every symbol now: a missing one is an error here rather than the end of the process at the first call.
+/// Symbols stay local, so that one generation never binds to another's.
+#[cfg(unix)]
+unsafe fn open(source: &Source) -> Result<os::Library, LoaderError> {
+    // SAFETY: the caller's promise.
+    unsafe { os::Library::open(Some(source.path()), os::RTLD_NOW | os::RTLD_LOCAL) }
+}
+
+/// Looks for the libraries that it needs beside it and in the default places, never in the current folder.
+#[cfg(windows)]
+unsafe fn open(source: &Source) -> Result<os::Library, LoaderError> {
+    let flags = os::LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | os::LOAD_LIBRARY_SEARCH_DEFAULT_DIRS;
+    // SAFETY: the caller's promise.
+    unsafe { os::Library::load_with_flags(source.path(), flags) }
+}
+
+/// The loader's words about a library that has no name that a person would know.
+fn refused(error: &LoaderError, source: &Source) -> LibraryError {
+    let reason = reason(error).replace(&*source.path().to_string_lossy(), "the plugin");
+    let hint = if reason.contains("undefined symbol") {
+        ". It uses something that neither it nor the libraries it names define: link that into it"
+    } else if reason.contains("cannot open shared object file") || reason.contains("No such file") {
+        ". A library that it needs is not where the loader looks"
+    } else if reason.contains("failed to map segment") {
+        ". Code must not be mapped from there: choose a folder where it may, with private_folder"
+    } else {
+        ""
+    };
+    LibraryError::Refused { reason, hint }
+}
+
+/// The text behind a loader's error: the outer one only names the function.
+fn reason(error: &LoaderError) -> String {
+    let error = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    plugin_text(error.as_bytes(), 4096)
+}

@@ -1,0 +1,241 @@
+//! Plugins that are dynamic libraries of the platform: `.so`, `.dylib`, `.dll`.
+//!
+//! [`Native::plugins`] takes plugins that are built with the crate `hotslot-plugin`, or follow its
+//! [C ABI](hotslot_plugin::abi) by hand; [`Native::raw`] takes any library at all, with a binder of yours.
+//!
+//! ```no_run
+//! use hotslot::native::{Native, NativePlugin, Rehearsal};
+//! use hotslot::HotSlot;
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     hotslot::native::rehearsal_point();
+//!
+//!     let backend = Native::plugins("pricer/1").rehearse(Rehearsal::default());
+//!     let slot: HotSlot<NativePlugin> = HotSlot::builder(backend).open(std::fs::read("libpricer.so")?)?;
+//!     let answer = slot.load().call(1, b"SOLUSDC")?;
+//!     slot.reload(std::fs::read("libpricer.so")?)?;
+//!     # let _ = answer;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Trust
+//! A library can do whatever the process can. What is refused here are accidents: files that are cut short, built for
+//! something else, or crash when they start. Whose code may run at all is for the
+//! [`admit`](crate::Builder::admit) hook to say, which sees the bytes first; a plugin that must be contained belongs
+//! into another backend.
+//!
+//! # Traps, and what is done about them
+//!
+//! | Trap | What happens | Remedy | Where |
+//! |---|---|---|---|
+//! | the loader caches by path, then by file | the old code again, without an error | a path and a file that never come twice; a handle that is known already is an error; the loaded descriptor must be the admitted one | `source`, `library`, `descriptor` |
+//! | descriptor numbers are reused | `/proc/self/fd/7` is the old library's name | the path is spelled differently for every load | `source` |
+//! | the file is overwritten or truncated while mapped | SIGSEGV, SIGBUS | a private copy: a memfd with all four seals; elsewhere a new file in a 0700 folder | `memfd`, `source` |
+//! | an image that was cut short | SIGBUS inside `dlopen`, or a crash later | every segment, section and header is held against the length first | `image` |
+//! | an image for another machine | "No such file or directory" | both architectures are named | `image` |
+//! | lazy binding | the process exits at the first call of a missing symbol | `RTLD_NOW`, and `RTLD_LOCAL` against crosstalk | `library` |
+//! | constructors run inside `dlopen` | a crash there ends the host | name, version and interface are read from the file; a [`Rehearsal`] loads it in a child process first | `descriptor`, `rehearsal` |
+//! | a panic crosses the boundary | abort, even with `catch_unwind` in the host: two copies of std | it is caught inside the plugin; a plugin that aborts on panic is refused, unless [allowed](Native::allow_panic_abort) | `plugin`, `descriptor` |
+//! | each side has an allocator | heap corruption | bytes are copied and given back to whom they belong | `plugin` |
+//! | pointers into a library that is gone | SIGSEGV | errors are text of the host's; the instance goes before the library; what the host lends lives as long as the code | `plugin`, `unload` |
+//! | `dlclose` answers 0 and unmaps nothing | a leak that nobody counts | kept mapped by default, counted, under a [`Budget`] with an alarm; [`Unload::WhenIdle`] believes only the memory map | `unload`, `maps` |
+//! | threads of the plugin outlive it | the host dies when their code is unmapped | a library with a thread inside is never unmapped | `inside` |
+//! | escape codes in a plugin's texts | they steer the terminal, or forge log lines | control characters are written out | `host` |
+//!
+//! # Platforms
+//! Linux is tested. The code for macOS and Windows is type-checked for `aarch64-apple-darwin` and
+//! `x86_64-pc-windows-msvc`, and has not been run: loading from a private file, reading Mach-O and PE images, and
+//! rehearsals there. On both a library's file lies in the temporary folder for as long as the library is in use (on
+//! Windows, for as long as it is mapped), and nothing is ever unmapped, because it could not be proven.
+//!
+//! A library is loaded from memory or from a folder of its own, so what it needs is found where the system looks, and
+//! not beside the file that the bytes came from: `$ORIGIN` and `@loader_path` lead nowhere.
+
+mod descriptor;
+mod host;
+mod image;
+#[cfg(target_os = "linux")]
+mod inside;
+mod library;
+#[cfg(target_os = "linux")]
+mod maps;
+#[cfg(target_os = "linux")]
+mod memfd;
+mod plugin;
+mod raw;
+mod rehearsal;
+mod source;
+mod unload;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hotslot_plugin::abi::Identity;
+
+pub use descriptor::DescriptorError;
+pub use host::Sender;
+pub use image::ImageError;
+pub use library::{Library, LibraryError};
+pub use plugin::{CallError, NativePlugin};
+pub use raw::RawNative;
+pub use rehearsal::{Rehearsal, RehearsalError, rehearsal_point, rehearsal_point_with};
+pub use unload::{Budget, Unload, WhenSpent, kept};
+
+use descriptor::Expected;
+use host::{HostContext, OnMessage};
+use image::Image;
+use rehearsal::Part;
+use source::Source;
+use unload::Mapping;
+
+use crate::{Anchor, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Release};
+
+/// A [`Backend`] for plugins that export a [descriptor](hotslot_plugin::abi::Descriptor). See the [module](self).
+#[derive(Clone)]
+pub struct Native {
+    interface: String,
+    allow_panic_abort: bool,
+    config: Arc<[u8]>,
+    on_message: Option<OnMessage>,
+    options: Options,
+}
+
+impl Native {
+    /// A backend for plugins that implement `interface`, for instance `"trader-feed/1"`; others are refused.
+    pub fn plugins(interface: impl Into<String>) -> Native {
+        Native {
+            interface: interface.into(),
+            allow_panic_abort: false,
+            config: Arc::default(),
+            on_message: None,
+            options: Options::default(),
+        }
+    }
+
+    /// Bytes for each plugin's `create`; what they mean is up to the interface.
+    pub fn config(mut self, config: impl Into<Vec<u8>>) -> Native {
+        self.config = config.into().into();
+        self
+    }
+
+    /// Takes what plugins send, on the threads that they send it from. Without it, messages are dropped.
+    ///
+    /// Text in a message is the plugin's: pass it through [`printable`](crate::printable) before showing it.
+    pub fn on_message(mut self, take: impl Fn(&Sender, &[u8]) + Send + Sync + 'static) -> Native {
+        self.on_message = Some(Arc::new(take));
+        self
+    }
+
+    /// Lets plugins in that abort on panic: a panic in one ends the host.
+    pub fn allow_panic_abort(mut self) -> Native {
+        self.allow_panic_abort = true;
+        self
+    }
+
+    loading_options!();
+
+    fn admitted(&self, bytes: &[u8]) -> Result<(Identity, Manifest), BoxError> {
+        let identity = descriptor::read(Image::read(bytes)?.descriptor()?)?;
+        let expected = Expected { interface: &self.interface, allow_panic_abort: self.allow_panic_abort };
+        let manifest = descriptor::check(&identity, &expected)?;
+        Ok((identity, manifest))
+    }
+}
+
+impl Backend<NativePlugin> for Native {
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+        Ok(self.admitted(bytes)?.1)
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<NativePlugin>, BoxError> {
+        let (identity, manifest) = self.admitted(artifact.bytes())?;
+        let library = Arc::new(self.options.open(artifact, context, &Part::Create(self.config.clone()))?);
+        let host = HostContext::new(context, &manifest, self.config.clone(), self.on_message.clone());
+        let anchor = self.options.anchor(library.clone(), Some(host.clone()));
+        match NativePlugin::create(library, &identity, manifest, &host, context.health.clone()) {
+            Ok(plugin) => Ok(Loaded::new(plugin).anchored(anchor)),
+            Err(error) => {
+                self.options.give_up(anchor);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Native {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Native")
+            .field("interface", &self.interface)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a library comes into the process and leaves it; the same for plugins and raw libraries.
+#[derive(Clone, Debug, Default)]
+struct Options {
+    unload: Unload,
+    budget: Budget,
+    rehearsal: Option<Rehearsal>,
+    private_folder: Option<PathBuf>,
+}
+
+impl Options {
+    /// Rehearses the artifact, if that is wanted, and maps it.
+    fn open(&self, artifact: &Artifact, context: &LoadContext, part: &Part) -> Result<Library, BoxError> {
+        self.budget.check()?;
+        if let Some(rehearsal) = &self.rehearsal {
+            rehearsal.run(artifact.bytes(), part)?;
+        }
+        let label = format!("{}-{}", context.slot, context.generation);
+        let source = Source::new(artifact.bytes(), &label, self.private_folder.as_deref())
+            .map_err(|error| LibraryError::Source { reason: error.to_string() })?;
+        // SAFETY: admission found a library for this process in these bytes. That its constructors are sound is what
+        // whoever hands over a plugin vouches for; see "Trust" in the module's documentation.
+        Ok(unsafe { Library::open(source, artifact.bytes().len())? })
+    }
+
+    fn anchor(&self, library: Arc<Library>, host: Option<Arc<HostContext>>) -> Mapping {
+        Mapping::new(library, host, self.unload, self.budget)
+    }
+
+    /// Releases a library whose plugin did not come to life.
+    fn give_up(&self, anchor: Mapping) {
+        if let Release::Kept { alarm: Some(alarm), .. } = Box::new(anchor).release() {
+            tracing::warn!("{alarm}");
+        }
+    }
+}
+
+/// The methods that [`Native`] and [`RawNative`] share.
+macro_rules! loading_options {
+    () => {
+        /// What becomes of a library when its plugin is gone; by default it stays mapped.
+        pub fn unload(mut self, unload: $crate::native::Unload) -> Self {
+            self.options.unload = unload;
+            self
+        }
+
+        /// How much may stay mapped in the process.
+        pub fn budget(mut self, budget: $crate::native::Budget) -> Self {
+            self.options.budget = budget;
+            self
+        }
+
+        /// Loads each library in a child process first. The program has to call
+        /// [`rehearsal_point`]($crate::native::rehearsal_point) at the top of `main`.
+        pub fn rehearse(mut self, rehearsal: $crate::native::Rehearsal) -> Self {
+            self.options.rehearsal = Some(rehearsal);
+            self
+        }
+
+        /// Loads from files in private folders inside `parent`, for systems that map no code from memory or from the
+        /// temporary folder. By default Linux loads from memory, and other systems from the temporary folder.
+        pub fn private_folder(mut self, parent: impl Into<std::path::PathBuf>) -> Self {
+            self.options.private_folder = Some(parent.into());
+            self
+        }
+    };
+}
+use loading_options;

@@ -1,0 +1,197 @@
+//! A live plugin behind the C ABI, as safe Rust.
+
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
+
+use hotslot_plugin::abi::{Buffer, Descriptor, Identity, Slice, Status};
+
+use super::descriptor;
+use super::host::{HostContext, plugin_text};
+use super::library::Library;
+use crate::health::Health;
+use crate::{BoxError, Manifest, Runnable, State, Stateful, StopSignal};
+
+/// How a call into a plugin failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// It panicked. The panic was caught inside the plugin, and is counted against the generation.
+    #[error("the plugin panicked: {message}")]
+    Panicked {
+        /// The panic's text.
+        message: String,
+    },
+    /// It returned an error.
+    #[error("{0}")]
+    Failed(String),
+    /// It does not have this entry.
+    #[error("the plugin does not support this")]
+    Unsupported,
+    /// It answered with a status that this ABI does not have.
+    #[error("the plugin answered with the unknown status {0}: it does not follow the ABI")]
+    UnknownStatus(i32),
+}
+
+/// One instance of a plugin that exports a [descriptor](hotslot_plugin::abi::Descriptor).
+///
+/// All methods may be called from any thread, at the same time. They run on the caller's thread; a panic in the plugin
+/// comes back as an error.
+pub struct NativePlugin {
+    descriptor: *const Descriptor,
+    instance: *mut c_void,
+    manifest: Manifest,
+    health: Health,
+    /// Keeps what the pointers above point to mapped.
+    _library: Arc<Library>,
+}
+
+// SAFETY: the ABI demands that a plugin's entries may be called from any thread; the descriptor is constant.
+unsafe impl Send for NativePlugin {}
+// SAFETY: as above, and at the same time.
+unsafe impl Sync for NativePlugin {}
+
+/// The longest error text that is taken from a plugin, in bytes.
+const ERROR_LIMIT: usize = 8 * 1024;
+
+impl NativePlugin {
+    /// Makes an instance of the plugin in `library`, whose file showed `admitted`.
+    ///
+    /// `host` has to live for as long as the library is mapped.
+    pub(super) fn create(
+        library: Arc<Library>,
+        admitted: &Identity,
+        manifest: Manifest,
+        host: &HostContext,
+        health: Health,
+    ) -> Result<NativePlugin, BoxError> {
+        // SAFETY: the address of a variable is a pointer to it; it is not kept beyond `library`.
+        let descriptor: *const Descriptor = unsafe { library.get(hotslot_plugin::abi::DESCRIPTOR_SYMBOL)? };
+        // SAFETY: admission saw a whole descriptor at this symbol, and every bit pattern is an `Identity`.
+        descriptor::same_as_loaded(admitted, unsafe { &(*descriptor).identity })?;
+        let mut plugin = NativePlugin { descriptor, instance: ptr::null_mut(), manifest, health, _library: library };
+        let create = plugin.descriptor().create;
+        let mut instance = ptr::null_mut();
+        let created = plugin.enter(|error| {
+            // SAFETY: `host` is valid for as long as the code is mapped; the others for the call.
+            unsafe { create(host.api(), &raw mut instance, error) }
+        });
+        if let Err(error) = created {
+            // There is no instance to destroy.
+            plugin.descriptor = ptr::null();
+            return Err(error.into());
+        }
+        plugin.instance = instance;
+        Ok(plugin)
+    }
+
+    /// Answers one call: a method number and bytes, whose meaning the interface defines.
+    pub fn call(&self, method: u32, input: &[u8]) -> Result<Vec<u8>, CallError> {
+        let call = self.descriptor().call;
+        // SAFETY: the instance lives, and the bytes are lent for the call.
+        self.enter(|output| unsafe { call(self.instance, method, Slice::new(input), output) })
+    }
+
+    /// What the plugin says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The instance, to be passed to the interface's own [functions](NativePlugin::function).
+    pub fn instance(&self) -> *const c_void {
+        self.instance
+    }
+
+    /// The interface's function number `index`, in the order of [`export!`](hotslot_plugin::export), as the function
+    /// pointer type `F`: `unsafe extern "C" fn(*const c_void, …, *mut R) -> Status`. `None` if the plugin has fewer.
+    ///
+    /// Resolve it once, in a probe or behind a lease, and call it as long as this plugin is held.
+    ///
+    /// # Safety
+    /// `F` must be the function's type, and the result must not be called after this plugin was dropped.
+    pub unsafe fn function<F: Copy>(&self, index: usize) -> Option<F> {
+        const { assert!(size_of::<F>() == size_of::<*const c_void>(), "F must be a function pointer") };
+        let descriptor = self.descriptor();
+        if index >= descriptor.identity.function_count as usize {
+            return None;
+        }
+        // SAFETY: the table has `function_count` entries.
+        let function = unsafe { (*descriptor.functions.add(index)).0 };
+        // SAFETY: the caller promises the type, whose size was compared; it is not null.
+        (!function.is_null()).then(|| unsafe { std::mem::transmute_copy(&function) })
+    }
+
+    fn descriptor(&self) -> &Descriptor {
+        // SAFETY: it lies in the library, which `self` keeps mapped, and is null only on the way out of `create`.
+        unsafe { &*self.descriptor }
+    }
+
+    /// Calls an entry with a place for its answer, and takes the answer over into the host's memory.
+    fn enter(&self, entry: impl FnOnce(*mut Buffer) -> Status) -> Result<Vec<u8>, CallError> {
+        let mut answer = Buffer::EMPTY;
+        let status = entry(&raw mut answer);
+        // SAFETY: the buffer is empty or as the plugin filled it, and is taken once.
+        let bytes = unsafe { answer.take() };
+        let text = || plugin_text(&bytes, ERROR_LIMIT);
+        match status {
+            Status::OK => Ok(bytes),
+            Status::FAILED => Err(CallError::Failed(text())),
+            Status::PANICKED => {
+                let error = CallError::Panicked { message: text() };
+                self.health.report_failure(&error);
+                Err(error)
+            }
+            Status::UNSUPPORTED => Err(CallError::Unsupported),
+            Status(unknown) => Err(CallError::UnknownStatus(unknown)),
+        }
+    }
+}
+
+impl Stateful for NativePlugin {
+    fn save(&self) -> Result<Option<State>, BoxError> {
+        let Some(schema) = self.manifest.schema.clone() else { return Ok(None) };
+        let save = self.descriptor().save;
+        // SAFETY: the instance lives.
+        let bytes = self.enter(|output| unsafe { save(self.instance, output) })?;
+        Ok(Some(State { schema, bytes }))
+    }
+
+    fn restore(&self, state: &State) -> Result<(), BoxError> {
+        let restore = self.descriptor().restore;
+        let (schema, bytes) = (Slice::new(state.schema.as_bytes()), Slice::new(&state.bytes));
+        // SAFETY: the instance lives, and the state is lent for the call.
+        self.enter(|error| unsafe { restore(self.instance, schema, bytes, error) })?;
+        Ok(())
+    }
+}
+
+impl Runnable for NativePlugin {
+    fn run(&self, stop: &StopSignal) -> Result<(), BoxError> {
+        let run = self.descriptor().run;
+        // SAFETY: the instance lives, and so does the flag for the length of the call.
+        self.enter(|error| unsafe { run(self.instance, stop.as_ptr(), error) })?;
+        Ok(())
+    }
+}
+
+impl Drop for NativePlugin {
+    fn drop(&mut self) {
+        if self.descriptor.is_null() {
+            return;
+        }
+        let destroy = self.descriptor().destroy;
+        // SAFETY: `create` made the instance, nobody else can call now, and this happens once.
+        let status = unsafe { destroy(self.instance) };
+        if status != Status::OK {
+            let Manifest { name, version, .. } = &self.manifest;
+            let version = version.as_ref().map(tracing::field::display);
+            tracing::error!(plugin = name, version, status = status.0, "the plugin failed in its destructor");
+        }
+    }
+}
+
+impl std::fmt::Debug for NativePlugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NativePlugin").field("manifest", &self.manifest).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,216 @@
+//! What becomes of a library after its plugin is gone: kept mapped under a budget, or unmapped and proven to be.
+//!
+//! `dlclose` answers 0 and unmaps nothing if a thread-local destructor is pending, and unmaps code that a thread of the
+//! plugin still runs. So nothing is closed by default. [`Unload::WhenIdle`] closes what nothing refers to any more, as
+//! far as that can be seen, and believes the process's memory map rather than the return code.
+
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::host::HostContext;
+use super::library::{Library, LibraryError};
+use crate::{Anchor, Kept, Release};
+
+/// Whether a library is unmapped once its plugin is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unload {
+    /// Never. A retired generation costs its mapped image, about 300 KiB of memory for a small cdylib, and the
+    /// [`Budget`] says when that gets too much. Nothing can go wrong.
+    #[default]
+    KeepMapped,
+    /// If no trace of use is left, and only where that can be proven: on Linux. Otherwise it is kept, and the
+    /// [`Release`] says why.
+    ///
+    /// It is kept while another thread has an address of its code on its stack (a thread that the plugin started, or
+    /// one that is still in a call; a thread that runs without a pause counts too, because it cannot be looked at),
+    /// while a signal handler points into it, and for good if the loader keeps it: it does while a thread lives that
+    /// owes the library a thread-local destructor, and if it was linked with `-z nodelete`. `atexit` handlers and
+    /// static destructors of the library run when it is unmapped, not later.
+    ///
+    /// What cannot be seen, a plugin must clean up itself: callbacks that it registered with *other* libraries, the
+    /// destructors of `pthread_key_create` keys, and handlers of `on_exit`.
+    WhenIdle,
+}
+
+/// How much may stay mapped, counted over the whole process, whichever slot it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Retired generations.
+    pub generations: u64,
+    /// The sizes of their images, summed up.
+    pub bytes: u64,
+    /// What happens beyond that.
+    pub when_spent: WhenSpent,
+}
+
+/// 256 generations or 1 GiB, whichever comes first, then an alarm.
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { generations: 256, bytes: 1 << 30, when_spent: WhenSpent::Alarm }
+    }
+}
+
+/// What happens when the [`Budget`] is spent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenSpent {
+    /// Loads go on, and every release from then on carries an alarm.
+    #[default]
+    Alarm,
+    /// Loads are refused; what serves, serves on.
+    Refuse,
+}
+
+static KEPT: Mutex<Kept> = Mutex::new(Kept { generations: 0, bytes: 0 });
+
+/// How much of this process's memory belongs to generations that are gone and stay mapped, whichever slot they served.
+pub fn kept() -> Kept {
+    *KEPT.lock()
+}
+
+/// Counts a library that stays mapped.
+pub(super) fn count_kept(size: usize) {
+    let mut kept = KEPT.lock();
+    kept.generations += 1;
+    kept.bytes += size as u64;
+}
+
+impl Budget {
+    /// Refuses a load beyond the budget, if that is what the user wants.
+    pub(super) fn check(&self) -> Result<(), LibraryError> {
+        let kept = kept();
+        let spent = kept.generations >= self.generations || kept.bytes >= self.bytes;
+        if spent && self.when_spent == WhenSpent::Refuse {
+            return Err(LibraryError::BudgetSpent(self.complaint(kept)));
+        }
+        Ok(())
+    }
+
+    /// The alarm, if more is kept than the budget allows.
+    fn alarm(&self) -> Option<String> {
+        let kept = kept();
+        let over = kept.generations > self.generations || kept.bytes > self.bytes;
+        over.then(|| self.complaint(kept))
+    }
+
+    fn complaint(&self, kept: Kept) -> String {
+        format!(
+            "{} retired generations with {} bytes are kept mapped, and the budget is {} with {} bytes: restart the \
+             process when it suits, reload less often, or raise the budget",
+            kept.generations, kept.bytes, self.generations, self.bytes
+        )
+    }
+}
+
+/// A plugin's library, and what the library's pointers into the host point to.
+pub(super) struct Mapping {
+    library: Arc<Library>,
+    /// Freed only if the library is proven to be gone; otherwise it is left for the library to use.
+    host: ManuallyDrop<Option<Arc<HostContext>>>,
+    unload: Unload,
+    budget: Budget,
+}
+
+impl Mapping {
+    pub(super) fn new(
+        library: Arc<Library>,
+        host: Option<Arc<HostContext>>,
+        unload: Unload,
+        budget: Budget,
+    ) -> Mapping {
+        Mapping { library, host: ManuallyDrop::new(host), unload, budget }
+    }
+}
+
+impl Anchor for Mapping {
+    fn release(self: Box<Self>) -> Release {
+        let Mapping { library, host, unload, budget } = *self;
+        let size = library.size();
+        let kept = match (Arc::into_inner(library), unload) {
+            (None, _) => Err("something in this process still holds the library".to_owned()),
+            (Some(library), Unload::KeepMapped) => Err(keep(library)),
+            (Some(library), Unload::WhenIdle) => unmap(library),
+        };
+        match kept {
+            Ok(()) => {
+                drop(ManuallyDrop::into_inner(host));
+                Release::Freed
+            }
+            Err(reason) => {
+                tracing::debug!(size, reason, "a library stays mapped");
+                Release::Kept { reason, alarm: budget.alarm() }
+            }
+        }
+    }
+}
+
+/// Leaves the library mapped, and names the threads that still run in it, where that can be seen.
+fn keep(library: Library) -> String {
+    #[cfg(target_os = "linux")]
+    let threads = super::maps::areas_of(library.name()).and_then(|areas| super::inside::threads(&areas));
+    #[cfg(not(target_os = "linux"))]
+    let threads = std::io::Result::Ok(Vec::<String>::new());
+    drop(library);
+    match threads {
+        Ok(threads) if !threads.is_empty() => {
+            format!("every generation is kept mapped; threads are still inside this one: {}", threads.join(", "))
+        }
+        _ => "every generation is kept mapped".to_owned(),
+    }
+}
+
+/// Unmaps the library if nothing uses it, and makes sure of it. The error says why it is still there.
+#[cfg(target_os = "linux")]
+fn unmap(library: Library) -> Result<(), String> {
+    use super::{inside, maps};
+    let unreadable = |error: std::io::Error| format!("the process's memory map cannot be read: {error}");
+
+    let (name, size) = (library.name().to_owned(), library.size());
+    let areas = maps::areas_of(&name).map_err(unreadable)?;
+    if areas.is_empty() {
+        return Err("it cannot be found in the process's memory map".to_owned());
+    }
+    if let Some(signal) = handled_signal(&areas) {
+        return Err(format!("it handles signal {signal}"));
+    }
+    let threads = inside::threads_or_doubts(&areas).map_err(unreadable)?;
+    if !threads.is_empty() {
+        return Err(format!("threads that are or may be inside it: {}", threads.join(", ")));
+    }
+    // SAFETY: the plugin has been dropped and this was the last reference to the library, so the host does not call it;
+    // no thread stands in its code or returns to it, and no signal leads there. `WhenIdle` says what else must hold.
+    let closed = unsafe { library.close() };
+    match (closed, maps::areas_of(&name).map_err(unreadable)) {
+        (Ok(()), Ok(areas)) if areas.is_empty() => Ok(()),
+        (closed, _) => {
+            count_kept(size);
+            Err(match closed {
+                Ok(()) => "the loader keeps it: a living thread owes it a thread-local destructor, another library \
+                           needs it, or it was linked with nodelete"
+                    .to_owned(),
+                Err(error) => error.to_string(),
+            })
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unmap(library: Library) -> Result<(), String> {
+    drop(library);
+    Err("on this platform it cannot be proven that a library was unmapped".to_owned())
+}
+
+/// A signal whose handler lies in one of `areas`.
+#[cfg(target_os = "linux")]
+fn handled_signal(areas: &[super::maps::Area]) -> Option<i32> {
+    (1..=libc::SIGRTMAX()).find(|signal| {
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: asks only; the answer goes to a place of the right type, which all-zero bytes are valid for.
+        let handler = unsafe {
+            libc::sigaction(*signal, std::ptr::null(), action.as_mut_ptr());
+            action.assume_init().sa_sigaction
+        };
+        areas.iter().any(|area| area.range.contains(&handler))
+    })
+}
