@@ -1,0 +1,211 @@
+//! What the slot costs, beside the raw cost of the same work and its peers, in one run.
+//!
+//! `cargo bench -p hotslot-benches`. Absolute times are the machine's; the ratios are what carries over.
+
+use std::ffi::c_void;
+use std::hint::black_box;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use criterion::{Criterion, criterion_group, criterion_main};
+use hotslot::native::{Budget, Native, NativePlugin, WhenSpent};
+use hotslot::{Artifact, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest};
+use hotslot_plugin::abi::Status;
+
+type RawQuote = unsafe extern "C" fn(i64) -> i64;
+type Quote = unsafe extern "C" fn(*const c_void, i64, *mut i64) -> Status;
+
+/// A backend whose plugins cost nothing, so that only the slot is measured.
+struct Numbers;
+
+impl Backend<u64> for Numbers {
+    fn admit(&self, _: &[u8]) -> Result<Manifest, BoxError> {
+        Ok(Manifest::new("number"))
+    }
+
+    fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<u64>, BoxError> {
+        Ok(Loaded::new(artifact.bytes().len() as u64))
+    }
+}
+
+fn numbers() -> HotSlot<u64> {
+    HotSlot::builder(Numbers).open(vec![0; 8]).expect("a number loads")
+}
+
+/// Runs `measure` alone, then beside a second thread that does `read` all the time.
+fn alone_and_beside(c: &mut Criterion, name: &str, read: impl Fn() -> u64 + Sync) {
+    let mut group = c.benchmark_group("read");
+    group.bench_function(format!("{name}, 1 thread"), |b| b.iter(&read));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                black_box(read());
+            }
+        });
+        group.bench_function(format!("{name}, 2 threads"), |b| b.iter(&read));
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+fn read(c: &mut Criterion) {
+    let pointer = AtomicPtr::new(Box::into_raw(Box::new(8_u64)));
+    // SAFETY: the box is never freed.
+    alone_and_beside(c, "raw atomic pointer", || unsafe { *pointer.load(Ordering::Acquire) });
+    let slot = numbers();
+    alone_and_beside(c, "hotslot load", || *slot.load());
+    let tracked = HotSlot::builder(Numbers).track_leases(true).open(vec![0; 8]).expect("a number loads");
+    alone_and_beside(c, "hotslot load, leases tracked", || *tracked.load());
+    let cell = ArcSwap::from_pointee(8_u64);
+    alone_and_beside(c, "arc-swap load", || **cell.load());
+    alone_and_beside(c, "arc-swap load_full", || *cell.load_full());
+    let lock = parking_lot::RwLock::new(Arc::new(8_u64));
+    alone_and_beside(c, "parking_lot RwLock read", || **lock.read());
+    let lock = RwLock::new(Arc::new(8_u64));
+    alone_and_beside(c, "std RwLock read", || **lock.read().expect("nobody panics"));
+}
+
+fn swap(c: &mut Criterion) {
+    let mut group = c.benchmark_group("swap of a plugin that costs nothing");
+    let slot = numbers();
+    let bytes: Arc<[u8]> = vec![0; 8].into();
+    let again = || Candidate::new(Arc::clone(&bytes)).force();
+    group.bench_function("thread spawn and join, for comparison", |b| {
+        b.iter(|| std::thread::spawn(|| ()).join().expect("it does nothing"));
+    });
+    group.bench_function("reload", |b| b.iter(|| slot.reload(again()).expect("it loads")));
+    group.bench_function("stage", |b| b.iter_with_large_drop(|| slot.stage(again()).expect("it loads")));
+    group.bench_function("commit", |b| {
+        b.iter_batched(
+            || slot.stage(again()).expect("it loads"),
+            |staged| staged.commit().expect("nothing comes between"),
+            criterion::BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("rollback", |b| {
+        b.iter_batched(
+            || slot.reload(again()).expect("it loads"),
+            |_| slot.rollback().expect("one is kept"),
+            criterion::BatchSize::PerIteration,
+        );
+    });
+}
+
+fn call(c: &mut Criterion) {
+    let (_, image) = plugin();
+    let mut group = c.benchmark_group("call");
+    let slot = native(&image);
+    // SAFETY: the library is this process's own build of benches/plugin.
+    let library = unsafe { libloading::Library::new(plugin().0) }.expect("it was just built");
+    // SAFETY: that is the function's type.
+    let raw: RawQuote = unsafe { *library.get("raw_quote").expect("it is exported") };
+    // SAFETY: as its type says; the library is open.
+    group.bench_function("raw function pointer", |b| b.iter(|| unsafe { raw(black_box(7)) }));
+
+    let lease = slot.load();
+    // SAFETY: that is the shim's type; the lease is held as long as it is called.
+    let quote: Quote = unsafe { lease.function(0) }.expect("the plugin exports it");
+    let shim = |plugin: &NativePlugin| {
+        let mut price = 0;
+        // SAFETY: the instance is this plugin's, and `price` takes the result.
+        let status = unsafe { quote(plugin.instance(), black_box(7), &raw mut price) };
+        assert_eq!(status, Status::OK);
+        price
+    };
+    group.bench_function("shim that catches panics, held lease", |b| b.iter(|| shim(&lease)));
+    group.bench_function("shim that catches panics, a lease per call", |b| b.iter(|| shim(&slot.load())));
+    group.bench_function("bytes in and out, 16 B, a lease per call", |b| {
+        b.iter(|| slot.load().call(0, black_box(&[7; 16])).expect("it answers"));
+    });
+    let kilobyte = [7; 1024];
+    group.bench_function("bytes in and out, 1 KiB, a lease per call", |b| {
+        b.iter(|| slot.load().call(0, black_box(&kilobyte)).expect("it answers"));
+    });
+}
+
+fn library(c: &mut Criterion) {
+    let (_, image) = plugin();
+    let mut group = c.benchmark_group(format!("library of {} KiB", image.len() / 1024));
+    // Everything stays mapped, and a process has 65,530 mappings.
+    group.sample_size(10).measurement_time(Duration::from_millis(300)).warm_up_time(Duration::from_millis(50));
+    let folder = std::env::temp_dir().join(format!("hotslot-bench-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("nobody else has this number");
+    let mut copies = 0;
+    group.bench_function("raw copy + dlopen + dlsym", |b| {
+        b.iter(|| {
+            copies += 1;
+            let path = folder.join(format!("{copies}.so"));
+            std::fs::write(&path, &image).expect("there is room");
+            // SAFETY: as in `call`.
+            let library = unsafe { libloading::Library::new(&path) }.expect("it was just built");
+            // SAFETY: as in `call`.
+            let raw: RawQuote = unsafe { *library.get("raw_quote").expect("it is exported") };
+            std::fs::remove_file(&path).expect("it was just written");
+            std::mem::forget(library);
+            raw
+        });
+    });
+    std::fs::remove_dir_all(&folder).expect("it is ours");
+
+    let slot = native(&image);
+    let bytes: Arc<[u8]> = image.into();
+    let again = || Candidate::new(Arc::clone(&bytes)).force();
+    group.bench_function("hotslot reload", |b| b.iter(|| slot.reload(again()).expect("it loads")));
+    group.bench_function("hotslot stage", |b| b.iter_with_large_drop(|| slot.stage(again()).expect("it loads")));
+    group.bench_function("hotslot commit", |b| {
+        b.iter_batched(
+            || slot.stage(again()).expect("it loads"),
+            |staged| staged.commit().expect("nothing comes between"),
+            criterion::BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("hotslot rollback", |b| {
+        b.iter_batched(
+            || slot.reload(again()).expect("it loads"),
+            |_| slot.rollback().expect("one is kept"),
+            criterion::BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("of it the digest (BLAKE3)", |b| b.iter(|| hotslot::Digest::of(black_box(&bytes))));
+    let backend = Native::plugins("bench/1");
+    group.bench_function("of it the admission", |b| b.iter(|| backend.admit(black_box(&bytes)).expect("it is sound")));
+    group.finish();
+    println!("\nwhere one reload spends its time: {:?}\n", slot.reload(again()).expect("it loads").stages);
+    drop(slot.close(Duration::from_secs(10)));
+}
+
+fn native(image: &[u8]) -> HotSlot<NativePlugin> {
+    // Every library stays mapped, as is the default, and as for the raw one below; here without an alarm.
+    let budget = Budget { generations: u64::MAX, bytes: u64::MAX, when_spent: WhenSpent::Alarm };
+    let backend = Native::plugins("bench/1").budget(budget);
+    HotSlot::builder(backend).open(image).expect("the plugin was just built")
+}
+
+/// Builds benches/plugin; gives its path and its bytes.
+fn plugin() -> (String, Vec<u8>) {
+    let build = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--package", "hotslot-bench-plugin", "--message-format", "json"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs this benchmark, so it is there");
+    assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
+    let messages = String::from_utf8(build.stdout).expect("cargo writes UTF-8");
+    let path = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "hotslot_bench_plugin")
+        .find_map(|message| message["filenames"][0].as_str().map(str::to_owned))
+        .expect("cargo says where it put the library");
+    let image = std::fs::read(&path).expect("cargo has just built it");
+    (path, image)
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
+    targets = read, call, swap, library
+}
+criterion_main!(benches);
