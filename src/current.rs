@@ -26,9 +26,10 @@ mod over_arc_swap {
         }
 
         /// A hold on the current value, if there is one.
+        #[inline]
         pub(crate) fn load(&self) -> Option<Hold<G>> {
             let guard = self.0.load();
-            guard.is_some().then_some(Hold(guard))
+            if guard.is_some() { Some(Hold(guard)) } else { None }
         }
 
         /// Puts `new` in, or nothing, and gives back what was there.
@@ -43,6 +44,7 @@ mod over_arc_swap {
     impl<G> std::ops::Deref for Hold<G> {
         type Target = G;
 
+        #[inline]
         fn deref(&self) -> &G {
             self.0.as_deref().expect("a hold is made of a value")
         }

@@ -57,6 +57,7 @@ impl<T: ?Sized> Generation<T> {
         }
     }
 
+    #[inline]
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }

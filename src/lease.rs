@@ -30,6 +30,7 @@ pub struct Lease<T: ?Sized> {
 struct Parting(Option<Arc<Bell>>);
 
 impl Drop for Parting {
+    #[inline]
     fn drop(&mut self) {
         if let Some(bell) = &self.0 {
             bell.ring();
@@ -38,6 +39,7 @@ impl Drop for Parting {
 }
 
 impl<T: ?Sized> Lease<T> {
+    #[inline]
     pub(crate) fn new(hold: Hold<Generation<T>>, location: &'static Location<'static>) -> Lease<T> {
         let note = hold.call_sites.as_ref().and_then(|sites| sites.note(location));
         Lease { hold, parting: Parting(None), note }
@@ -83,6 +85,7 @@ impl<T: ?Sized> Lease<T> {
 impl<T: ?Sized> Deref for Lease<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         &self.hold.loaded.plugin
     }
@@ -97,6 +100,7 @@ impl<T: ?Sized> Clone for Lease<T> {
 }
 
 impl<T: ?Sized> Drop for Lease<T> {
+    #[inline]
     fn drop(&mut self) {
         if let (Some(cell), Some(sites)) = (self.note, &self.hold.call_sites) {
             sites.forget(cell);

@@ -77,6 +77,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    #[inline]
     fn note(&self) {
         if self.attempts.load(Ordering::Relaxed) > 0 {
             self.leases.fetch_add(1, Ordering::Relaxed);
@@ -125,6 +126,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
         Ok(shared)
     }
 
+    #[inline]
     pub(crate) fn load(&self, location: &'static Location<'static>) -> Option<Lease<T>> {
         self.tally.note();
         self.line.load().map(|hold| Lease::new(hold, location))

@@ -28,6 +28,7 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     }
 
     /// A lease on the current plugin. Wait-free: no reload, rollback or retirement holds it up.
+    #[inline]
     #[track_caller]
     pub fn load(&self) -> Lease<T> {
         self.shared.load(Location::caller()).expect("a slot that is open has a current generation")

@@ -151,6 +151,7 @@ impl<G: Member> Succession<G> {
 
     /// A hold on the current generation, wait-free; `None` before the first commit and after
     /// [`close`](Succession::close).
+    #[inline]
     pub(crate) fn load(&self) -> Option<Hold<G>> {
         self.current.load()
     }

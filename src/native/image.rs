@@ -242,3 +242,67 @@ fn plain_name(name: &[u8]) -> &[u8] {
 fn is_descriptor_section(name: &[u8]) -> bool {
     if cfg!(target_vendor = "apple") { name == b"__hotslot" } else { name == abi::DESCRIPTOR_SECTION.as_bytes() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This test program: a position-independent executable has all that a library has.
+    fn image() -> Vec<u8> {
+        std::fs::read(std::env::current_exe().unwrap()).unwrap()
+    }
+
+    fn refusal(bytes: &[u8]) -> String {
+        Image::read(bytes).err().expect("it was let in").to_string()
+    }
+
+    #[test]
+    fn other_files_are_called_by_their_name() {
+        for (bytes, name) in [
+            (&b""[..], "an empty file"),
+            (b"\0asm\x01\0\0\0", "a WebAssembly module"),
+            (b"!<arch>\nlib.o", "a static library"),
+            (b"fn main() {}", "no image of any kind"),
+        ] {
+            assert!(refusal(bytes).contains(name), "{}", refusal(bytes));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_image_that_was_cut_anywhere_is_refused() {
+        let whole = image();
+        assert!(Image::read(&whole).is_ok());
+        let cuts = (0..100).map(|percent| whole.len() * percent / 100).chain([1, 16, 63, 64, 65, whole.len() - 1]);
+        for cut in cuts {
+            assert!(Image::read(&whole[..cut]).is_err(), "cut at {cut} of {}", whole.len());
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn both_machines_are_named() {
+        let mut foreign = image();
+        foreign[18..20].copy_from_slice(&8u16.to_ne_bytes());
+        let error = refusal(&foreign);
+        assert!(error.contains("mips") && error.contains(std::env::consts::ARCH), "{error}");
+        foreign[18..20].copy_from_slice(&4242u16.to_ne_bytes());
+        assert!(refusal(&foreign).contains("4242"), "{}", refusal(&foreign));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn no_byte_of_the_headers_can_make_it_panic() {
+        let whole = image();
+        let mut damaged = whole.clone();
+        for at in 0..1024 {
+            for value in [0, 0x7f, 0xff] {
+                damaged[at] = value;
+                if let Ok(image) = Image::read(&damaged) {
+                    let _ = (image.descriptor(), image.require("main"));
+                }
+            }
+            damaged[at] = whole[at];
+        }
+    }
+}

@@ -10,33 +10,32 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::maps::{self, Area};
+use super::maps::{Area, Maps};
 use crate::printable;
 
 /// The threads that are inside `library`, or may be because they are running whenever one looks; each in words.
 ///
 /// Threads that are on their way out, or that run at the moment, are looked at again for a tenth of a second.
 pub(super) fn threads_or_doubts(library: &[Area]) -> io::Result<Vec<String>> {
-    const LOOKS: usize = 20;
-    const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+    const PATIENCE: Duration = Duration::from_millis(100);
+    const LOOK_EVERY: Duration = Duration::from_millis(2);
 
+    let started = Instant::now();
     let mut search = Search::new(library)?;
-    let mut found = search.look()?;
-    for _ in 1..LOOKS {
-        if found.is_empty() {
-            break;
+    loop {
+        let found = search.look(&Maps::read()?)?;
+        if found.is_empty() || started.elapsed() >= PATIENCE {
+            return Ok(found.into_iter().map(|suspect| suspect.words).collect());
         }
-        std::thread::sleep(BETWEEN_LOOKS);
-        found = search.look()?;
+        std::thread::sleep(LOOK_EVERY);
     }
-    Ok(found.into_iter().map(|suspect| suspect.words).collect())
 }
 
 /// The threads that are seen inside `library` at one look.
-pub(super) fn threads(library: &[Area]) -> io::Result<Vec<String>> {
-    let found = Search::new(library)?.look()?;
+pub(super) fn threads(library: &[Area], maps: &Maps) -> io::Result<Vec<String>> {
+    let found = Search::new(library)?.look(maps)?;
     Ok(found.into_iter().filter(|suspect| suspect.seen).map(|suspect| suspect.words).collect())
 }
 
@@ -65,9 +64,9 @@ impl Search {
         Ok(Search { code, memory: File::open("/proc/self/mem")?, outside: HashSet::from([own_thread()?]) })
     }
 
-    fn look(&mut self) -> io::Result<Vec<Suspect>> {
+    fn look(&mut self, maps: &Maps) -> io::Result<Vec<Suspect>> {
         let mut suspects = Vec::new();
-        let map = maps::areas(&maps::read()?, |_| true);
+        let map = maps.all();
         for entry in fs::read_dir("/proc/self/task")? {
             let thread = entry?.file_name().to_string_lossy().into_owned();
             if self.outside.contains(&thread) {
@@ -121,9 +120,9 @@ fn registers(state: &str) -> Option<(usize, usize)> {
 /// start routine, lies there.
 fn live_part(stack: usize, map: &[Area]) -> Option<Range<usize>> {
     const RED_ZONE: usize = 128;
-    let area = map.iter().find(|area| area.range.contains(&stack))?;
+    let area = &map[map.partition_point(|area| area.range.end <= stack)..].first()?;
     let start = stack.saturating_sub(RED_ZONE).max(area.range.start);
-    Some(start & !(size_of::<usize>() - 1)..area.range.end)
+    area.range.contains(&stack).then_some(start & !(size_of::<usize>() - 1)..area.range.end)
 }
 
 /// The calling thread, as `/proc/self/task` names it.
@@ -159,15 +158,18 @@ mod tests {
             ended.recv().unwrap_err()
         });
         is_started.recv().unwrap();
-        let own = maps::areas_of(std::env::current_exe().unwrap().to_str().unwrap()).unwrap();
+        let own = Maps::read().unwrap().of(std::env::current_exe().unwrap().to_str().unwrap());
+        let named = || {
+            let found = threads(&own, &Maps::read().unwrap()).unwrap();
+            found.iter().any(|thread| thread.contains("waits-inside"))
+        };
         // It may still be on its way from the message to the wait, and run when it is looked at.
-        let named = |found: Vec<String>| found.iter().any(|thread| thread.contains("waits-inside"));
-        while !named(threads(&own).unwrap()) {
+        while !named() {
             std::thread::yield_now();
         }
         drop(end);
         waiting.unwrap().join().unwrap();
-        while named(threads(&own).unwrap()) {
+        while named() {
             std::thread::yield_now();
         }
     }

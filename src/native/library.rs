@@ -146,7 +146,7 @@ impl Drop for Library {
 
 impl std::fmt::Debug for Library {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Library").field("path", &self.source.path()).field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("Library").field("name", &self.source.name()).field("size", &self.size).finish_non_exhaustive()
     }
 }
 

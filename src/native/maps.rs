@@ -4,34 +4,40 @@ use std::io;
 use std::ops::Range;
 
 /// One line of the map.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Area {
     pub(super) range: Range<usize>,
     pub(super) executable: bool,
 }
 
-/// The areas of this process that are mapped from a file whose path ends with `name`.
-pub(super) fn areas_of(name: &str) -> io::Result<Vec<Area>> {
-    Ok(areas(&read()?, |path| path.trim_end_matches(" (deleted)").ends_with(name)))
-}
+/// The map as it was at one moment.
+pub(super) struct Maps(String);
 
-/// The whole map as text.
-pub(super) fn read() -> io::Result<String> {
-    // A path in it may be of any bytes; the parts that are parsed are ASCII.
-    Ok(String::from_utf8_lossy(&std::fs::read("/proc/self/maps")?).into_owned())
-}
+impl Maps {
+    pub(super) fn read() -> io::Result<Maps> {
+        let text = std::fs::read("/proc/self/maps")?;
+        // A path may be of any bytes; what is parsed here is ASCII.
+        Ok(Maps(String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())))
+    }
 
-/// The areas in `maps` whose path is wanted; an anonymous one has the empty path.
-pub(super) fn areas(maps: &str, wanted: impl Fn(&str) -> bool) -> Vec<Area> {
-    maps.lines().filter_map(|line| parse(line).filter(|(_, path)| wanted(path))).map(|(area, _)| area).collect()
+    /// The areas that are mapped from a file whose path ends with `name`.
+    pub(super) fn of(&self, name: &str) -> Vec<Area> {
+        let ours = |line: &&str| line.trim_end_matches(" (deleted)").ends_with(name);
+        self.0.lines().filter(ours).filter_map(parse).collect()
+    }
+
+    /// All areas, in the order of their addresses.
+    pub(super) fn all(&self) -> Vec<Area> {
+        self.0.lines().filter_map(parse).collect()
+    }
 }
 
 /// `7f0c1000-7f0c2000 r-xp 00001000 00:01 1234   /memfd:name (deleted)`
-fn parse(line: &str) -> Option<(Area, &str)> {
-    let mut fields = line.splitn(6, ' ');
-    let (start, end) = fields.next()?.split_once('-')?;
+fn parse(line: &str) -> Option<Area> {
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
     let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
-    let executable = fields.next()?.contains('x');
-    Some((Area { range, executable }, fields.nth(3).unwrap_or_default().trim_start()))
+    Some(Area { range, executable: rest.as_bytes().get(2) == Some(&b'x') })
 }
 
 #[cfg(test)]
@@ -46,16 +52,17 @@ mod tests {
 3000-4000 rw-p 00000000 00:00 0 
 4000-5000 r-xp 00001000 08:01 9                          /tmp/x/hotslot-15-waf-1.so
 ";
-        let found = areas(maps, |path| path.trim_end_matches(" (deleted)").ends_with("hotslot-5-waf-1.so"));
-        let found: Vec<_> = found.iter().map(|area| (area.range.clone(), area.executable)).collect();
-        assert_eq!(found, [(0x1000..0x2000, false), (0x2000..0x3000, true)]);
-        assert_eq!(areas(maps, str::is_empty).len(), 1);
+        let maps = Maps(maps.to_owned());
+        let area = |range, executable| Area { range, executable };
+        let (data, code) = (area(0x1000..0x2000, false), area(0x2000..0x3000, true));
+        assert_eq!(maps.of("hotslot-5-waf-1.so"), [data, code]);
+        assert_eq!(maps.all().len(), 4);
     }
 
     #[test]
     fn this_process_finds_its_own_code() {
         let own = std::env::current_exe().unwrap();
-        let areas = areas_of(own.to_str().unwrap()).unwrap();
+        let areas = Maps::read().unwrap().of(own.to_str().unwrap());
         let here = this_process_finds_its_own_code as fn() as usize;
         assert!(areas.iter().any(|area| area.executable && area.range.contains(&here)));
     }

@@ -68,7 +68,6 @@ mod rehearsal;
 mod source;
 mod unload;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use hotslot_plugin::abi::Identity;
@@ -86,7 +85,7 @@ use descriptor::Expected;
 use host::{HostContext, OnMessage};
 use image::Image;
 use rehearsal::Part;
-use source::Source;
+use source::{Place, Source};
 use unload::Mapping;
 
 use crate::{Anchor, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Release};
@@ -178,7 +177,7 @@ struct Options {
     unload: Unload,
     budget: Budget,
     rehearsal: Option<Rehearsal>,
-    private_folder: Option<PathBuf>,
+    place: Place,
 }
 
 impl Options {
@@ -186,10 +185,10 @@ impl Options {
     fn open(&self, artifact: &Artifact, context: &LoadContext, part: &Part) -> Result<Library, BoxError> {
         self.budget.check()?;
         if let Some(rehearsal) = &self.rehearsal {
-            rehearsal.run(artifact.bytes(), part)?;
+            rehearsal.run(artifact.bytes(), part, &self.place)?;
         }
         let label = format!("{}-{}", context.slot, context.generation);
-        let source = Source::new(artifact.bytes(), &label, self.private_folder.as_deref())
+        let source = Source::new(artifact.bytes(), &label, &self.place)
             .map_err(|error| LibraryError::Source { reason: error.to_string() })?;
         // SAFETY: admission found a library for this process in these bytes. That its constructors are sound is what
         // whoever hands over a plugin vouches for; see "Trust" in the module's documentation.
@@ -233,7 +232,7 @@ macro_rules! loading_options {
         /// Loads from files in private folders inside `parent`, for systems that map no code from memory or from the
         /// temporary folder. By default Linux loads from memory, and other systems from the temporary folder.
         pub fn private_folder(mut self, parent: impl Into<std::path::PathBuf>) -> Self {
-            self.options.private_folder = Some(parent.into());
+            self.options.place = $crate::native::source::Place { memory: false, folder: parent.into() };
             self
         }
     };

@@ -24,7 +24,8 @@ use crate::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest};
 /// // SAFETY: zlib's constructors are harmless, and the type is the one in zlib.h.
 /// let backend = unsafe { Native::raw(|library| Ok(Gzip { compress_bound: library.get("compressBound")? })) };
 /// let bytes = std::fs::read("/usr/lib/libz.so.1.3")?;
-/// let slot = HotSlot::builder(backend.require(["compressBound"])).open(Candidate::new(bytes).version("1.3.0".parse()?))?;
+/// let first = Candidate::new(bytes).version("1.3.0".parse()?);
+/// let slot = HotSlot::builder(backend.require(["compressBound"])).open(first)?;
 /// // SAFETY: the function takes a number and gives one.
 /// let most = unsafe { (slot.load().compress_bound)(1000) };
 /// # Ok::<(), Box<dyn std::error::Error>>(())

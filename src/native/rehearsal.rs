@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Read, Seek, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use super::host::{HostContext, plugin_text};
 use super::image::Image;
 use super::library::Library;
 use super::plugin::NativePlugin;
-use super::source::{Scratch, Source, random};
+use super::source::{Place, PrivateFolder, Scratch, Source, random};
 use crate::health::Health;
 use crate::{BoxError, LoadContext, StopSignal};
 
@@ -110,6 +111,8 @@ type OwnPart<'a> = Box<dyn FnOnce(Vec<u8>) -> Result<(), BoxError> + 'a>;
 
 /// Where the child finds its [`Call`].
 const VARIABLE: &str = "HOTSLOT_REHEARSAL";
+/// Where the child may make files.
+const FOLDER_VARIABLE: &str = "HOTSLOT_REHEARSAL_FOLDER";
 /// Set once this program has come by a rehearsal point as a host.
 static ARMED: AtomicBool = AtomicBool::new(false);
 /// Set if this process is a rehearsal.
@@ -119,7 +122,7 @@ impl Rehearsal {
     /// Lets a child try `artifact`; returns once it has shown that this process can.
     ///
     /// In a child nothing is done: it *is* the rehearsal.
-    pub(super) fn run(&self, artifact: &[u8], part: &Part) -> Result<(), RehearsalError> {
+    pub(super) fn run(&self, artifact: &[u8], part: &Part, place: &Place) -> Result<(), RehearsalError> {
         if REHEARSING.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -136,6 +139,7 @@ impl Rehearsal {
         let call = Call {
             token: format!("{:016x}", random()),
             create: matches!(part, Part::Create(_)),
+            from_memory: place.memory,
             deadline: seconds(self.deadline),
             memory: self.memory,
             cpu: self.cpu.map(seconds),
@@ -144,7 +148,11 @@ impl Rehearsal {
         };
         let input = Scratch::new(&[config, artifact]).map_err(RehearsalError::Start)?;
         let mut output = Scratch::new(&[]).map_err(RehearsalError::Start)?;
-        let ended = start(&call, &input, &output)
+        // A child that crashes while it loads from a file leaves it to the host to clean up. Without a folder of its
+        // own it uses the one for all, if it needs one.
+        let own_folder = PrivateFolder::new(&place.folder).ok();
+        let folder = own_folder.as_ref().map_or(&*place.folder, PrivateFolder::path);
+        let ended = start(&call, folder, &input, &output)
             .and_then(|child| wait(child, self.deadline))
             .map_err(RehearsalError::Start)?;
         let printed = read_back(&mut output).map_err(RehearsalError::Start)?;
@@ -186,6 +194,7 @@ const FILE_SLACK: u64 = 16 << 20;
 struct Call {
     token: String,
     create: bool,
+    from_memory: bool,
     deadline: u64,
     memory: Option<u64>,
     cpu: Option<u64>,
@@ -195,9 +204,9 @@ struct Call {
 
 impl Call {
     fn write(&self) -> String {
-        let Call { token, create, deadline, memory, cpu, file_size, config } = self;
+        let Call { token, create, from_memory, deadline, memory, cpu, file_size, config } = self;
         let (memory, cpu) = (memory.unwrap_or(u64::MAX), cpu.unwrap_or(u64::MAX));
-        format!("{token} {} {deadline} {memory} {cpu} {file_size} {config}", u8::from(*create))
+        format!("{token} {create} {from_memory} {deadline} {memory} {cpu} {file_size} {config}")
     }
 
     fn read(text: &str) -> Option<Call> {
@@ -205,7 +214,8 @@ impl Call {
         let mut fields = text.split(' ');
         let call = Call {
             token: fields.next()?.to_owned(),
-            create: fields.next()? == "1",
+            create: fields.next()?.parse().ok()?,
+            from_memory: fields.next()?.parse().ok()?,
             deadline: fields.next()?.parse().ok()?,
             memory: limit(fields.next()?)?,
             cpu: limit(fields.next()?)?,
@@ -217,12 +227,13 @@ impl Call {
 }
 
 /// Starts this program again.
-fn start(call: &Call, input: &Scratch, output: &Scratch) -> io::Result<Child> {
+fn start(call: &Call, folder: &Path, input: &Scratch, output: &Scratch) -> io::Result<Child> {
     // The link leads to the running program even if its file has been replaced meanwhile.
     let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
     let mut command = Command::new(program);
     command
         .env(VARIABLE, call.write())
+        .env(FOLDER_VARIABLE, folder)
         .stdin(Stdio::from(input.file.try_clone()?))
         .stdout(Stdio::from(output.file.try_clone()?))
         .stderr(Stdio::from(output.file.try_clone()?));
@@ -346,26 +357,28 @@ fn play(call: &Call, own: Option<OwnPart<'_>>) -> Result<(), BoxError> {
     let mut config = Vec::new();
     io::stdin().read_to_end(&mut config)?;
     let artifact = config.split_off(call.config.min(config.len()));
+    let folder = std::env::var_os(FOLDER_VARIABLE).map_or_else(std::env::temp_dir, PathBuf::from);
+    let place = Place { memory: call.from_memory, folder };
     match own {
         Some(own) => own(artifact),
-        None if call.create => create(&artifact, config.into()),
-        None => load(&artifact).map(drop),
+        None if call.create => create(&artifact, config.into(), &place),
+        None => load(&artifact, &place).map(drop),
     }
 }
 
-fn load(artifact: &[u8]) -> Result<Library, BoxError> {
-    let source = Source::new(artifact, "rehearsal", None)?;
+fn load(artifact: &[u8], place: &Place) -> Result<Library, BoxError> {
+    let source = Source::new(artifact, "rehearsal", place)?;
     // SAFETY: running the constructors is what this process is for.
     Ok(unsafe { Library::open(source, artifact.len())? })
 }
 
-fn create(artifact: &[u8], config: Arc<[u8]>) -> Result<(), BoxError> {
+fn create(artifact: &[u8], config: Arc<[u8]>, place: &Place) -> Result<(), BoxError> {
     let identity = descriptor::read(Image::read(artifact)?.descriptor()?)?;
     let manifest = descriptor::manifest(&identity)?;
     let context =
         LoadContext { generation: 0, slot: "rehearsal".into(), stop: StopSignal::new(), health: Health::new(|| {}) };
     let host = HostContext::new(&context, &manifest, config, None);
-    let library = Arc::new(load(artifact)?);
+    let library = Arc::new(load(artifact, place)?);
     drop(NativePlugin::create(library, &identity, manifest, &host, context.health)?);
     // Threads of the plugin may look at it until the process is gone.
     std::mem::forget(host);
@@ -446,6 +459,7 @@ mod tests {
         let call = Call {
             token: "0123456789abcdef".to_owned(),
             create: true,
+            from_memory: false,
             deadline: 10,
             memory: None,
             cpu: Some(2),
@@ -469,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_program_without_a_rehearsal_point_is_told() {
-        let result = Rehearsal::default().run(b"", &Part::Load);
+        let result = Rehearsal::default().run(b"", &Part::Load, &Place::default());
         assert!(matches!(result, Err(RehearsalError::NoRehearsalPoint)), "{result:?}");
     }
 }

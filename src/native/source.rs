@@ -12,7 +12,22 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The bytes of one library, in a place that the loader can open.
+/// Where libraries are loaded from.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// From memory, on systems where that can be done.
+    pub(super) memory: bool,
+    /// Otherwise, from a private folder inside this one.
+    pub(super) folder: PathBuf,
+}
+
+impl Default for Place {
+    fn default() -> Place {
+        Place { memory: true, folder: std::env::temp_dir() }
+    }
+}
+
+/// The bytes of one library, where the loader can open them.
 pub(super) struct Source {
     path: PathBuf,
     /// The last part of what the process's memory map shows.
@@ -24,25 +39,17 @@ pub(super) struct Source {
 
 impl Source {
     /// Puts `bytes` where only this process and its loader read them. `label` tells people what it is.
-    ///
-    /// A `folder` that was asked for is used; without one, a memfd, and where that cannot be loaded from, the
-    /// system's folder for temporary files.
-    pub(super) fn new(bytes: &[u8], label: &str, folder: Option<&Path>) -> io::Result<Source> {
+    pub(super) fn new(bytes: &[u8], label: &str, place: &Place) -> io::Result<Source> {
         let serial = next_serial();
         let name = file_name(serial, label);
-        if let Some(folder) = folder {
-            return Source::in_folder(bytes, name, folder);
-        }
         #[cfg(target_os = "linux")]
-        match super::memfd::loadable(&name, bytes, serial) {
-            Ok((file, path)) => return Ok(Source { path, name, _file: file, folder: None }),
-            Err(error) => tracing::debug!(%error, "no memfd to load from, using a private file"),
+        if place.memory {
+            match super::memfd::loadable(&name, bytes, serial) {
+                Ok((file, path)) => return Ok(Source { path, name, _file: file, folder: None }),
+                Err(error) => tracing::debug!(%error, "no memfd to load from, using a private file"),
+            }
         }
-        Source::in_folder(bytes, name, &std::env::temp_dir())
-    }
-
-    fn in_folder(bytes: &[u8], name: String, parent: &Path) -> io::Result<Source> {
-        let folder = PrivateFolder::new(parent)?;
+        let folder = PrivateFolder::new(&place.folder)?;
         let (path, file) = folder.file(&name, bytes)?;
         // Windows does not load a file that is open for writing.
         drop(file);
@@ -55,7 +62,6 @@ impl Source {
     }
 
     /// How the mapping can be recognised in the process's memory map.
-    #[cfg(target_os = "linux")]
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -98,12 +104,14 @@ impl Scratch {
 }
 
 /// A folder that only this user can enter, removed with all that is in it.
-struct PrivateFolder(PathBuf);
+pub(super) struct PrivateFolder(PathBuf);
 
 impl PrivateFolder {
-    fn new(parent: &Path) -> io::Result<PrivateFolder> {
+    pub(super) fn new(parent: &Path) -> io::Result<PrivateFolder> {
         let path = parent.join(format!("hotslot-{:016x}", random()));
         let mut builder = fs::DirBuilder::new();
+        // One that exists already is somebody else's.
+        builder.recursive(false);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&path).map_err(|error| {
@@ -111,6 +119,10 @@ impl PrivateFolder {
             io::Error::new(error.kind(), format!("cannot make a private folder in {place}: {error}"))
         })?;
         Ok(PrivateFolder(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Makes a file that did not exist before.
@@ -176,8 +188,9 @@ mod tests {
 
     #[test]
     fn a_private_folder_is_gone_with_its_source() {
-        let parent = std::env::temp_dir();
-        let mut source = Source::new(b"image", "a label/../with\0traps", Some(&parent)).unwrap();
+        let place = Place { memory: false, ..Place::default() };
+        let parent = place.folder.clone();
+        let mut source = Source::new(b"image", "a label/../with\0traps", &place).unwrap();
         let path = source.path().to_owned();
         assert_eq!(path.parent().and_then(Path::parent), Some(&*parent));
         assert_eq!(fs::read(&path).unwrap(), b"image");

@@ -23,11 +23,11 @@ pub enum Unload {
     /// If no trace of use is left, and only where that can be proven: on Linux. Otherwise it is kept, and the
     /// [`Release`] says why.
     ///
-    /// It is kept while another thread has an address of its code on its stack (a thread that the plugin started, or
-    /// one that is still in a call; a thread that runs without a pause counts too, because it cannot be looked at),
-    /// while a signal handler points into it, and for good if the loader keeps it: it does while a thread lives that
-    /// owes the library a thread-local destructor, and if it was linked with `-z nodelete`. `atexit` handlers and
-    /// static destructors of the library run when it is unmapped, not later.
+    /// It is kept if another thread has an address of its code on its stack: a thread that the plugin started, one
+    /// that is still in a call, and one whose frame merely has a stale copy of a function's address. A thread that
+    /// runs without a pause counts too, because its stack cannot be read. It is kept if a signal handler points into
+    /// it; and the loader keeps it if a living thread owes it a thread-local destructor, or if it was linked with
+    /// `-z nodelete`. `atexit` handlers and static destructors run when it is unmapped, not later.
     ///
     /// What cannot be seen, a plugin must clean up itself: callbacks that it registered with *other* libraries, the
     /// destructors of `pthread_key_create` keys, and handlers of `on_exit`.
@@ -148,7 +148,7 @@ impl Anchor for Mapping {
 /// Leaves the library mapped, and names the threads that still run in it, where that can be seen.
 fn keep(library: Library) -> String {
     #[cfg(target_os = "linux")]
-    let threads = super::maps::areas_of(library.name()).and_then(|areas| super::inside::threads(&areas));
+    let threads = super::maps::Maps::read().and_then(|maps| super::inside::threads(&maps.of(library.name()), &maps));
     #[cfg(not(target_os = "linux"))]
     let threads = std::io::Result::Ok(Vec::<String>::new());
     drop(library);
@@ -163,25 +163,26 @@ fn keep(library: Library) -> String {
 /// Unmaps the library if nothing uses it, and makes sure of it. The error says why it is still there.
 #[cfg(target_os = "linux")]
 fn unmap(library: Library) -> Result<(), String> {
-    use super::{inside, maps};
+    use super::inside::threads_or_doubts;
     let unreadable = |error: std::io::Error| format!("the process's memory map cannot be read: {error}");
 
     let (name, size) = (library.name().to_owned(), library.size());
-    let areas = maps::areas_of(&name).map_err(unreadable)?;
-    if areas.is_empty() {
+    let areas = || super::maps::Maps::read().map(|maps| maps.of(&name)).map_err(unreadable);
+    let mapped = areas()?;
+    if mapped.is_empty() {
         return Err("it cannot be found in the process's memory map".to_owned());
     }
-    if let Some(signal) = handled_signal(&areas) {
+    if let Some(signal) = handled_signal(&mapped) {
         return Err(format!("it handles signal {signal}"));
     }
-    let threads = inside::threads_or_doubts(&areas).map_err(unreadable)?;
+    let threads = threads_or_doubts(&mapped).map_err(unreadable)?;
     if !threads.is_empty() {
         return Err(format!("threads that are or may be inside it: {}", threads.join(", ")));
     }
     // SAFETY: the plugin has been dropped and this was the last reference to the library, so the host does not call it;
     // no thread stands in its code or returns to it, and no signal leads there. `WhenIdle` says what else must hold.
     let closed = unsafe { library.close() };
-    match (closed, maps::areas_of(&name).map_err(unreadable)) {
+    match (closed, areas()) {
         (Ok(()), Ok(areas)) if areas.is_empty() => Ok(()),
         (closed, _) => {
             count_kept(size);

@@ -1,0 +1,18 @@
+//! What the library promises, shown through its public API: one test binary, one file for each theme.
+//!
+//! Tests wait for events, never for time. Where something takes time by its nature, a timeout for instance, nothing
+//! depends on how long it took.
+
+mod clock;
+mod concurrency;
+mod events;
+mod probation;
+mod properties;
+mod refusal;
+mod retirement;
+mod rollback;
+mod runner;
+mod slot;
+mod support;
+mod timeouts;
+mod versions;

@@ -1,0 +1,84 @@
+//! What makes a test short: a backend of plain Rust values, a census of its plugins, and ways to wait for an event.
+
+mod census;
+mod latch;
+mod values;
+mod wait;
+
+pub(crate) use census::Census;
+pub(crate) use latch::Latch;
+pub(crate) use values::{Plugin, Values};
+pub(crate) use wait::{PATIENCE, block_on, eventually, wait_for};
+
+use hotslot::{Digest, ErrorKind, HotSlot, Outcome, Report, Status};
+
+/// Closes the slot, and checks that every plugin that was ever loaded was destroyed once, where it should be.
+pub(crate) fn close<T: ?Sized + Send + Sync>(slot: HotSlot<T>, census: &Census) -> Status {
+    let status = slot.close(PATIENCE);
+    assert!(status.serving.is_none(), "a closed slot serves nothing: {status:?}");
+    assert!(status.retired.is_empty() && status.hung == 0, "something lingers: {status:?}");
+    assert_eq!(status.counters.destroyed, census.loaded() as u64, "the counter knows of every destruction");
+    census.assert_all_destroyed();
+    status
+}
+
+/// The answer of the current plugin, and its generation.
+pub(crate) fn serving(slot: &HotSlot<Plugin>) -> (u64, u64) {
+    let lease = slot.load();
+    (lease.generation(), lease.answer())
+}
+
+/// What must be the same before and after a refusal: generation, identity, state and answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) generation: u64,
+    pub(crate) digest: Digest,
+    pub(crate) answer: u64,
+    pub(crate) state: u64,
+    pub(crate) is_retired: bool,
+    pub(crate) told_to_stop: bool,
+}
+
+pub(crate) fn snapshot(slot: &HotSlot<Plugin>) -> Snapshot {
+    let lease = slot.load();
+    Snapshot {
+        generation: lease.generation(),
+        digest: lease.digest(),
+        answer: lease.answer(),
+        state: lease.state(),
+        is_retired: lease.is_retired(),
+        told_to_stop: lease.stop_signal().is_raised(),
+    }
+}
+
+/// The two generations of a report on a swap.
+pub(crate) fn swap(report: &Report) -> Option<(Option<u64>, u64)> {
+    match report.outcome {
+        Outcome::Swapped { generation, previous } => Some((previous, generation)),
+        _ => None,
+    }
+}
+
+/// The swaps of a slot's history, each as (previous, generation).
+pub(crate) fn swaps<T: ?Sized + Send + Sync>(slot: &HotSlot<T>) -> Vec<(Option<u64>, u64)> {
+    slot.history().iter().filter_map(|report| swap(report)).collect()
+}
+
+/// The generations that are kept for a rollback, the longest retired first.
+pub(crate) fn warm<T: ?Sized + Send + Sync>(slot: &HotSlot<T>) -> Vec<u64> {
+    let retired = slot.status().retired;
+    retired.iter().filter(|retired| retired.phase == hotslot::Phase::Warm).map(|retired| retired.generation).collect()
+}
+
+/// Panics unless the error is of this kind.
+#[macro_export]
+macro_rules! assert_kind {
+    ($error:expr, $kind:pat $(if $guard:expr)?) => {
+        assert!(matches!($error.kind(), $kind $(if $guard)?), "another kind was expected of: {:?}", $error)
+    };
+}
+
+/// Whether a refusal says this.
+pub(crate) fn says(kind: &ErrorKind, text: &str) -> bool {
+    kind.to_string().contains(text)
+}

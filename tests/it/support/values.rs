@@ -1,0 +1,236 @@
+//! The third backend: plugins that are plain Rust values, and do what their artifact says.
+//!
+//! An artifact is a line of text: `name version answer`, then what is to go wrong, as `step=what`. The version is `-`
+//! if there is none. The steps are `admit`, `vet` (the admit hook), `load`, `probe`, `hand_over`, `save`, `restore`,
+//! `run` and `drop`; what can happen is `fail`, `panic`, `hang` (at the backend's [`Latch`], until it is opened) and
+//! `stall` (the same, and then a panic). A `run` can also `finish`: return at once. An artifact that is `anchored` says
+//! so.
+
+use std::collections::BTreeMap;
+use std::panic;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
+use std::thread;
+use std::time::Duration;
+
+use hotslot::{
+    Anchor, Artifact, Backend, BoxError, Builder, Health, HotSlot, LoadContext, Loaded, Manifest, Release, Runnable,
+    State, Stateful, StopSignal, carry_state,
+};
+
+use super::{Census, Latch};
+
+/// The backend. Cloning gives another handle to the same census and the same latch.
+#[derive(Clone, Default)]
+pub(crate) struct Values {
+    pub(crate) census: Census,
+    pub(crate) latch: Arc<Latch>,
+}
+
+/// A plugin.
+pub(crate) struct Plugin {
+    answer: u64,
+    generation: u64,
+    /// Goes from one generation to the next.
+    state: AtomicU64,
+    script: Script,
+    health: Health,
+    backend: Values,
+    _life: Life,
+}
+
+/// Enters a plugin in the census; ends with it, also if its destructor panics.
+struct Life {
+    generation: u64,
+    census: Census,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.census.died(self.generation);
+    }
+}
+
+/// What an artifact says.
+#[derive(Clone)]
+struct Script {
+    name: String,
+    version: Option<hotslot::semver::Version>,
+    answer: u64,
+    anchored: bool,
+    steps: BTreeMap<String, String>,
+}
+
+impl Values {
+    pub(crate) fn new() -> Values {
+        silence_deliberate_panics();
+        Values::default()
+    }
+
+    /// A slot with this backend and with all hooks, each of which does what the artifact says.
+    pub(crate) fn builder(&self) -> Builder<Plugin> {
+        let backend = self.clone();
+        HotSlot::builder(self.clone())
+            .admit(move |artifact| backend.act(&parse(artifact.bytes())?, "vet"))
+            .probe(|plugin: &Plugin| plugin.backend.act(&plugin.script, "probe"))
+            .hand_over(|old: &Plugin, new: &Plugin| {
+                new.backend.act(&new.script, "hand_over")?;
+                carry_state(old, new)
+            })
+    }
+
+    /// Does what the script has for a step.
+    fn act(&self, script: &Script, step: &str) -> Result<(), BoxError> {
+        match script.steps.get(step).map(String::as_str) {
+            None | Some("finish") => Ok(()),
+            Some("fail") => Err(format!("{step} fails on purpose").into()),
+            Some("panic") => panic!("{step} panics on purpose"),
+            Some("hang") => {
+                self.latch.pass();
+                Ok(())
+            }
+            Some("stall") => {
+                self.latch.pass();
+                panic!("{step} panics on purpose")
+            }
+            Some(other) => Err(format!("a test says {step}={other}, which means nothing").into()),
+        }
+    }
+}
+
+impl Backend<Plugin> for Values {
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+        let script = parse(bytes)?;
+        self.act(&script, "admit")?;
+        let manifest = Manifest::new(script.name);
+        Ok(match script.version {
+            Some(version) => manifest.with_version(version),
+            None => manifest,
+        })
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<Plugin>, BoxError> {
+        let script = parse(artifact.bytes())?;
+        self.act(&script, "load")?;
+        let (generation, anchored) = (context.generation, script.anchored);
+        self.census.born(generation, anchored);
+        let loaded = Loaded::new(Plugin {
+            answer: script.answer,
+            generation,
+            state: AtomicU64::new(0),
+            script,
+            health: context.health.clone(),
+            backend: self.clone(),
+            _life: Life { generation, census: self.census.clone() },
+        });
+        Ok(if anchored { loaded.anchored(Ground { generation, census: self.census.clone() }) } else { loaded })
+    }
+}
+
+impl Plugin {
+    /// What the artifact says that it answers.
+    pub(crate) fn answer(&self) -> u64 {
+        self.answer
+    }
+
+    /// The generation that the backend was told.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn state(&self) -> u64 {
+        self.state.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_state(&self, state: u64) {
+        self.state.store(state, Ordering::SeqCst);
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        self.backend.act(&self.script, "drop").expect("a drop can hang or panic, not fail");
+    }
+}
+
+/// The state is a number.
+impl Stateful for Plugin {
+    fn save(&self) -> Result<Option<State>, BoxError> {
+        self.backend.act(&self.script, "save")?;
+        Ok(Some(State { schema: "number/1".into(), bytes: self.state().to_le_bytes().to_vec() }))
+    }
+
+    fn restore(&self, state: &State) -> Result<(), BoxError> {
+        self.backend.act(&self.script, "restore")?;
+        self.set_state(u64::from_le_bytes(state.bytes[..].try_into()?));
+        Ok(())
+    }
+}
+
+/// A run adds one to the state; then it waits for the stop signal, unless the script has something else in mind. One
+/// that hangs does not look at the signal.
+impl Runnable for Plugin {
+    fn run(&self, stop: &StopSignal) -> Result<(), BoxError> {
+        self.backend.census.runs(self.generation);
+        let result = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+            self.state.fetch_add(1, Ordering::SeqCst);
+            self.backend.act(&self.script, "run")?;
+            while !self.script.steps.contains_key("run") && !stop.is_raised() {
+                thread::park_timeout(Duration::from_millis(1));
+            }
+            Ok(())
+        }));
+        self.backend.census.rests(self.generation);
+        result.unwrap_or_else(|payload| panic::resume_unwind(payload))
+    }
+}
+
+/// What an anchored plugin lives in.
+struct Ground {
+    generation: u64,
+    census: Census,
+}
+
+impl Anchor for Ground {
+    fn release(self: Box<Self>) -> Release {
+        self.census.released(self.generation);
+        Release::Freed
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Script, BoxError> {
+    let mut words = std::str::from_utf8(bytes)?.split_whitespace();
+    let mut word = |what: &str| words.next().ok_or(format!("the artifact has no {what}"));
+    let name = word("name")?.to_owned();
+    let version = match word("version")? {
+        "-" => None,
+        version => Some(version.parse()?),
+    };
+    let answer = word("answer")?.parse()?;
+    let rest: Vec<_> = words.collect();
+    let steps = rest.iter().filter_map(|word| word.split_once('='));
+    Ok(Script {
+        name,
+        version,
+        answer,
+        anchored: rest.contains(&"anchored"),
+        steps: steps.map(|(step, what)| (step.to_owned(), what.to_owned())).collect(),
+    })
+}
+
+/// Panics that a test asks for would only clutter its output.
+fn silence_deliberate_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !info.payload_as_str().is_some_and(|text| text.ends_with("on purpose")) {
+                usual(info);
+            }
+        }));
+    });
+}
