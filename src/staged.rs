@@ -64,7 +64,7 @@ impl<T: ?Sized + Send + Sync + 'static> Staged<T> {
     ) -> Result<Report, Error> {
         let inner = self.inner.take().expect("only a commit takes it, and it consumes self");
         match inner.fresh {
-            Fresh::Unchanged(generation) => Ok(inner.attempt.end(Outcome::Unchanged { generation }, None)),
+            Fresh::Unchanged(generation) => inner.attempt.confirm(generation),
             Fresh::Loaded(generation) => {
                 let deadline = inner.turn.as_ref().map(|(_, deadline)| *deadline);
                 inner.attempt.commit(generation, inner.base, hand_over, deadline, then)

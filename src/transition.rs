@@ -254,6 +254,18 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         Ok(Fresh::Loaded(generation))
     }
 
+    /// Says that nothing has to change, if that is still so.
+    pub(crate) fn confirm(self, generation: u64) -> Result<Report, Error> {
+        match self.shared.serving() {
+            Some(serving) if serving.generation == generation => Ok(self.end(Outcome::Unchanged { generation }, None)),
+            Some(serving) => {
+                let (base, current) = (Some(generation), serving.generation);
+                Err(self.refuse(Refusal(Stage::Commit, ErrorKind::BaseChanged { base, current })))
+            }
+            None => Err(self.refuse(Refusal(Stage::Commit, ErrorKind::Closed))),
+        }
+    }
+
     /// The last two stages. `deadline` is that of the whole reload, if this is part of one.
     pub(crate) fn commit(
         self,

@@ -22,7 +22,8 @@ use super::unload;
 pub enum LibraryError {
     /// There is no place from which the bytes could be loaded.
     #[error(
-        "the plugin's bytes cannot be put where the loader can open them: {reason}; choose another folder with private_folder"
+        "the plugin's bytes cannot be put where the loader can open them: {reason}; choose another folder with \
+         private_folder"
     )]
     Source {
         /// What the system said.
@@ -38,7 +39,8 @@ pub enum LibraryError {
     },
     /// The loader gave a library that it had already instead of loading this one.
     #[error(
-        "the loader returned a library that is loaded already, not this one: do not load these bytes elsewhere in the process"
+        "the loader returned a library that is loaded already instead of this one: do not load these bytes elsewhere \
+         in the process"
     )]
     Stale,
     /// A symbol that is not there.

@@ -96,8 +96,8 @@ pub(super) enum Part {
 
 /// Where a child takes its part. Call it first thing in `main`, if you [rehearse](super::Native::rehearse).
 ///
-/// In the host it returns at once. In a child it loads the plugin, makes an instance, destroys it, and ends the process.
-/// The instance gets the configuration, and a host that ignores its messages.
+/// In the host it returns at once. In a child it loads the plugin, makes an instance, destroys it, and ends the
+/// process. The instance gets the configuration, and a host that ignores its messages.
 pub fn rehearsal_point() {
     enter(None);
 }
