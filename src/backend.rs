@@ -110,6 +110,23 @@ impl<T: ?Sized> Loaded<T> {
         self.anchor = Some(Box::new(anchor));
         self
     }
+
+    /// Makes another type of the plugin; what it lives in goes along. So a backend can wrap another one, and plugins
+    /// of different kinds can take turns in a slot for a trait object.
+    ///
+    /// What `f` returns has to own the plugin that it was given, if that has an anchor: when the new box is dropped,
+    /// the code of the old one may be unmapped.
+    ///
+    /// ```
+    /// # use hotslot::Loaded;
+    /// let loaded: Loaded<u32> = Loaded::new(42);
+    /// let shown = loaded.map::<dyn ToString>(|number| number);
+    /// # let _ = shown;
+    /// ```
+    pub fn map<U: ?Sized>(self, f: impl FnOnce(Box<T>) -> Box<U>) -> Loaded<U> {
+        let Loaded { plugin, anchor } = self;
+        Loaded { plugin: f(plugin), anchor }
+    }
 }
 
 /// What a plugin lives in, a mapped library for instance.

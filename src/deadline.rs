@@ -31,6 +31,11 @@ pub(crate) fn after(timeout: Duration) -> Instant {
     Instant::now() + timeout.min(CENTURY)
 }
 
+/// The time from now to `deadline`.
+pub(crate) fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 /// Runs `work` on a new thread called `thread` and waits for its result until `deadline`.
 ///
 /// If the deadline passes first, `abandon` is called, and some time after it, on that thread, `late` with the result;

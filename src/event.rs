@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use semver::Version;
 
 use crate::call_sites::HeldAt;
+use crate::deadline::after;
 use crate::{Release, Report, Stage};
 
 /// How many events wait for a subscriber that does not fetch them.
@@ -146,7 +147,7 @@ impl Subscription {
 
     /// The next event; `None` if there is none within `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<Event> {
-        self.next_until(Some(Instant::now() + timeout))
+        self.next_until(Some(after(timeout)))
     }
 
     /// The next event, if there is one already.

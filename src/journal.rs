@@ -114,19 +114,22 @@ impl Journal {
         self.hub.emit(event);
     }
 
-    pub(crate) fn destroyed(&self, generation: u64, size: usize, release: Release) {
+    /// Counts a destruction, before the generation is seen to be gone.
+    pub(crate) fn count_destroyed(&self, size: usize, release: &Release) {
+        let mut pages = self.pages.lock();
+        pages.counters.destroyed += 1;
+        if matches!(release, Release::Kept { .. }) {
+            pages.kept.generations += 1;
+            pages.kept.bytes += size as u64;
+        }
+    }
+
+    /// Tells of a destruction, after that.
+    pub(crate) fn destroyed(&self, generation: u64, release: Release) {
         let alarm = match &release {
             Release::Freed => None,
             Release::Kept { alarm, .. } => alarm.clone(),
         };
-        {
-            let mut pages = self.pages.lock();
-            pages.counters.destroyed += 1;
-            if matches!(release, Release::Kept { .. }) {
-                pages.kept.generations += 1;
-                pages.kept.bytes += size as u64;
-            }
-        }
         tracing::debug!(slot = &*self.slot, generation, ?release, "destroyed");
         self.hub.emit(&Event::Destroyed { generation, release });
         if let Some(message) = alarm {

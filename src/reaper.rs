@@ -60,8 +60,8 @@ fn run<T: ?Sized + Send + Sync + 'static>(shared: &Arc<Shared<T>>) {
         let drain_timeout = shared.policy.drain_timeout;
         shared.report_stuck(|view| view.since.elapsed() >= drain_timeout);
         shared.watch();
-        // Whoever else holds the shared part may still add to what there is to do.
-        if shared.line.is_closed() && shared.lingering().sum() == 0 && Arc::strong_count(shared) == 1 {
+        // Whoever else holds the shared part may still add to what there is to do, so that is the first question.
+        if shared.line.is_closed() && Arc::strong_count(shared) == 1 && shared.lingering().sum() == 0 {
             return;
         }
         shared.bell.wait(shared.next_look());
@@ -85,8 +85,9 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     }
 
     fn buried(&self, generation: u64, size: usize, release: Release) {
+        self.journal.count_destroyed(size, &release);
         self.burials.lock().retain(|burial| burial.generation != generation);
-        self.journal.destroyed(generation, size, release);
+        self.journal.destroyed(generation, release);
         self.bell.ring();
         self.freed.ring();
     }

@@ -103,15 +103,22 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
     pub fn start(slot: HotSlot<T>) -> Result<Runner<T>, Error> {
         let slot = Arc::new(slot);
         let (orders, inbox) = channel();
-        let mut supervisor =
-            Supervisor { slot: Arc::clone(&slot), inbox, notices: orders.clone(), running: None, runs: 0 };
+        // Before anything runs, so that no swap is missed.
+        let follow = orders.clone();
+        *slot.shared.follower.lock() = Some(Arc::new(move || drop(follow.send(Order::Follow))));
+        let mut supervisor = Supervisor {
+            slot: Arc::clone(&slot),
+            inbox,
+            notices: orders.clone(),
+            running: None,
+            stuck: Vec::new(),
+            runs: 0,
+        };
         supervisor.start_current().map_err(|error| no_thread(&slot, error))?;
         let supervisor = std::thread::Builder::new()
             .name("hotslot-runner".to_owned())
             .spawn(move || supervisor.serve())
             .map_err(|error| no_thread(&slot, error))?;
-        let follow = orders.clone();
-        *slot.shared.follower.lock() = Some(Arc::new(move || drop(follow.send(Order::Follow))));
         Ok(Runner { inner: Some(Inner { slot, orders, supervisor }) })
     }
 
@@ -200,6 +207,8 @@ struct Supervisor<T: ?Sized + Runnable + Send + Sync + 'static> {
     inbox: Receiver<Order<T>>,
     notices: Sender<Order<T>>,
     running: Option<Run<T>>,
+    /// Those that were told to stop and have not.
+    stuck: Vec<Run<T>>,
     /// How many runs there were: their numbers.
     runs: u64,
 }
@@ -208,6 +217,10 @@ struct Supervisor<T: ?Sized + Runnable + Send + Sync + 'static> {
 struct Run<T: ?Sized + Send + Sync + 'static> {
     number: u64,
     lease: Lease<T>,
+    /// The one in which it was started: in any other, the plugin was told to stop in between.
+    epoch: u64,
+    /// Whether it was told to stop by the runner.
+    halted: bool,
     started: Instant,
     end: Receiver<RunEnd>,
     thread: JoinHandle<()>,
@@ -220,13 +233,14 @@ struct RunEnd {
 }
 
 /// What became of the run that had to make way.
-enum Halted<T: ?Sized + Send + Sync + 'static> {
+#[derive(Clone, Copy)]
+enum Halted {
     /// Nothing ran.
     Idle,
     /// It stopped, at this moment.
     Stopped(Instant),
-    /// It did not.
-    Stuck(Run<T>),
+    /// This generation did not.
+    Stuck(u64),
 }
 
 impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
@@ -269,7 +283,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
     }
 
     /// Rolls the slot back and runs what is current then.
-    fn go_back(&mut self, target: Target, cause: Cause, halted: Halted<T>) -> Result<Report, Error> {
+    fn go_back(&mut self, target: Target, cause: Cause, halted: Halted) -> Result<Report, Error> {
         let slot = Arc::clone(&self.slot);
         let stopped = halted.at();
         let result = slot.shared.rollback(target, cause, || self.start_after(stopped));
@@ -277,18 +291,13 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
         result
     }
 
-    /// After a swap, reports a run that is stuck. Without one, lets what was halted go on.
-    fn settle(&mut self, halted: Halted<T>, swapped: bool) {
+    /// After a swap, reports a run that is stuck. Without one, what was halted goes on.
+    fn settle(&mut self, halted: Halted, swapped: bool) {
         match (halted, swapped) {
-            (Halted::Stuck(run), true) => {
-                let number = run.lease.generation();
+            (Halted::Stuck(number), true) => {
                 self.slot.shared.report_stuck(|view| view.generation.number == number);
             }
-            (Halted::Stuck(run), false) => {
-                run.lease.stop_signal().lower();
-                self.running = Some(run);
-            }
-            (Halted::Stopped(_), false) => self.start_loudly(),
+            (Halted::Stuck(_) | Halted::Stopped(_), false) => self.start_loudly(),
             (Halted::Stopped(_), true) | (Halted::Idle, _) => {}
         }
     }
@@ -309,11 +318,20 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
     }
 
     fn start_current(&mut self) -> std::io::Result<()> {
-        let lease = self.slot.load();
-        // It may have been told to stop by an attempt to replace it that came to nothing.
-        lease.stop_signal().lower();
+        let current = self.slot.shared.line.serving(|view| {
+            // It may have been told to stop by an attempt to replace it that came to nothing.
+            view.generation.stop.lower();
+            (self.slot.load(), view.epoch)
+        });
+        let (lease, epoch) = current.expect("a slot that is open has a current generation");
+        let generation = lease.generation();
+        if let Some(at) = self.stuck.iter().position(|run| run.lease.generation() == generation) {
+            // It never stopped; should it still do so, it starts again.
+            self.running = Some(Run { epoch, ..self.stuck.swap_remove(at) });
+            return Ok(());
+        }
         self.runs += 1;
-        let (number, generation) = (self.runs, lease.generation());
+        let number = self.runs;
         let (say_started, has_started) = channel();
         let (say_ended, end) = channel();
         let (notices, theirs) = (self.notices.clone(), lease.clone());
@@ -332,13 +350,14 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
         let thread = std::thread::Builder::new().name("hotslot-run".to_owned()).spawn(body)?;
         let started = has_started.recv().expect("it is the first thing that the thread does");
         self.slot.shared.journal.emit(&Event::RunStarted { generation });
-        self.running = Some(Run { number, lease, started, end, thread });
+        self.running = Some(Run { number, lease, epoch, halted: false, started, end, thread });
         Ok(())
     }
 
     /// Tells the running plugin to stop, and waits for it for as long as it has.
-    fn halt(&mut self) -> Halted<T> {
-        let Some(run) = self.running.take() else { return Halted::Idle };
+    fn halt(&mut self) -> Halted {
+        let Some(mut run) = self.running.take() else { return Halted::Idle };
+        run.halted = true;
         run.lease.stop_signal().raise();
         match run.end.recv_timeout(self.slot.shared.policy.drain_timeout) {
             Ok(end) => Halted::Stopped(self.finish(run, &end)),
@@ -346,7 +365,8 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
                 let generation = run.lease.generation();
                 let waited = self.slot.shared.policy.drain_timeout;
                 tracing::error!(slot = &*self.slot.shared.name, generation, ?waited, "does not stop");
-                Halted::Stuck(run)
+                self.stuck.push(run);
+                Halted::Stuck(generation)
             }
         }
     }
@@ -365,13 +385,20 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
 
     /// A run ended by itself: within its probation with an error, the one before runs again.
     fn ended(&mut self, number: u64) {
+        if let Some(at) = self.stuck.iter().position(|run| run.number == number) {
+            let run = self.stuck.swap_remove(at);
+            if let Ok(end) = run.end.recv() {
+                self.finish(run, &end);
+            }
+            return;
+        }
         // Any other number is of a run that had to make way, and was dealt with there.
         let Some(run) = self.running.take_if(|run| run.number == number) else { return };
         let Ok(end) = run.end.recv() else { return };
         let (generation, lived) = (run.lease.generation(), end.at.saturating_duration_since(run.started));
-        let is_current = !run.lease.is_retired();
+        let told_to_stop = run.halted || Some(run.epoch) != self.epoch();
         let stopped = self.finish(run, &end);
-        if !is_current {
+        if told_to_stop {
             return self.start_loudly();
         }
         let Some(error) = end.error else { return };
@@ -391,16 +418,19 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
 
     /// Runs what is current, if something else does.
     fn follow(&mut self) {
-        let current = self.slot.load().generation();
-        if self.running.as_ref().is_some_and(|run| run.lease.generation() != current) {
+        if self.running.as_ref().map(|run| run.epoch) != self.epoch() {
             let halted = self.halt();
             self.start_loudly();
             self.settle(halted, true);
         }
     }
+
+    fn epoch(&self) -> Option<u64> {
+        self.slot.shared.line.serving(|view| view.epoch)
+    }
 }
 
-impl<T: ?Sized + Send + Sync + 'static> Halted<T> {
+impl Halted {
     /// When it stopped.
     fn at(&self) -> Option<Instant> {
         match self {

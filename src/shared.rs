@@ -16,7 +16,7 @@ use crate::generation::{Generation, GenerationRef};
 use crate::journal::Journal;
 use crate::reaper::{self, Burial};
 use crate::status::{Phase, RetiredStatus, ServingStatus, Status};
-use crate::succession::{RetiredView, Succession};
+use crate::succession::{RetiredView, ServingView, Succession};
 use crate::{Backend, Lease};
 
 pub(crate) struct Shared<T: ?Sized> {
@@ -33,6 +33,8 @@ pub(crate) struct Shared<T: ?Sized> {
     pub(crate) staging: Gate,
     /// One hand-over at a time, also between staged plugins that are committed at once.
     pub(crate) handing_over: Gate,
+    /// Held from a swap until it is recorded, so that the history has the order of the swaps.
+    pub(crate) swapping: Mutex<()>,
     pub(crate) next_generation: AtomicU64,
     pub(crate) last_reload: Mutex<Option<Instant>>,
     /// Work that was abandoned and has not come back.
@@ -115,6 +117,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
             freed: Bell::default(),
             staging: Gate::default(),
             handing_over: Gate::default(),
+            swapping: Mutex::default(),
             next_generation: AtomicU64::new(1),
             last_reload: Mutex::default(),
             hung: AtomicUsize::new(0),
@@ -169,10 +172,14 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
 
     /// What must not pile up.
     pub(crate) fn lingering(&self) -> Lingering {
-        // In the order in which a generation goes, so that none is overlooked between two places.
+        // What hung and came back is on the line before it is struck off here: in this order, none is overlooked.
+        let hung = self.hung.load(Ordering::Acquire);
+        // Held meanwhile, so that none is seen twice on its way from the line to its burial.
+        let burials = self.burials.lock();
         let held = self.line.retired(|view| (!view.warm).then_some(view.leases > 0));
-        let destroying = self.burials.lock().len();
-        let mut lingering = Lingering { destroying, hung: self.hung.load(Ordering::Acquire), ..Lingering::default() };
+        let destroying = burials.len();
+        drop(burials);
+        let mut lingering = Lingering { destroying, hung, ..Lingering::default() };
         for held in held.into_iter().flatten() {
             if held { lingering.held += 1 } else { lingering.free += 1 }
         }
@@ -180,7 +187,19 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     }
 
     pub(crate) fn status(&self) -> Status {
-        let mut retired = self.line.retired(|view| RetiredStatus {
+        let serving = |view: ServingView<'_, Generation<T>>| ServingStatus {
+            generation: view.generation.number,
+            name: view.generation.manifest.name.clone(),
+            version: view.generation.manifest.version.clone(),
+            digest: view.generation.digest,
+            size: view.generation.size,
+            epoch: view.epoch,
+            age: view.since.elapsed(),
+            loaded_at: view.generation.loaded_at,
+            failures: view.generation.failures(),
+            last_failure: view.generation.health.last_failure(),
+        };
+        let retired = |view: RetiredView<'_, Generation<T>>| RetiredStatus {
             generation: view.generation.number,
             version: view.generation.manifest.version.clone(),
             digest: view.generation.digest,
@@ -191,24 +210,18 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
             leases: view.leases,
             oldest_lease: view.generation.call_sites.as_ref().and_then(|sites| sites.oldest()),
             stuck: view.stuck,
-        });
-        retired.extend(self.burials.lock().iter().map(Burial::status));
+        };
+        // In the order of `lingering`, for the same reasons.
+        let hung = self.hung.load(Ordering::Acquire);
+        let burials = self.burials.lock();
+        let (serving, mut retired) = self.line.all(serving, retired);
+        retired.extend(burials.iter().map(Burial::status));
+        drop(burials);
         Status {
             slot: self.name.to_string(),
-            serving: self.line.serving(|view| ServingStatus {
-                generation: view.generation.number,
-                name: view.generation.manifest.name.clone(),
-                version: view.generation.manifest.version.clone(),
-                digest: view.generation.digest,
-                size: view.generation.size,
-                epoch: view.epoch,
-                age: view.since.elapsed(),
-                loaded_at: view.generation.loaded_at,
-                failures: view.generation.failures(),
-                last_failure: view.generation.health.last_failure(),
-            }),
+            serving,
             retired,
-            hung: self.hung.load(Ordering::Acquire),
+            hung,
             kept: self.journal.kept(),
             counters: self.journal.counters(),
         }

@@ -5,6 +5,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::deadline::after;
 use crate::shared::Shared;
 use crate::succession::Target;
 use crate::{Backend, Builder, Candidate, Cause, Error, Lease, Report, Staged, Status, Subscription};
@@ -94,20 +95,15 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// Closes the slot and waits until all its generations are destroyed, but not longer than `timeout`. The status
     /// says what is left, and who holds it.
     pub fn close(self, timeout: Duration) -> Status {
-        let deadline = Instant::now().checked_add(timeout);
-        let events = self.subscribe();
+        let deadline = after(timeout);
         self.shared.close();
         loop {
             let status = self.status();
-            if status.retired.is_empty() && status.hung == 0 {
+            let is_empty = status.retired.is_empty() && status.hung == 0;
+            if is_empty || Instant::now() >= deadline {
                 return status;
             }
-            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-            // Every destruction is an event. A hung load may end without one, hence the limit.
-            let event = events.recv_timeout(left.min(Duration::from_millis(100)));
-            if left.is_zero() && event.is_none() {
-                return self.status();
-            }
+            self.shared.freed.wait(Some(deadline));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A plugin that is loaded and proven, and serves as soon as it is committed.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::gate::Pass;
 use crate::generation::{Generation, GenerationRef};
@@ -23,8 +23,9 @@ pub(crate) struct Inner<T: ?Sized + Send + Sync + 'static> {
     pub(crate) fresh: Fresh<T>,
     /// The generation that served when this was staged.
     pub(crate) base: Option<u64>,
-    /// By when a reload has to be through, if this is part of one; and its turn.
-    pub(crate) turn: Option<(Pass, Instant)>,
+    /// The turn of the reload that this is part of, if it is; and what is left of its time. A runner's commit may have
+    /// to wait for the old plugin to stop, which is not to be taken from it.
+    pub(crate) turn: Option<(Pass, Duration)>,
 }
 
 /// What came out of staging.
@@ -66,8 +67,8 @@ impl<T: ?Sized + Send + Sync + 'static> Staged<T> {
         match inner.fresh {
             Fresh::Unchanged(generation) => inner.attempt.confirm(generation),
             Fresh::Loaded(generation) => {
-                let deadline = inner.turn.as_ref().map(|(_, deadline)| *deadline);
-                inner.attempt.commit(generation, inner.base, hand_over, deadline, then)
+                let left = inner.turn.as_ref().map(|(_, left)| *left);
+                inner.attempt.commit(generation, inner.base, hand_over, left, then)
             }
         }
     }

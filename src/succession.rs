@@ -257,22 +257,22 @@ impl<G: Member> Succession<G> {
 
     /// Looks at the current generation.
     pub(crate) fn serving<R>(&self, look: impl FnOnce(ServingView<'_, G>) -> R) -> Option<R> {
-        let line = self.line.lock();
-        line.serving.as_ref().map(|standing| {
-            look(ServingView {
-                generation: &standing.generation,
-                epoch: line.epoch,
-                since: line.since,
-                replaced: standing.replaced,
-            })
-        })
+        self.line.lock().current().map(look)
     }
 
     /// Looks at every retired generation, the longest retired first.
     pub(crate) fn retired<R>(&self, look: impl FnMut(RetiredView<'_, G>) -> R) -> Vec<R> {
+        self.line.lock().ended().map(look).collect()
+    }
+
+    /// Looks at all of them at one moment: [`serving`](Succession::serving) and [`retired`](Succession::retired).
+    pub(crate) fn all<S, R>(
+        &self,
+        serving: impl FnOnce(ServingView<'_, G>) -> S,
+        retired: impl FnMut(RetiredView<'_, G>) -> R,
+    ) -> (Option<S>, Vec<R>) {
         let mut line = self.line.lock();
-        line.retired.sort_by_key(|retired| retired.epoch);
-        line.retired.iter().map(Retired::view).map(look).collect()
+        (line.current().map(serving), line.ended().map(retired).collect())
     }
 
     /// Marks as stuck, once, what has leases out and is `due`; gives what `look` makes of each.
@@ -322,6 +322,18 @@ impl<G: Member> Line<G> {
         for retired in &mut self.retired {
             retired.warm &= wanted.contains(&retired.number());
         }
+    }
+
+    fn current(&self) -> Option<ServingView<'_, G>> {
+        let standing = self.serving.as_ref()?;
+        let generation = &standing.generation;
+        Some(ServingView { generation, epoch: self.epoch, since: self.since, replaced: standing.replaced })
+    }
+
+    /// The longest retired first.
+    fn ended(&mut self) -> impl Iterator<Item = RetiredView<'_, G>> {
+        self.retired.sort_by_key(|retired| retired.epoch);
+        self.retired.iter().map(Retired::view)
     }
 
     fn warm(&self) -> impl Iterator<Item = &Retired<G>> {

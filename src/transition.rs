@@ -1,6 +1,6 @@
 //! The way of an artifact through the stages, and the way back: what a reload, a commit and a rollback do.
 
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use semver::Version;
 
-use crate::deadline::{Lost, after, within};
+use crate::deadline::{Lost, after, left, panic_text, within};
 use crate::error::Serving;
 use crate::event::Event;
 use crate::gate::WhenBusy;
@@ -73,7 +73,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
         let serving = self.serving();
         let base = serving.as_ref().map(|serving| serving.generation);
         match attempt.make_fresh(candidate, serving, deadline) {
-            Ok(fresh) => Ok(Staged::new(Inner { attempt, fresh, base, turn: Some((pass, deadline)) })),
+            Ok(fresh) => Ok(Staged::new(Inner { attempt, fresh, base, turn: Some((pass, left(deadline))) })),
             Err(refusal) => Err(attempt.refuse(refusal)),
         }
     }
@@ -140,8 +140,13 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
         Ok(GenerationRef::new(Generation::new(number, artifact, loaded, stop, health, bell, track)))
     }
 
+    /// A panic ends here, so that the plugin is discarded as after any other refusal, and not by the unwinding.
     fn probe(&self, plugin: &T) -> Result<(), ErrorKind> {
-        self.policy.probe.iter().try_for_each(|probe| probe(plugin)).map_err(ErrorKind::Refused)
+        let probes = || self.policy.probe.iter().try_for_each(|probe| probe(plugin));
+        match catch_unwind(AssertUnwindSafe(probes)) {
+            Ok(result) => result.map_err(ErrorKind::Refused),
+            Err(panic) => Err(ErrorKind::Panicked(panic_text(panic))),
+        }
     }
 
     /// Goes back. `then` is called after the swap and before the attempt is recorded: it gives the gap between runs.
@@ -152,6 +157,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
         then: impl FnOnce() -> Option<Duration>,
     ) -> Result<Report, Error> {
         let mut attempt = Attempt::begin(self, cause);
+        let _in_order = self.swapping.lock();
         let result = attempt.itinerary.pass(Stage::Commit, || {
             let look =
                 |generation: &Generation<T>| (generation.digest, generation.manifest.version.clone(), generation.size);
@@ -266,16 +272,16 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         }
     }
 
-    /// The last two stages. `deadline` is that of the whole reload, if this is part of one.
+    /// The last two stages. `left` is what is left of the time for the whole reload, if this is part of one.
     pub(crate) fn commit(
         self,
         generation: GenerationRef<T>,
         base: Option<u64>,
         hand_over: HandOver,
-        deadline: Option<Instant>,
+        left: Option<Duration>,
         then: impl FnOnce() -> Option<Duration>,
     ) -> Result<Report, Error> {
-        let handed_over = match (self.hand_over(&generation, base, deadline), hand_over) {
+        let handed_over = match (self.hand_over(&generation, base, left), hand_over) {
             (Err(Refusal(stage, kind)), HandOver::BestEffort) => {
                 let number = generation.number;
                 self.shared.journal.alarm(format!("generation {number} starts without a state: {stage}: {kind}"));
@@ -283,23 +289,25 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
             }
             (result, _) => result,
         };
+        let shared = Arc::clone(&self.shared);
+        let _in_order = shared.swapping.lock();
         let committed = handed_over.and_then(|()| {
             self.itinerary.pass(Stage::Commit, || self.shared.line.commit(&generation, base).map_err(ErrorKind::from))
         });
         match committed {
             Ok(change) => {
-                *self.shared.last_reload.lock() = Some(Instant::now());
+                *shared.last_reload.lock() = Some(Instant::now());
                 Ok(self.swapped(change, then))
             }
             Err(refusal) => {
-                self.shared.discard(generation);
+                shared.discard(generation);
                 Err(self.refuse(refusal))
             }
         }
     }
 
     /// Runs the user's hook, if there is one and anything to take the state from.
-    fn hand_over(&self, new: &GenerationRef<T>, base: Option<u64>, deadline: Option<Instant>) -> Result<(), Refusal> {
+    fn hand_over(&self, new: &GenerationRef<T>, base: Option<u64>, left: Option<Duration>) -> Result<(), Refusal> {
         let Some(hook) = self.shared.policy.hand_over.clone() else { return Ok(()) };
         let _turn = self.shared.handing_over.enter(WhenBusy::Queue);
         let Some(hold) = self.shared.line.load() else { return Ok(()) };
@@ -311,7 +319,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         let (itinerary, new) = (Arc::clone(&self.itinerary), new.clone());
         let work =
             move || itinerary.pass(Stage::HandOver, || hook(&old, &new.loaded.plugin).map_err(ErrorKind::Refused));
-        let deadline = deadline.unwrap_or_else(|| after(self.shared.policy.reload_timeout));
+        let deadline = after(left.unwrap_or(self.shared.policy.reload_timeout));
         self.shared.within(deadline, work, |_, _| {}).map_err(|kind| self.itinerary.abandon(Stage::HandOver, kind))?
     }
 

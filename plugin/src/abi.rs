@@ -6,6 +6,9 @@
 //!
 //! Ownership: a [`Slice`] is borrowed for the call. A [`Buffer`] belongs to the side that receives it, which gives
 //! it back by calling its `release`, because each side has an allocator of its own. No function may unwind.
+//!
+//! Threads: `create` comes first and `destroy` last; everything between may be called from any thread, also at the same
+//! time and while `run` runs. So may the functions of [`HostApi`].
 
 use std::ffi::c_void;
 use std::sync::atomic::AtomicBool;

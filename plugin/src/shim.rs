@@ -13,8 +13,8 @@ use crate::{Error, Host, Level, Plugin, Stop, Unsupported};
 /// Values that an interface function takes and gives by value: plain data with one layout on both sides.
 ///
 /// # Safety
-/// The type must be `#[repr(C)]`, a primitive, or an array of such; every bit pattern that the other side can send
-/// must be a valid value; and it must not carry a pointer into either side's memory.
+/// The type must be a primitive or a `#[repr(C)]` struct (not an array: C passes those as pointers); every bit pattern
+/// that the other side can send must be a valid value; and it must not carry a pointer into either side's memory.
 pub unsafe trait Crossing: Copy + Send + 'static {}
 
 macro_rules! crossing {
@@ -24,9 +24,6 @@ macro_rules! crossing {
     )* };
 }
 crossing!(() u8 u16 u32 u64 usize i8 i16 i32 i64 isize f32 f64);
-
-// SAFETY: an array has the layout of its elements in a row.
-unsafe impl<T: Crossing, const N: usize> Crossing for [T; N] {}
 
 /// Runs `body`, writes its value to `out`, and turns a panic into a status.
 ///

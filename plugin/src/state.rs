@@ -60,8 +60,7 @@ impl std::error::Error for WrongSize {}
 
 /// Declares a `#[repr(C)]` struct of numbers with `to_bytes` and `from_bytes`: the same bytes that C would see.
 ///
-/// A struct with padding does not compile (name the gap as a field), so that no byte is undefined. Give the layout a
-/// schema id of its own, and a new one whenever a field changes.
+/// Give the layout a schema id of its own, and a new one whenever a field changes.
 ///
 /// ```
 /// hotslot_plugin::plain_state! {
@@ -80,6 +79,22 @@ impl std::error::Error for WrongSize {}
 /// assert_eq!(before, after);
 /// assert!(Indicator::from_bytes(&[0; 3]).is_err());
 /// # Ok::<(), hotslot_plugin::state::WrongSize>(())
+/// ```
+///
+/// A struct with padding does not compile, so that no byte is undefined:
+///
+/// ```compile_fail
+/// hotslot_plugin::plain_state! {
+///     struct Gap { flag: u8, ticks: u64 }
+/// }
+/// ```
+///
+/// Name the gap as a field:
+///
+/// ```
+/// hotslot_plugin::plain_state! {
+///     struct NoGap { flag: u8, unused: [u8; 7], ticks: u64 }
+/// }
 /// ```
 #[macro_export]
 macro_rules! plain_state {

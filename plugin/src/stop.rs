@@ -27,16 +27,34 @@ impl Stop {
     /// what the host pays as a gap between two plugins.
     pub fn wait_timeout(&self, duration: Duration) -> bool {
         const LOOK_EVERY: Duration = Duration::from_millis(5);
-        let until = Instant::now() + duration;
+        let began = Instant::now();
         loop {
             if self.is_raised() {
                 return true;
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = duration.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return false;
             }
             std::thread::sleep(left.min(LOOK_EVERY));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_when_the_signal_is_raised_however_long_it_was_to_be() {
+        let flag = AtomicBool::new(false);
+        // SAFETY: the flag outlives the signal.
+        let stop = unsafe { Stop::from_ptr(&raw const flag) };
+        assert!(!stop.wait_timeout(Duration::ZERO));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| stop.wait_timeout(Duration::MAX));
+            flag.store(true, Ordering::Release);
+            assert!(waiting.join().unwrap());
+        });
     }
 }

@@ -10,40 +10,64 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::maps::{Area, Maps};
 use crate::printable;
 
 /// The threads that are inside `library`, or may be because they are running whenever one looks; each in words.
 ///
-/// Threads that are on their way out, or that run at the moment, are looked at again for a tenth of a second.
+/// Threads that are on their way out, or that run at the moment, are looked at again, for half a second or so: looks are
+/// counted rather than time, because on a busy machine both sides wait for a processor. Nobody is inside only once a
+/// whole list of threads has none that was not known to be outside before: while one that is new or has just ended is on
+/// it, it may have started another one that is not.
 pub(super) fn threads_or_doubts(library: &[Area]) -> io::Result<Vec<String>> {
-    const PATIENCE: Duration = Duration::from_millis(100);
+    const LOOKS: u32 = 250;
     const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-    let started = Instant::now();
+    let _turn = TURN.lock();
     let mut search = Search::new(library)?;
-    loop {
-        let found = search.look(&Maps::read()?)?;
-        if found.is_empty() || started.elapsed() >= PATIENCE {
-            return Ok(found.into_iter().map(|suspect| suspect.words).collect());
+    let mut words = Vec::new();
+    for _ in 0..LOOKS {
+        let Look { suspects, conclusive } = search.look(&Maps::read()?)?;
+        if conclusive && suspects.is_empty() {
+            return Ok(Vec::new());
         }
-        std::thread::sleep(LOOK_EVERY);
+        if !suspects.is_empty() {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        words = suspects.into_iter().map(|suspect| suspect.words).collect();
     }
+    if words.is_empty() {
+        words.push("new ones all the time, faster than they can be looked at".to_owned());
+    }
+    Ok(words)
 }
 
 /// The threads that are seen inside `library` at one look.
 pub(super) fn threads(library: &[Area], maps: &Maps) -> io::Result<Vec<String>> {
-    let found = Search::new(library)?.look(maps)?;
+    let _turn = TURN.lock();
+    let found = Search::new(library)?.look(maps)?.suspects;
     Ok(found.into_iter().filter(|suspect| suspect.seen).map(|suspect| suspect.words).collect())
 }
+
+/// One search at a time: each has the addresses of every library on its stack, and would seem to be inside to another.
+static TURN: Mutex<()> = Mutex::new(());
 
 struct Search {
     code: Vec<Range<usize>>,
     memory: File,
     /// Threads that were seen outside. They stay there: nobody holds a lease by which to call in.
     outside: HashSet<String>,
+}
+
+/// What one look at all threads showed.
+struct Look {
+    suspects: Vec<Suspect>,
+    /// Whether the list was whole, and had no thread that was not known to be outside before.
+    conclusive: bool,
 }
 
 /// A thread that is inside, or that could not be looked at.
@@ -64,24 +88,27 @@ impl Search {
         Ok(Search { code, memory: File::open("/proc/self/mem")?, outside: HashSet::from([own_thread()?]) })
     }
 
-    fn look(&mut self, maps: &Maps) -> io::Result<Vec<Suspect>> {
-        let mut suspects = Vec::new();
+    fn look(&mut self, maps: &Maps) -> io::Result<Look> {
         let map = maps.all();
-        for entry in fs::read_dir("/proc/self/task")? {
-            let thread = entry?.file_name().to_string_lossy().into_owned();
+        let listed = fs::read_dir("/proc/self/task")?.collect::<io::Result<Vec<_>>>()?;
+        // The list breaks off at a thread that ends while it is read.
+        let mut look = Look { suspects: Vec::new(), conclusive: listed.len() == number_of_threads()? };
+        for entry in listed {
+            let thread = entry.file_name().to_string_lossy().into_owned();
             if self.outside.contains(&thread) {
                 continue;
             }
+            look.conclusive = false;
             match self.position(&thread, &map) {
                 Position::Outside => drop(self.outside.insert(thread)),
-                Position::Inside => suspects.push(Suspect { words: describe(&thread, ""), seen: true }),
+                Position::Inside => look.suspects.push(Suspect { words: describe(&thread, ""), seen: true }),
                 Position::Unknown => {
                     let words = describe(&thread, ", running, so its stack cannot be read");
-                    suspects.push(Suspect { words, seen: false });
+                    look.suspects.push(Suspect { words, seen: false });
                 }
             }
         }
-        Ok(suspects)
+        Ok(look)
     }
 
     fn position(&self, thread: &str, map: &[Area]) -> Position {
@@ -123,6 +150,13 @@ fn live_part(stack: usize, map: &[Area]) -> Option<Range<usize>> {
     let area = &map[map.partition_point(|area| area.range.end <= stack)..].first()?;
     let start = stack.saturating_sub(RED_ZONE).max(area.range.start);
     area.range.contains(&stack).then_some(start & !(size_of::<usize>() - 1)..area.range.end)
+}
+
+/// How many threads this process has.
+fn number_of_threads() -> io::Result<usize> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let number = status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok());
+    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// The calling thread, as `/proc/self/task` names it.

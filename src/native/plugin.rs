@@ -105,7 +105,9 @@ impl NativePlugin {
     /// The interface's function number `index`, in the order of [`export!`](hotslot_plugin::export), as the function
     /// pointer type `F`: `unsafe extern "C" fn(*const c_void, …, *mut R) -> Status`. `None` if the plugin has fewer.
     ///
-    /// Resolve it once, in a probe or behind a lease, and call it as long as this plugin is held.
+    /// Resolve it once, in a probe or behind a lease, and call it as long as this plugin is held. A panic in it is
+    /// caught and comes back as [`Status::PANICKED`], with nothing written to the result; whether it counts is for the
+    /// caller to say, with [`Lease::report_failure`](crate::Lease::report_failure).
     ///
     /// # Safety
     /// `F` must be the function's type, and the result must not be called after this plugin was dropped.

@@ -234,6 +234,8 @@ fn start(call: &Call, folder: &Path, input: &Scratch, output: &Scratch) -> io::R
     command
         .env(VARIABLE, call.write())
         .env(FOLDER_VARIABLE, folder)
+        // It would push what a panic says out of the last words.
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::from(input.file.try_clone()?))
         .stdout(Stdio::from(output.file.try_clone()?))
         .stderr(Stdio::from(output.file.try_clone()?));
@@ -407,28 +409,29 @@ fn privileged() -> bool {
 #[cfg(unix)]
 fn limit(call: &Call) {
     macro_rules! at_most {
-        ($resource:ident, $limit:expr) => {{
+        ($resource:ident, $soft:expr, $hard:expr) => {{
             // A platform's limit may have fewer bits, and a process may only lower its own.
-            let most = libc::rlim_t::try_from($limit).unwrap_or(libc::RLIM_INFINITY);
-            let mut limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+            let most = |limit: u64| libc::rlim_t::try_from(limit).unwrap_or(libc::RLIM_INFINITY);
+            let mut limit = libc::rlimit { rlim_cur: most($soft), rlim_max: most($hard) };
             // SAFETY: system calls on a value of this function.
             unsafe {
                 let mut given = limit;
                 if libc::getrlimit(libc::$resource, &raw mut given) == 0 {
-                    limit.rlim_cur = most.min(given.rlim_max);
-                    limit.rlim_max = limit.rlim_cur;
+                    limit.rlim_cur = limit.rlim_cur.min(given.rlim_max);
+                    limit.rlim_max = limit.rlim_max.min(given.rlim_max);
                 }
                 libc::setrlimit(libc::$resource, &raw const limit);
             }
         }};
     }
-    at_most!(RLIMIT_CORE, 0u64);
-    at_most!(RLIMIT_FSIZE, call.file_size);
+    at_most!(RLIMIT_CORE, 0, 0);
+    at_most!(RLIMIT_FSIZE, call.file_size, call.file_size);
     if let Some(memory) = call.memory {
-        at_most!(RLIMIT_AS, memory);
+        at_most!(RLIMIT_AS, memory, memory);
     }
     if let Some(cpu) = call.cpu {
-        at_most!(RLIMIT_CPU, cpu);
+        // The soft limit's signal says what was spent; at the hard limit it would be SIGKILL.
+        at_most!(RLIMIT_CPU, cpu, cpu.saturating_add(1));
     }
     // Should the host be gone by the deadline, nobody else ends this process.
     let seconds = u32::try_from(call.deadline.saturating_add(1)).unwrap_or(u32::MAX);

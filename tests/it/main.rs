@@ -6,6 +6,8 @@
 mod clock;
 mod concurrency;
 mod events;
+#[cfg(target_os = "linux")]
+mod native;
 mod probation;
 mod properties;
 mod refusal;
@@ -15,4 +17,5 @@ mod runner;
 mod slot;
 mod support;
 mod timeouts;
+mod trader;
 mod versions;

@@ -205,7 +205,8 @@ fn the_cause_below_a_reason_is_told_once() {
     closed.store(true, std::sync::atomic::Ordering::SeqCst);
     let error = refused_by(&slot, |slot| slot.reload(b"p 2.0.0 2"), Stage::Admit, "the key is not to be had");
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "disk full");
-    let Outcome::Refused { error: why, .. } = &slot.history().last().unwrap().outcome else { panic!() };
+    let last = slot.history().pop().unwrap();
+    let Outcome::Refused { error: why, .. } = &last.outcome else { panic!("{last:?}") };
     assert_eq!(why, "the key is not to be had: disk full");
     close(slot, &values.census);
 }

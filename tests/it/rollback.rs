@@ -111,9 +111,13 @@ fn only_as_many_generations_stay_warm_as_the_slot_keeps() {
     let slot = slot_after(&values, 3, 9);
     assert_eq!(warm(&slot), [6, 7, 8]);
     let status = slot.status();
-    assert!(status.retired.iter().filter(|retired| warm(&slot).contains(&retired.generation)).all(|retired| {
-        retired.leases == 0 && !retired.stuck && retired.size == b"p 1.0.0 1".len()
-    }));
+    assert!(
+        status
+            .retired
+            .iter()
+            .filter(|retired| warm(&slot).contains(&retired.generation))
+            .all(|retired| { retired.leases == 0 && !retired.stuck && retired.size == b"p 1.0.0 1".len() })
+    );
     close(slot, &values.census);
     assert_eq!(values.census.order().len(), 9);
 }
@@ -132,7 +136,10 @@ fn what_rollbacks_would_go_to_is_kept_before_what_was_left() {
     slot.rollback().unwrap();
     slot.rollback().unwrap();
     assert_eq!(serving(&slot), (1, 1));
-    assert_eq!(swaps(&slot), [(None, 1), (Some(1), 2), (Some(2), 3), (Some(3), 2), (Some(2), 4), (Some(4), 2), (Some(2), 1)]);
+    assert_eq!(
+        swaps(&slot),
+        [(None, 1), (Some(1), 2), (Some(2), 3), (Some(3), 2), (Some(2), 4), (Some(4), 2), (Some(2), 1)]
+    );
     close(slot, &values.census);
 }
 

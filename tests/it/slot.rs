@@ -88,7 +88,8 @@ fn state_is_taken_over_at_commit_and_not_before() {
 #[test]
 fn a_report_tells_what_was_measured() {
     let values = Values::new();
-    let slot = Arc::new(values.clone().builder().probe(|_: &Plugin| Ok::<(), BoxError>(())).open(b"p 1.0.0 1").unwrap());
+    let slot =
+        Arc::new(values.clone().builder().probe(|_: &Plugin| Ok::<(), BoxError>(())).open(b"p 1.0.0 1").unwrap());
     let bytes = b"p 2.0.0 2";
     let staged = slot.stage(bytes).unwrap();
     drop((slot.load(), slot.load(), slot.load()));

@@ -140,11 +140,12 @@ fn hung_loads_are_bounded() {
     assert_eq!(error.stage(), Stage::Gate);
 
     values.latch.open();
-    slot.reload(b"p 3.0.0 3").or_else(|_| {
-        eventually("there is room again", || slot.status().hung == 0);
-        slot.reload(b"p 3.0.0 3")
-    })
-    .unwrap();
+    slot.reload(b"p 3.0.0 3")
+        .or_else(|_| {
+            eventually("there is room again", || slot.status().hung == 0);
+            slot.reload(b"p 3.0.0 3")
+        })
+        .unwrap();
     close(slot, &values.census);
 }
 

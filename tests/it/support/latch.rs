@@ -41,10 +41,8 @@ impl Latch {
     /// Waits until that many stand at the door.
     pub(crate) fn wait_for(&self, count: usize) {
         let enough = |state: &mut State| state.waiting < count;
-        let (_, timeout) = self
-            .changed
-            .wait_timeout_while(self.lock(), PATIENCE, enough)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (_state, timeout) =
+            self.changed.wait_timeout_while(self.lock(), PATIENCE, enough).unwrap_or_else(PoisonError::into_inner);
         assert!(!timeout.timed_out(), "{count} were expected at the door");
     }
 

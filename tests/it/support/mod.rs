@@ -74,7 +74,9 @@ pub(crate) fn warm<T: ?Sized + Send + Sync>(slot: &HotSlot<T>) -> Vec<u64> {
 #[macro_export]
 macro_rules! assert_kind {
     ($error:expr, $kind:pat $(if $guard:expr)?) => {
-        assert!(matches!($error.kind(), $kind $(if $guard)?), "another kind was expected of: {:?}", $error)
+        match &$error {
+            error => assert!(matches!(error.kind(), $kind $(if $guard)?), "another kind was expected of: {error:?}"),
+        }
     };
 }
 

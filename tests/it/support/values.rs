@@ -3,8 +3,8 @@
 //! An artifact is a line of text: `name version answer`, then what is to go wrong, as `step=what`. The version is `-`
 //! if there is none. The steps are `admit`, `vet` (the admit hook), `load`, `probe`, `hand_over`, `save`, `restore`,
 //! `run` and `drop`; what can happen is `fail`, `panic`, `hang` (at the backend's [`Latch`], until it is opened) and
-//! `stall` (the same, and then a panic). A `run` can also `finish`: return at once. An artifact that is `anchored` says
-//! so.
+//! `stall` (the same, and then a panic). A `run` can also `finish`: return at once, or `spin`: look at the stop signal
+//! all the time. An artifact that is `anchored` says so.
 
 use std::collections::BTreeMap;
 use std::panic;
@@ -25,6 +25,8 @@ use super::{Census, Latch};
 pub(crate) struct Values {
     pub(crate) census: Census,
     pub(crate) latch: Arc<Latch>,
+    /// How often plugins were asked for their answer.
+    pub(crate) calls: Arc<AtomicU64>,
 }
 
 /// A plugin.
@@ -82,7 +84,7 @@ impl Values {
     /// Does what the script has for a step.
     fn act(&self, script: &Script, step: &str) -> Result<(), BoxError> {
         match script.steps.get(step).map(String::as_str) {
-            None | Some("finish") => Ok(()),
+            None | Some("finish" | "spin") => Ok(()),
             Some("fail") => Err(format!("{step} fails on purpose").into()),
             Some("panic") => panic!("{step} panics on purpose"),
             Some("hang") => {
@@ -130,6 +132,7 @@ impl Backend<Plugin> for Values {
 impl Plugin {
     /// What the artifact says that it answers.
     pub(crate) fn answer(&self) -> u64 {
+        self.backend.calls.fetch_add(1, Ordering::Relaxed);
         self.answer
     }
 
@@ -153,6 +156,7 @@ impl Plugin {
 
 impl Drop for Plugin {
     fn drop(&mut self) {
+        self.answer = u64::MAX; // what nobody may ever hear
         self.backend.act(&self.script, "drop").expect("a drop can hang or panic, not fail");
     }
 }
@@ -179,8 +183,10 @@ impl Runnable for Plugin {
         let result = panic::catch_unwind(panic::AssertUnwindSafe(|| {
             self.state.fetch_add(1, Ordering::SeqCst);
             self.backend.act(&self.script, "run")?;
-            while !self.script.steps.contains_key("run") && !stop.is_raised() {
-                thread::park_timeout(Duration::from_millis(1));
+            match self.script.steps.get("run").map(String::as_str) {
+                None => wait_until(|| stop.is_raised(), || thread::park_timeout(Duration::from_millis(1))),
+                Some("spin") => wait_until(|| stop.is_raised(), thread::yield_now),
+                Some(_) => {}
             }
             Ok(())
         }));
@@ -199,6 +205,12 @@ impl Anchor for Ground {
     fn release(self: Box<Self>) -> Release {
         self.census.released(self.generation);
         Release::Freed
+    }
+}
+
+fn wait_until(holds: impl Fn() -> bool, rest: impl Fn()) {
+    while !holds() {
+        rest();
     }
 }
 

@@ -1,0 +1,19 @@
+//! Admission of bytes that nobody vouches for: whatever they are, it answers, and reads nothing beyond them.
+//!
+//! `fuzz/run` makes the seeds and runs it.
+#![no_main]
+
+use hotslot::Backend;
+use hotslot::native::{Library, Native, NativePlugin};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let plugins = Native::plugins("fixture/1").allow_panic_abort();
+    if let Ok(manifest) = Backend::<NativePlugin>::admit(&plugins, bytes) {
+        assert_eq!(manifest.interface.as_deref(), Some("fixture/1"));
+        assert_eq!(hotslot::printable(&manifest.name), manifest.name);
+    }
+    // SAFETY: nothing is loaded.
+    let raw = unsafe { Native::raw(|_: &Library| Ok(())) }.require(["HOTSLOT_PLUGIN", "answer"]);
+    let _ = raw.admit(bytes);
+});

@@ -1,0 +1,236 @@
+//! From admitted bytes to a live plugin: the loader, the place that it loads from, and the first call.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hotslot::native::{CallError, DescriptorError, LibraryError, Native, Unload};
+use hotslot::{Candidate, Digest, HotSlot, Stage};
+
+use super::fixtures::TemporaryFolder;
+use super::process::alone;
+use super::{
+    answer, answering, builder, c_answering, c_library, destroyed, elsewhere, fixture, mapped, native, reason,
+};
+
+type Answer = unsafe extern "C" fn() -> i32;
+
+/// A backend for answer.c and its like.
+fn answers() -> hotslot::native::RawNative<Answer> {
+    // SAFETY: the constructors of the libraries that are loaded with it are harmless, and the type is that in C.
+    unsafe { Native::raw(|library| Ok(library.get("answer")?)) }
+}
+
+/// Row 4.
+#[test]
+fn an_undefined_symbol_is_refused_at_load_and_named() {
+    let slot = HotSlot::builder(answers()).open(c_answering(7)).unwrap();
+    let error = slot.reload(c_library("undefined.c", &[])).unwrap_err();
+    assert_eq!(error.stage(), Stage::Load);
+    let LibraryError::Refused { reason, hint } = reason(&error) else { panic!("{error}") };
+    assert!(reason.contains("nobody_has_this"), "{reason}");
+    assert!(hint.contains("link"), "it says what to do: {hint}");
+    // SAFETY: the function takes nothing and gives a number.
+    assert_eq!(unsafe { slot.load()() }, 7, "the old one serves on");
+}
+
+/// Row 9.
+#[test]
+fn a_panic_in_create_is_refused_at_load() {
+    let slot = builder().open(answering(1)).unwrap();
+    let error = slot.reload(answering(2).script("create=panic")).unwrap_err();
+    assert_eq!(error.stage(), Stage::Load);
+    assert_eq!(reason::<CallError>(&error), &CallError::Panicked { message: "create panics".to_owned() });
+    assert_eq!((answer(&slot.load()), slot.load().generation()), (1, 1));
+    assert_eq!(slot.status().counters.refused, 1);
+}
+
+#[test]
+fn an_error_in_create_is_refused_at_load_with_its_text() {
+    let error = builder().open(fixture().script("create=fail")).unwrap_err();
+    assert_eq!((error.stage(), error.serving()), (Stage::Load, None));
+    assert_eq!(reason::<CallError>(&error), &CallError::Failed("create fails".to_owned()));
+}
+
+#[test]
+fn a_library_that_shows_another_descriptor_than_its_file_is_refused() {
+    let error = builder().open(c_library("counter.c", &["-DTURNCOAT"])).unwrap_err();
+    assert_eq!(error.stage(), Stage::Load);
+    let DescriptorError::NotWhatWasAdmitted { admitted, loaded } = reason(&error) else { panic!("{error}") };
+    assert_eq!((&**admitted, &**loaded), ("counter 1.0.0", "counter 6.6.6"));
+}
+
+/// Row 18.
+#[test]
+fn a_plugin_does_not_notice_that_its_file_is_overwritten_and_truncated() {
+    let folder = TemporaryFolder::new();
+    for backend in [native(), native().private_folder(folder.path())] {
+        let path = folder.path().join("plugin.so");
+        fs::write(&path, answering(1).bytes()).unwrap();
+        let slot = HotSlot::builder(backend).open(fs::read(&path).unwrap()).unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        let damage: [&dyn Fn(); 4] = [
+            &|| file.write_all_at(&[0xcc; 4096], 0).unwrap(),
+            &|| file.write_all_at(&vec![0; file.metadata().unwrap().len() as usize], 0).unwrap(),
+            &|| file.set_len(100).unwrap(),
+            &|| file.set_len(0).unwrap(),
+        ];
+        for wreak in damage {
+            wreak();
+            assert_eq!(answer(&slot.load()), 1);
+            assert_eq!(slot.load().call(super::methods::ECHO, b"still here").unwrap(), b"still here");
+        }
+    }
+}
+
+/// Row 18: nobody can do it to the copy that is mapped, either.
+#[test]
+fn the_memory_that_a_plugin_is_loaded_from_cannot_be_changed() {
+    let slot = builder().name("sealed-memory").open(answering(1)).unwrap();
+    let descriptor = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let descriptor = descriptor
+        .filter(|path| fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains("sealed-memory")))
+        .collect::<Vec<_>>();
+    let [descriptor] = &descriptor[..] else { panic!("one descriptor holds it: {descriptor:?}") };
+
+    let open = || OpenOptions::new().read(true).write(true).open(descriptor);
+    assert!(open().and_then(|file| file.write_all_at(b"x", 0)).is_err(), "it was written");
+    assert!(open().and_then(|file| file.set_len(0)).is_err(), "it was shortened");
+    assert!(open().and_then(|file| file.set_len(1 << 30)).is_err(), "it was grown");
+    assert_eq!(fs::read(descriptor).unwrap(), answering(1).into_bytes());
+    assert_eq!(answer(&slot.load()), 1);
+}
+
+#[test]
+fn a_private_folder_is_loaded_from_and_left_empty() {
+    let folder = TemporaryFolder::new();
+    let slot = HotSlot::builder(native().private_folder(folder.path())).name("by-file").open(answering(1)).unwrap();
+    for generation in 2..5 {
+        slot.reload(answering(generation)).unwrap();
+        assert_eq!(answer(&slot.load()), generation);
+    }
+    assert!(mapped("by-file").iter().all(|line| line.contains(folder.path().to_str().unwrap())), "from elsewhere");
+    assert!(!mapped("by-file").is_empty());
+    assert!(slot.reload(fixture().script("create=panic")).is_err());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn what_the_loader_refuses_leaves_nothing_in_the_private_folder() {
+    let folder = TemporaryFolder::new();
+    let backend = answers().private_folder(folder.path());
+    let error = HotSlot::builder(backend).open(c_library("undefined.c", &[])).unwrap_err();
+    assert!(!error.to_string().contains(folder.path().to_str().unwrap()), "a name that nobody knows: {error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_private_folder_that_cannot_be_used_is_named() {
+    let backend = native().private_folder("/proc/there/is/none");
+    let error = HotSlot::builder(backend).open(fixture()).unwrap_err();
+    assert_eq!(error.stage(), Stage::Load);
+    assert!(matches!(reason(&error), LibraryError::Source { .. }), "{error}");
+    assert!(error.to_string().contains("/proc/there/is/none"), "{error}");
+}
+
+#[test]
+fn where_memory_cannot_be_loaded_from_a_private_file_is() {
+    alone(|| {
+        // Also for the threads that the slot starts from here.
+        without_memfd();
+        let slot = builder().name("no-memfd").open(answering(1)).unwrap();
+        slot.reload(answering(2)).unwrap();
+        assert_eq!(answer(&slot.load()), 2);
+        let lines = mapped("no-memfd");
+        let temporary = std::env::temp_dir();
+        assert!(!lines.is_empty() && lines.iter().all(|line| line.contains(temporary.to_str().unwrap())), "{lines:?}");
+        for line in lines {
+            let path = line.split_whitespace().find(|word| word.starts_with('/')).unwrap();
+            assert!(!Path::new(path).parent().unwrap().exists(), "left behind: {path}");
+        }
+    });
+}
+
+/// Makes the kernel answer `memfd_create` with ENOSYS on this thread and those that it starts.
+fn without_memfd() {
+    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
+    let mut program = [
+        step(LOAD_NUMBER, 0, 0),
+        // If it is not the one, jump over the refusal.
+        libc::sock_filter { code: IF_EQUAL, jt: 0, jf: 1, k: libc::SYS_memfd_create as u32 },
+        step(RETURN, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+        step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: two system calls; the filter is valid for the second one, which copies it.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter), 0);
+    }
+}
+
+/// Row 28: the bytes that were checked are the bytes that run, whatever becomes of the file meanwhile.
+#[test]
+fn what_is_served_answers_as_its_digest_says_while_the_file_is_rewritten() {
+    alone(|| {
+        let folder = TemporaryFolder::new();
+        let path = folder.path().join("plugin.so");
+        fs::write(&path, answering(1).bytes()).unwrap();
+        let (images, done) = ([answering(1), answering(2)], AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // In place, as a careless build does it.
+                for image in images.iter().cycle() {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    File::create(&path).unwrap().write_all(image.bytes()).unwrap();
+                }
+            });
+            let backend = native().unload(Unload::KeepMapped);
+            let slot = HotSlot::builder(backend).keep_previous(0).open(answering(1)).unwrap();
+            for _ in 0..100 {
+                let read = fs::read(&path).unwrap();
+                let digest = Digest::of(&read);
+                match slot.reload(Candidate::new(read.clone()).force()) {
+                    Ok(report) => assert_eq!(report.digest, Some(digest)),
+                    Err(error) => assert_eq!(error.stage(), Stage::Admit, "{error}"),
+                }
+                let serving = slot.load();
+                let said = images.iter().position(|image| Digest::of(image.bytes()) == serving.digest());
+                assert_eq!(said.map(|index| index as u32 + 1), Some(answer(&serving)));
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    });
+}
+
+#[test]
+fn a_raw_binder_that_refuses_is_a_refusal_at_load() {
+    // SAFETY: as in `answers`.
+    let backend = unsafe { Native::raw::<Answer>(|library| Ok(library.get("question")?)) };
+    let error = HotSlot::builder(backend).open(c_answering(1)).unwrap_err();
+    assert_eq!(error.stage(), Stage::Load);
+    assert!(matches!(reason(&error), LibraryError::MissingSymbol { name, .. } if name == "question"), "{error}");
+}
+
+#[test]
+fn a_staged_plugin_that_is_dropped_is_unmapped() {
+    alone(|| {
+        let slot = HotSlot::builder(native().unload(Unload::WhenIdle)).name("staged").open(answering(1)).unwrap();
+        let events = slot.subscribe();
+        let before = mapped("staged").len();
+        elsewhere(|| {
+            let staged = slot.stage(answering(2)).unwrap();
+            assert_eq!(answer(staged.plugin().unwrap()), 2);
+        });
+        assert_eq!(destroyed(&events, 2), hotslot::Release::Freed);
+        assert_eq!(mapped("staged").len(), before);
+    });
+}

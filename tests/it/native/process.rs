@@ -1,0 +1,69 @@
+//! Processes that a test can afford to lose, or that it wants for itself.
+
+use std::any::type_name_of_val;
+use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+
+/// Set in a process that runs one test alone.
+const ALONE: &str = "HOTSLOT_TEST_ALONE";
+
+/// Runs the body of a test in a process of its own, where no other test maps libraries or has threads.
+///
+/// The body has to be a closure that stands in the test itself: the process is told the test's name.
+#[track_caller]
+pub(super) fn alone<F: FnOnce()>(body: F) {
+    if let Some(end) = in_a_process(body) {
+        assert!(end.status.success(), "{}: {}", end.status, end.output);
+    }
+}
+
+/// Runs the body of a test in a process of its own and gives the signal that ended it; `None` in that process.
+#[track_caller]
+pub(super) fn killed_by<F: FnOnce()>(body: F) -> Option<i32> {
+    let end = in_a_process(body)?;
+    let signal = end.status.signal();
+    Some(signal.unwrap_or_else(|| panic!("no signal ended it, but {}: {}", end.status, end.output)))
+}
+
+/// Runs the body of a test in a process of its own; `None` in that process.
+#[track_caller]
+pub(super) fn in_a_process<F: FnOnce()>(body: F) -> Option<End> {
+    if std::env::var_os(ALONE).is_some() {
+        body();
+        return None;
+    }
+    let name = type_name_of_val(&body).trim_end_matches("::{{closure}}");
+    let (_, test) = name.split_once("::").expect("a path begins with the name of the crate");
+    let own = std::env::current_exe().expect("a test knows its program");
+    let mut command = Command::new(own);
+    command.args(["--exact", test, "--nocapture", "--test-threads", "1"]).env(ALONE, "1");
+    let end = run(&mut command);
+    let ran = end.output.contains("running 1 test");
+    assert!(ran, "{test} is not the name of the test that the closure stands in: {}", end.output);
+    Some(end)
+}
+
+/// How a process ended, and what it wrote.
+pub(super) struct End {
+    pub(super) status: ExitStatus,
+    pub(super) output: String,
+}
+
+/// Runs src/bin/sacrificial.rs.
+pub(super) fn sacrificial<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> End {
+    run(Command::new(env!("CARGO_BIN_EXE_sacrificial")).args(arguments))
+}
+
+/// Runs a program of this package with one argument.
+pub(super) fn program(path: &str, argument: &Path) -> End {
+    // As developers have it; what it adds must not hide what a program says.
+    run(Command::new(path).arg(argument).env("RUST_BACKTRACE", "1"))
+}
+
+fn run(command: &mut Command) -> End {
+    let output = command.output().expect("the program starts");
+    let both = [output.stdout, output.stderr].concat();
+    End { status: output.status, output: String::from_utf8_lossy(&both).into_owned() }
+}

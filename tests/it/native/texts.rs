@@ -1,0 +1,142 @@
+//! Text from plugins on its way to a log, a terminal or an error: escape codes do not get through.
+
+use std::fmt::Write;
+use std::sync::{Arc, Mutex};
+
+use hotslot::HotSlot;
+use hotslot::native::{CallError, Native};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Level, Metadata};
+
+use super::methods::{FAIL, LOG, PANIC, SEND};
+use super::process::alone;
+use super::{builder, c_library, fixture, native};
+
+/// Clears the screen, sets a title, forges a line, and writes backwards.
+const HOSTILE: &str = "a\x1b[2J\x1b]0;title\x07\nERROR forged\r\u{9b}31m\u{202e}z";
+
+fn is_harmless(text: &str) -> bool {
+    !text.chars().any(|character| character.is_control() || ('\u{202a}'..='\u{202e}').contains(&character))
+}
+
+/// Row 48.
+#[test]
+fn escape_codes_in_log_lines_arrive_neutralised_at_the_level_of_the_plugin() {
+    alone(|| {
+        let log = Log::capture();
+        let backend = native().on_message(|_, _| panic!("the host panics on purpose"));
+        let slot = HotSlot::builder(backend).open(fixture()).unwrap();
+        let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+        for (number, level) in (0u8..).zip(levels) {
+            slot.load().call(LOG, &[&[number], HOSTILE.as_bytes()].concat()).unwrap();
+            let line = log.last("hotslot::plugin");
+            assert_eq!(line.0, level);
+            assert!(line.1.contains("\\u{1b}[2J") && line.1.contains("plugin=\"fixture\""), "{}", line.1);
+        }
+        // A panic is logged by the plugin's own hook, with its place.
+        slot.load().call(PANIC, HOSTILE.as_bytes()).unwrap_err();
+        let (level, line) = log.last("hotslot::plugin");
+        assert!(level == Level::ERROR && line.contains("panicked at") && line.contains("lib.rs"), "{line}");
+        // One that is too long is cut.
+        slot.load().call(LOG, &[&[2], [b'x'; 100_000].as_slice()].concat()).unwrap();
+        assert!(log.last("hotslot::plugin").1.len() < 10_000);
+        // So is a panic of the host while it takes a message.
+        slot.load().call(SEND, b"142.31").unwrap();
+        let (level, line) = log.last("hotslot::native::host");
+        assert!(level == Level::ERROR && line.contains("on_message panicked") && line.contains("on purpose"), "{line}");
+        slot.reload(c_library("counter.c", &[])).unwrap();
+        assert!(log.last("hotslot::plugin").1.contains("made in C"));
+        for line in log.lines() {
+            assert!(is_harmless(&line), "{line:?}");
+        }
+    });
+}
+
+/// Row 48.
+#[test]
+fn escape_codes_in_errors_and_panics_arrive_neutralised() {
+    let slot = builder().open(fixture()).unwrap();
+    for method in [FAIL, PANIC] {
+        let error = slot.load().call(method, HOSTILE.as_bytes()).unwrap_err();
+        assert!(is_harmless(&error.to_string()), "{error}");
+        let (CallError::Failed(text) | CallError::Panicked { message: text }) = error else { panic!("{error}") };
+        assert!(text.starts_with("a\\u{1b}[2J"), "{text}");
+    }
+    let remembered = slot.status().serving.unwrap().last_failure.unwrap();
+    assert!(is_harmless(&remembered), "{remembered}");
+}
+
+/// Row 48: names that only the loader reads.
+#[test]
+fn escape_codes_in_a_symbol_arrive_neutralised() {
+    let mut library = c_library("undefined.c", &[]);
+    let name = b"nobody_has_this\0";
+    let at = library.windows(name.len()).position(|window| window == name).unwrap();
+    library[at..at + 6].copy_from_slice(b"\x1b[2J\x07\n");
+    // SAFETY: the library is not loaded: the loader refuses it.
+    let backend = unsafe { Native::raw(|_| Ok(())) };
+    let error = HotSlot::builder(backend).open(library).unwrap_err().to_string();
+    assert!(error.contains("undefined symbol") && error.contains("\\u{1b}[2J"), "{error}");
+    assert!(is_harmless(&error), "{error}");
+}
+
+/// A subscriber that keeps what it gets, unformatted.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Line>>>);
+
+struct Line {
+    target: String,
+    level: Level,
+    text: String,
+}
+
+impl Log {
+    /// Takes the log of the whole process.
+    fn capture() -> Log {
+        let log = Log::default();
+        tracing::subscriber::set_global_default(log.clone()).expect("this process has no other log");
+        log
+    }
+
+    fn last(&self, target: &str) -> (Level, String) {
+        let lines = self.0.lock().unwrap();
+        let line = lines.iter().rfind(|line| line.target == target).expect("there is such a line");
+        (line.level, line.text.clone())
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().iter().map(|line| line.text.clone()).collect()
+    }
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Fields(String);
+        impl Visit for Fields {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                write!(self.0, " {}={value:?}", field.name()).expect("a string takes everything");
+            }
+        }
+        let mut fields = Fields(String::new());
+        event.record(&mut fields);
+        let (target, level) = (event.metadata().target().to_owned(), *event.metadata().level());
+        self.0.lock().unwrap().push(Line { target, level, text: fields.0 });
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}

@@ -1,0 +1,67 @@
+//! Plugins of different kinds in one slot: what a trait object makes of a native plugin.
+
+use hotslot::native::{Native, NativePlugin};
+use hotslot::{Artifact, Backend, BoxError, HotSlot, LoadContext, Loaded, Manifest, Release};
+
+use super::process::alone;
+use super::{answering, destroyed, elsewhere, mapped, native};
+
+/// What the host wants of a plugin, wherever it comes from.
+trait Pricer: Send + Sync {
+    fn price(&self) -> u32;
+}
+
+impl Pricer for NativePlugin {
+    fn price(&self) -> u32 {
+        super::answer(self)
+    }
+}
+
+/// The one that is built in.
+struct Fixed(u32);
+
+impl Pricer for Fixed {
+    fn price(&self) -> u32 {
+        self.0
+    }
+}
+
+/// Takes libraries, and numbers written out.
+struct Either(Native);
+
+impl Backend<dyn Pricer> for Either {
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+        if bytes.starts_with(b"\x7fELF") {
+            return self.0.admit(bytes);
+        }
+        std::str::from_utf8(bytes)?.parse::<u32>()?;
+        Ok(Manifest::new("fixed"))
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<dyn Pricer>, BoxError> {
+        if artifact.bytes().starts_with(b"\x7fELF") {
+            return Ok(self.0.load(artifact, context)?.map::<dyn Pricer>(|plugin| plugin));
+        }
+        Ok(Loaded::boxed(Box::new(Fixed(std::str::from_utf8(artifact.bytes())?.parse()?))))
+    }
+}
+
+#[test]
+fn a_native_plugin_and_a_value_take_turns_and_the_library_is_still_released() {
+    alone(|| {
+        let backend = Either(native().unload(hotslot::native::Unload::WhenIdle));
+        let slot: HotSlot<dyn Pricer> = HotSlot::builder(backend).name("turns").keep_previous(0).open(b"7").unwrap();
+        let events = slot.subscribe();
+        let price = || elsewhere(|| slot.load().price());
+        assert_eq!(price(), 7);
+        for turn in 0..3u32 {
+            slot.reload(answering(100 + turn)).unwrap();
+            assert_eq!(price(), 100 + turn);
+            assert!(!mapped("turns").is_empty());
+            slot.reload(format!("{turn}").into_bytes()).unwrap();
+            assert_eq!(destroyed(&events, u64::from(2 * turn + 2)), Release::Freed);
+            assert_eq!(price(), turn);
+            assert_eq!(mapped("turns"), [""; 0]);
+        }
+    });
+}

@@ -1,0 +1,15 @@
+//! A host that does something else before its rehearsal point, and so goes astray in a rehearsal.
+
+use hotslot::HotSlot;
+use hotslot::native::{Native, NativePlugin, Rehearsal, rehearsal_point};
+
+fn main() {
+    // A rehearsal has no arguments.
+    let path = std::env::args().nth(1).expect("usage: late PLUGIN");
+    rehearsal_point();
+
+    let backend = Native::plugins("fixture/1").rehearse(Rehearsal::default());
+    let opened: Result<HotSlot<NativePlugin>, _> =
+        HotSlot::builder(backend).open(std::fs::read(path).expect("the plugin can be read"));
+    println!("{}", opened.expect_err("the child went astray"));
+}
