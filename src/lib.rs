@@ -82,6 +82,7 @@ mod models;
 #[cfg(feature = "native")]
 #[cfg_attr(docsrs, doc(cfg(feature = "native")))]
 pub mod native;
+mod policy;
 mod reaper;
 mod report;
 mod runner;

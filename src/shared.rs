@@ -8,12 +8,12 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::bell::Bell;
-use crate::builder::Policy;
 use crate::error::Serving;
 use crate::event::Event;
 use crate::gate::Gate;
 use crate::generation::{Generation, GenerationRef};
 use crate::journal::Journal;
+use crate::policy::Policy;
 use crate::reaper::{self, Burial};
 use crate::status::{Phase, RetiredStatus, ServingStatus, Status};
 use crate::succession::{RetiredView, ServingView, Succession};

@@ -19,10 +19,10 @@ use crate::printable;
 
 /// The threads that are inside `library`, or may be because they are running whenever one looks; each in words.
 ///
-/// Threads that are on their way out, or that run at the moment, are looked at again, for half a second or so: looks are
-/// counted rather than time, because on a busy machine both sides wait for a processor. Nobody is inside only once a
-/// whole list of threads has none that was not known to be outside before: while one that is new or has just ended is on
-/// it, it may have started another one that is not.
+/// Threads that are on their way out, or that run at the moment, are looked at again, for half a second or so. Looks
+/// are counted rather than time, because on a busy machine both sides wait for a processor. Nobody is inside only once
+/// a whole list of threads has none that was not known to be outside before: while one that is new or has just ended is
+/// on it, it may have started another one that is not.
 pub(super) fn threads_or_doubts(library: &[Area]) -> io::Result<Vec<String>> {
     const LOOKS: u32 = 250;
     const LOOK_EVERY: Duration = Duration::from_millis(2);

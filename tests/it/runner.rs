@@ -223,6 +223,7 @@ fn a_hand_over_that_fails_does_not_keep_a_plugin_that_will_not_stop() {
     let message = alarm(&events);
     assert!(message.contains("starts without a state") && message.contains("save fails"), "{message}");
     values.latch.open();
+    assert_eq!(ended(&events, 1), None);
     stop(runner, &values);
 }
 
