@@ -145,8 +145,10 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
     /// As [`HotSlot::reload`]; then there is no slot.
     pub fn open(self, first: impl Into<Candidate>) -> Result<HotSlot<T>, Error> {
         if self.policy.reload_timeout.is_zero() {
-            let misuse = "a reload_timeout of zero refuses every plugin: give it the time that a load may take";
-            return Err(Error::new(Stage::Gate, ErrorKind::Misuse(misuse.to_owned()), None));
+            return Err(misuse("a reload_timeout of zero refuses every plugin: give it the time that a load may take"));
+        }
+        if self.policy.max_retired == 0 {
+            return Err(misuse("a max_retired of zero refuses every plugin: one that is replaced takes time to go"));
         }
         let shared = Shared::start(self.name, self.backend, self.policy)
             .map_err(|error| Error::new(Stage::Gate, ErrorKind::NoThread(error), None))?;
@@ -155,4 +157,8 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
         slot.shared.stage(first.into(), Cause::Open)?.commit()?;
         Ok(slot)
     }
+}
+
+fn misuse(what: &str) -> Error {
+    Error::new(Stage::Gate, ErrorKind::Misuse(what.to_owned()), None)
 }

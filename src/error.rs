@@ -77,10 +77,10 @@ pub enum ErrorKind {
         /// How many there may be.
         limit: usize,
     },
-    /// Another generation became current since this one was staged.
-    #[error("staged beside generation {}, but generation {current} serves now: stage it again", or_none(*.base))]
+    /// Another generation became current meanwhile.
+    #[error("generation {} was to be replaced, but {current} serves by now: look at it, and try again", or_none(*.base))]
     BaseChanged {
-        /// The generation that served when it was staged.
+        /// The generation that was to be replaced.
         base: Option<u64>,
         /// The one that serves.
         current: u64,

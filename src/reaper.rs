@@ -13,7 +13,7 @@ use crate::generation::Generation;
 use crate::shared::Shared;
 use crate::status::{Phase, RetiredStatus};
 use crate::succession::{Collected, Target};
-use crate::{Cause, Digest, Loaded, Release};
+use crate::{Cause, Digest, ErrorKind, Loaded, Release};
 
 /// How often the reaper looks while a generation drains: a lease's end rings for it, except in a race that it need
 /// not win.
@@ -119,7 +119,9 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
         });
         if let Some(Some((generation, reason))) = failing {
             let cause = Cause::Automatic { reason };
-            if let Err(error) = self.rollback(Target::PreviousOf(generation), cause, || None) {
+            if let Err(error) = self.rollback(Target::PreviousOf(generation), cause, || None)
+                && !matches!(error.kind(), ErrorKind::BaseChanged { .. })
+            {
                 self.journal.alarm(format!("generation {generation} fails, and cannot be rolled back: {error}"));
             }
         }

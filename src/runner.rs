@@ -134,8 +134,14 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
     /// Replaces the running plugin by one that was [staged](HotSlot::stage) before.
     ///
     /// # Errors
-    /// As [`Staged::commit`]; the old plugin runs on, or again.
+    /// As [`Staged::commit`]; the old plugin runs on, or again. One that was staged in another slot is refused as
+    /// [`Misuse`](crate::ErrorKind::Misuse).
     pub fn commit(&self, staged: Staged<T>) -> Result<Report, Error> {
+        let shared = &self.slot().shared;
+        if !staged.is_of(shared) {
+            let misuse = ErrorKind::Misuse("it was staged in another slot than the one that runs".to_owned());
+            return Err(Error::new(Stage::Commit, misuse, shared.serving()));
+        }
         self.order(|reply| Order::Switch(Box::new(staged), reply))
     }
 
@@ -160,7 +166,8 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
         &self.inner().slot
     }
 
-    /// Stops the plugin, waiting for it up to the slot's `drain_timeout`, and gives the slot back.
+    /// Stops the plugin, waiting for it up to the slot's `drain_timeout`, and gives the slot back. The current
+    /// plugin's stop signal stays raised until something starts it again.
     pub fn stop(mut self) -> HotSlot<T> {
         let Inner { slot, orders, supervisor } = self.inner.take().expect("only stop takes it, and it consumes self");
         // If the supervisor is gone already, there is nothing left to stop.

@@ -1,10 +1,12 @@
 //! A plugin that is loaded and proven, and serves as soon as it is committed.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::gate::Pass;
 use crate::generation::{Generation, GenerationRef};
+use crate::shared::Shared;
 use crate::transition::Attempt;
 use crate::{Digest, Error, Manifest, Outcome, Report};
 
@@ -39,6 +41,11 @@ pub(crate) enum Fresh<T: ?Sized> {
 impl<T: ?Sized + Send + Sync + 'static> Staged<T> {
     pub(crate) fn new(inner: Inner<T>) -> Staged<T> {
         Staged { inner: Some(inner) }
+    }
+
+    /// Whether `shared` is the slot that it was staged in.
+    pub(crate) fn is_of(&self, shared: &Arc<Shared<T>>) -> bool {
+        Arc::ptr_eq(&self.inner().attempt.shared, shared)
     }
 
     /// Lets the next transition in before this one is committed.

@@ -16,7 +16,7 @@ pub struct Status {
     pub slot: String,
     /// What serves; `None` once the slot is closed.
     pub serving: Option<ServingStatus>,
-    /// Every generation that is loaded but not current, the longest retired first.
+    /// Every generation that was retired and is not gone, the longest retired first. A staged one is not among them.
     pub retired: Vec<RetiredStatus>,
     /// Loads and hooks that were abandoned after `reload_timeout` and still have not come back.
     pub hung: usize,
