@@ -52,13 +52,14 @@
 //!
 //! # Backends
 //! A [`Backend`] turns bytes into a live plugin. With the feature `native` (default) there is the `native` module, for
-//! dynamic libraries; one of your own takes a page. The core knows none of them.
+//! dynamic libraries; with `wasm`, the `wasm` module, for WebAssembly; one of your own takes a page. The core knows
+//! none of them.
 //!
 //! # Limits
 //! - Two generations never share memory, but native plugins share the process: one that corrupts memory takes the
 //!   host down. What can be kept out beforehand is in the docs of `native`.
 //! - State goes from one version to the next as bytes or plain structs that both understand, never as Rust types.
-//! - A plugin that will not end cannot be killed on its own; it is reported, and its successor serves.
+//! - A native plugin that will not end cannot be killed on its own; it is reported, and its successor serves.
 //! - Only one process is looked after. Moving artifacts between machines is up to the host.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -97,6 +98,9 @@ mod sync;
 mod text;
 mod transition;
 mod version_rule;
+#[cfg(feature = "wasm")]
+#[cfg_attr(docsrs, doc(cfg(feature = "wasm")))]
+pub mod wasm;
 
 pub use artifact::{Artifact, Candidate, Digest};
 pub use backend::{Anchor, Backend, BoxError, LoadContext, Loaded, Release};

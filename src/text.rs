@@ -31,3 +31,26 @@ fn steers(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
+
+/// A plugin's text as the host may print it: at most `limit` bytes of it, valid, and without control characters.
+#[cfg(any(feature = "native", feature = "wasm"))]
+pub(crate) fn plugin_text(bytes: &[u8], limit: usize) -> String {
+    let shown = &bytes[..bytes.len().min(limit)];
+    let mut text = printable(&String::from_utf8_lossy(shown)).into_owned();
+    if shown.len() < bytes.len() {
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(all(test, any(feature = "native", feature = "wasm")))]
+mod tests {
+    use super::plugin_text;
+
+    #[test]
+    fn text_from_a_plugin_is_cut_and_neutralised() {
+        assert_eq!(plugin_text(b"142.31", 64), "142.31");
+        assert_eq!(plugin_text(b"a\x1b[2J\xff", 64), "a\\u{1b}[2J\u{fffd}");
+        assert_eq!(plugin_text(&[b'x'; 100], 3), "xxx…");
+    }
+}

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use hotslot_plugin::abi::{HostApi, Slice};
 use semver::Version;
 
+pub(super) use crate::text::plugin_text;
 use crate::{LoadContext, Manifest, StopSignal, printable};
 
 /// Which plugin a message comes from.
@@ -113,16 +114,6 @@ impl HostContext {
 /// The longest log line that is taken from a plugin, in bytes.
 const LOG_LIMIT: usize = 8 * 1024;
 
-/// A plugin's text as the host may print it: at most `limit` bytes of it, valid, and without control characters.
-pub(super) fn plugin_text(bytes: &[u8], limit: usize) -> String {
-    let shown = &bytes[..bytes.len().min(limit)];
-    let mut text = printable(&String::from_utf8_lossy(shown)).into_owned();
-    if shown.len() < bytes.len() {
-        text.push('…');
-    }
-    text
-}
-
 /// [`HostApi::log`].
 unsafe extern "C" fn log(context: *const c_void, level: u32, target: Slice, message: Slice) {
     // SAFETY: the plugin hands back the `context` of its API, which is the `HostContext` that the API is part of and
@@ -137,16 +128,4 @@ unsafe extern "C" fn send(context: *const c_void, message: Slice) {
     // SAFETY: as in `log`.
     let (host, message) = unsafe { (&*context.cast::<HostContext>(), message.as_bytes()) };
     let _ = catch_unwind(AssertUnwindSafe(|| host.receive(message)));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::plugin_text;
-
-    #[test]
-    fn text_from_a_plugin_is_cut_and_neutralised() {
-        assert_eq!(plugin_text(b"142.31", 64), "142.31");
-        assert_eq!(plugin_text(b"a\x1b[2J\xff", 64), "a\\u{1b}[2J\u{fffd}");
-        assert_eq!(plugin_text(&[b'x'; 100], 3), "xxx…");
-    }
 }

@@ -1,0 +1,180 @@
+//! The backend of one slot: what its modules have to be like, and what their calls may take.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use wasmtime::{Linker, Store};
+
+use super::binder::Binder;
+use super::checks::{ModuleLimits, Offered, Wanted, check};
+use super::code::Linkers;
+use super::engine::Family;
+use super::error::{CallError, EngineError};
+use super::host::{self, Host, PluginInfo};
+use super::instances::{Bind, Idle, InstancePolicy, Instances};
+use super::limits::{Bounds, CallLimits, CallOptions};
+use super::permits::Permits;
+use super::plugin::WasmPlugin;
+use super::signature::Signature;
+use crate::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, StopSignal};
+
+/// A [`Backend`] for WebAssembly modules: see [`Wasm::plugins`](super::Wasm::plugins).
+pub struct WasmBackend<C> {
+    family: Arc<Family>,
+    linkers: Linkers,
+    bind: Bind<C>,
+    exports: Vec<(String, Signature)>,
+    interface: Option<String>,
+    module_limits: ModuleLimits,
+    limits: CallLimits,
+    policy: InstancePolicy,
+    concurrency: usize,
+    max_wait: Option<Duration>,
+}
+
+impl<C: Send + 'static> WasmBackend<C> {
+    pub(super) fn new(
+        family: Arc<Family>,
+        bind: impl Fn(&mut Binder<'_>) -> Result<C, CallError> + Send + Sync + 'static,
+    ) -> WasmBackend<C> {
+        let mut linkers = Linkers::new(&family);
+        linkers.each(host::link).expect("the names in an empty linker are free");
+        WasmBackend {
+            linkers,
+            bind: Arc::new(bind),
+            exports: Vec::new(),
+            interface: None,
+            module_limits: ModuleLimits::default(),
+            limits: CallLimits::default(),
+            policy: InstancePolicy::default(),
+            concurrency: (family.places().total() / 3).max(1),
+            max_wait: None,
+            family,
+        }
+    }
+
+    /// Functions without which a module is refused at admission: a name, and a signature as in `"(i32, i32) -> i64"`.
+    pub fn require(mut self, name: impl Into<String>, signature: &str) -> Self {
+        self.exports.push((name.into(), Signature::spelled(signature)));
+        self
+    }
+
+    /// The interface that a module's manifest has to name; any, or none, if this is not set.
+    pub fn interface(mut self, interface: impl Into<String>) -> Self {
+        self.interface = Some(interface.into());
+        self
+    }
+
+    /// Offers functions of yours to the plugins, beside [those that every plugin can import](super#imports). What is
+    /// not offered cannot be imported.
+    ///
+    /// A function of the host that waits holds the call up, and no deadline ends it. `link` is called once for every
+    /// compiler that the engine has.
+    ///
+    /// # Errors
+    /// As the linker's: a name is taken, for instance.
+    pub fn link(mut self, link: impl Fn(&mut Linker<Host>) -> wasmtime::Result<()>) -> Result<Self, EngineError> {
+        self.linkers.each(link).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
+        Ok(self)
+    }
+
+    /// How much of everything a module may have.
+    pub fn module_limits(mut self, limits: ModuleLimits) -> Self {
+        self.module_limits = limits;
+        self
+    }
+
+    /// What one call may take.
+    pub fn call_limits(mut self, limits: CallLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Which instance a call gets. A [fresh](InstancePolicy::Fresh) one if this is not set.
+    pub fn instances(mut self, policy: InstancePolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// How many calls a generation may have under way. A third of the [engine's](super::WasmBuilder::instances)
+    /// instances if this is not set: that leaves room for one that drains and for one that is being staged.
+    pub fn concurrency(mut self, calls: usize) -> Self {
+        self.concurrency = calls;
+        self
+    }
+
+    /// How long a call may wait for its turn before it is refused as [saturated](CallError::Saturated). Not at all if
+    /// this is not set; with a single instance, as long as a call may take.
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = Some(wait);
+        self
+    }
+
+    fn offered(&self) -> Offered {
+        let plugin = PluginInfo { slot: "".into(), generation: 0, name: String::new(), version: None };
+        let bounds = Bounds::new(&self.limits, StopSignal::new());
+        let host = Host { plugin: Arc::new(plugin), bounds, memory: None };
+        host::offered(&self.linkers.optimised, &mut Store::new(self.family.engine(), host))
+    }
+}
+
+impl<C: Send + 'static> Backend<WasmPlugin<C>> for WasmBackend<C> {
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+        let wanted = Wanted {
+            limits: &self.module_limits,
+            memory: self.limits.memory,
+            table_elements: self.limits.table_elements,
+            exports: &self.exports,
+            imports: &self.offered(),
+            interface: self.interface.as_deref(),
+        };
+        Ok(check(bytes, &wanted)?)
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<WasmPlugin<C>>, BoxError> {
+        let manifest = artifact.manifest().clone();
+        let code = self.linkers.code(&self.family, artifact)?;
+        let is_optimised = code.is_optimised;
+        let single = self.policy == InstancePolicy::Single;
+        let default_wait = if single { self.limits.deadline } else { Duration::ZERO };
+        let instances = Instances {
+            code: Arc::new(ArcSwap::new(code)),
+            bind: Arc::clone(&self.bind),
+            policy: self.policy,
+            limits: self.limits.clone(),
+            plugin: Arc::new(PluginInfo {
+                slot: Arc::clone(&context.slot),
+                generation: context.generation,
+                name: manifest.name.clone(),
+                version: manifest.version.clone(),
+            }),
+            stop: context.stop.clone(),
+            calls: Permits::new(if single { 1 } else { self.concurrency }),
+            max_wait: self.max_wait.unwrap_or(default_wait),
+            idle: Idle::in_family(&self.family, self.policy),
+            family: Arc::clone(&self.family),
+            state: ArcSwapOption::empty(),
+        };
+        // A module whose `start` traps, or that the binder cannot bind, is not let in.
+        let first = instances.make(Instant::now(), &CallOptions::new())?;
+        instances.give_back(first);
+        if !is_optimised {
+            self.linkers.optimise(&self.family, artifact, &instances.code);
+        }
+        Ok(Loaded::new(WasmPlugin { instances, manifest, health: context.health.clone() }))
+    }
+}
+
+impl<C> std::fmt::Debug for WasmBackend<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WasmBackend")
+            .field("interface", &self.interface)
+            .field("module_limits", &self.module_limits)
+            .field("limits", &self.limits)
+            .field("policy", &self.policy)
+            .field("concurrency", &self.concurrency)
+            .field("max_wait", &self.max_wait)
+            .finish_non_exhaustive()
+    }
+}

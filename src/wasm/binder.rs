@@ -1,0 +1,167 @@
+//! From an instance to the user's struct of typed functions, and calls through it.
+
+use std::collections::HashMap;
+
+use wasmtime::{Instance, Memory, Module, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
+
+use super::error::CallError;
+use super::host::{Host, slice};
+
+/// Where a module's exports are, looked up by name once per module.
+pub(super) struct Exports(HashMap<Box<str>, ModuleExport>);
+
+impl Exports {
+    pub(super) fn of(module: &Module) -> Exports {
+        let exports = module.exports();
+        Exports(
+            exports
+                .filter_map(|export| Some((export.name().into(), module.get_export_index(export.name())?)))
+                .collect(),
+        )
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&ModuleExport> {
+        self.0.get(name)
+    }
+}
+
+/// Looks up what a plugin exports, once for every instance.
+pub struct Binder<'a> {
+    pub(super) store: &'a mut Store<Host>,
+    pub(super) instance: Instance,
+    pub(super) exports: &'a Exports,
+}
+
+/// A function of a plugin, for one instance of it. See [`Call::run`].
+pub struct Func<P, R>(pub(super) TypedFunc<P, R>);
+
+/// A place in a plugin's memory into which the host writes. See [`Call::write`].
+#[derive(Clone, Copy, Debug)]
+pub struct Buffer {
+    ptr: u32,
+    capacity: u32,
+}
+
+impl Binder<'_> {
+    /// The exported function `name`, with numbers as parameters `P` and results `R`, as in `func::<(u32, u32), u64>`.
+    /// An `i32` can be a `u32`, and an `i64` a `u64`.
+    ///
+    /// # Errors
+    /// There is none, or its signature is another one.
+    pub fn func<P: WasmParams, R: WasmResults>(&mut self, name: &str) -> Result<Func<P, R>, CallError> {
+        self.optional(name)?.ok_or_else(|| CallError::Unbound(format!("it exports no function `{name}`")))
+    }
+
+    /// The same, if there is one: for functions that came later to an interface.
+    ///
+    /// # Errors
+    /// Its signature is another one.
+    pub fn optional<P: WasmParams, R: WasmResults>(&mut self, name: &str) -> Result<Option<Func<P, R>>, CallError> {
+        let Some(export) = self.exports.get(name) else { return Ok(None) };
+        let Some(func) = self.instance.get_module_export(&mut *self.store, export).and_then(|item| item.into_func())
+        else {
+            return Ok(None);
+        };
+        let typed = func.typed(&*self.store);
+        Ok(Some(Func(typed.map_err(|error| CallError::Unbound(format!("its function `{name}`: {error:#}")))?)))
+    }
+
+    /// The buffer that the plugin offers through its export `name`: a function `() -> i64` that answers with the
+    /// capacity in the lower half and the address in the upper half. It is called once per instance.
+    ///
+    /// In Rust:
+    /// ```ignore
+    /// static mut INPUT: [u8; 65536] = [0; 65536];
+    ///
+    /// #[unsafe(no_mangle)]
+    /// extern "C" fn input() -> u64 {
+    ///     (&raw mut INPUT as u64) << 32 | 65536
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// There is no such function, it fails, or the buffer is not in the plugin's memory.
+    pub fn buffer(&mut self, name: &str) -> Result<Buffer, CallError> {
+        let func = self.func::<(), u64>(name)?;
+        let mut call = Call::new(self.store);
+        let (ptr, capacity) = unpack(call.run(&func, ())?);
+        call.read(ptr, capacity)?;
+        Ok(Buffer { ptr, capacity })
+    }
+}
+
+/// A call under way: what goes into the plugin and comes out of it passes through here.
+pub struct Call<'a> {
+    store: &'a mut Store<Host>,
+    /// The plugin trapped; nobody can say what state its memory is in.
+    broken: bool,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(store: &'a mut Store<Host>) -> Call<'a> {
+        Call { store, broken: false }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Calls a function of the plugin.
+    ///
+    /// # Errors
+    /// It trapped, or was stopped. The instance is lost with that, and further calls in it would be pointless.
+    pub fn run<P: WasmParams, R: WasmResults>(&mut self, func: &Func<P, R>, params: P) -> Result<R, CallError> {
+        func.0.call(&mut *self.store, params).map_err(|error| {
+            self.broken = true;
+            CallError::from_call(&error, self.store.data().bounds.denied())
+        })
+    }
+
+    /// Copies bytes into a buffer of the plugin; gives their address and length, for the function that takes them.
+    ///
+    /// # Errors
+    /// They do not fit. What the plugin has in the buffer is as it was.
+    pub fn write(&mut self, buffer: &Buffer, bytes: &[u8]) -> Result<(u32, u32), CallError> {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        if len > buffer.capacity {
+            return Err(CallError::InputTooLarge { len: bytes.len(), capacity: buffer.capacity as usize });
+        }
+        self.write_at(buffer.ptr, bytes)?;
+        Ok((buffer.ptr, len))
+    }
+
+    /// The bytes that the plugin says are at an address.
+    ///
+    /// # Errors
+    /// They are not in its memory.
+    pub fn read(&self, ptr: u32, len: u32) -> Result<&[u8], CallError> {
+        let memory = self.memory().map(|memory| memory.data(&*self.store)).unwrap_or_default();
+        slice(memory, ptr, len).ok_or(CallError::OutOfBounds { ptr, len })
+    }
+
+    /// The same, for an answer that packs the length into the lower half of an `i64` and the address into the upper.
+    ///
+    /// # Errors
+    /// As [`read`](Call::read).
+    pub fn read_packed(&self, answer: u64) -> Result<&[u8], CallError> {
+        let (ptr, len) = unpack(answer);
+        self.read(ptr, len)
+    }
+
+    pub(super) fn write_at(&mut self, ptr: u32, bytes: &[u8]) -> Result<(), CallError> {
+        let out_of_bounds = CallError::OutOfBounds { ptr, len: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
+        let memory = self.memory().map(|memory| memory.data_mut(&mut *self.store)).unwrap_or_default();
+        let place = memory.get_mut(ptr as usize..).and_then(|place| place.get_mut(..bytes.len()));
+        place.ok_or(out_of_bounds)?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        self.store.data().memory
+    }
+}
+
+/// Address and length, from the upper and the lower half.
+pub(super) fn unpack(packed: u64) -> (u32, u32) {
+    ((packed >> 32) as u32, packed as u32)
+}

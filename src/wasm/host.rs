@@ -1,0 +1,126 @@
+//! The host as a plugin sees it: the functions that every plugin can import, and what functions of the user's get to
+//! know of the caller.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Instant, SystemTime};
+
+use semver::Version;
+use wasmtime::{Caller, Linker, Memory, Store};
+
+use super::checks::Offered;
+use super::limits::Bounds;
+use super::signature::Signature;
+use crate::printable;
+use crate::text::plugin_text;
+
+/// The longest log line that is taken from a plugin, in bytes.
+const LOG_LIMIT: usize = 8 * 1024;
+
+/// Who calls a function of the host: what a [`Caller`] carries.
+pub struct Host {
+    pub(super) plugin: Arc<PluginInfo>,
+    pub(super) bounds: Bounds,
+    /// The instance's memory, once there is an instance.
+    pub(super) memory: Option<Memory>,
+}
+
+/// Which plugin, in which generation.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PluginInfo {
+    /// The name of the slot.
+    pub slot: Arc<str>,
+    /// The generation's number.
+    pub generation: u64,
+    /// The plugin's name.
+    pub name: String,
+    /// The plugin's version.
+    pub version: Option<Version>,
+}
+
+impl Host {
+    /// The plugin that calls.
+    pub fn plugin(&self) -> &PluginInfo {
+        &self.plugin
+    }
+
+    fn log(&self, level: u32, text: &[u8]) {
+        let text = plugin_text(text, LOG_LIMIT);
+        let PluginInfo { slot, generation, name, version } = &*self.plugin;
+        let version = version.as_ref().map(tracing::field::display);
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::event!(
+                    target: "hotslot::plugin",
+                    tracing::Level::$level,
+                    slot = %printable(slot),
+                    generation,
+                    plugin = name,
+                    version,
+                    "{text}"
+                )
+            };
+        }
+        match level {
+            0 | 1 => line!(ERROR),
+            2 => line!(WARN),
+            3 => line!(INFO),
+            4 => line!(DEBUG),
+            _ => line!(TRACE),
+        }
+    }
+}
+
+/// The bytes that a plugin passes to a function of the host, by address and length.
+///
+/// # Errors
+/// They are not in the plugin's memory. Returned from the host's function, the error ends the call.
+pub fn guest_bytes<'a>(caller: &'a mut Caller<'_, Host>, ptr: u32, len: u32) -> wasmtime::Result<&'a [u8]> {
+    let memory = match caller.data().memory {
+        Some(memory) => Some(memory),
+        // A function that is called by `start` comes before the instance is known.
+        None => caller.get_export("memory").and_then(wasmtime::Extern::into_memory),
+    };
+    let bytes = memory.and_then(|memory| slice(memory.data(&*caller), ptr, len));
+    bytes.ok_or_else(|| wasmtime::Error::msg(format!("{len} bytes at {ptr:#x} are not in the plugin's memory")))
+}
+
+/// A part of a memory, if it is in it.
+pub(super) fn slice(memory: &[u8], ptr: u32, len: u32) -> Option<&[u8]> {
+    memory.get(ptr as usize..)?.get(..len as usize)
+}
+
+/// Offers what the table of imports in the module's documentation says.
+pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    linker.func_wrap("hotslot", "log", |mut caller: Caller<'_, Host>, level: u32, ptr: u32, len: u32| {
+        // What is beyond the limit is not shown, so it need not be copied.
+        let text = guest_bytes(&mut caller, ptr, len)?;
+        let text = text[..text.len().min(LOG_LIMIT + 1)].to_vec();
+        caller.data().log(level, &text);
+        wasmtime::Result::Ok(())
+    })?;
+    linker.func_wrap("hotslot", "wall_clock", || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+    })?;
+    linker.func_wrap("hotslot", "monotonic_clock", || {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    })?;
+    Ok(())
+}
+
+/// Everything that a linker offers, for admission to compare with.
+pub(super) fn offered(linker: &Linker<Host>, store: &mut Store<Host>) -> Offered {
+    let functions: Vec<_> = linker
+        .iter(&mut *store)
+        .filter_map(|(module, name, item)| Some((module.to_owned(), name.to_owned(), item.into_func()?)))
+        .collect();
+    functions
+        .into_iter()
+        .map(|(module, name, function)| {
+            let ty = function.ty(&*store);
+            ((module, name), Signature::of(ty.params(), ty.results()))
+        })
+        .collect()
+}

@@ -1,0 +1,228 @@
+//! Which instance a call gets: a fresh one, one that has been used before, or the only one.
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+use wasmtime::{Store, WasmParams, WasmResults};
+
+use super::binder::{Binder, Call, Func};
+use super::code::Code;
+use super::engine::Family;
+use super::error::CallError;
+use super::host::{Host, PluginInfo};
+use super::limits::{Bounds, CallLimits, CallOptions, enforce};
+use super::permits::{Permit, Permits};
+use crate::{State, StopSignal};
+
+/// Which instance of the plugin a call gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InstancePolicy {
+    /// A new one: nothing of one call is seen by the next.
+    #[default]
+    Fresh,
+    /// One that earlier calls have used, if there is one. Faster; what a call leaves in memory, later ones can find.
+    Reuse {
+        /// After so many calls an instance is dropped.
+        max_uses: NonZeroU32,
+    },
+    /// The only one, which keeps its state from call to call; calls take turns. For plugins whose state is
+    /// [handed over](crate::carry_state). If a call traps, the next one begins with the state that was handed over.
+    Single,
+}
+
+impl InstancePolicy {
+    /// How many calls an instance may see.
+    fn max_uses(self) -> u32 {
+        match self {
+            InstancePolicy::Fresh => 1,
+            InstancePolicy::Reuse { max_uses } => max_uses.get(),
+            InstancePolicy::Single => u32::MAX,
+        }
+    }
+}
+
+/// Makes a user's struct of functions from an instance.
+pub(super) type Bind<C> = Arc<dyn Fn(&mut Binder<'_>) -> Result<C, CallError> + Send + Sync>;
+
+/// One instance with all that belongs to it. Fields are dropped in this order: the memory has been given back to the
+/// engine when the permit goes back.
+pub(super) struct Instance<C> {
+    calls: C,
+    store: Store<Host>,
+    wasm: wasmtime::Instance,
+    code: Arc<Code>,
+    uses: u32,
+    /// It trapped; nobody can say what state its memory is in.
+    broken: bool,
+    _permit: Permit,
+}
+
+/// What all instances of one generation have in common, and those that wait for a call.
+pub(super) struct Instances<C> {
+    pub(super) code: Arc<ArcSwap<Code>>,
+    pub(super) bind: Bind<C>,
+    pub(super) policy: InstancePolicy,
+    pub(super) limits: CallLimits,
+    pub(super) plugin: Arc<PluginInfo>,
+    pub(super) stop: StopSignal,
+    pub(super) calls: Arc<Permits>,
+    pub(super) max_wait: Duration,
+    pub(super) family: Arc<Family>,
+    /// What every new instance starts with.
+    pub(super) state: ArcSwapOption<State>,
+    pub(super) idle: Arc<Idle<C>>,
+}
+
+impl<C: Send + 'static> Instances<C> {
+    /// Runs `work` with the user's functions of an instance.
+    pub(super) fn call<R>(
+        &self,
+        options: &CallOptions,
+        work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
+        self.with(options, |Instance { calls, store, broken, .. }| {
+            let mut call = Call::new(store);
+            let result = work(calls, &mut call);
+            *broken |= call.is_broken();
+            result
+        })
+    }
+
+    /// Runs `work` with an instance. Whatever happens in it, no other call's instance is touched.
+    pub(super) fn with<R>(
+        &self,
+        options: &CallOptions,
+        work: impl FnOnce(&mut Instance<C>) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
+        let _turn = self.turn()?;
+        let began = Instant::now();
+        let mut instance = match self.idle.take() {
+            Some(mut instance) => {
+                instance.begin(began, &self.limits, options)?;
+                instance
+            }
+            None => self.make(began, options)?,
+        };
+        let result = work(&mut instance);
+        self.give_back(instance);
+        result
+    }
+
+    /// Leave to make one more call of this generation.
+    pub(super) fn turn(&self) -> Result<Permit, CallError> {
+        if self.stop.is_overdue() {
+            return Err(CallError::Retired);
+        }
+        let saturated = || CallError::Saturated { what: "calls of this generation", limit: self.calls.total() };
+        self.calls.take(self.max_wait).ok_or_else(saturated)
+    }
+
+    /// Makes an instance: its `start` function, the binder and the state are under the call's deadline.
+    pub(super) fn make(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, CallError> {
+        let mut instance = self.make_blank(began, options)?;
+        if let Some(state) = &*self.state.load() {
+            self.restore_into(&mut instance, state)?;
+        }
+        Ok(instance)
+    }
+
+    /// The same, with no state but its own.
+    pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, CallError> {
+        let permit = self.family.place_for_instance(self.max_wait)?;
+        let bounds = Bounds::new(&self.limits, self.stop.clone());
+        let host = Host { plugin: Arc::clone(&self.plugin), bounds, memory: None };
+        let code = self.code.load_full();
+        let mut store = Store::new(code.linked.module().engine(), host);
+        enforce(&mut store);
+        store.data_mut().bounds.begin(began, &self.limits, options)?;
+        let wasm = code.linked.instantiate(&mut store).map_err(|error| {
+            match CallError::from_call(&error, store.data().bounds.denied()) {
+                // Neither a trap nor an interruption: the allocator's.
+                CallError::Host(reason) => CallError::NoInstance(reason),
+                other => other,
+            }
+        })?;
+        let memory = code.exports.get("memory").and_then(|export| wasm.get_module_export(&mut store, export));
+        store.data_mut().memory = memory.and_then(wasmtime::Extern::into_memory);
+        let calls = (self.bind)(&mut Binder { store: &mut store, instance: wasm, exports: &code.exports })?;
+        Ok(Instance { calls, store, code, wasm, uses: 0, broken: false, _permit: permit })
+    }
+
+    /// Keeps an instance for the next call, if it is sound and the policy is to.
+    pub(super) fn give_back(&self, mut instance: Instance<C>) {
+        instance.uses += 1;
+        // A generation that is no longer current gives its memory back rather than wait for calls.
+        // One of code that has been replaced by better code makes room for one of that.
+        let is_up_to_date = !self.stop.is_raised() && Arc::ptr_eq(&instance.code, &self.code.load());
+        let is_wanted = self.policy == InstancePolicy::Single || is_up_to_date;
+        if !instance.broken && is_wanted && instance.uses < self.policy.max_uses() {
+            self.idle.put(instance);
+        }
+    }
+
+    /// A function of the instance that is not the user's.
+    pub(super) fn func<P: WasmParams, R: WasmResults>(
+        &self,
+        instance: &mut Instance<C>,
+        name: &str,
+    ) -> Result<Func<P, R>, CallError> {
+        Binder { store: &mut instance.store, instance: instance.wasm, exports: &instance.code.exports }.func(name)
+    }
+}
+
+impl<C> Instance<C> {
+    fn begin(&mut self, began: Instant, limits: &CallLimits, options: &CallOptions) -> Result<(), CallError> {
+        self.store.data_mut().bounds.begin(began, limits, options)
+    }
+
+    /// Runs `work` with no regard to the user's functions.
+    pub(super) fn work<R>(&mut self, work: impl FnOnce(&mut Call<'_>) -> Result<R, CallError>) -> Result<R, CallError> {
+        let mut call = Call::new(&mut self.store);
+        let result = work(&mut call);
+        self.broken |= call.is_broken();
+        result
+    }
+}
+
+/// Instances that wait for a call.
+///
+/// The lock is held for a push or a pop, never while an instance is made, used or dropped.
+pub(super) struct Idle<C>(Mutex<Vec<Instance<C>>>);
+
+impl<C: Send + 'static> Idle<C> {
+    /// A place to wait, which the engine can clear if it needs room for other generations.
+    pub(super) fn in_family(family: &Family, policy: InstancePolicy) -> Arc<Idle<C>> {
+        let idle = Arc::new(Idle(Mutex::default()));
+        // The state of a single instance is not the engine's to drop.
+        if policy != InstancePolicy::Single {
+            let weak: Weak<Idle<C>> = Arc::downgrade(&idle);
+            family.can_reclaim(weak);
+        }
+        idle
+    }
+
+    /// The one that was used last: its memory is warm.
+    fn take(&self) -> Option<Instance<C>> {
+        self.0.lock().pop()
+    }
+
+    pub(super) fn put(&self, instance: Instance<C>) {
+        self.0.lock().push(instance);
+    }
+}
+
+/// What can give instances back that nobody uses at the moment.
+pub(super) trait Reclaim: Send + Sync {
+    fn reclaim(&self);
+}
+
+impl<C: Send> Reclaim for Idle<C> {
+    fn reclaim(&self) {
+        let idle = std::mem::take(&mut *self.0.lock());
+        drop(idle);
+    }
+}

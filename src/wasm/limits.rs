@@ -1,0 +1,174 @@
+//! What one call may take: time, memory, tables. The stack is the [engine](super::WasmBuilder::stack)'s.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+
+use super::error::CallError;
+use super::host::Host;
+use crate::StopSignal;
+
+/// What one call may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallLimits {
+    /// Time, from before the instance is made until the caller's work with it is done. 1 s.
+    ///
+    /// It is noticed within one [tick](super::WasmBuilder::tick), and only while the plugin's code runs, not inside a
+    /// function of the host.
+    pub deadline: Duration,
+    /// Bytes of memory of one instance; growing beyond them fails inside the plugin. 64 MiB.
+    pub memory: usize,
+    /// Elements of each table, 100,000 at the most. 10,000.
+    pub table_elements: usize,
+}
+
+impl Default for CallLimits {
+    fn default() -> CallLimits {
+        CallLimits { deadline: Duration::from_secs(1), memory: 64 << 20, table_elements: 10_000 }
+    }
+}
+
+/// What differs from call to call.
+///
+/// ```
+/// use std::time::Duration;
+/// use hotslot::StopSignal;
+/// use hotslot::wasm::CallOptions;
+///
+/// let cancel = StopSignal::new();
+/// let options = CallOptions::new().deadline(Duration::from_millis(20)).cancel(&cancel);
+/// // From any thread, for instance when the client has gone:
+/// cancel.raise();
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct CallOptions {
+    deadline: Option<Duration>,
+    cancel: Option<StopSignal>,
+}
+
+impl CallOptions {
+    /// The plugin's own limits, and nobody cancels.
+    pub fn new() -> CallOptions {
+        CallOptions::default()
+    }
+
+    /// Another deadline than [`CallLimits::deadline`].
+    pub fn deadline(mut self, deadline: Duration) -> CallOptions {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Ends the call with [`CallError::Cancelled`] within one tick of `signal` being raised.
+    pub fn cancel(mut self, signal: &StopSignal) -> CallOptions {
+        self.cancel = Some(signal.clone());
+        self
+    }
+}
+
+/// Why a call was ended from outside.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Interruption {
+    Deadline(Duration),
+    Cancelled,
+    Retired,
+}
+
+impl fmt::Display for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interrupted: {self:?}")
+    }
+}
+
+impl std::error::Error for Interruption {}
+
+/// What a plugin wanted and did not get.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Denied {
+    Memory { limit: usize },
+    Table { limit: usize },
+}
+
+/// The bounds of the call that is under way in an instance.
+pub(super) struct Bounds {
+    memory: usize,
+    table_elements: usize,
+    /// The generation's.
+    stop: StopSignal,
+    cancel: Option<StopSignal>,
+    until: Instant,
+    deadline: Duration,
+    /// The last thing that was refused in this call: a trap that follows is most likely because of it.
+    denied: Option<Denied>,
+}
+
+impl Bounds {
+    pub(super) fn new(limits: &CallLimits, stop: StopSignal) -> Bounds {
+        let CallLimits { deadline, memory, table_elements } = *limits;
+        Bounds { memory, table_elements, stop, cancel: None, until: Instant::now(), deadline, denied: None }
+    }
+
+    /// Sets out for a call that began at `began`, unless it has been ended already.
+    pub(super) fn begin(
+        &mut self,
+        began: Instant,
+        limits: &CallLimits,
+        options: &CallOptions,
+    ) -> Result<(), CallError> {
+        self.deadline = options.deadline.unwrap_or(limits.deadline);
+        self.until = began.checked_add(self.deadline).unwrap_or(began + Duration::from_secs(1 << 32));
+        self.cancel.clone_from(&options.cancel);
+        self.denied = None;
+        self.check().map_err(|interruption| CallError::from_call(&interruption.into(), None))
+    }
+
+    pub(super) fn denied(&self) -> Option<Denied> {
+        self.denied
+    }
+
+    fn check(&self) -> Result<(), Interruption> {
+        if self.stop.is_overdue() {
+            return Err(Interruption::Retired);
+        }
+        if self.cancel.as_ref().is_some_and(StopSignal::is_raised) {
+            return Err(Interruption::Cancelled);
+        }
+        if Instant::now() >= self.until {
+            return Err(Interruption::Deadline(self.deadline));
+        }
+        Ok(())
+    }
+}
+
+/// A refusal is an answer that the plugin's allocator sees; what the plugin makes of it is up to the plugin.
+impl ResourceLimiter for Bounds {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let fits = desired <= self.memory;
+        if !fits {
+            self.denied = Some(Denied::Memory { limit: self.memory });
+        }
+        Ok(fits)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let fits = desired <= self.table_elements;
+        if !fits {
+            self.denied = Some(Denied::Table { limit: self.table_elements });
+        }
+        Ok(fits)
+    }
+}
+
+/// Makes a store obey its bounds: growth is asked for, and at every tick of the engine the call is looked at.
+///
+/// Every store looks at its own call's bounds, so that ending one call, or the calls of one generation, has nothing to
+/// do with any other.
+pub(super) fn enforce(store: &mut Store<Host>) {
+    store.limiter(|host| &mut host.bounds);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|store| {
+        store.data().bounds.check()?;
+        Ok(UpdateDeadline::Continue(1))
+    });
+}
