@@ -5,6 +5,7 @@
 
 mod clock;
 mod concurrency;
+mod conformance;
 mod events;
 #[cfg(target_os = "linux")]
 mod native;
@@ -19,3 +20,4 @@ mod support;
 mod timeouts;
 mod trader;
 mod versions;
+mod wasm;

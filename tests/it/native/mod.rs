@@ -8,6 +8,7 @@ mod calls;
 mod concurrency;
 mod fixtures;
 mod foreign;
+mod kind;
 mod loading;
 #[path = "../../fixtures/plugin/src/methods.rs"]
 mod methods;
@@ -28,6 +29,7 @@ use hotslot::{Builder, Error, ErrorKind, Event, HotSlot, Release, Subscription};
 
 use crate::support::wait_for;
 use fixtures::{Fixture, answering, c_answering, c_library, fixture};
+pub(crate) use kind::Libraries;
 
 /// What the fixture implements.
 const INTERFACE: &str = "fixture/1";

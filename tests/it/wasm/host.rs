@@ -1,0 +1,171 @@
+//! The host as a plugin sees it. FAULTS 17, 48.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hotslot::wasm::wasmtime::{self, Caller};
+use hotslot::wasm::{CallError, Func, Host, guest_bytes};
+use hotslot::{ErrorKind, HotSlot, Stage};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber, span};
+
+use super::{compile, engine};
+use crate::support::Latch;
+
+/// A plugin whose `run` does `body`, with a text at address 16 and 1 MiB of memory.
+fn runs(imports: &str, text: &str, body: &str) -> Vec<u8> {
+    compile(&format!(
+        r#"(module {imports} (memory (export "memory") 16) (data (i32.const 16) "{text}")
+          (@custom "version" "1.2.3") (@custom "hotslot.manifest" "name=talker")
+          (func (export "run") (result i64) {body}))"#
+    ))
+}
+
+const LOG: &str = r#"(import "hotslot" "log" (func $log (param i32 i32 i32)))"#;
+
+type Run = Func<(), u64>;
+
+fn bind(binder: &mut hotslot::wasm::Binder<'_>) -> Result<Run, CallError> {
+    binder.func("run")
+}
+
+/// Writes down what is logged, with its fields.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<(Level, String)>>>);
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "hotslot::plugin"
+    }
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+    fn event(&self, event: &Event<'_>) {
+        struct Line(String);
+        impl Visit for Line {
+            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+                self.0 += &format!("{field}={value:?};");
+            }
+        }
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.lock().unwrap().push((*event.metadata().level(), line.0));
+    }
+}
+
+#[test]
+fn what_a_plugin_logs_arrives_with_its_name_and_without_its_escape_codes() {
+    let body = "(call $log (i32.const 2) (i32.const 16) (i32.const 8))
+                (call $log (i32.const 5) (i32.const 16) (i32.const 1))
+                (call $log (i32.const 3) (i32.const 0) (i32.const 1048576))
+                (i64.const 0)";
+    let plugin = runs(LOG, r"hot\1b[2J\0a", body);
+    let slot = HotSlot::builder(engine().plugins(bind)).name("speaker").open(plugin).unwrap();
+    let log = Log::default();
+    tracing::subscriber::with_default(log.clone(), || {
+        slot.load().call(|run, call| call.run(run, ())).unwrap();
+    });
+    let lines = log.0.lock().unwrap();
+    let (level, line) = &lines[0];
+    assert_eq!(*level, Level::WARN);
+    for part in
+        ["message=hot\\u{1b}[2J\\u{a};", "slot=speaker;", "generation=1;", "plugin=\"talker\";", "version=1.2.3;"]
+    {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    assert_eq!(lines[1].0, Level::TRACE);
+    assert!(lines[2].1.len() < 80_000 && lines[2].1.contains('…'), "a long text is cut");
+}
+
+#[test]
+fn a_text_outside_of_the_plugins_memory_ends_the_call() {
+    let plugin = runs(LOG, "", "(call $log (i32.const 1) (i32.const -1) (i32.const 2)) (i64.const 0)");
+    let slot = HotSlot::builder(engine().plugins(bind)).open(plugin).unwrap();
+    let error = slot.load().call(|run, call| call.run(run, ())).unwrap_err();
+    let CallError::Host(reason) = &error else { panic!("{error:?}") };
+    assert!(reason.contains("0xffffffff"), "{reason}");
+}
+
+#[test]
+fn clocks_tell_the_time() {
+    for (clock, least) in [("wall_clock", 1_700_000_000_000_000_000), ("monotonic_clock", 1)] {
+        let import = format!(r#"(import "hotslot" "{clock}" (func $clock (result i64)))"#);
+        let slot = HotSlot::builder(engine().plugins(bind))
+            .open(runs(&import, "", "(drop (call $clock)) (call $clock)"))
+            .unwrap();
+        let mut last = least;
+        for _ in 0..3 {
+            let now = slot.load().call(|run, call| call.run(run, ())).unwrap();
+            assert!(now >= last, "{clock}: {now} after {last}");
+            last = now;
+        }
+    }
+}
+
+#[test]
+fn a_function_of_the_users_own_knows_who_calls() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let backend = engine()
+        .plugins(bind)
+        .link(|linker| {
+            let sink = Arc::clone(&seen);
+            linker
+                .func_wrap("env", "block", move |mut caller: Caller<'_, Host>, ptr: u32, len: u32| {
+                    let text = String::from_utf8_lossy(guest_bytes(&mut caller, ptr, len)?).into_owned();
+                    let plugin = caller.data().plugin();
+                    sink.lock().unwrap().push((plugin.name.clone(), plugin.generation, text));
+                    wasmtime::Result::Ok(7_u64)
+                })
+                .map(drop)
+        })
+        .unwrap();
+    let import = r#"(import "env" "block" (func $block (param i32 i32) (result i64)))"#;
+    let slot =
+        HotSlot::builder(backend).open(runs(import, "10.0.0.1", "(call $block (i32.const 16) (i32.const 8))")).unwrap();
+    assert_eq!(slot.load().call(|run, call| call.run(run, ())).unwrap(), 7);
+    assert_eq!(*seen.lock().unwrap(), [("talker".to_owned(), 1, "10.0.0.1".to_owned())]);
+}
+
+#[test]
+fn a_name_that_is_taken_cannot_be_offered_again() {
+    let twice = engine().plugins(bind).link(|linker| linker.func_wrap("hotslot", "log", || ()).map(drop));
+    assert!(twice.unwrap_err().to_string().contains("log"));
+}
+
+/// A function of the host that hangs inside `start`: no deadline of a call ends that, but the reload's does.
+#[test]
+fn a_load_that_hangs_in_the_host_is_left_behind_and_the_slot_stays_usable() {
+    let latch = Arc::new(Latch::default());
+    let engine = engine();
+    let backend = engine
+        .plugins(bind)
+        .link(|linker| {
+            let door = Arc::clone(&latch);
+            linker.func_wrap("env", "wait", move || door.pass()).map(drop)
+        })
+        .unwrap();
+    let fine = |version: &str| {
+        compile(&format!(
+            r#"(module (@custom "version" "{version}") (memory (export "memory") 1)
+              (func (export "run") (result i64) (i64.const 1)))"#
+        ))
+    };
+    let hangs = compile(
+        r#"(module (import "env" "wait" (func $wait)) (memory (export "memory") 1)
+          (start $wait) (func (export "run") (result i64) (i64.const 2)))"#,
+    );
+    let slot = HotSlot::builder(backend).reload_timeout(Duration::from_secs(3)).open(fine("1.0.0")).unwrap();
+    let error = slot.reload(hotslot::Candidate::new(hangs).version("1.1.0".parse().unwrap())).unwrap_err();
+    assert!(matches!((error.stage(), error.kind()), (Stage::Load, ErrorKind::TimedOut(_))), "{error}");
+    assert_eq!(slot.status().hung, 1);
+    slot.reload(fine("1.2.0")).unwrap();
+    assert_eq!(slot.load().call(|run, call| call.run(run, ())).unwrap(), 1);
+    latch.open();
+    let status = slot.close(crate::support::PATIENCE);
+    assert_eq!((status.hung, status.retired.len(), engine.status().instances), (0, 0, 0));
+}

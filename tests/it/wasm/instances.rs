@@ -1,0 +1,213 @@
+//! Which instance a call gets, and what happens when there is none.
+
+use std::num::NonZeroU32;
+use std::thread;
+use std::time::Duration;
+
+use hotslot::wasm::{CallError, InstancePolicy, Wasm};
+use hotslot::{HotSlot, Lease};
+
+use super::{Plugin, answer, backend, engine, module};
+use crate::support::{Latch, PATIENCE};
+
+fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<Plugin> {
+    HotSlot::builder(backend(engine).instances(policy)).open(module("1.0.0", 1)).unwrap()
+}
+
+fn reuse(max_uses: u32) -> InstancePolicy {
+    InstancePolicy::Reuse { max_uses: NonZeroU32::new(max_uses).unwrap() }
+}
+
+fn count(plugin: &Plugin) -> u32 {
+    plugin.call(|calls, call| call.run(&calls.count, ())).unwrap()
+}
+
+#[test]
+fn a_fresh_instance_has_seen_nothing() {
+    let engine = engine();
+    let slot = slot(&engine, InstancePolicy::Fresh);
+    for _ in 0..100 {
+        assert_eq!(count(&slot.load()), 1);
+    }
+    assert_eq!(engine.status().instances, 0);
+}
+
+/// Also where many instances of many plugins take turns in the same place.
+#[test]
+fn nothing_of_one_call_is_seen_by_the_next_one_in_the_same_place() {
+    let engine = Wasm::builder().instances(2).build().unwrap();
+    let slots = [slot(&engine, InstancePolicy::Fresh), slot(&engine, InstancePolicy::Fresh)];
+    for round in 0..50_u32 {
+        for slot in &slots {
+            let secret = vec![round as u8 | 1; 2048];
+            let found = slot.load().call(|calls, call| {
+                call.run(&calls.grow, 3)?;
+                let before = call.read(0, 4 * 65536)?.iter().filter(|&&byte| byte != 0).count();
+                call.write(&calls.input, &secret)?;
+                Ok(before)
+            });
+            // What `grow` writes into its own three pages, and nothing else.
+            assert_eq!(found.unwrap(), 3 * 65536);
+        }
+    }
+}
+
+#[test]
+fn a_reused_instance_keeps_what_was_there_for_so_many_uses() {
+    let engine = engine();
+    let slot = slot(&engine, reuse(3));
+    // The first use is the proof at load that it can be instantiated and bound.
+    let counts: Vec<_> = (0..8).map(|_| count(&slot.load())).collect();
+    assert_eq!(counts, [1, 2, 1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn an_instance_that_trapped_is_not_used_again() {
+    let engine = engine();
+    let slot = slot(&engine, reuse(100));
+    let lease = slot.load();
+    assert_eq!((count(&lease), count(&lease)), (1, 2));
+    // The caller ignores the error; the instance is lost all the same.
+    lease
+        .call(|calls, call| {
+            let _ = call.run(&calls.trap, ());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(engine.status().instances, 0);
+    assert_eq!(count(&lease), 1);
+}
+
+#[test]
+fn the_single_instance_counts_every_call_and_calls_take_turns() {
+    let engine = engine();
+    let slot = slot(&engine, InstancePolicy::Single);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..50).map(|_| count(&slot.load())).max());
+        }
+    });
+    assert_eq!(count(&slot.load()), 401);
+    assert_eq!(engine.status().instances, 1);
+}
+
+/// A call that ends when the latch opens.
+fn stays_inside(plugin: &Plugin, latch: &Latch) {
+    let call = plugin.call(|_, _| {
+        latch.pass();
+        Ok(())
+    });
+    call.expect("there is room for it");
+}
+
+#[test]
+fn callers_do_not_wait_for_each_other() {
+    let engine = engine();
+    for policy in [InstancePolicy::Fresh, reuse(100)] {
+        let slot = slot(&engine, policy);
+        let (latch, lease) = (Latch::default(), slot.load());
+        thread::scope(|scope| {
+            for _ in 0..6 {
+                // All six are inside at once, or none gets out.
+                scope.spawn(|| stays_inside(&lease, &latch));
+            }
+            latch.wait_for(6);
+            assert_eq!(answer(&lease).unwrap(), 1);
+            latch.open();
+        });
+    }
+}
+
+/// Fills a generation with calls, and runs `then` while they are inside.
+fn full(lease: &Lease<Plugin>, calls: usize, then: impl FnOnce(&Latch)) {
+    let latch = Latch::default();
+    thread::scope(|scope| {
+        for _ in 0..calls {
+            scope.spawn(|| stays_inside(lease, &latch));
+        }
+        latch.wait_for(calls);
+        then(&latch);
+        latch.open();
+    });
+}
+
+#[test]
+fn more_calls_than_allowed_are_refused_as_saturated() {
+    let slot = HotSlot::builder(backend(&engine()).concurrency(2)).open(module("1.0.0", 1)).unwrap();
+    let lease = slot.load();
+    full(&lease, 2, |_| {
+        let error = answer(&lease).unwrap_err();
+        assert!(matches!(error, CallError::Saturated { limit: 2, .. }), "{error}");
+        assert!(!error.is_fault());
+    });
+    assert_eq!(answer(&lease).unwrap(), 1);
+    assert_eq!(slot.status().serving.unwrap().failures, 0);
+}
+
+#[test]
+fn a_call_can_wait_for_its_turn() {
+    let backend = backend(&engine()).concurrency(2).max_wait(PATIENCE);
+    let slot = HotSlot::builder(backend).open(module("1.0.0", 1)).unwrap();
+    let lease = slot.load();
+    thread::scope(|scope| {
+        full(&lease, 2, |latch| {
+            let waiting = scope.spawn(|| answer(&lease));
+            latch.open();
+            assert_eq!(waiting.join().unwrap().unwrap(), 1);
+        });
+    });
+}
+
+#[test]
+fn an_engine_that_is_full_says_so_instead_of_failing_in_its_allocator() {
+    let engine = Wasm::builder().instances(3).build().unwrap();
+    let slot = HotSlot::builder(backend(&engine).concurrency(10)).open(module("1.0.0", 1)).unwrap();
+    let lease = slot.load();
+    full(&lease, 3, |_| {
+        let error = answer(&lease).unwrap_err();
+        assert!(matches!(error, CallError::Saturated { limit: 3, .. }), "{error}");
+        let error = slot.reload(module("1.1.0", 2)).unwrap_err();
+        assert!(error.to_string().contains("instances of the engine"), "{error}");
+    });
+    slot.reload(module("1.1.0", 2)).unwrap();
+}
+
+/// There is room for the calls of one that serves, of one that drains and of one that comes in.
+#[test]
+fn a_generation_that_drains_leaves_room_for_its_successor() {
+    let engine = Wasm::builder().instances(6).build().unwrap();
+    let slot = HotSlot::builder(backend(&engine)).open(module("1.0.0", 1)).unwrap();
+    let old = slot.load();
+    full(&old, 2, |_| {
+        assert!(matches!(answer(&old), Err(CallError::Saturated { limit: 2, .. })));
+        slot.reload(module("1.1.0", 2)).unwrap();
+        let new = slot.load();
+        full(&new, 2, |_| drop(slot.stage(module("1.2.0", 3)).unwrap()));
+    });
+}
+
+#[test]
+fn instances_that_wait_in_one_generation_make_room_for_another() {
+    let engine = Wasm::builder().instances(4).build().unwrap();
+    let slot = HotSlot::builder(backend(&engine).instances(reuse(1000)).concurrency(4))
+        .keep_previous(3)
+        .open(module("1.0.0", 1))
+        .unwrap();
+    for answers in 2..8 {
+        let lease = slot.load();
+        full(&lease, 4, |_| ());
+        assert_eq!(engine.status().instances, 4, "all of them wait for the next call");
+        slot.reload(module(&format!("1.{answers}.0"), answers)).unwrap();
+        assert_eq!(answer(&slot.load()).unwrap(), answers);
+    }
+    slot.rollback().unwrap();
+    assert_eq!(answer(&slot.load()).unwrap(), 6);
+}
+
+#[test]
+fn a_wait_that_is_in_vain_ends() {
+    let backend = backend(&engine()).concurrency(1).max_wait(Duration::from_millis(1));
+    let slot = HotSlot::builder(backend).open(module("1.0.0", 1)).unwrap();
+    let lease = slot.load();
+    full(&lease, 1, |_| assert!(matches!(answer(&lease), Err(CallError::Saturated { .. }))));
+}

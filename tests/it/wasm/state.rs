@@ -1,0 +1,117 @@
+//! State that goes from one module to the next.
+
+use hotslot::wasm::{CallError, Func, InstancePolicy, Wasm, WasmPlugin};
+use hotslot::{HotSlot, Stage, State, Stateful, carry_state};
+
+use super::{compile, engine};
+
+/// A counter that hands its count over. It takes states of the schema `taken`, a name of nine bytes.
+fn counter(version: &str, schema: &str, taken: &str) -> Vec<u8> {
+    compile(&format!(
+        r#"(module
+          (@custom "version" "{version}")
+          (@custom "hotslot.manifest" "schema={schema}")
+          (memory (export "memory") 1)
+          (data (i32.const 512) "{taken}")
+          (data (i32.const 600) "unknown\1b")
+          (func (export "add") (param i64) (result i64)
+            (i64.store (i32.const 0) (i64.add (i64.load (i32.const 0)) (local.get 0)))
+            (i64.load (i32.const 0)))
+          (func (export "trap") unreachable)
+          (func (export "hotslot_save") (result i64) (i64.const 8))
+          (func (export "hotslot_alloc") (param i32) (result i32)
+            (select (i32.const 1024) (i32.const 0) (i32.lt_u (local.get 0) (i32.const 100))))
+          (func (export "hotslot_restore") (param $ptr i32) (param $schema i32) (param $len i32) (result i64)
+            (if (i32.and (i32.eq (local.get $len) (i32.const 8))
+                  (i64.eq (i64.load (local.get $ptr)) (i64.load (i32.const 512))))
+              (then (i64.store (i32.const 0) (i64.load (i32.add (local.get $ptr) (local.get $schema))))
+                    (return (i64.const 0))))
+            (i64.const 0x258_00000008)))"#
+    ))
+}
+
+struct Counter {
+    add: Func<u64, u64>,
+    trap: Func<(), ()>,
+}
+
+fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<WasmPlugin<Counter>> {
+    let backend = engine.plugins(|binder| Ok(Counter { add: binder.func("add")?, trap: binder.func("trap")? }));
+    HotSlot::builder(backend.instances(policy))
+        .hand_over(carry_state)
+        .open(counter("1.0.0", "counter/1", "counter/1"))
+        .unwrap()
+}
+
+fn add(slot: &HotSlot<WasmPlugin<Counter>>, more: u64) -> u64 {
+    slot.load().call(|counter, call| call.run(&counter.add, more)).unwrap()
+}
+
+#[test]
+fn a_count_goes_on_in_the_next_version() {
+    let slot = slot(&engine(), InstancePolicy::Single);
+    assert_eq!((add(&slot, 40), add(&slot, 1)), (40, 41));
+    slot.reload(counter("1.1.0", "counter/1", "counter/1")).unwrap();
+    assert_eq!(add(&slot, 1), 42);
+    slot.rollback().unwrap();
+    assert_eq!(add(&slot, 1), 42, "the earlier one has its own");
+}
+
+#[test]
+fn a_single_instance_that_traps_begins_with_what_was_handed_over() {
+    let slot = slot(&engine(), InstancePolicy::Single);
+    add(&slot, 40);
+    slot.reload(counter("1.1.0", "counter/1", "counter/1")).unwrap();
+    add(&slot, 2);
+    let error = slot.load().call(|counter, call| call.run(&counter.trap, ())).unwrap_err();
+    assert!(matches!(error, CallError::Trapped { .. }));
+    assert_eq!(add(&slot, 0), 40);
+}
+
+#[test]
+fn every_fresh_instance_begins_with_what_was_handed_over() {
+    let slot = slot(&engine(), InstancePolicy::Fresh);
+    let state = State { schema: "counter/1".into(), bytes: 7_u64.to_le_bytes().to_vec() };
+    slot.load().restore(&state).unwrap();
+    assert_eq!((add(&slot, 1), add(&slot, 1)), (8, 8));
+    slot.reload(counter("1.1.0", "counter/1", "counter/1")).unwrap();
+    assert_eq!(add(&slot, 1), 8);
+    assert_eq!(slot.load().save().unwrap(), Some(state));
+}
+
+#[test]
+fn idle_instances_of_an_older_state_are_not_used_again() {
+    let slot = slot(&engine(), InstancePolicy::Reuse { max_uses: 100.try_into().unwrap() });
+    add(&slot, 1);
+    let state = State { schema: "counter/1".into(), bytes: 7_u64.to_le_bytes().to_vec() };
+    slot.load().restore(&state).unwrap();
+    assert_eq!(add(&slot, 1), 8);
+}
+
+#[test]
+fn a_state_that_the_next_version_does_not_know_refuses_the_reload() {
+    let slot = slot(&engine(), InstancePolicy::Single);
+    add(&slot, 40);
+    let error = slot.reload(counter("2.0.0", "counter/2", "another/2")).unwrap_err();
+    assert_eq!(error.stage(), Stage::HandOver);
+    assert!(error.to_string().contains("does not take the state: unknown\\u{1b}"), "{error}");
+    assert_eq!(add(&slot, 1), 41, "the old one serves on, with its state");
+    slot.reload(counter("2.0.0", "counter/2", "counter/1")).expect("a version that migrates the state");
+    assert_eq!(add(&slot, 1), 42);
+}
+
+#[test]
+fn a_state_for_which_there_is_no_room_refuses_the_reload() {
+    let slot = slot(&engine(), InstancePolicy::Single);
+    let state = State { schema: "counter/1".into(), bytes: vec![0; 4096] };
+    let error = slot.load().restore(&state).unwrap_err();
+    assert!(error.to_string().contains("no room for a state of 4105 bytes"), "{error}");
+}
+
+#[test]
+fn a_plugin_without_a_schema_has_no_state_and_takes_none() {
+    let slot = super::slot();
+    assert_eq!(slot.load().save().unwrap(), None);
+    let state = State { schema: "counter/1".into(), bytes: Vec::new() };
+    assert!(slot.load().restore(&state).unwrap_err().to_string().contains("no schema"));
+}

@@ -1,0 +1,75 @@
+//! Baseline code first, optimised code when it is ready.
+
+use hotslot::HotSlot;
+use hotslot::wasm::{CallError, InstancePolicy, Wasm};
+use tempfile::TempDir;
+
+use super::{Plugin, answer, backend, compile, module, source, spin};
+use crate::support::eventually;
+
+fn engine() -> Wasm {
+    Wasm::builder().instances(12).baseline_first().build().unwrap()
+}
+
+fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<Plugin> {
+    HotSlot::builder(backend(engine).instances(policy)).open(module("1.0.0", 1)).unwrap()
+}
+
+#[test]
+fn calls_go_on_while_the_code_becomes_better() {
+    let engine = engine();
+    for policy in [InstancePolicy::Fresh, InstancePolicy::Reuse { max_uses: 50.try_into().unwrap() }] {
+        let slot = slot(&engine, policy);
+        let lease = slot.load();
+        eventually("the optimised code serves", || {
+            assert_eq!(answer(&lease).unwrap(), 1);
+            lease.is_optimised()
+        });
+        assert_eq!(answer(&lease).unwrap(), 1);
+    }
+    assert_eq!(engine.status().compiled, 1);
+    let known = slot(&engine, InstancePolicy::Fresh);
+    assert!(known.load().is_optimised(), "what is known need not be compiled, in whichever way");
+}
+
+#[test]
+fn a_single_instance_keeps_its_state_and_with_it_its_code() {
+    let slot = slot(&engine(), InstancePolicy::Single);
+    let lease = slot.load();
+    let count = || lease.call(|calls, call| call.run(&calls.count, ())).unwrap();
+    assert_eq!(count(), 1);
+    eventually("the optimised code is there", || lease.is_optimised());
+    assert_eq!(count(), 2);
+}
+
+#[test]
+fn baseline_code_is_limited_like_any_other() {
+    let slot = slot(&engine(), InstancePolicy::Fresh);
+    let mut version = 0;
+    // Until one of them is not optimised before it has been tried.
+    eventually("a whole round in baseline code", || {
+        version += 1;
+        let much = "(func (param i64) (result i64) (i64.mul (local.get 0) (i64.const 3)))".repeat(5000);
+        slot.reload(compile(&source(&format!("1.{version}.0"), 1, &much))).unwrap();
+        let lease = slot.load();
+        let spun = spin(&lease);
+        assert!(matches!(spun, CallError::DeadlineExceeded(_)), "{spun}");
+        let recurse = lease.call(|calls, call| call.run(&calls.recurse, ())).unwrap_err();
+        assert!(matches!(recurse, CallError::Trapped { .. }), "{recurse}");
+        let grow = lease.call(|calls, call| call.run(&calls.grow, 5000)).unwrap_err();
+        assert!(matches!(grow, CallError::OutOfMemory { .. }), "{grow}");
+        !lease.is_optimised()
+    });
+}
+
+#[test]
+fn only_optimised_code_is_kept_in_the_folder() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("compiled");
+    let build = || Wasm::builder().instances(4).folder(&path).baseline_first().build().unwrap();
+    let slot_of_first = slot(&build(), InstancePolicy::Fresh);
+    eventually("the optimised code serves", || slot_of_first.load().is_optimised());
+    let engine = build();
+    assert!(slot(&engine, InstancePolicy::Fresh).load().is_optimised());
+    assert_eq!((engine.status().compiled, engine.status().found_on_disk), (0, 1));
+}
