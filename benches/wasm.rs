@@ -1,0 +1,216 @@
+//! What the wasm backend costs, beside a pool written by hand on the same engine, in one run.
+//!
+//! `cargo bench -p hotslot-benches --bench wasm`. The plugin adds up the bytes of a request of 1 KiB.
+
+use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use hotslot::wasm::wasmtime::{
+    self, Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker, Memory, Module, ModuleExport,
+    PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder, TypedFunc, UpdateDeadline,
+};
+use hotslot::wasm::{Buffer, CallError, Func, InstancePolicy, Wasm, WasmBackend, WasmPlugin};
+use hotslot::{Candidate, HotSlot, VersionRule};
+
+/// A plugin of some size: besides what is called, 300 functions that the compiler has to look at.
+fn module(number: u64) -> Vec<u8> {
+    let ballast = "(func (param i64) (result i64) (loop $l (local.set 0 (i64.mul (local.get 0) (i64.const 31)))
+        (br_if $l (i64.lt_u (local.get 0) (i64.const 1000000)))) (i64.rotl (local.get 0) (i64.const 7)))"
+        .repeat(300);
+    let text = format!(
+        r#"(module
+          (@custom "version" "1.0.{number}")
+          (memory (export "memory") 17)
+          (func (export "input") (result i64) (i64.const 0x1000_00001000))
+          (func (export "sum") (param $at i32) (param $len i32) (result i64)
+            (local $sum i64)
+            (loop $next
+              (local.set $sum (i64.add (local.get $sum) (i64.load8_u (local.get $at))))
+              (local.set $at (i32.add (local.get $at) (i32.const 1)))
+              (br_if $next (local.tee $len (i32.sub (local.get $len) (i32.const 1)))))
+            (local.get $sum))
+          {ballast})"#
+    );
+    wat::parse_str(text).expect("the text is a module")
+}
+
+struct Calls {
+    input: Buffer,
+    sum: Func<(u32, u32), u64>,
+}
+
+fn backend(engine: &Wasm, policy: InstancePolicy) -> WasmBackend<Calls> {
+    let bind = |plugin: &mut hotslot::wasm::Binder<'_>| -> Result<Calls, CallError> {
+        Ok(Calls { input: plugin.buffer("input")?, sum: plugin.func("sum")? })
+    };
+    engine.plugins(bind).instances(policy)
+}
+
+fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<WasmPlugin<Calls>> {
+    HotSlot::builder(backend(engine, policy)).version_rule(VersionRule::Any).open(module(0)).expect("it is sound")
+}
+
+/// The same, by hand: an engine with the same settings, and as little as possible around it.
+struct ByHand {
+    engine: Engine,
+    code: InstancePre<StoreLimits>,
+    exports: [ModuleExport; 3],
+    idle: Mutex<Vec<Instance>>,
+}
+
+struct Instance {
+    store: Store<StoreLimits>,
+    memory: Memory,
+    input: usize,
+    sum: TypedFunc<(u32, u32), u64>,
+}
+
+impl ByHand {
+    fn new() -> wasmtime::Result<Arc<ByHand>> {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_core_instances(192).total_memories(192).total_tables(192);
+        if PoolingAllocationConfig::is_pagemap_scan_available() {
+            pool.linear_memory_keep_resident(1 << 20).table_keep_resident(64 << 10).pagemap_scan(Enabled::Yes);
+        }
+        let mut config = Config::new();
+        config
+            .epoch_interruption(true)
+            .max_wasm_stack(256 << 10)
+            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        let engine = Engine::new(&config)?;
+        let module = Module::from_binary(&engine, &module(0))?;
+        let exports = ["memory", "input", "sum"].map(|name| module.get_export_index(name).expect("it is exported"));
+        let code = Linker::new(&engine).instantiate_pre(&module)?;
+        let by_hand = Arc::new(ByHand { engine, code, exports, idle: Mutex::default() });
+        let ticking = Arc::downgrade(&by_hand);
+        std::thread::spawn(move || {
+            while let Some(by_hand) = ticking.upgrade() {
+                by_hand.engine.increment_epoch();
+                drop(by_hand);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        Ok(by_hand)
+    }
+
+    fn instance(&self) -> wasmtime::Result<Instance> {
+        let limits = StoreLimitsBuilder::new().memory_size(64 << 20).table_elements(10_000).build();
+        let mut store = Store::new(&self.engine, limits);
+        store.limiter(|limits| limits);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Continue(1)));
+        let instance = self.code.instantiate(&mut store)?;
+        let [memory, input, sum] =
+            self.exports.each_ref().map(|export| instance.get_module_export(&mut store, export).expect("it is there"));
+        let input = input.into_func().expect("a function").typed::<(), u64>(&store)?.call(&mut store, ())? >> 32;
+        let sum = sum.into_func().expect("a function").typed(&store)?;
+        Ok(Instance { memory: memory.into_memory().expect("a memory"), input: input as usize, sum, store })
+    }
+
+    fn fresh(&self, request: &[u8]) -> wasmtime::Result<u64> {
+        self.instance()?.sum(request)
+    }
+
+    fn reused(&self, request: &[u8]) -> wasmtime::Result<u64> {
+        let idle = self.idle.lock().expect("nobody panics").pop();
+        let mut instance = idle.map_or_else(|| self.instance(), Ok)?;
+        let sum = instance.sum(request)?;
+        self.idle.lock().expect("nobody panics").push(instance);
+        Ok(sum)
+    }
+}
+
+impl Instance {
+    fn sum(&mut self, request: &[u8]) -> wasmtime::Result<u64> {
+        self.memory.data_mut(&mut self.store)[self.input..][..request.len()].copy_from_slice(request);
+        self.sum.call(&mut self.store, (self.input as u32, request.len() as u32))
+    }
+}
+
+fn call(c: &mut Criterion) {
+    let request = [7; 1024];
+    let mut group = c.benchmark_group("call with 1 KiB");
+    let by_hand = ByHand::new().expect("this machine has an engine");
+    group
+        .bench_function("by hand, fresh instance", |b| b.iter(|| by_hand.fresh(black_box(&request)).expect("it sums")));
+    group.bench_function("by hand, reused instance", |b| {
+        b.iter(|| by_hand.reused(black_box(&request)).expect("it sums"));
+    });
+    let engine = Wasm::new().expect("this machine has an engine");
+    let reuse = InstancePolicy::Reuse { max_uses: NonZeroU32::MAX };
+    for (name, policy) in [("fresh", InstancePolicy::Fresh), ("reused", reuse), ("single", InstancePolicy::Single)] {
+        let slot = slot(&engine, policy);
+        group.bench_function(format!("hotslot, {name} instance, a lease per call"), |b| {
+            b.iter(|| {
+                let sum = slot.load().call(|calls, call| {
+                    let place = call.write(&calls.input, black_box(&request))?;
+                    call.run(&calls.sum, place)
+                });
+                sum.expect("it sums")
+            });
+        });
+    }
+}
+
+fn reload(c: &mut Criterion) {
+    let bytes = module(0).len() / 1024;
+    let mut group = c.benchmark_group(format!("reload of a module of {bytes} KiB"));
+    group.sample_size(20);
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let new = || module(NUMBER.fetch_add(1, Ordering::Relaxed));
+    let by_hand = ByHand::new().expect("this machine has an engine");
+    group.bench_function("compilation alone", |b| {
+        b.iter_batched(
+            new,
+            |bytes| Module::from_binary(&by_hand.engine, &bytes).expect("it compiles"),
+            BatchSize::PerIteration,
+        );
+    });
+    let engine = Wasm::new().expect("this machine has an engine");
+    let slot_of = |engine: &Wasm| slot(engine, InstancePolicy::Fresh);
+    let slot = slot_of(&engine);
+    group.bench_function("cold", |b| {
+        b.iter_batched(new, |bytes| slot.reload(bytes).expect("it is sound"), BatchSize::PerIteration);
+    });
+    let known: Arc<[u8]> = module(0).into();
+    let again = || Candidate::new(Arc::clone(&known)).force();
+    group.bench_function("known, in memory", |b| b.iter(|| slot.reload(again()).expect("it is sound")));
+    group.bench_function("of it the admission", |b| {
+        let backend = backend(&engine, InstancePolicy::Fresh);
+        b.iter(|| hotslot::Backend::admit(&backend, black_box(&known)).expect("it is sound"));
+    });
+    let folder = tempfile::TempDir::new().expect("there is room");
+    let forgetful = Wasm::builder().keep_compiled(0).folder(folder.path().join("compiled"));
+    let forgetful = forgetful.build().expect("the folder is private");
+    let on_disk = slot_of(&forgetful);
+    group.bench_function("known, in the folder", |b| b.iter(|| on_disk.reload(again()).expect("it is sound")));
+    assert_eq!(forgetful.status().compiled, 1, "the rest came from the folder");
+    group.bench_function("commit of a staged one", |b| {
+        b.iter_batched(
+            || slot.stage(again()).expect("it is sound"),
+            |staged| staged.commit().expect("nothing comes between"),
+            BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("rollback", |b| {
+        b.iter_batched(
+            || slot.reload(again()).expect("it is sound"),
+            |_| slot.rollback().expect("one is kept"),
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+    println!("\nwhere a cold reload spends its time: {:?}", slot.reload(new()).expect("it is sound").stages);
+    println!("and one of a known module: {:?}\n", slot.reload(again()).expect("it is sound").stages);
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
+    targets = call, reload
+}
+criterion_main!(benches);
