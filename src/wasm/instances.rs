@@ -101,10 +101,14 @@ impl<C: Send + 'static> Instances<C> {
         let _turn = self.turn()?;
         let began = Instant::now();
         let mut instance = match self.idle.take() {
-            Some(mut instance) => {
-                instance.begin(began, &self.limits, options)?;
-                instance
-            }
+            Some(mut instance) => match instance.begin(began, &self.limits, options) {
+                Ok(()) => instance,
+                Err(ended) => {
+                    // The call was over before it began, and the instance has not been touched.
+                    self.idle.put(instance);
+                    return Err(ended);
+                }
+            },
             None => self.make(began, options)?,
         };
         let result = work(&mut instance);
@@ -155,8 +159,8 @@ impl<C: Send + 'static> Instances<C> {
     /// Keeps an instance for the next call, if it is sound and the policy is to.
     pub(super) fn give_back(&self, mut instance: Instance<C>) {
         instance.uses += 1;
-        // A generation that is no longer current gives its memory back rather than wait for calls.
-        // One of code that has been replaced by better code makes room for one of that.
+        // A generation that is no longer current gives its memory back rather than wait for calls, and an instance of
+        // code that has been replaced makes room for one of better code.
         let is_up_to_date = !self.stop.is_raised() && Arc::ptr_eq(&instance.code, &self.code.load());
         let is_wanted = self.policy == InstancePolicy::Single || is_up_to_date;
         if !instance.broken && is_wanted && instance.uses < self.policy.max_uses() {

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::thread;
 use std::time::Duration;
 
-use hotslot::wasm::{CallError, InstancePolicy, Wasm};
-use hotslot::{HotSlot, Lease};
+use hotslot::wasm::{CallError, CallOptions, InstancePolicy, Wasm};
+use hotslot::{HotSlot, Lease, StopSignal};
 
 use super::{Plugin, answer, backend, engine, module};
 use crate::support::{Latch, PATIENCE};
@@ -98,6 +98,19 @@ fn stays_inside(plugin: &Plugin, latch: &Latch) {
         Ok(())
     });
     call.expect("there is room for it");
+}
+
+#[test]
+fn a_call_that_is_over_before_it_begins_does_not_cost_the_single_instance_its_state() {
+    let slot = slot(&engine(), InstancePolicy::Single);
+    let lease = slot.load();
+    assert_eq!(count(&lease), 1);
+    let cancel = StopSignal::new();
+    cancel.raise();
+    for options in [CallOptions::new().cancel(&cancel), CallOptions::new().deadline(Duration::ZERO)] {
+        lease.call_with(&options, |calls, call| call.run(&calls.count, ())).unwrap_err();
+    }
+    assert_eq!(count(&lease), 2);
 }
 
 #[test]
