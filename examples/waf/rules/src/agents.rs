@@ -18,10 +18,14 @@ const TOOLS: &[&str] = &[
 ];
 
 /// Headers that a tool adds to say who it is.
-const HEADERS: &[&str] = &["acunetix-", "x-scanner", "x-scan-memo", "x-wipp", "x-ratproxy", "x-burp", "x-zap-", "x-sqlmap"];
+const HEADERS: &[&str] = &[
+    "acunetix-", "x-burp", "x-ratproxy", "x-scan-memo", "x-scanner", "x-sqlmap", "x-wipp", "x-zap-",
+];
 
 /// Files that a tool asks for to see whether it is being lied to.
-const PATHS: &[&str] = &["nessustest", "appscan_fingerprint", "netsparker-", "acunetix-wvs", "/rfiinc.txt", "w00tw00t", "muieblackcat"];
+const PATHS: &[&str] = &[
+    "/rfiinc.txt", "acunetix-wvs", "appscan_fingerprint", "muieblackcat", "nessustest", "netsparker-", "w00tw00t",
+];
 
 pub(crate) fn user_agent(view: &View<'_>, hits: &mut Hits) {
     for tool in TOOLS {

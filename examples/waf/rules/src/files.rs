@@ -38,7 +38,9 @@ const CRITICAL: &[&str] = &[
 ];
 
 /// Folders of which any file is suspicious only when it is the whole value.
-const SYSTEM_ALONE: &[&str] = &["etc/", "tmp/", "proc/", "dev/", "root/", "var/tmp/", "sys/"];
+const SYSTEM_ALONE: &[&str] = &[
+    "dev/", "etc/", "proc/", "root/", "sys/", "tmp/", "var/tmp/",
+];
 
 /// Files and folders that hold secrets or configuration.
 const SECRET: &[&str] = &[
@@ -90,7 +92,8 @@ pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
         }
     }
     let mention = |rule| if prose_words(view.text) < PROSE { rule } else { Rule::LfiMention };
-    if let Some(at) = find(&path, CRITICAL).or_else(|| whole(&path)) {
+    let whole = if view.place == Place::Path { None } else { whole(&path) };
+    if let Some(at) = find(&path, CRITICAL).or(whole) {
         hits.add(Rule::LfiSystem, excerpt(&path, at, 60));
     }
     if let Some(at) = find(&path, SYSTEM) {
@@ -134,7 +137,7 @@ fn find(path: &str, list: &[&'static str]) -> Option<usize> {
             let rest = &path[at..];
             let complete = |entry: &str| {
                 !entry.ends_with(|c: char| c.is_ascii_alphanumeric())
-                    || !rest[entry.len()..].starts_with(|c: char| c.is_ascii_alphabetic())
+                    || !rest[entry.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-')
             };
             if prefixes(list, rest).any(complete) {
                 return Some(at);

@@ -7,8 +7,13 @@ mod plain;
 
 use crate::catalogue::Rule;
 use crate::parts::Place;
-use crate::view::{Hits, View, excerpt, is_word, occurrences, prose_words};
+use crate::view::{Hits, View, excerpt, is_word, listed, occurrences, prose_words};
 use commands::{Class, class};
+
+/// Names of parameters that a careless program hands to a shell.
+const RUN_BY_NAME: &[&str] = &[
+    "args", "cmd", "code", "command", "daemon", "exec", "execute", "run", "shell",
+];
 
 /// In a value with this many plain words, a word at its start is prose.
 const PROSE: usize = 7;
@@ -104,6 +109,10 @@ fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: 
     }
     let arguments = arguments.trim();
     let alone = arguments.trim_matches([')', '"', '\'', '}']).is_empty();
+    let delay = word == "sleep" && first_word(arguments).0.parse::<u32>().is_ok();
+    if delay && lead != Lead::Start {
+        return hits.add(rule, excerpt(segment.trim(), 0, 60));
+    }
     let shaped = first_is_argument(arguments) || any_is_argument(arguments) && class != Class::English;
     let inner = class != Class::English && commands::class(first_word(arguments).0) == Some(Class::Rare);
     let last = closed_by.is_none() || alone;
@@ -139,8 +148,13 @@ fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: 
     let shown = excerpt(segment.trim(), 0, 60);
     if strong || obfuscated {
         hits.add(rule, shown);
-    } else if direct && !header && words < 5 && (class == Class::Rare || class == Class::English && first_is_flag(arguments)) && view.place != Place::Path {
-        hits.add(Rule::RceBare, shown);
+    } else if lead == Lead::Start && view.place == Place::Arg && words < 5 {
+        let named = listed(RUN_BY_NAME, &view.name.to_ascii_lowercase());
+        if named && class == Class::Rare {
+            hits.add(Rule::RceDirect, shown);
+        } else if class == Class::Rare && word.contains('-') || class == Class::English && first_is_flag(arguments) {
+            hits.add(Rule::RceBare, shown);
+        }
     }
 }
 
@@ -157,7 +171,8 @@ fn first_is_flag(arguments: &str) -> bool {
 
 fn first_is_argument(arguments: &str) -> bool {
     first_is_flag(arguments)
-        || arguments.starts_with(['<', '>', '$', '*', '~', '"', '\'']) && arguments.len() > 1
+        || arguments.starts_with(['$', '*', '~', '"', '\'']) && arguments.len() > 1
+        || arguments.strip_prefix(['<', '>']).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || " /&(<>".contains(c)))
         || is_argument(first_word(arguments).0)
 }
 
@@ -241,8 +256,7 @@ fn braces(view: &View<'_>, hits: &mut Hits) {
         let inside = &rest[..end];
         let closed = rest.as_bytes()[end] == b'}';
         let items: Vec<&str> = inside.split(',').collect();
-        let shaped = items.iter().any(|item| first_is_flag(item) || item.starts_with('/') && item.len() > 2 || item.contains("://"))
-            || items.first().is_some_and(|item| class(item) == Some(Class::Rare));
+        let shaped = items.iter().any(|item| first_is_flag(item) || item.starts_with('/') && item.len() > 2 || item.contains("://"));
         if closed && items.len() > 1 && shaped && before != Some(b'$') {
             hits.add(Rule::RceExpansion, excerpt(view.text, at, 60));
         }

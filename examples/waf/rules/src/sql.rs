@@ -26,7 +26,9 @@ const EDGES: &[&str] = &[
 ];
 
 /// Sample and system databases that are named alone when somebody wants to know which server answers.
-const DATABASES: &[&str] = &["master..sysdatabases", "msdb", "northwind", "tempdb"];
+const DATABASES: &[&str] = &[
+    "master..sysdatabases", "msdb", "northwind", "tempdb",
+];
 
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
     document_operators(view, hits);

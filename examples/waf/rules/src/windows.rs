@@ -33,7 +33,11 @@ const PROGRAMS: &[&str] = &[
 ];
 
 /// Those of them that are words after all: they need arguments that look like it.
-const WORDS: &[&str] = &["attrib", "call", "cipher", "copy", "del", "dir", "echo", "erase", "finger", "goto", "hostname", "md", "mmc", "move", "net", "path", "pause", "rd", "reg", "ren", "route", "sc", "subst", "title", "tree", "type", "ver", "verifier", "vol", "waitfor"];
+const WORDS: &[&str] = &[
+    "attrib", "call", "cipher", "copy", "del", "dir", "echo", "erase", "finger", "goto", "hostname", "md", "mmc",
+    "move", "net", "path", "pause", "rd", "reg", "ren", "route", "sc", "subst", "title", "tree", "type", "ver",
+    "verifier", "vol", "waitfor",
+];
 
 /// Verbs of PowerShell's cmdlets.
 const VERBS: &[&str] = &[
@@ -61,7 +65,10 @@ const NOUNS: &[&str] = &[
 ];
 
 /// What a condition or a loop may run.
-const STATEMENTS: &[&str] = &["call", "cmd", "copy", "del", "dir", "echo", "else", "erase", "exit", "for", "goto", "if", "md", "move", "pause", "rd", "ren", "rem", "set", "start", "type"];
+const STATEMENTS: &[&str] = &[
+    "call", "cmd", "copy", "del", "dir", "echo", "else", "erase", "exit", "for", "goto", "if", "md", "move", "pause",
+    "rd", "rem", "ren", "set", "start", "type",
+];
 
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
     if !view.lower.bytes().any(|byte| matches!(byte, b' ' | b'-' | b'&' | b'|' | b'\\' | b'%' | b';' | b'\n')) {

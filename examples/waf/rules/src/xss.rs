@@ -11,7 +11,9 @@ const ACTIVE: &[&str] = &[
 ];
 
 /// Those of them that are names of types too: `List<Object>`.
-const GENERIC: &[&str] = &["base", "form", "frame", "layer", "link", "math", "meta", "object", "param", "portal", "set", "style", "xml"];
+const GENERIC: &[&str] = &[
+    "base", "form", "frame", "layer", "link", "math", "meta", "object", "param", "portal", "set", "style", "xml",
+];
 
 /// Events, or how their names begin.
 const EVENTS: &[&str] = &[
@@ -29,7 +31,9 @@ const EVENTS: &[&str] = &[
     "undo", "unhandledrejection", "unload", "urlflip", "volumechange", "waiting", "webkit", "wheel", "zoom",
 ];
 
-const SCHEMES: &[&str] = &["javascript:", "vbscript:", "livescript:", "jscript:", "ecmascript:", "mocha:"];
+const SCHEMES: &[&str] = &[
+    "ecmascript:", "javascript:", "jscript:", "livescript:", "mocha:", "vbscript:",
+];
 
 /// Properties through which a script reaches into the page, behind the object that has them.
 const REACH: &[(&str, &[&str])] = &[
@@ -57,7 +61,9 @@ const REACH: &[(&str, &[&str])] = &[
 ];
 
 /// Objects whose properties are asked for by text to hide which: `self["al"+"ert"]`.
-const ROOTS: &[&str] = &["self", "window", "top", "this", "parent", "frames", "globalthis", "document", "content"];
+const ROOTS: &[&str] = &[
+    "content", "document", "frames", "globalthis", "parent", "self", "this", "top", "window",
+];
 
 /// Functions that run text or show that text ran.
 const CALLS: &[&str] = &[

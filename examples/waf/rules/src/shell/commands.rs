@@ -87,11 +87,11 @@ const ENGLISH: &[&str] = &[
     "gnuplot", "groups", "halt", "hash", "head", "help", "history", "host", "info", "install", "ip", "jed", "jobs",
     "join", "kill", "last", "ld", "less", "let", "link", "local", "locate", "log", "logger", "login", "look", "mail",
     "make", "man", "more", "mount", "msg", "nice", "nmcli", "open", "osascript", "paste", "patch", "pic", "pick",
-    "ping", "poweroff", "pry", "rc", "read", "red", "rename", "rev", "route", "runscript", "rview", "scanmem",
-    "screen", "script", "seq", "service", "set", "shift", "shutdown", "sleep", "sort", "source", "split", "start",
-    "stat", "strings", "sum", "suspend", "sync", "tail", "tcl", "test", "time", "timeout", "top", "touch", "trap",
-    "true", "truncate", "type", "typeset", "uniq", "unlink", "users", "view", "w", "wait", "wall", "watch", "where",
-    "which", "while", "whiptail", "who", "write", "xpand", "yafc", "yes", "zed",
+    "ping", "poweroff", "pry", "rc", "read", "red", "rename", "rev", "route", "runscript", "scanmem", "screen",
+    "script", "seq", "service", "set", "shift", "shutdown", "sleep", "sort", "source", "split", "start", "stat",
+    "strings", "sum", "suspend", "sync", "tail", "tcl", "test", "time", "timeout", "top", "touch", "trap", "true",
+    "truncate", "type", "typeset", "uniq", "unlink", "users", "view", "w", "wait", "wall", "watch", "where", "which",
+    "while", "whiptail", "who", "write", "xpand", "yafc", "yes", "zed",
 ];
 
 /// Programs that start another one.

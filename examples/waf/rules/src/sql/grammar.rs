@@ -128,7 +128,9 @@ impl Scan<'_, '_> {
                 let text = self.get(at).is_some_and(|token| matches!(token.text, "||" | "+"));
                 let next = self.skip(at + 1, |token| token.kind == Kind::Left);
                 let open = matches!(self.kind(next), Some(Kind::Text | Kind::Open)) && self.get(next).is_some_and(|t| t.text.starts_with('\''));
-                if text && open && self.get(at).is_some_and(|token| token.text == "||")
+                let bare = self.tokens.len() == 3 && self.tokens[0].text.len() == 1 && self.kind(2) == Some(Kind::Open) && self.view.text.len() < 12;
+                if bare
+                    || text && open && self.get(at).is_some_and(|token| token.text == "||")
                     || self.is_known_call(next)
                     || self.is(next, "select")
                     || self.is(next, "case")
@@ -221,6 +223,7 @@ impl Scan<'_, '_> {
             if literals && (symbol || appended || self.broken)
                 || (appended || self.broken) && is_operand(&other) && (symbol || quoted || numbers)
                 || symbol && operand.text == other.text && is_operand(&other)
+                || appended && self.broken && compare.is("is") && other.is("null")
             {
                 self.hit(Rule::SqlTautology, at);
             }
@@ -242,7 +245,8 @@ impl Scan<'_, '_> {
         let own_quote = before.text.len() > 1 && before.kind == Kind::Text;
         let direct = before.end() == self.tokens[at].start && after.start == self.tokens[at].end();
         let markup = self.view.text.contains('<') || before.start > 0 && self.view.text[..before.start].ends_with('=');
-        if own_quote && after.kind == Kind::Open && !markup && (direct || self.broken || at == 1) && after.text.len() < 40 {
+        let chained = after.kind == Kind::Text && self.kind(next + 1) == Some(Kind::Compare);
+        if own_quote && (chained || after.kind == Kind::Open) && !markup && (direct || self.broken || at == 1) && after.text.len() < 40 {
             self.hit(Rule::SqlTautology, at - 1);
         }
     }
@@ -340,7 +344,7 @@ impl Scan<'_, '_> {
                     && self.get(at + 3).is_some_and(is_operand);
                 let literals = compared && is_literal(&self.tokens[at + 1]) && is_literal(&self.tokens[at + 3]);
                 let appended = at == 0 || self.broken && at <= 2 || at == 1 && is_literal(&self.tokens[0]);
-                if literals || compared && appended && word == "having" || compared && self.broken && at <= 2 {
+                if literals || compared && appended && word == "having" && (is_literal(&self.tokens[at + 1]) || is_literal(&self.tokens[at + 3])) || compared && self.broken && at <= 2 {
                     self.hit(Rule::SqlClause, at);
                 }
             }
@@ -452,7 +456,7 @@ impl Scan<'_, '_> {
             let token = self.tokens[at];
             self.view.text[token.start..token.end()].bytes().all(|byte| byte.is_ascii_uppercase())
         };
-        let ended = self.is_name(object) && (self.ends(end) || self.any(end, &["cascade", "restrict"])) && (word != "create" && (at == 0 || self.broken || !self.ends(end) || self.get(end).is_some()) || uppercase);
+        let ended = self.is_name(object) && (self.ends(end) || self.any(end, &["cascade", "restrict"])) && (uppercase || word != "create" && (self.broken || self.get(end).is_some()));
         if self.is_name(object) && (goes_on || ended) {
             self.hit(Rule::SqlStatement, at);
         }
