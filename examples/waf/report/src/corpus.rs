@@ -44,13 +44,15 @@ impl Sample {
 
     pub(crate) fn judge(&self, waf: &Waf) -> Result<Outcome, String> {
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        let headers: Vec<(&str, String)> = self.headers.iter().map(|(name, value)| (name.as_str(), text(value))).collect();
+        let headers: Vec<(&str, String)> =
+            self.headers.iter().map(|(name, value)| (name.as_str(), text(value))).collect();
         let body = self.body.as_deref().unwrap_or_default();
         let size: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
         let mut buffer = vec![0; 64 + self.method.len() + self.uri.len() + size + body.len()];
         let pairs = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let length = waf_request::encode(&mut buffer, self.method.as_bytes(), self.uri.as_bytes(), pairs, body.as_bytes())
-            .map_err(|error| format!("{}: {error}", self.id))?;
+        let length =
+            waf_request::encode(&mut buffer, self.method.as_bytes(), self.uri.as_bytes(), pairs, body.as_bytes())
+                .map_err(|error| format!("{}: {error}", self.id))?;
         let request = Request::decode(&buffer[..length]).map_err(|error| format!("{}: {error}", self.id))?;
         let decision = waf.inspect(&request);
         let verdict = match self.family {
@@ -75,7 +77,9 @@ impl Sample {
             line.push_str(&format!(" body={}", shorten(body)));
         }
         for (name, value) in &self.headers {
-            let dull = ["accept", "host", "connection", "keep-alive"].iter().any(|dull| name.to_ascii_lowercase().starts_with(dull));
+            let dull = ["accept", "host", "connection", "keep-alive"]
+                .iter()
+                .any(|dull| name.to_ascii_lowercase().starts_with(dull));
             if !dull {
                 line.push_str(&format!(" {name}={}", shorten(value.as_str().unwrap_or_default())));
             }

@@ -39,7 +39,10 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "family    attacks  detected          stopped           by another  harmless  flagged         refused")?;
+        writeln!(
+            f,
+            "family    attacks  detected          stopped           by another  harmless  flagged         refused"
+        )?;
         let mut all = Row::default();
         for (family, row) in &self.rows {
             line(f, family, row)?;
@@ -52,8 +55,14 @@ impl fmt::Display for Table {
             all.refused += row.refused;
         }
         line(f, "all", &all)?;
-        writeln!(f, "detected: a rule of the family matched. stopped: blocked or challenged. by another: only another family matched.")?;
-        writeln!(f, "flagged: a rule of the family matched although none must; some of these are attacks of another kind.")
+        writeln!(
+            f,
+            "detected: a rule of the family matched. stopped: blocked or challenged. by another: only another family matched."
+        )?;
+        writeln!(
+            f,
+            "flagged: a rule of the family matched although none must; some of these are attacks of another kind."
+        )
     }
 }
 

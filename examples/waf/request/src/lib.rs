@@ -159,7 +159,8 @@ impl<'a> Reader<'a> {
 
     fn long(&mut self) -> Result<usize, DecodeError> {
         let bytes = self.take(4)?;
-        usize::try_from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).map_err(|_| DecodeError::Truncated)
+        usize::try_from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+            .map_err(|_| DecodeError::Truncated)
     }
 
     fn header(&mut self) -> Result<(&'a [u8], &'a [u8]), DecodeError> {

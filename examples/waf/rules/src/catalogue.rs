@@ -22,8 +22,7 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 6] =
-        [Family::Sqli, Family::Xss, Family::Lfi, Family::Rce, Family::Scanner, Family::Limits];
+    pub const ALL: [Family; 6] = [Family::Sqli, Family::Xss, Family::Lfi, Family::Rce, Family::Scanner, Family::Limits];
 
     /// The name as it is written in the rule file.
     pub fn name(self) -> &'static str {

@@ -83,7 +83,9 @@ mod tests {
 
     #[test]
     fn what_only_looks_encoded_is_left_alone() {
-        for plain in ["100% sure", "50%-60%", "AT&T &c", "C:\\new\\users", "a & b; c", "&unknown;", "%", "%4", "&#;", "\\u12"] {
+        for plain in
+            ["100% sure", "50%-60%", "AT&T &c", "C:\\new\\users", "a & b; c", "&unknown;", "%", "%4", "&#;", "\\u12"]
+        {
             assert_eq!(deeply(plain), plain);
         }
     }

@@ -1,8 +1,9 @@
 //! Rules that the rule file adds.
 //!
-//! All texts to be found share one automaton per place; patterns run one by one, each in time linear in the text.
+//! All texts to be found share one automaton per place, of the kind that is the smallest; patterns run one by one, each in time linear in the text.
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::automaton::Automaton;
+use aho_corasick::nfa::noncontiguous::NFA;
 use regex_lite::{Regex, RegexBuilder};
 
 use crate::config::{ConfigError, DynamicRule, Kind, Where};
@@ -19,7 +20,7 @@ pub(crate) struct Dynamic {
 
 #[derive(Debug)]
 struct Matchers {
-    texts: Option<(AhoCorasick, Vec<usize>)>,
+    texts: Option<(NFA, Vec<usize>)>,
     patterns: Vec<(Regex, usize)>,
 }
 
@@ -30,7 +31,10 @@ impl Dynamic {
             let here = || rules.iter().enumerate().filter(|(_, rule)| rule.places.contains(&place));
             if here().next().is_some() {
                 let of = |kind| here().filter(move |(_, rule)| rule.kind == kind);
-                places.push((place, Matchers { texts: texts(of(Kind::Contains))?, patterns: patterns(of(Kind::Regex))? }));
+                places.push((
+                    place,
+                    Matchers { texts: texts(of(Kind::Contains))?, patterns: patterns(of(Kind::Regex))? },
+                ));
             }
         }
         Ok(Dynamic { rules: rules.to_vec(), places })
@@ -45,7 +49,7 @@ impl Dynamic {
     pub(crate) fn each<'t>(&self, place: Where, text: &'t str, mut see: impl FnMut(&DynamicRule, &'t str)) {
         for (_, matchers) in self.places.iter().filter(|(known, _)| *known == place) {
             if let Some((automaton, indices)) = &matchers.texts {
-                for found in automaton.find_overlapping_iter(text) {
+                for found in automaton.try_find_overlapping_iter(text.into()).into_iter().flatten() {
                     see(&self.rules[indices[found.pattern().as_usize()]], &text[found.range()]);
                 }
             }
@@ -60,13 +64,11 @@ impl Dynamic {
 
 type Indexed<'a> = (usize, &'a DynamicRule);
 
-fn texts<'a>(rules: impl Iterator<Item = Indexed<'a>>) -> Result<Option<(AhoCorasick, Vec<usize>)>, ConfigError> {
+fn texts<'a>(rules: impl Iterator<Item = Indexed<'a>>) -> Result<Option<(NFA, Vec<usize>)>, ConfigError> {
     let (indices, rules): (Vec<usize>, Vec<&DynamicRule>) = rules.unzip();
     let Some(first) = rules.first() else { return Ok(None) };
-    let automaton = AhoCorasick::builder()
+    let automaton = NFA::builder()
         .ascii_case_insensitive(true)
-        .match_kind(MatchKind::Standard)
-        .kind(Some(AhoCorasickKind::ContiguousNFA))
         .build(rules.iter().map(|rule| &rule.pattern))
         .map_err(|error| ConfigError::Pattern { rule: first.id.clone(), message: error.to_string() })?;
     Ok(Some((automaton, indices)))

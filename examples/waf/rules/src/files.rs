@@ -2,94 +2,82 @@
 
 use crate::catalogue::Rule;
 use crate::parts::Place;
-use crate::view::{Hits, View, excerpt, is_word, occurrences, prefixes, prose_words};
+use crate::view::{Hits, View, excerpt, find_any, prefixes, prose_words};
+use crate::words::words;
 
 /// In a value with this many plain words, a path is probably being talked about.
 const PROSE: usize = 6;
 
 /// Files and folders of operating systems, from their root.
-const SYSTEM: &[&str] = &[
-    "autoexec.bat", "boot/grub", "boot/vmlinuz", "config.sys", "dev/fd/", "dev/kmem", "dev/mem", "dev/sda",
-    "dev/shm/", "etc/aliases", "etc/apache2", "etc/bash", "etc/cron.", "etc/crontab", "etc/debian_version",
-    "etc/default/", "etc/docker", "etc/environment", "etc/exports", "etc/fstab", "etc/ftpusers", "etc/group",
-    "etc/hostname", "etc/hosts", "etc/httpd", "etc/inetd.conf", "etc/init", "etc/issue", "etc/kubernetes",
-    "etc/ld.so", "etc/ldap", "etc/logrotate", "etc/lsb-release", "etc/machine-id", "etc/mail/", "etc/motd",
-    "etc/mtab", "etc/my.cnf", "etc/mysql", "etc/networks", "etc/nginx", "etc/openldap", "etc/opt/", "etc/os-release",
-    "etc/pam.d", "etc/php", "etc/postgresql", "etc/profile", "etc/proftpd", "etc/rc.", "etc/redhat-release",
-    "etc/redis", "etc/resolv.conf", "etc/rsyslog", "etc/samba", "etc/security", "etc/services", "etc/shells",
-    "etc/ssh", "etc/ssl", "etc/subgid", "etc/subuid", "etc/sysctl", "etc/syslog", "etc/systemd", "etc/vsftpd",
-    "etc/wpa_supplicant", "inetpub/", "ntldr", "opt/bitnami", "opt/lampp", "pagefile.sys", "private/etc/", "proc/1/",
-    "proc/cmdline", "proc/cpuinfo", "proc/devices", "proc/filesystems", "proc/interrupts", "proc/kallsyms",
-    "proc/kcore", "proc/meminfo", "proc/modules", "proc/mounts", "proc/mtrr", "proc/net/", "proc/partitions",
-    "proc/sched", "proc/stat", "proc/sys/", "proc/uptime", "proc/version", "programdata/microsoft", "sys/block",
-    "sys/bus/", "sys/class", "sys/devices", "sys/firmware", "sys/fs/", "sys/hypervisor", "sys/kernel", "sys/module",
-    "sys/power", "sysprep.inf", "system volume information", "system/library/coreservices", "system32/config",
-    "system32/drivers", "unattend.xml", "usr/etc/", "usr/lib/cgi-bin", "usr/local/apache", "usr/local/bin/",
-    "usr/local/etc/", "usr/local/nginx", "usr/sbin/", "var/adm/", "var/backups", "var/cache/", "var/db/",
-    "var/lib/docker", "var/lib/kubelet", "var/lib/mysql", "var/log/", "var/mail/", "var/run/", "var/spool/",
-    "var/www/", "wamp/", "windows/debug", "windows/microsoft.net", "windows/panther", "windows/php.ini",
-    "windows/repair", "windows/system32", "windows/syswow64", "winnt/", "xampp/",
-];
+const SYSTEM: &[&str] = words!(
+    "autoexec.bat boot/grub boot/vmlinuz config.sys dev/fd/ dev/kmem dev/mem dev/sda dev/shm/ etc/aliases etc/apache2
+     etc/bash etc/cron. etc/crontab etc/debian_version etc/default/ etc/docker etc/environment etc/exports etc/fstab
+     etc/ftpusers etc/group etc/hostname etc/hosts etc/httpd etc/inetd.conf etc/init etc/issue etc/kubernetes
+     etc/ld.so etc/ldap etc/logrotate etc/lsb-release etc/machine-id etc/mail/ etc/motd etc/mtab etc/my.cnf etc/mysql
+     etc/networks etc/nginx etc/openldap etc/opt/ etc/os-release etc/pam.d etc/php etc/postgresql etc/profile
+     etc/proftpd etc/rc. etc/redhat-release etc/redis etc/resolv.conf etc/rsyslog etc/samba etc/security etc/services
+     etc/shells etc/ssh etc/ssl etc/subgid etc/subuid etc/sysctl etc/syslog etc/systemd etc/vsftpd etc/wpa_supplicant
+     inetpub/ ntldr opt/bitnami opt/lampp pagefile.sys private/etc/ proc/1/ proc/cmdline proc/cpuinfo proc/devices
+     proc/filesystems proc/interrupts proc/kallsyms proc/kcore proc/meminfo proc/modules proc/mounts proc/mtrr
+     proc/net/ proc/partitions proc/sched proc/stat proc/sys/ proc/uptime proc/version programdata/microsoft
+     sys/block sys/bus/ sys/class sys/devices sys/firmware sys/fs/ sys/hypervisor sys/kernel sys/module sys/power
+     sysprep.inf system/library/coreservices system32/config system32/drivers unattend.xml usr/etc/ usr/lib/cgi-bin
+     usr/local/apache usr/local/bin/ usr/local/etc/ usr/local/nginx usr/sbin/ var/adm/ var/backups var/cache/ var/db/
+     var/lib/docker var/lib/kubelet var/lib/mysql var/log/ var/mail/ var/run/ var/spool/ var/www/ wamp/ windows/debug
+     windows/microsoft.net windows/panther windows/php.ini windows/repair windows/system32 windows/syswow64 winnt/
+     xampp/"
+);
 
 /// Those of them that nobody mentions by accident.
-const CRITICAL: &[&str] = &[
-    "boot.ini", "dev/tcp/", "dev/udp/", "etc/gshadow", "etc/master.passwd", "etc/passwd", "etc/shadow", "etc/sudoers",
-    "ntds.dit", "proc/self", "root/.", "run/secrets", "win.ini", "windows/system.ini", "windows/win.ini",
-];
+const CRITICAL: &[&str] = words!(
+    "boot.ini dev/tcp/ dev/udp/ etc/gshadow etc/master.passwd etc/passwd etc/shadow etc/sudoers ntds.dit proc/self
+     root/. run/secrets win.ini windows/system.ini windows/win.ini"
+);
 
 /// Folders of which any file is suspicious only when it is the whole value.
-const SYSTEM_ALONE: &[&str] = &[
-    "dev/", "etc/", "proc/", "root/", "sys/", "tmp/", "var/tmp/",
-];
+const SYSTEM_ALONE: &[&str] = &["dev/", "etc/", "proc/", "root/", "sys/", "tmp/", "var/tmp/"];
 
 /// Files and folders that hold secrets or configuration.
-const SECRET: &[&str] = &[
-    ".aider", ".ansible/", ".aws/", ".azure/", ".bash_history", ".bash_logout", ".bash_profile", ".bashrc", ".boto",
-    ".bundle/", ".bzr/", ".cargo/", ".circleci/", ".claude/", ".composer/", ".config/", ".continue/", ".cshrc",
-    ".curlrc", ".cursor/", ".cvs", ".docker/", ".dockercfg", ".dockerignore", ".drone", ".ds_store", ".env",
-    ".fetchmailrc", ".forward", ".gcloud/", ".gem/", ".git-credentials", ".git/", ".gitattributes", ".gitconfig",
-    ".github/", ".gitignore", ".gitlab", ".gitmodules", ".gnupg/", ".hg/", ".htaccess", ".htdigest", ".htgroup",
-    ".htpasswd", ".idea/", ".jenkins", ".kshrc", ".kube/", ".lesshst", ".local/share/", ".m2/", ".mozilla/",
-    ".muttrc", ".my.cnf", ".mysql_history", ".netrc", ".node_repl_history", ".npmrc", ".password-store/", ".pgpass",
-    ".pki/", ".profile", ".psql_history", ".pypirc", ".python_history", ".rediscli_history", ".rhosts", ".s3cfg",
-    ".sh_history", ".shosts", ".sqlite_history", ".ssh/", ".subversion/", ".svn/", ".terraform", ".tmux",
-    ".travis.yml", ".user.ini", ".vagrant", ".vault", ".viminfo", ".vimrc", ".vscode/", ".wgetrc", ".wp-config",
-    ".yarnrc", ".zed/", ".zsh_history", ".zshrc", "appsettings.json", "authorized_keys", "config/database.php",
-    "configuration.php", "credentials.json", "database.yml", "dockerfile", "global.asa", "id_dsa", "id_ecdsa",
-    "id_ed25519", "id_rsa", "keystore.jks", "localsettings.php", "master.key", "parameters.yml", "phpinfo.php",
-    "privkey.pem", "sam.bak", "secrets.yml", "server.key", "sftp-config.json", "terraform.tfstate",
-    "tomcat-users.xml", "web-inf/", "web.config", "wp-config",
-];
+const SECRET: &[&str] = words!(
+    ".aider .ansible/ .aws/ .azure/ .bash_history .bash_logout .bash_profile .bashrc .boto .bundle/ .bzr/ .cargo/
+     .circleci/ .claude/ .composer/ .config/ .continue/ .cshrc .curlrc .cursor/ .cvs .docker/ .dockercfg
+     .dockerignore .drone .ds_store .env .fetchmailrc .forward .gcloud/ .gem/ .git-credentials .git/ .gitattributes
+     .gitconfig .github/ .gitignore .gitlab .gitmodules .gnupg/ .hg/ .htaccess .htdigest .htgroup .htpasswd .idea/
+     .jenkins .kshrc .kube/ .lesshst .local/share/ .m2/ .mozilla/ .muttrc .my.cnf .mysql_history .netrc
+     .node_repl_history .npmrc .password-store/ .pgpass .pki/ .profile .psql_history .pypirc .python_history
+     .rediscli_history .rhosts .s3cfg .sh_history .shosts .sqlite_history .ssh/ .subversion/ .svn/ .terraform .tmux
+     .travis.yml .user.ini .vagrant .vault .viminfo .vimrc .vscode/ .wgetrc .wp-config .yarnrc .zed/ .zsh_history
+     .zshrc appsettings.json authorized_keys config/database.php configuration.php credentials.json database.yml
+     dockerfile global.asa id_dsa id_ecdsa id_ed25519 id_rsa keystore.jks localsettings.php master.key parameters.yml
+     phpinfo.php privkey.pem sam.bak secrets.yml server.key sftp-config.json terraform.tfstate tomcat-users.xml
+     web-inf/ web.config wp-config"
+);
 
 /// Endings of files that stay behind on a server and are nobody's business.
-const LEFTOVER: &[&str] = &[
-    ".backup", ".bak", ".bash", ".cfg", ".cnf", ".conf", ".core", ".db", ".dist", ".dump", ".env", ".htaccess",
-    ".htpasswd", ".inc", ".ini", ".jks", ".kdbx", ".key", ".keystore", ".lck", ".lock", ".log", ".mdb", ".old",
-    ".orig", ".ovpn", ".p12", ".passwd", ".pem", ".pfx", ".ppk", ".pwd", ".rdp", ".rej", ".sav", ".save", ".sql",
-    ".sqlite", ".sqlite3", ".swo", ".swp", ".temp", ".tfstate", ".tfvars", ".tmp", "~",
-];
+const LEFTOVER: &[&str] = words!(
+    ".backup .bak .bash .cfg .cnf .conf .core .db .dist .dump .env .htaccess .htpasswd .inc .ini .jks .kdbx .key
+     .keystore .lck .lock .log .mdb .old .orig .ovpn .p12 .passwd .pem .pfx .ppk .pwd .rdp .rej .sav .save .sql
+     .sqlite .sqlite3 .swo .swp .temp .tfstate .tfvars .tmp ~"
+);
 
 /// Endings of uploads that a server would run or obey.
-const EXECUTABLE: &[&str] = &[
-    ".asa", ".ascx", ".ashx", ".asmx", ".asp", ".aspx", ".cdx", ".cer", ".cfc", ".cfm", ".cfml", ".cgi", ".config",
-    ".cshtml", ".htaccess", ".htpasswd", ".jsp", ".jspa", ".jspf", ".jspx", ".jsv", ".jsw", ".pgif", ".phar", ".php",
-    ".php3", ".php4", ".php5", ".php7", ".php8", ".phps", ".pht", ".phtm", ".phtml", ".shtml", ".user.ini", ".vbhtml",
-    ".war",
-];
+const EXECUTABLE: &[&str] = words!(
+    ".asa .ascx .ashx .asmx .asp .aspx .cdx .cer .cfc .cfm .cfml .cgi .config .cshtml .htaccess .htpasswd .jsp .jspa
+     .jspf .jspx .jsv .jsw .pgif .phar .php .php3 .php4 .php5 .php7 .php8 .phps .pht .phtm .phtml .shtml .user.ini
+     .vbhtml .war"
+);
 
-const WRAPPERS: &[&str] = &[
-    "bzip2://", "compress.zlib://", "data://text", "data:text/plain;base64,pd9wa", "dict://", "expect://", "file:///",
-    "file://localhost", "glob://", "gopher://", "jar:file", "jar:http", "ldap://127.", "local_file:", "netdoc:",
-    "ogg://", "phar://", "php://", "rar://", "ssh2.", "tftp://", "view-source:file", "zip://", "zlib://",
-];
+const WRAPPERS: &[&str] = words!(
+    "bzip2:// compress.zlib:// data://text data:text/plain;base64,pd9wa dict:// expect:// file:/// file://localhost
+     glob:// gopher:// jar:file jar:http ldap://127. local_file: netdoc: ogg:// phar:// php:// rar:// ssh2. tftp://
+     view-source:file zip:// zlib://"
+);
 
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
     let path = normal(view.lower);
     traversal(view, hits);
-    for wrapper in WRAPPERS {
-        if let Some((at, ..)) = occurrences(view.lower, wrapper).find(|(_, before, _)| !before.is_some_and(is_word)) {
-            hits.add(Rule::LfiWrapper, excerpt(view.text, at, 60));
-        }
+    for (at, _) in find_any(WRAPPERS, view.lower) {
+        hits.add(Rule::LfiWrapper, excerpt(view.text, at, 60));
     }
     let mention = |rule| if prose_words(view.text) < PROSE { rule } else { Rule::LfiMention };
     let whole = if view.place == Place::Path { None } else { whole(&path) };
@@ -166,7 +154,8 @@ fn traversal(view: &View<'_>, hits: &mut Hits) {
         at = end;
         let separator = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b'/' | b'\\'));
         let before = dots.checked_sub(1).and_then(|before| bytes.get(before));
-        let starts = before.is_none_or(|byte| matches!(byte, b'/' | b'\\' | b';' | b'=' | b'"' | b'\'' | b':' | b'(' | b',' | b' '));
+        let starts = before
+            .is_none_or(|byte| matches!(byte, b'/' | b'\\' | b';' | b'=' | b'"' | b'\'' | b':' | b'(' | b',' | b' '));
         let after = bytes.get(end);
         let ends = separator(after) || (after == Some(&b';') && separator(bytes.get(end + 1)));
         let closed = after.is_none() && separator(before);
@@ -181,9 +170,24 @@ fn traversal(view: &View<'_>, hits: &mut Hits) {
             hits.add(Rule::LfiStep, found);
         }
     }
+    if steps == 0 && !view.lower.contains(['%', '\u{2215}', '\u{2216}', '\u{2044}']) && !view.lower.contains("0x2e") {
+        return;
+    }
     // Steps with something in between that a server drops: `..;/`, `.%00./`, `0x2e0x2e/`.
     let spelled = view.lower.replace("0x2e", ".").replace("0x2f", "/").replace("0x5c", "\\");
-    for odd in ["..;.\\", "..;/", "/..0/", "..%c0", "..%5c", "..%2f", ".%2e/", "%2e%2e", "..\u{2215}", "..\u{2216}", "..\u{2044}"] {
+    for odd in [
+        "..;.\\",
+        "..;/",
+        "/..0/",
+        "..%c0",
+        "..%5c",
+        "..%2f",
+        ".%2e/",
+        "%2e%2e",
+        "..\u{2215}",
+        "..\u{2216}",
+        "..\u{2044}",
+    ] {
         if spelled.contains(odd) {
             hits.add(Rule::LfiTraversal, odd);
         }
@@ -200,7 +204,8 @@ fn url(lower: &str) -> bool {
 /// Hidden files and leftovers in the path that was asked for.
 fn requested(path: &str, hits: &mut Hits) {
     for segment in path.split('/') {
-        let hidden = segment.strip_prefix('.').filter(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'));
+        let hidden =
+            segment.strip_prefix('.').filter(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'));
         if hidden.is_some_and(|rest| !rest.starts_with("well-known")) {
             hits.add(Rule::LfiHidden, segment);
         }
@@ -224,7 +229,8 @@ pub(crate) fn upload_name(view: &View<'_>, hits: &mut Hits) {
 
 /// The content of an uploaded file: only what a server would run, for a file may hold anything else.
 pub(crate) fn upload(view: &View<'_>, hits: &mut Hits) {
-    for code in ["<?php", "<?=", "<%@ page", "<% eval", "<%eval", "<script runat=", "<script language=\"php\"", "<jsp:"] {
+    for code in ["<?php", "<?=", "<%@ page", "<% eval", "<%eval", "<script runat=", "<script language=\"php\"", "<jsp:"]
+    {
         if let Some(at) = view.lower.find(code) {
             hits.add(Rule::RceUpload, excerpt(view.text, at, 60));
         }

@@ -23,6 +23,7 @@ mod shell;
 mod sql;
 mod view;
 mod windows;
+mod words;
 mod xss;
 
 #[cfg(target_arch = "wasm32")]

@@ -101,7 +101,9 @@ pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
             "cookie" => value.split(|byte| *byte == b';').all(|pair| cookie(pair, see)),
             skipped if SKIPPED.contains(&skipped) || skipped.starts_with("sec-") => true,
             "user-agent" => see(Part::new(Place::UserAgent, &name, decode::text(value))),
-            "x-filename" | "x-file-name" => see(Part::new(Place::FileName, &name, decode::text(&decode::percent(value)))),
+            "x-filename" | "x-file-name" => {
+                see(Part::new(Place::FileName, &name, decode::text(&decode::percent(value))))
+            }
             _ => {
                 if name == "content-type" {
                     content_type = decode::text(value);

@@ -8,22 +8,23 @@ mod plain;
 use crate::catalogue::Rule;
 use crate::parts::Place;
 use crate::view::{Hits, View, excerpt, is_word, listed, occurrences, prose_words};
+use crate::words::words;
 use commands::{Class, class};
 
 /// Names of parameters that a careless program hands to a shell.
-const RUN_BY_NAME: &[&str] = &[
-    "args", "cmd", "code", "command", "daemon", "exec", "execute", "run", "shell",
-];
+const RUN_BY_NAME: &[&str] = words!("args cmd code command daemon exec execute run shell");
 
 /// In a value with this many plain words, a word at its start is prose.
 const PROSE: usize = 7;
 
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
+    let plain = plain::text(view.text);
     expansions(view, hits);
     code::inspect(view, hits);
-    program_paths(view, hits);
-    globs(view, hits);
-    let plain = plain::text(view.text);
+    if view.text.contains('/') {
+        program_paths(view, &plain, hits);
+        globs(view, hits);
+    }
     segments(view, &plain, hits);
 }
 
@@ -88,7 +89,9 @@ fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: 
     for _ in 0..8 {
         let (word, behind) = first_word(rest);
         let assigned = word.split_once('=').is_some_and(|(name, value)| {
-            !value.is_empty() && !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
+            !value.is_empty()
+                && !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
         });
         let wraps = commands::WRAPPERS.contains(&word) && !behind.trim_start().is_empty();
         if !assigned && !wraps {
@@ -126,14 +129,24 @@ fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: 
         Lead::Separator => match class {
             Class::Rare => !header || shaped || alone,
             Class::Product => alone && last && !header || shaped || inner,
-            Class::English => first_is_argument(arguments) && !header && !arguments.starts_with(['"', '\'', '/']) || first_is_argument(arguments) && words < 3,
+            Class::English => {
+                first_is_argument(arguments) && !header && !arguments.starts_with(['"', '\'', '/'])
+                    || first_is_argument(arguments) && words < 3
+            }
         },
         Lead::Substitution => {
             let prose = words >= 3 && closed_by == Some(b'`');
             !prose && (class != Class::English || alone || first_is_argument(arguments))
         }
-        Lead::Ampersand => class == Class::Rare && (shaped || alone || inner) || class == Class::Product && first_is_argument(arguments),
-        Lead::Line => words < PROSE && (class == Class::Rare && (alone || shaped) || class == Class::Product && first_is_argument(arguments)),
+        Lead::Ampersand => {
+            class == Class::Rare && (shaped || alone || inner)
+                || class == Class::Product && first_is_argument(arguments)
+        }
+        Lead::Line => {
+            words < PROSE
+                && (class == Class::Rare && (alone || shaped)
+                    || class == Class::Product && first_is_argument(arguments))
+        }
         Lead::Start => {
             words < PROSE
                 && !header
@@ -144,7 +157,8 @@ fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: 
                 }
         }
     };
-    let obfuscated = commands::obfuscated(view.text, word) && (lead != Lead::Start || shaped || wrapped || inner || class == Class::Rare);
+    let obfuscated = commands::obfuscated(view.text, word)
+        && (lead != Lead::Start || shaped || wrapped || inner || class == Class::Rare);
     let shown = excerpt(segment.trim(), 0, 60);
     if strong || obfuscated {
         hits.add(rule, shown);
@@ -172,12 +186,17 @@ fn first_is_flag(arguments: &str) -> bool {
 fn first_is_argument(arguments: &str) -> bool {
     first_is_flag(arguments)
         || arguments.starts_with(['$', '*', '~', '"', '\'']) && arguments.len() > 1
-        || arguments.strip_prefix(['<', '>']).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || " /&(<>".contains(c)))
+        || arguments
+            .strip_prefix(['<', '>'])
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || " /&(<>".contains(c)))
         || is_argument(first_word(arguments).0)
 }
 
 fn any_is_argument(arguments: &str) -> bool {
-    arguments.split_whitespace().take(64).any(|word| is_argument(word) || first_is_flag(word) || word.starts_with(['>', '<']))
+    arguments
+        .split_whitespace()
+        .take(64)
+        .any(|word| is_argument(word) || first_is_flag(word) || word.starts_with(['>', '<']))
 }
 
 /// A path, a switch of cmd.exe, a URL, an address, a file with an ending.
@@ -185,7 +204,8 @@ fn is_argument(word: &str) -> bool {
     let bytes = word.as_bytes();
     let path = word.starts_with('/') && !word.starts_with("//") && bytes.len() > 1 || word == "/";
     let drive = bytes.len() > 2 && bytes[1] == b':' && matches!(bytes[2], b'\\' | b'/');
-    let relative = word.starts_with("./") || word.starts_with("../") || word.starts_with("~/") || word == ".." || word == ".";
+    let relative =
+        word.starts_with("./") || word.starts_with("../") || word.starts_with("~/") || word == ".." || word == ".";
     let inner = word.contains("/etc/") || word.contains("://") || word.contains("$(");
     let file = word.rsplit_once('.').is_some_and(|(name, ending)| {
         !name.is_empty()
@@ -204,30 +224,9 @@ fn expansions(view: &View<'_>, hits: &mut Hits) {
     if compact.contains("(){:") || lower.trim_start().starts_with("() {") || lower.contains("() { :") {
         hits.add(Rule::RceShellshock, excerpt(text, 0, 60));
     }
-    for (at, ..) in occurrences(text, "$(") {
-        let inside = text[at + 2..].trim_start();
-        let page = ["document", "this", "window", "function", "'", "\"", "`", "e.", "event", "html", "(", ".", "#"];
-        let arithmetic = inside.starts_with('(') && text[at..].starts_with("$((") && excerpt(inside, 0, 200).contains("))");
-        let script = page.iter().any(|word| inside.starts_with(word));
-        let word = first_word(inside).0;
-        let called = excerpt(text, at, 200).contains(").") && class(word) != Some(Class::Rare);
-        if arithmetic && !called || !script && !called && (class(word).is_some() || inside.starts_with(['<', '$', '{', '/'])) {
-            hits.add(Rule::RceExpansion, excerpt(text, at, 60));
-        }
-    }
-    for (at, ..) in occurrences(text, "$[") {
-        if text[at + 2..].starts_with(|c: char| c.is_ascii_digit() || c == '$' || c == '(') && excerpt(text, at, 200).contains(']') {
-            hits.add(Rule::RceExpansion, excerpt(text, at, 60));
-        }
-    }
-    for (at, ..) in occurrences(text, "${") {
-        let inside = &text[at + 2..];
-        let operator = inside.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).map(|end| &inside[end..]);
-        let shell = inside.starts_with(['#', '!', '@', '*']) || inside.starts_with("IFS") || inside.starts_with("PATH")
-            || operator.is_some_and(|rest| rest.starts_with([':', '%', '#', '/', '^', ',', '@', '-']) && !rest.starts_with(" "));
-        let rule = if shell { Rule::RceExpansion } else { Rule::RceVariable };
-        hits.add(rule, excerpt(text, at, 40));
-    }
+    braces(view, hits);
+    aliases(view, hits);
+    tildes(view, hits);
     for opening in ["<(", ">("] {
         for (at, ..) in occurrences(text, opening) {
             if class(first_word(text[at + 2..].trim_start()).0).is_some() && excerpt(text, at, 200).contains(')') {
@@ -235,28 +234,85 @@ fn expansions(view: &View<'_>, hits: &mut Hits) {
             }
         }
     }
-    for name in ["$IFS", "$SHELL ", "$PATH", "$HOME/", "$PWD/", "$OLDPWD", "$RANDOM", "$BASH", "$HOSTNAME", "$LD_PRELOAD"] {
-        if let Some(at) = text.find(name) {
-            hits.add(if matches!(name, "$IFS" | "$SHELL " | "$BASH" | "$LD_PRELOAD") { Rule::RceExpansion } else { Rule::RceVariable }, excerpt(text, at, 40));
+    if !text.contains('$') {
+        return;
+    }
+    for (at, ..) in occurrences(text, "$(") {
+        let inside = text[at + 2..].trim_start();
+        let page = ["document", "this", "window", "function", "'", "\"", "`", "e.", "event", "html", "(", ".", "#"];
+        let arithmetic =
+            inside.starts_with('(') && text[at..].starts_with("$((") && excerpt(inside, 0, 200).contains("))");
+        let script = page.iter().any(|word| inside.starts_with(word));
+        let word = first_word(inside).0;
+        let called = excerpt(text, at, 200).contains(").") && class(word) != Some(Class::Rare);
+        if arithmetic && !called
+            || !script && !called && (class(word).is_some() || inside.starts_with(['<', '$', '{', '/']))
+        {
+            hits.add(Rule::RceExpansion, excerpt(text, at, 60));
         }
     }
-    let trimmed = text.trim();
-    if matches!(trimmed, "~+" | "~-") || trimmed.strip_prefix('~').is_some_and(|digits| !digits.is_empty() && digits.len() < 3 && digits.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit())) {
+    for (at, ..) in occurrences(text, "$[") {
+        if text[at + 2..].starts_with(|c: char| c.is_ascii_digit() || c == '$' || c == '(')
+            && excerpt(text, at, 200).contains(']')
+        {
+            hits.add(Rule::RceExpansion, excerpt(text, at, 60));
+        }
+    }
+    for (at, ..) in occurrences(text, "${") {
+        let inside = &text[at + 2..];
+        let operator = inside.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).map(|end| &inside[end..]);
+        let shell = inside.starts_with(['#', '!', '@', '*'])
+            || inside.starts_with("IFS")
+            || inside.starts_with("PATH")
+            || operator.is_some_and(|rest| {
+                rest.starts_with([':', '%', '#', '/', '^', ',', '@', '-']) && !rest.starts_with(" ")
+            });
+        let rule = if shell { Rule::RceExpansion } else { Rule::RceVariable };
+        hits.add(rule, excerpt(text, at, 40));
+    }
+    for name in
+        ["$IFS", "$SHELL ", "$PATH", "$HOME/", "$PWD/", "$OLDPWD", "$RANDOM", "$BASH", "$HOSTNAME", "$LD_PRELOAD"]
+    {
+        if let Some(at) = text.find(name) {
+            hits.add(
+                if matches!(name, "$IFS" | "$SHELL " | "$BASH" | "$LD_PRELOAD") {
+                    Rule::RceExpansion
+                } else {
+                    Rule::RceVariable
+                },
+                excerpt(text, at, 40),
+            );
+        }
+    }
+}
+
+/// `~+`, `~-`, `~1`: directories.
+fn tildes(view: &View<'_>, hits: &mut Hits) {
+    let trimmed = view.text.trim();
+    if matches!(trimmed, "~+" | "~-")
+        || trimmed.strip_prefix('~').is_some_and(|digits| {
+            !digits.is_empty()
+                && digits.len() < 3
+                && digits.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit())
+        })
+    {
         hits.add(Rule::RceVariable, trimmed);
     }
-    braces(view, hits);
-    aliases(view, hits);
 }
 
 /// `{cat,/etc/passwd}`, `{l,-lh}s`.
 fn braces(view: &View<'_>, hits: &mut Hits) {
     for (at, before, _) in occurrences(view.text, "{") {
         let rest = &view.text[at + 1..];
-        let Some(end) = rest.bytes().take(128).position(|byte| matches!(byte, b'}' | b' ' | b'"' | b':' | b'{')) else { continue };
+        let Some(end) = rest.bytes().take(128).position(|byte| matches!(byte, b'}' | b' ' | b'"' | b':' | b'{')) else {
+            continue;
+        };
         let inside = &rest[..end];
         let closed = rest.as_bytes()[end] == b'}';
         let items: Vec<&str> = inside.split(',').collect();
-        let shaped = items.iter().any(|item| first_is_flag(item) || item.starts_with('/') && item.len() > 2 || item.contains("://"));
+        let shaped = items
+            .iter()
+            .any(|item| first_is_flag(item) || item.starts_with('/') && item.len() > 2 || item.contains("://"));
         if closed && items.len() > 1 && shaped && before != Some(b'$') {
             hits.add(Rule::RceExpansion, excerpt(view.text, at, 60));
         }
@@ -269,7 +325,9 @@ fn aliases(view: &View<'_>, hits: &mut Hits) {
             continue;
         }
         let first = view.lower[at + 6..].trim_start().split_whitespace().next().unwrap_or_default();
-        let named = first.split_once('=').is_some_and(|(name, value)| !name.is_empty() && name.len() < 32 && !value.is_empty() && !name.contains(['"', '<', '&']));
+        let named = first.split_once('=').is_some_and(|(name, value)| {
+            !name.is_empty() && name.len() < 32 && !value.is_empty() && !name.contains(['"', '<', '&'])
+        });
         if named || first == "-p" {
             hits.add(Rule::RceAlias, excerpt(view.text, at, 60));
         }
@@ -277,21 +335,33 @@ fn aliases(view: &View<'_>, hits: &mut Hits) {
 }
 
 /// `/bin/cat`, `usr/bin/perl`.
-fn program_paths(view: &View<'_>, hits: &mut Hits) {
-    let plain = plain::text(view.text).to_ascii_lowercase().replace("//", "/").replace("/./", "/");
+fn program_paths(view: &View<'_>, plain: &str, hits: &mut Hits) {
+    let plain = plain.to_ascii_lowercase().replace("//", "/").replace("/./", "/");
     let spoken = prose_words(view.text) >= PROSE;
     for (at, before, _) in occurrences(&plain, "bin/") {
         if before.is_some_and(|byte| is_word(byte) && byte != b's') {
             continue;
         }
         let root = plain[..at].strip_suffix('s').unwrap_or(&plain[..at]);
-        let near = (at.saturating_sub(64)..=root.len()).find(|index| root.is_char_boundary(*index)).unwrap_or(root.len());
-        let start = root[near..].rfind(|c: char| c.is_whitespace() || "=;|&`(\"',>".contains(c)).map_or(near, |start| near + start + 1);
+        let near =
+            (at.saturating_sub(64)..=root.len()).find(|index| root.is_char_boundary(*index)).unwrap_or(root.len());
+        let start = root[near..]
+            .rfind(|c: char| c.is_whitespace() || "=;|&`(\"',>".contains(c))
+            .map_or(near, |start| near + start + 1);
         let folder = &root[start..];
         let shebang = folder.starts_with("#!") || folder.contains("://");
-        let known = matches!(folder, "/" | "" | "/usr/" | "usr/" | "/usr/local/" | "/snap/" | "/opt/" | "./") || folder.ends_with("../") || folder.ends_with("=/");
-        let name = plain[at + 4..].split(|c: char| !(c.is_ascii_alphanumeric() || "-_.+[".contains(c))).next().unwrap_or_default();
-        if known && !shebang && !spoken && (class(name).is_some() || folder.starts_with("/") && folder.len() > 4 && !name.is_empty()) {
+        let known = matches!(folder, "/" | "" | "/usr/" | "usr/" | "/usr/local/" | "/snap/" | "/opt/" | "./")
+            || folder.ends_with("../")
+            || folder.ends_with("=/");
+        let name = plain[at + 4..]
+            .split(|c: char| !(c.is_ascii_alphanumeric() || "-_.+[".contains(c)))
+            .next()
+            .unwrap_or_default();
+        if known
+            && !shebang
+            && !spoken
+            && (class(name).is_some() || folder.starts_with("/") && folder.len() > 4 && !name.is_empty())
+        {
             hits.add(Rule::RcePath, excerpt(&plain, start, 60));
         }
     }
@@ -299,8 +369,22 @@ fn program_paths(view: &View<'_>, hits: &mut Hits) {
 
 /// Paths that a shell would find by their pattern.
 const TARGETS: [&str; 16] = [
-    "/etc/passwd", "/etc/shadow", "/etc/hosts", "/etc/group", "/bin/cat", "/bin/bash", "/bin/sh", "/bin/ls", "/bin/nc", "/bin/ping",
-    "/usr/bin/id", "/usr/bin/whoami", "/usr/bin/wget", "/usr/bin/curl", "/usr/bin/nc", "/usr/bin/python",
+    "/etc/passwd",
+    "/etc/shadow",
+    "/etc/hosts",
+    "/etc/group",
+    "/bin/cat",
+    "/bin/bash",
+    "/bin/sh",
+    "/bin/ls",
+    "/bin/nc",
+    "/bin/ping",
+    "/usr/bin/id",
+    "/usr/bin/whoami",
+    "/usr/bin/wget",
+    "/usr/bin/curl",
+    "/usr/bin/nc",
+    "/usr/bin/python",
 ];
 
 fn globs(view: &View<'_>, hits: &mut Hits) {
@@ -309,7 +393,8 @@ fn globs(view: &View<'_>, hits: &mut Hits) {
         let pattern = word[at..].as_bytes();
         let wild = pattern.iter().any(|byte| matches!(byte, b'?' | b'*' | b'['));
         let letters = pattern.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
-        if wild && letters >= 2 && pattern.len() < 128 && TARGETS.iter().any(|target| glob(pattern, target.as_bytes())) {
+        if wild && letters >= 2 && pattern.len() < 128 && TARGETS.iter().any(|target| glob(pattern, target.as_bytes()))
+        {
             hits.add(Rule::RceGlob, word);
         }
     }

@@ -8,27 +8,24 @@ mod words;
 use crate::catalogue::Rule;
 use crate::parts::Place;
 use crate::view::{Hits, View, excerpt, listed, occurrences};
+use crate::words::words;
 
 /// Operators of document databases.
-const DOCUMENT_OPERATORS: &[&str] = &[
-    "$abs", "$accumulator", "$addfields", "$all", "$and", "$bit", "$bitsallset", "$comment", "$elemmatch", "$eq",
-    "$exists", "$expr", "$function", "$geointersects", "$geowithin", "$group", "$gt", "$gte", "$in", "$jsonschema",
-    "$lookup", "$lt", "$lte", "$match", "$mod", "$ne", "$near", "$nearsphere", "$nin", "$nor", "$not", "$options",
-    "$or", "$project", "$regex", "$size", "$slice", "$text", "$type", "$unwind", "$where",
-];
+const DOCUMENT_OPERATORS: &[&str] = words!(
+    "$abs $accumulator $addfields $all $and $bit $bitsallset $comment $elemmatch $eq $exists $expr $function
+     $geointersects $geowithin $group $gt $gte $in $jsonschema $lookup $lt $lte $match $mod $ne $near $nearsphere
+     $nin $nor $not $options $or $project $regex $size $slice $text $type $unwind $where"
+);
 
 /// One step outside of 32 and 64 bits, and numbers at which parsers of floating point once hung.
-const EDGES: &[&str] = &[
-    "-2147483649", "-9223372036854775809", "0.0000000000000000000000000000000000000000000000000000000000000001",
-    "0x80000000", "0xffffffff", "18446744073709551615", "18446744073709551616", "1e309", "1e500",
-    "2.2250738585072007e-308", "2.2250738585072011e-308", "2147483648", "2147483649", "4294967295", "4294967296",
-    "9223372036854775808", "9223372036854775809", "99999999999999999999",
-];
+const EDGES: &[&str] = words!(
+    "-2147483649 -9223372036854775809 0.0000000000000000000000000000000000000000000000000000000000000001 0x80000000
+     0xffffffff 18446744073709551615 18446744073709551616 1e309 1e500 2.2250738585072007e-308 2.2250738585072011e-308
+     2147483648 2147483649 4294967295 4294967296 9223372036854775808 9223372036854775809 99999999999999999999"
+);
 
 /// Sample and system databases that are named alone when somebody wants to know which server answers.
-const DATABASES: &[&str] = &[
-    "master..sysdatabases", "msdb", "northwind", "tempdb",
-];
+const DATABASES: &[&str] = &["master..sysdatabases", "msdb", "northwind", "tempdb"];
 
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
     document_operators(view, hits);

@@ -40,11 +40,32 @@ impl Hits {
 }
 
 /// Where a word list occurs in text, with the byte before and the byte behind each occurrence.
-pub(crate) fn occurrences<'t>(text: &'t str, needle: &'t str) -> impl Iterator<Item = (usize, Option<u8>, Option<u8>)> + 't {
+pub(crate) fn occurrences<'t>(
+    text: &'t str,
+    needle: &'t str,
+) -> impl Iterator<Item = (usize, Option<u8>, Option<u8>)> + 't {
     text.match_indices(needle).map(move |(at, _)| {
         let bytes = text.as_bytes();
         (at, at.checked_sub(1).map(|before| bytes[before]), bytes.get(at + needle.len()).copied())
     })
+}
+
+/// Where a word begins, or a mark stands.
+pub(crate) fn starts(text: &str) -> impl Iterator<Item = usize> + '_ {
+    let mut inside = false;
+    text.bytes().enumerate().filter_map(move |(at, byte)| {
+        let before = std::mem::replace(&mut inside, is_word(byte));
+        (!before || !inside).then_some(at)
+    })
+}
+
+/// The entries of a sorted list that stand in a text where a word begins or, if they begin with a mark, anywhere. The
+/// text is read once, however long the list.
+pub(crate) fn find_any<'l>(
+    list: &'l [&'static str],
+    text: &'l str,
+) -> impl Iterator<Item = (usize, &'static str)> + 'l {
+    starts(text).flat_map(move |at| prefixes(list, &text[at..]).map(move |entry| (at, entry)))
 }
 
 /// Whether a byte can be part of a word.

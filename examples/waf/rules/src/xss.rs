@@ -1,47 +1,86 @@
 //! Cross-site scripting: reads a value as a browser would, as markup, as an attribute, as a URI and as a script.
 
 use crate::catalogue::Rule;
-use crate::view::{Hits, View, excerpt, is_word, listed, occurrences};
+use crate::view::{Hits, View, excerpt, find_any, is_word, listed, occurrences, prefixes, starts};
+use crate::words::words;
 
 /// Elements that load or run something by being there.
-const ACTIVE: &[&str] = &[
-    "animate", "animatemotion", "animatetransform", "applet", "base", "bgsound", "embed", "fencedframe",
-    "foreignobject", "form", "frame", "frameset", "iframe", "ilayer", "import", "isindex", "layer", "link", "math",
-    "meta", "noscript", "object", "param", "portal", "set", "style", "svg", "vmlframe", "xml", "xss",
-];
+const ACTIVE: &[&str] = words!(
+    "animate animatemotion animatetransform applet base bgsound embed fencedframe foreignobject form frame frameset
+     iframe ilayer import isindex layer link math meta noscript object param portal set style svg vmlframe xml xss"
+);
 
 /// Those of them that are names of types too: `List<Object>`.
-const GENERIC: &[&str] = &[
-    "base", "form", "frame", "layer", "link", "math", "meta", "object", "param", "portal", "set", "style", "xml",
-];
+const GENERIC: &[&str] =
+    &["base", "form", "frame", "layer", "link", "math", "meta", "object", "param", "portal", "set", "style", "xml"];
 
 /// Events, or how their names begin.
-const EVENTS: &[&str] = &[
-    "abort", "activate", "after", "animation", "auxclick", "bad", "before", "beforeunload", "begin", "blur", "bounce",
-    "cached", "cancel", "canplay", "cellchange", "change", "checking", "click", "close", "command", "connect",
-    "contentvisibility", "contextmenu", "control", "copy", "cuechange", "cut", "data", "dblclick", "deactivate",
-    "device", "disconnect", "drag", "drop", "durationchange", "emptied", "end", "ended", "error", "exit",
-    "filterchange", "finish", "focus", "formchange", "formdata", "forminput", "fullscreen", "gesture", "gotpointer",
-    "hashchange", "help", "input", "invalid", "key", "languagechange", "layout", "load", "losecapture", "lostpointer",
-    "media", "message", "mouse", "move", "moz", "obsolete", "offline", "orientationchange", "outofsync", "page",
-    "paste", "pause", "play", "pointer", "popstate", "popup", "progress", "propertychange", "ratechange",
-    "readystatechange", "redo", "rejectionhandled", "repeat", "reset", "resize", "resume", "reverse", "row", "scroll",
-    "search", "securitypolicy", "seek", "select", "show", "slotchange", "stalled", "start", "stop", "storage",
-    "submit", "suspend", "syncrestored", "timeerror", "timeupdate", "toggle", "touch", "trackchange", "transition",
-    "undo", "unhandledrejection", "unload", "urlflip", "volumechange", "waiting", "webkit", "wheel", "zoom",
-];
+const EVENTS: &[&str] = words!(
+    "abort activate after animation auxclick bad before beforeunload begin blur bounce cached cancel canplay
+     cellchange change checking click close command connect contentvisibility contextmenu control copy cuechange cut
+     data dblclick deactivate device disconnect drag drop durationchange emptied end ended error exit filterchange
+     finish focus formchange formdata forminput fullscreen gesture gotpointer hashchange help input invalid key
+     languagechange layout load losecapture lostpointer media message mouse move moz obsolete offline
+     orientationchange outofsync page paste pause play pointer popstate popup progress propertychange ratechange
+     readystatechange redo rejectionhandled repeat reset resize resume reverse row scroll search securitypolicy seek
+     select show slotchange stalled start stop storage submit suspend syncrestored timeerror timeupdate toggle touch
+     trackchange transition undo unhandledrejection unload urlflip volumechange waiting webkit wheel zoom"
+);
 
-const SCHEMES: &[&str] = &[
-    "ecmascript:", "javascript:", "jscript:", "livescript:", "mocha:", "vbscript:",
-];
+/// Schemes that run what follows them.
+const SCHEMES: &[&str] = &["ecmascript:", "javascript:", "jscript:", "livescript:", "mocha:", "vbscript:"];
 
 /// Properties through which a script reaches into the page, behind the object that has them.
 const REACH: &[(&str, &[&str])] = &[
-    ("document.", &[
-        "all", "attachevent", "body", "cookie", "create", "currentscript", "defaultview", "designmode", "documentelement", "domain", "execcommand", "forms", "get", "head", "images",
-        "implementation", "links", "location", "open", "queryselector", "referrer", "scripts", "styles", "title", "url", "write",
-    ]),
-    ("window.", &["alert", "atob", "confirm", "eval", "location", "name", "onerror", "onload", "open(", "parent", "prompt", "settimeout", "top"]),
+    (
+        "document.",
+        &[
+            "all",
+            "attachevent",
+            "body",
+            "cookie",
+            "create",
+            "currentscript",
+            "defaultview",
+            "designmode",
+            "documentelement",
+            "domain",
+            "execcommand",
+            "forms",
+            "get",
+            "head",
+            "images",
+            "implementation",
+            "links",
+            "location",
+            "open",
+            "queryselector",
+            "referrer",
+            "scripts",
+            "styles",
+            "title",
+            "url",
+            "write",
+        ],
+    ),
+    (
+        "window.",
+        &[
+            "alert",
+            "atob",
+            "confirm",
+            "eval",
+            "location",
+            "name",
+            "onerror",
+            "onload",
+            "open(",
+            "parent",
+            "prompt",
+            "settimeout",
+            "top",
+        ],
+    ),
     ("location.", &["assign(", "hash", "href=", "href =", "replace("]),
     ("localstorage.", &["getitem", "setitem", "key("]),
     ("sessionstorage.", &["getitem", "setitem", "key("]),
@@ -61,18 +100,42 @@ const REACH: &[(&str, &[&str])] = &[
 ];
 
 /// Objects whose properties are asked for by text to hide which: `self["al"+"ert"]`.
-const ROOTS: &[&str] = &[
-    "content", "document", "frames", "globalthis", "parent", "self", "this", "top", "window",
+const ROOTS: &[&str] = words!("content document frames globalthis parent self this top window");
+
+/// Calls through the back door, written without spaces.
+const DOORS: &[&str] = &[
+    "$on.constructor",
+    "(0,eval)",
+    ".apply`",
+    ".bind`",
+    ".call`",
+    ".constructor`",
+    ".source+",
+    "=alert;",
+    "=eval;",
+    "[\"map\"][\"constructor\"]",
+    "].constructor",
+    "].filter.constructor",
+    "].map.call",
+    "].sort.call",
+    "]['constructor",
+    "`${alert",
+    "eval.call",
+    "{{constructor",
 ];
 
 /// Functions that run text or show that text ran.
-const CALLS: &[&str] = &[
-    "alert", "atob", "btoa", "confirm", "createcontextualfragment", "eval", "execscript", "fetch", "fromcharcode",
-    "import", "importscripts", "prompt", "setimmediate", "setinterval", "settimeout", "unescape", "xmlhttprequest",
-];
+const CALLS: &[&str] = words!(
+    "alert atob btoa confirm createcontextualfragment eval execscript fetch fromcharcode import importscripts prompt
+     setimmediate setinterval settimeout unescape xmlhttprequest"
+);
 
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
-    if !view.lower.bytes().any(|byte| matches!(byte, b'<' | b'=' | b':' | b'(' | b'[' | b'.' | b'`' | b'+') || byte >= 0x80) {
+    if !view
+        .lower
+        .bytes()
+        .any(|byte| matches!(byte, b'<' | b'=' | b':' | b'(' | b'[' | b'.' | b'`' | b'+') || byte >= 0x80)
+    {
         return;
     }
     markup(view, hits);
@@ -94,7 +157,8 @@ fn markup(view: &View<'_>, hits: &mut Hits) {
         let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == ':' || c == '-')).unwrap_or(rest.len());
         let (name, behind) = rest.split_at(end);
         let name = name.rsplit(':').next().unwrap_or(name);
-        let delimited = behind.is_empty() || behind.starts_with(|c: char| c.is_ascii_whitespace() || "/>+\"'=\x0b¾\\;<".contains(c));
+        let delimited = behind.is_empty()
+            || behind.starts_with(|c: char| c.is_ascii_whitespace() || "/>+\"'=\x0b¾\\;<".contains(c));
         if name == "script" && delimited && c == '<' || c == '¼' && name == "script" {
             hits.add(Rule::XssScript, found);
         } else if c == '¼' {
@@ -109,7 +173,8 @@ fn markup(view: &View<'_>, hits: &mut Hits) {
             }
         } else if let Some(declaration) = rest.strip_prefix('!') {
             let declaration = excerpt(declaration, 0, 512);
-            let fetches = declaration.contains("system") || declaration.contains("public") || declaration.contains("entity");
+            let fetches =
+                declaration.contains("system") || declaration.contains("public") || declaration.contains("entity");
             if declaration.starts_with("entity") || declaration.starts_with("doctype") && fetches {
                 hits.add(Rule::XssEntity, found);
             }
@@ -160,9 +225,12 @@ fn handler(rest: &str) -> Option<&str> {
 /// `" onload=…`, without the element around it.
 fn handlers(view: &View<'_>, hits: &mut Hits) {
     for (at, before, _) in occurrences(view.lower, "on") {
-        let boundary = before.is_none_or(|byte| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'`' | b'/' | b';' | b'<' | b',' | 0x0b | 0x1c..=0x1f));
+        let boundary = before.is_none_or(|byte| {
+            byte.is_ascii_whitespace()
+                || matches!(byte, b'"' | b'\'' | b'`' | b'/' | b';' | b'<' | b',' | 0x0b | 0x1c..=0x1f)
+        });
         let Some(name) = boundary.then(|| handler(&view.lower[at..])).flatten() else { continue };
-        let known = EVENTS.iter().any(|event| name[2..].starts_with(event));
+        let known = prefixes(EVENTS, &name[2..]).next().is_some();
         let quoted = matches!(before, Some(b'"' | b'\'' | b'`'));
         let odd = name.len() > 16;
         if known && name.len() > 4 || (quoted || odd) && name.len() > 5 {
@@ -172,25 +240,28 @@ fn handlers(view: &View<'_>, hits: &mut Hits) {
 }
 
 fn uris(view: &View<'_>, hits: &mut Hits) {
-    for scheme in SCHEMES {
-        for (at, before, after) in occurrences(view.lower, scheme) {
+    if !view.text.contains(':') {
+        return;
+    }
+    {
+        for (at, scheme) in find_any(SCHEMES, view.lower) {
             // "JavaScript: The Good Parts" is a title.
             let rest = &view.lower[at + scheme.len()..];
-            let title = after == Some(b' ') && rest.trim_start().starts_with(|c: char| c.is_alphanumeric()) && !excerpt(rest, 0, 200).contains(['(', '`', '='])
-                || after.is_none() && view.text[at..].starts_with("JavaScript");
-            if !before.is_some_and(is_word) && !title {
+            let title = rest.starts_with(' ')
+                && rest.trim_start().starts_with(|c: char| c.is_alphanumeric())
+                && !excerpt(rest, 0, 200).contains(['(', '`', '='])
+                || rest.is_empty() && view.text[at..].starts_with("JavaScript");
+            if !title {
                 hits.add(Rule::XssUri, excerpt(view.text, at, 60));
             }
         }
-    }
-    if !view.text.contains(':') {
-        return;
     }
     // Browsers drop tabs, line ends and other control characters inside of a scheme.
     let tight: String = view.lower.chars().filter(|c| !c.is_control() && *c != '\\').collect();
     if tight.len() != view.lower.len() {
         let fits = |scheme: &&&str| {
-            !view.lower.contains(**scheme) && occurrences(&tight, scheme).any(|(_, before, _)| !before.is_some_and(is_word))
+            !view.lower.contains(**scheme)
+                && occurrences(&tight, scheme).any(|(_, before, _)| !before.is_some_and(is_word))
         };
         if let Some(scheme) = SCHEMES.iter().find(fits) {
             hits.add(Rule::XssUri, scheme);
@@ -198,7 +269,16 @@ fn uris(view: &View<'_>, hits: &mut Hits) {
     }
     for (at, before, _) in occurrences(view.lower, "data:") {
         let rest = excerpt(view.lower, at + 5, 128);
-        let kind = ["text/html", "text/xml", "image/svg", "text/javascript", "application/javascript", "application/xhtml", "application/x-javascript", "application/ecmascript"];
+        let kind = [
+            "text/html",
+            "text/xml",
+            "image/svg",
+            "text/javascript",
+            "application/javascript",
+            "application/xhtml",
+            "application/x-javascript",
+            "application/ecmascript",
+        ];
         let head = &rest[..rest.find(',').unwrap_or(0)];
         if !before.is_some_and(is_word) && kind.iter().any(|kind| head.contains(kind)) {
             hits.add(Rule::XssUri, excerpt(view.text, at, 60));
@@ -208,12 +288,27 @@ fn uris(view: &View<'_>, hits: &mut Hits) {
 
 /// Styles. A style may have spaces, escapes and comments anywhere.
 fn styles(view: &View<'_>, hits: &mut Hits) {
-    if !["url", "expression", "import", "binding", "behavio", "@i"].iter().any(|word| view.lower.contains(word)) && !view.lower.contains('\\') {
+    if !["url", "expression", "import", "binding", "behavio", "@i"].iter().any(|word| view.lower.contains(word))
+        && !view.lower.contains('\\')
+    {
         return;
     }
     let tight: String = view.lower.chars().filter(|c| !c.is_whitespace() && !c.is_control() && *c != '\\').collect();
     let tight = without_comments(&tight);
-    for form in ["url(javascript:", "url('javascript:", "url(\"javascript:", "url(vbscript:", "url(&#", ":expression(", "-moz-binding:", "behavior:url(", "behaviour:url(", "@import'", "@import\"", "@importurl("] {
+    for form in [
+        "url(javascript:",
+        "url('javascript:",
+        "url(\"javascript:",
+        "url(vbscript:",
+        "url(&#",
+        ":expression(",
+        "-moz-binding:",
+        "behavior:url(",
+        "behaviour:url(",
+        "@import'",
+        "@import\"",
+        "@importurl(",
+    ] {
         if tight.contains(form) {
             hits.add(Rule::XssStyle, form);
         }
@@ -234,25 +329,19 @@ fn without_comments(text: &str) -> String {
 fn scripts(view: &View<'_>, hits: &mut Hits) {
     let lower = view.lower;
     let script = view.text.contains(['(', '=', '[', '`', ';', '<', '"', '\'']);
-    for (object, members) in REACH {
-        for (at, before, _) in occurrences(lower, object) {
-            let rest = lower[at + object.len()..].trim_start();
-            if (!before.is_some_and(is_word) || !object.starts_with(|c: char| c.is_ascii_alphabetic()))
-                && members.iter().any(|member| rest.starts_with(member))
-                && (script || object.contains('_'))
-            {
+    for at in starts(lower) {
+        for (object, members) in REACH {
+            let Some(rest) = lower[at..].strip_prefix(object) else { continue };
+            let rest = rest.trim_start();
+            if members.iter().any(|member| rest.starts_with(member)) && (script || object.contains('_')) {
                 hits.add(Rule::XssDom, excerpt(view.text, at, 60));
             }
         }
     }
-    for root in ROOTS {
-        for (at, before, after) in occurrences(lower, root) {
-            let rest = &lower[at + root.len()..];
-            let inside = rest.trim_start().strip_prefix('[').map(str::trim_start);
-            let text = inside.is_some_and(|inside| inside.starts_with(['"', '\'', '`', '/', '+', '!', '\\']));
-            if !before.is_some_and(is_word) && !after.is_some_and(is_word) && text {
-                hits.add(Rule::XssDom, excerpt(view.text, at, 60));
-            }
+    for (at, root) in find_any(ROOTS, lower) {
+        let inside = lower[at + root.len()..].trim_start().strip_prefix('[').map(str::trim_start);
+        if inside.is_some_and(|inside| inside.starts_with(['"', '\'', '`', '/', '+', '!', '\\'])) {
+            hits.add(Rule::XssDom, excerpt(view.text, at, 60));
         }
     }
     let tight: String = lower.chars().filter(|c| !c.is_whitespace()).collect();
@@ -263,21 +352,30 @@ fn scripts(view: &View<'_>, hits: &mut Hits) {
 
 fn calls(view: &View<'_>, hits: &mut Hits) {
     let awaits = view.text.contains("await");
-    for name in CALLS {
-        for (at, before, _) in occurrences(view.lower, name) {
+    {
+        for (at, name) in find_any(CALLS, view.lower) {
+            let before = at.checked_sub(1).map(|before| view.lower.as_bytes()[before]);
             let rest = view.lower[at + name.len()..].trim_start();
             let direct = rest.len() == view.lower.len() - at - name.len();
             let Some(argument) = rest.strip_prefix(['(', '`']) else { continue };
             let argument = argument.trim_start();
-            let telling = match *name {
-                "fetch" | "import" => argument.starts_with(['"', '\'', '`', '/']) && !awaits && !before.is_some_and(|b| b == b'.'),
+            let telling = match name {
+                "fetch" | "import" => {
+                    argument.starts_with(['"', '\'', '`', '/']) && !awaits && !before.is_some_and(|b| b == b'.')
+                }
                 "unescape" | "btoa" => argument.starts_with(['"', '\'']),
                 "alert" | "confirm" | "prompt" => {
-                    direct && (argument.is_empty() || argument.starts_with(|c: char| c.is_ascii_digit() || "\"'`/)+![\\&".contains(c)) || rest.starts_with('`') || ["document", "window", "location", "self", "string", "this", "origin", "xss", "name"].iter().any(|object| argument.starts_with(object)))
+                    direct
+                        && (argument.is_empty()
+                            || argument.starts_with(|c: char| c.is_ascii_digit() || "\"'`/)+![\\&".contains(c))
+                            || rest.starts_with('`')
+                            || ["document", "window", "location", "self", "string", "this", "origin", "xss", "name"]
+                                .iter()
+                                .any(|object| argument.starts_with(object)))
                 }
                 _ => direct,
             };
-            if telling && !before.is_some_and(|byte| is_word(byte)) {
+            if telling {
                 hits.add(Rule::XssCall, excerpt(view.text, at, 60));
             }
         }
@@ -285,7 +383,10 @@ fn calls(view: &View<'_>, hits: &mut Hits) {
     for (at, before, _) in occurrences(view.lower, "function") {
         let rest = view.lower[at + 8..].trim_start();
         let made = view.lower[..at].trim_end().ends_with("new") && before == Some(b' ') && rest.starts_with('(');
-        let text = view.text[at..].starts_with("Function") && rest.starts_with(['(', '`']) && !before.is_some_and(is_word) && rest[1..].trim_start().starts_with(['"', '\'', '`']);
+        let text = view.text[at..].starts_with("Function")
+            && rest.starts_with(['(', '`'])
+            && !before.is_some_and(is_word)
+            && rest[1..].trim_start().starts_with(['"', '\'', '`']);
         if made || text {
             hits.add(Rule::XssCall, excerpt(view.text, at, 60));
         }
@@ -300,7 +401,11 @@ fn tricks(tight: &str, hits: &mut Hits) {
         if matches!(byte, b'[' | b']' | b'(' | b')' | b'!' | b'+' | b'{' | b'}') {
             run += 1;
             let part = &tight[from..=at];
-            if run >= 8 && run <= 64 && part.contains("[]") && (part.contains("!+") || part.contains("![") || part.contains("+[]") || part.contains("[+")) {
+            if run >= 8
+                && run <= 64
+                && part.contains("[]")
+                && (part.contains("!+") || part.contains("![") || part.contains("+[]") || part.contains("[+"))
+            {
                 hits.add(Rule::XssObfuscated, part);
             }
         } else {
@@ -308,10 +413,8 @@ fn tricks(tight: &str, hits: &mut Hits) {
             from = at + 1;
         }
     }
-    for door in ["].constructor", "].sort.call", "].map.call", "].filter.constructor", ".call`", ".apply`", ".bind`", ".constructor`", "`${alert", "{{constructor", "$on.constructor", "]['constructor", "[\"map\"][\"constructor\"]", "(0,eval)", "=alert;", ".source+", "eval.call", "=eval;"] {
-        if tight.contains(door) {
-            hits.add(Rule::XssObfuscated, door);
-        }
+    for (_, door) in find_any(DOORS, tight) {
+        hits.add(Rule::XssObfuscated, door);
     }
     if tight.contains("\\u{") && tight.contains('(') {
         hits.add(Rule::XssObfuscated, "\\u{");
@@ -321,7 +424,7 @@ fn tricks(tight: &str, hits: &mut Hits) {
 #[cfg(test)]
 #[test]
 fn lists_are_sorted() {
-    for list in [ACTIVE, GENERIC, EVENTS, CALLS] {
+    for list in [ACTIVE, GENERIC, EVENTS, SCHEMES, DOORS, ROOTS, CALLS] {
         assert!(list.is_sorted());
     }
 }

@@ -44,9 +44,7 @@ fn section(section: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
         return false;
     }
     match file {
-        Some(file) => {
-            see(Part::new(Place::FileName, &name, file)) && see(Part::new(Place::File, &name, content))
-        }
+        Some(file) => see(Part::new(Place::FileName, &name, file)) && see(Part::new(Place::File, &name, content)),
         None => see(Part::new(Place::Arg, &name, content)),
     }
 }

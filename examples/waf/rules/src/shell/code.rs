@@ -2,39 +2,48 @@
 
 use crate::catalogue::Rule;
 use crate::parts::Place;
-use crate::view::{Hits, View, excerpt, is_word, occurrences};
+use crate::view::{Hits, View, excerpt, find_any, is_word, occurrences};
+use crate::words::words;
 
 /// Openings that are code wherever they stand.
-const OPENINGS: &[&str] = &[
-    "!!javax.script", "!!python/object", "!ruby/object", "#_memberaccess", "#context[", "$_cookie[", "$_get[",
-    "$_post[", "$_request[", "$_server[", "$globals[", "<!--#echo", "<!--#exec", "<!--#include", "<%=", "<%@", "<?=",
-    "<?php", "<cfexecute", "@java.", "[php]", "\u{ac}\u{ed}\0\u{5}", "_$$nd_func$$_", "__import__(", "__schema{types",
-    "allow_url_include", "auto_prepend_file", "child_process", "class.module.", "classloader.", "freemarker.template",
-    "global.process", "io.popen(", "java.lang.", "javax.script", "kernel.exec", "kernel.system", "ognl.", "os.popen(",
-    "os.system(", "phpinfo(", "pickle.loads", "process.binding(", "process.mainmodule", "processbuilder(", "rO0AB",
-    "runtime.getruntime", "scripting.filesystemobject", "subprocess.", "system.diagnostics.process", "unserialize(",
-    "wscript.shell", "xwork2.", "yaml.load(",
-];
+const OPENINGS: &[&str] = words!(
+    "!!javax.script !!python/object !ruby/object #_memberaccess #context[ $_cookie[ $_get[ $_post[ $_request[
+     $_server[ $globals[ <!--#echo <!--#exec <!--#include <%= <%@ <?= <?php <cfexecute @java. [php] _$$nd_func$$_
+     __import__( __schema{types allow_url_include auto_prepend_file child_process class.module. classloader.
+     freemarker.template global.process io.popen( java.lang. javax.script kernel.exec kernel.system ognl. os.popen(
+     os.system( phpinfo( pickle.loads process.binding( process.mainmodule processbuilder( rO0AB runtime.getruntime
+     scripting.filesystemobject subprocess. system.diagnostics.process unserialize( wscript.shell xwork2. yaml.load("
+);
+
+/// Expressions that a logger or a template engine looks up.
+const LOOKUPS: &[&str] = words!(
+    "#{t( ${::- ${ctx: ${date: ${dns: ${env: ${java: ${jndi: ${lower: ${script: ${sys: ${t( ${upper: ${url: ${{ *{t("
+);
 
 /// Functions that run a command or code, when called with something.
-const RUNS: &[&str] = &[
-    "assert", "base64_decode", "call_user_func", "create_function", "curl_exec", "exec", "execfile", "execsync",
-    "file_get_contents", "file_put_contents", "fsockopen", "gzinflate", "ob_start", "passthru", "pcntl_exec", "popen",
-    "preg_replace", "proc_open", "shell_exec", "spawnsync", "str_rot13", "system",
-];
+const RUNS: &[&str] = words!(
+    "assert base64_decode call_user_func create_function curl_exec exec execfile execsync file_get_contents
+     file_put_contents fsockopen gzinflate ob_start passthru pcntl_exec popen preg_replace proc_open shell_exec
+     spawnsync str_rot13 system"
+);
 
 pub(super) fn inspect(view: &View<'_>, hits: &mut Hits) {
-    for opening in OPENINGS {
-        let at = if *opening == "rO0AB" { view.text.find(opening).filter(|at| *at == 0) } else { view.lower.find(opening) };
-        if let Some(at) = at {
-            hits.add(Rule::RceCode, excerpt(view.text, at, 60));
-        }
+    for (at, _) in find_any(OPENINGS, view.lower) {
+        hits.add(Rule::RceCode, excerpt(view.text, at, 60));
     }
-    for name in RUNS {
-        for (at, before, after) in occurrences(view.lower, name) {
+    // A serialised object of Java, in base64.
+    if view.text.starts_with("rO0AB") {
+        hits.add(Rule::RceCode, excerpt(view.text, 0, 60));
+    }
+    {
+        for (at, name) in find_any(RUNS, view.lower) {
             let argument = view.lower[at + name.len()..].trim_start().strip_prefix('(').map(str::trim_start);
-            let given = argument.is_some_and(|argument| argument.starts_with(['"', '\'', '$', '`', '\\']) || argument.starts_with("base64") || argument.starts_with("chr("));
-            if given && !before.is_some_and(is_word) && before != Some(b'.') && !after.is_some_and(is_word) {
+            let given = argument.is_some_and(|argument| {
+                argument.starts_with(['"', '\'', '$', '`', '\\'])
+                    || argument.starts_with("base64")
+                    || argument.starts_with("chr(")
+            });
+            if given && !view.lower[..at].ends_with('.') {
                 hits.add(Rule::RceCode, excerpt(view.text, at, 60));
             }
         }
@@ -56,12 +65,14 @@ fn serialised(view: &View<'_>, hits: &mut Hits) {
 
 /// Expressions that a logger or a template engine would evaluate.
 fn templates(view: &View<'_>, hits: &mut Hits) {
-    for lookup in ["${jndi:", "${lower:", "${upper:", "${env:", "${sys:", "${java:", "${date:", "${::-", "${ctx:", "${script:", "${url:", "${dns:", "${t(", "${{", "#{t(", "*{t("] {
-        if let Some(at) = view.lower.find(lookup) {
-            hits.add(Rule::RceTemplate, excerpt(view.text, at, 60));
-        }
+    for (at, _) in find_any(LOOKUPS, view.lower) {
+        hits.add(Rule::RceTemplate, excerpt(view.text, at, 60));
     }
-    for (open, close) in [("{{", "}}"), ("${", "}"), ("#{", "}"), ("%{", "}"), ("<%", "%>"), ("@(", ")"), ("{%", "%}")] {
+    if !view.lower.contains(['{', '%', '(']) {
+        return;
+    }
+    for (open, close) in [("{{", "}}"), ("${", "}"), ("#{", "}"), ("%{", "}"), ("<%", "%>"), ("@(", ")"), ("{%", "%}")]
+    {
         for (at, ..) in occurrences(view.lower, open) {
             let rest = excerpt(view.lower, at + open.len(), 200);
             let Some(end) = rest.find(close) else { continue };
@@ -69,11 +80,35 @@ fn templates(view: &View<'_>, hits: &mut Hits) {
             let sum = inside.split(['*', '+', '-']).count() > 1
                 && inside.bytes().all(|byte| byte.is_ascii_digit() || b"*+-' ".contains(&byte))
                 && inside.bytes().next().is_some_and(|byte| byte.is_ascii_digit());
-            let reach = ["__class__", "__globals__", "__mro__", "__subclasses__", "self._", "config.items", "request.application", "lipsum.", "cycler.", ".getclass", "@java", "_self.env", "constructor", "system(", "exec("];
+            let reach = [
+                "__class__",
+                "__globals__",
+                "__mro__",
+                "__subclasses__",
+                "self._",
+                "config.items",
+                "request.application",
+                "lipsum.",
+                "cycler.",
+                ".getclass",
+                "@java",
+                "_self.env",
+                "constructor",
+                "system(",
+                "exec(",
+            ];
             let page = open == "{{" || view.place != Place::Body;
             if page && sum || reach.iter().any(|word| inside.contains(word)) {
                 hits.add(Rule::RceTemplate, excerpt(view.text, at, 60));
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[test]
+fn lists_are_sorted() {
+    for list in [OPENINGS, LOOKUPS, RUNS] {
+        assert!(list.is_sorted());
     }
 }

@@ -18,7 +18,8 @@ pub(super) fn text(text: &str) -> String {
                     out.push(c);
                 }
             }
-            '\\' if next.is_some_and(|b| b.is_ascii_lowercase() || b"-;'\"/".contains(&b)) && !before.is_some_and(|b| b == b':' || b == b'\\') => {}
+            '\\' if next.is_some_and(|b| b.is_ascii_lowercase() || b"-;'\"/".contains(&b))
+                && !before.is_some_and(|b| b == b':' || b == b'\\') => {}
             '^' if before.is_some_and(is_letter) || next.is_some_and(is_letter) => {}
             '$' => {
                 let rest = &text[at..];
@@ -29,7 +30,9 @@ pub(super) fn text(text: &str) -> String {
                         form.len()
                     }
                     (None, Some(b'@' | b'*' | b'1'..=b'9')) => 2,
-                    (None, Some(b'{')) if before.is_some_and(is_letter) => rest.bytes().take(40).position(|b| b == b'}').map_or(0, |end| end + 1),
+                    (None, Some(b'{')) if before.is_some_and(is_letter) => {
+                        rest.bytes().take(40).position(|b| b == b'}').map_or(0, |end| end + 1)
+                    }
                     (None, Some(b)) if before.is_some_and(is_letter) && b.is_ascii_alphabetic() => {
                         1 + rest[1..].bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count()
                     }

@@ -23,7 +23,28 @@ fn breaks_out(tokens: &[Token<'_>]) -> bool {
     let [text, next, ..] = tokens else { return false };
     text.kind == Kind::Text
         && match next.kind {
-            Kind::Word => is_logic(next) || listed(&["group", "having", "in", "into", "is", "like", "limit", "order", "procedure", "regexp", "rlike", "union", "waitfor", "where"], next.text),
+            Kind::Word => {
+                is_logic(next)
+                    || listed(
+                        &[
+                            "group",
+                            "having",
+                            "in",
+                            "into",
+                            "is",
+                            "like",
+                            "limit",
+                            "order",
+                            "procedure",
+                            "regexp",
+                            "rlike",
+                            "union",
+                            "waitfor",
+                            "where",
+                        ],
+                        next.text,
+                    )
+            }
             Kind::Open | Kind::Text | Kind::Number | Kind::Dot | Kind::Other | Kind::Variable => false,
             _ => true,
         }
@@ -35,7 +56,8 @@ fn is_logic(token: &Token<'_>) -> bool {
 
 fn is_comparison(token: &Token<'_>) -> bool {
     token.kind == Kind::Compare
-        || token.kind == Kind::Word && matches!(token.text, "like" | "rlike" | "regexp" | "between" | "in" | "is" | "sounds" | "glob")
+        || token.kind == Kind::Word
+            && matches!(token.text, "like" | "rlike" | "regexp" | "between" | "in" | "is" | "sounds" | "glob")
 }
 
 fn is_literal(token: &Token<'_>) -> bool {
@@ -88,9 +110,7 @@ impl Scan<'_, '_> {
     /// A name that follows directly with its parenthesis, as no prose has it.
     fn is_call(&self, at: usize) -> bool {
         match (self.get(at), self.get(at + 1)) {
-            (Some(name), Some(open)) => {
-                name.kind == Kind::Word && open.kind == Kind::Left && open.start == name.end()
-            }
+            (Some(name), Some(open)) => name.kind == Kind::Word && open.kind == Kind::Left && open.start == name.end(),
             _ => false,
         }
     }
@@ -127,8 +147,12 @@ impl Scan<'_, '_> {
             Some(Kind::Logic | Kind::Arithmetic) if at == 1 => {
                 let text = self.get(at).is_some_and(|token| matches!(token.text, "||" | "+"));
                 let next = self.skip(at + 1, |token| token.kind == Kind::Left);
-                let open = matches!(self.kind(next), Some(Kind::Text | Kind::Open)) && self.get(next).is_some_and(|t| t.text.starts_with('\''));
-                let bare = self.tokens.len() == 3 && self.tokens[0].text.len() == 1 && self.kind(2) == Some(Kind::Open) && self.view.text.len() < 12;
+                let open = matches!(self.kind(next), Some(Kind::Text | Kind::Open))
+                    && self.get(next).is_some_and(|t| t.text.starts_with('\''));
+                let bare = self.tokens.len() == 3
+                    && self.tokens[0].text.len() == 1
+                    && self.kind(2) == Some(Kind::Open)
+                    && self.view.text.len() < 12;
                 if bare
                     || text && open && self.get(at).is_some_and(|token| token.text == "||")
                     || self.is_known_call(next)
@@ -151,7 +175,32 @@ impl Scan<'_, '_> {
             }
             Kind::Logic => {}
             Kind::Variable if token.text.starts_with("@@") && token.text.len() > 3 => {
-                if listed(&["@@basedir", "@@connections", "@@cpu_busy", "@@datadir", "@@dbts", "@@error", "@@global", "@@hostname", "@@identity", "@@language", "@@microsoftversion", "@@plugin_dir", "@@rowcount", "@@servername", "@@servicename", "@@session", "@@spid", "@@tmpdir", "@@trancount", "@@version", "@@version_comment"], token.text) {
+                if listed(
+                    &[
+                        "@@basedir",
+                        "@@connections",
+                        "@@cpu_busy",
+                        "@@datadir",
+                        "@@dbts",
+                        "@@error",
+                        "@@global",
+                        "@@hostname",
+                        "@@identity",
+                        "@@language",
+                        "@@microsoftversion",
+                        "@@plugin_dir",
+                        "@@rowcount",
+                        "@@servername",
+                        "@@servicename",
+                        "@@session",
+                        "@@spid",
+                        "@@tmpdir",
+                        "@@trancount",
+                        "@@version",
+                        "@@version_comment",
+                    ],
+                    token.text,
+                ) {
                     self.hit(Rule::SqlSchema, at);
                 }
             }
@@ -169,7 +218,8 @@ impl Scan<'_, '_> {
 
     /// `or 1=1`, `and 'a'='a'`, `' or name like '%`, `1 or sleep(5)`.
     fn condition(&mut self, at: usize) {
-        let number_in_front = at == 1 && self.tokens.first().is_some_and(|token| matches!(token.kind, Kind::Number) || is_literal(token));
+        let number_in_front =
+            at == 1 && self.tokens.first().is_some_and(|token| matches!(token.kind, Kind::Number) || is_literal(token));
         let appended = self.broken && at <= 3 || number_in_front || at == 0;
         let word = self.kind(at) == Some(Kind::Word);
         let left = self.skip(at + 1, |token| {
@@ -182,7 +232,12 @@ impl Scan<'_, '_> {
             return;
         };
         let text = self.tokens[at].text;
-        if self.is_known_call(left) && (word || self.broken) && (appended || listed(TELLING, operand.text) || at > 0 && self.kind(at - 1) == Some(Kind::Right) && self.broken) {
+        if self.is_known_call(left)
+            && (word || self.broken)
+            && (appended
+                || listed(TELLING, operand.text)
+                || at > 0 && self.kind(at - 1) == Some(Kind::Right) && self.broken)
+        {
             return self.hit(Rule::SqlTautology, at);
         }
         if self.any(left, &["select", "exists"]) && matches!(self.kind(left + 1), Some(Kind::Left | Kind::Arithmetic)) {
@@ -201,14 +256,19 @@ impl Scan<'_, '_> {
         next = self.skip(next, |token| token.is("not") || token.kind == Kind::Right);
         let Some(compare) = self.get(next).copied() else {
             let negated = left > at + 1;
-            if is_literal(&operand) && word && (appended && text != "mod" && (self.broken || number_in_front && negated || operand.text == "true")) {
+            if is_literal(&operand)
+                && word
+                && (appended && text != "mod" && (self.broken || number_in_front && negated || operand.text == "true"))
+            {
                 self.hit(Rule::SqlTautology, at);
             }
             return;
         };
         if is_comparison(&compare) {
             let right = self.skip(next + 1, |token| {
-                matches!(token.kind, Kind::Left | Kind::Arithmetic | Kind::Compare) || token.is("not") || token.is("like")
+                matches!(token.kind, Kind::Left | Kind::Arithmetic | Kind::Compare)
+                    || token.is("not")
+                    || token.is("like")
             });
             let Some(other) = self.get(right).copied() else {
                 if appended && compare.kind == Kind::Compare {
@@ -219,7 +279,8 @@ impl Scan<'_, '_> {
             let symbol = compare.kind == Kind::Compare;
             let literals = is_literal(&operand) && (is_literal(&other) || self.is_known_call(right));
             let numbers = operand.kind == Kind::Number && other.kind == Kind::Number;
-            let quoted = matches!(operand.kind, Kind::Text | Kind::Open) || matches!(other.kind, Kind::Text | Kind::Open);
+            let quoted =
+                matches!(operand.kind, Kind::Text | Kind::Open) || matches!(other.kind, Kind::Text | Kind::Open);
             if literals && (symbol || appended || self.broken)
                 || (appended || self.broken) && is_operand(&other) && (symbol || quoted || numbers)
                 || symbol && operand.text == other.text && is_operand(&other)
@@ -229,7 +290,13 @@ impl Scan<'_, '_> {
             }
         } else if is_literal(&operand) && appended && word && (self.broken || number_in_front) {
             let cut = matches!(compare.kind, Kind::Comment | Kind::Semicolon);
-            if cut || is_logic(&compare) && compare.kind == Kind::Word && self.broken && odd_quotes(self.view.text) && operand.kind == Kind::Number {
+            if cut
+                || is_logic(&compare)
+                    && compare.kind == Kind::Word
+                    && self.broken
+                    && odd_quotes(self.view.text)
+                    && operand.kind == Kind::Number
+            {
                 self.hit(Rule::SqlTautology, at);
             }
         } else if appended && self.broken && matches!(compare.kind, Kind::Comment) {
@@ -244,9 +311,15 @@ impl Scan<'_, '_> {
         let Some(after) = self.get(next) else { return };
         let own_quote = before.text.len() > 1 && before.kind == Kind::Text;
         let direct = before.end() == self.tokens[at].start && after.start == self.tokens[at].end();
-        let markup = self.view.text.contains('<') || before.start > 0 && self.view.text[..before.start].ends_with('=');
+        let markup =
+            || self.view.text.contains('<') || before.start > 0 && self.view.text[..before.start].ends_with('=');
         let chained = after.kind == Kind::Text && self.kind(next + 1) == Some(Kind::Compare);
-        if own_quote && (chained || after.kind == Kind::Open) && !markup && (direct || self.broken || at == 1) && after.text.len() < 40 {
+        if own_quote
+            && (chained || after.kind == Kind::Open)
+            && (direct || self.broken || at == 1)
+            && after.text.len() < 40
+            && !markup()
+        {
             self.hit(Rule::SqlTautology, at - 1);
         }
     }
@@ -283,9 +356,12 @@ impl Scan<'_, '_> {
             "exec" | "execute" => {
                 let open = self.kind(at + 1) == Some(Kind::Left)
                     && (self.kind(at + 2) == Some(Kind::Variable)
-                        || self.get(at + 2).is_some_and(|t| t.text == "@" || matches!(t.kind, Kind::Text | Kind::Open) && word == "exec"));
+                        || self.get(at + 2).is_some_and(|t| {
+                            t.text == "@" || matches!(t.kind, Kind::Text | Kind::Open) && word == "exec"
+                        }));
                 let procedure = self.get(at + 1).is_some_and(|next| {
-                    next.kind == Kind::Word && (next.text.starts_with("xp_") || next.text.starts_with("sp_") || next.text == "immediate")
+                    next.kind == Kind::Word
+                        && (next.text.starts_with("xp_") || next.text.starts_with("sp_") || next.text == "immediate")
                         || next.text == "master" && self.kind(at + 2) == Some(Kind::Dot)
                 });
                 if open || procedure || self.kind(at + 1) == Some(Kind::Variable) {
@@ -333,7 +409,9 @@ impl Scan<'_, '_> {
                 let digit_in_front = at == 1 && self.kind(0) == Some(Kind::Number);
                 if self.is(at + 1, "by") && self.broken && at <= 2
                     || counted && (digit_in_front || matches!(self.kind(at + 3), Some(Kind::Comment)))
-                    || self.is(at + 1, "by") && matches!(end, Some(Kind::Text)) && self.get(at + 2).is_some_and(|t| t.text.starts_with('`'))
+                    || self.is(at + 1, "by")
+                        && matches!(end, Some(Kind::Text))
+                        && self.get(at + 2).is_some_and(|t| t.text.starts_with('`'))
                 {
                     self.hit(Rule::SqlClause, at);
                 }
@@ -344,14 +422,23 @@ impl Scan<'_, '_> {
                     && self.get(at + 3).is_some_and(is_operand);
                 let literals = compared && is_literal(&self.tokens[at + 1]) && is_literal(&self.tokens[at + 3]);
                 let appended = at == 0 || self.broken && at <= 2 || at == 1 && is_literal(&self.tokens[0]);
-                if literals || compared && appended && word == "having" && (is_literal(&self.tokens[at + 1]) || is_literal(&self.tokens[at + 3])) || compared && self.broken && at <= 2 {
+                if literals
+                    || compared
+                        && appended
+                        && word == "having"
+                        && (is_literal(&self.tokens[at + 1]) || is_literal(&self.tokens[at + 3]))
+                    || compared && self.broken && at <= 2
+                {
                     self.hit(Rule::SqlClause, at);
                 }
             }
             "like" | "rlike" | "regexp" => {
-                let bracket = self.kind(at + 1) == Some(Kind::Left) && self.get(at + 1).is_some_and(|t| t.start == self.tokens[at].end());
+                let bracket = self.kind(at + 1) == Some(Kind::Left)
+                    && self.get(at + 1).is_some_and(|t| t.start == self.tokens[at].end());
                 let behind = at > 0 && self.kind(at - 1) == Some(Kind::Right);
-                let wildcard = self.get(at + 1).is_some_and(|t| matches!(t.kind, Kind::Text | Kind::Open) && t.text.get(1..2) == Some("%"));
+                let wildcard = self
+                    .get(at + 1)
+                    .is_some_and(|t| matches!(t.kind, Kind::Text | Kind::Open) && t.text.get(1..2) == Some("%"));
                 if bracket && behind || wildcard {
                     self.hit(Rule::SqlClause, at);
                 }
@@ -360,14 +447,18 @@ impl Scan<'_, '_> {
                 let compared = self.is_call(at)
                     && self.get(at + 2).is_some_and(|t| matches!(t.kind, Kind::Number | Kind::Text))
                     && self.get(at + 3).is_some_and(|t| t.text == "=");
-                let when = self.is(at + 1, "when") && (self.get(at + 3).is_some_and(|t| t.kind == Kind::Compare) || self.kind(at + 2) == Some(Kind::Left));
+                let when = self.is(at + 1, "when")
+                    && (self.get(at + 3).is_some_and(|t| t.kind == Kind::Compare)
+                        || self.kind(at + 2) == Some(Kind::Left));
                 let calls = word == "if" && self.is_call(at) && self.is_known_call(at + 2);
                 if compared || when || calls {
                     self.hit(Rule::SqlClause, at);
                 }
             }
             "as" => {
-                let quoted = |token: Option<&Token<'_>>| token.is_some_and(|t| matches!(t.kind, Kind::Text | Kind::Open) && t.text.contains('`'));
+                let quoted = |token: Option<&Token<'_>>| {
+                    token.is_some_and(|t| matches!(t.kind, Kind::Text | Kind::Open) && t.text.contains('`'))
+                };
                 if quoted(self.get(at + 1)) && self.is(at + 2, "from") {
                     self.hit(Rule::SqlSelect, at);
                 }
@@ -404,19 +495,26 @@ impl Scan<'_, '_> {
         let plain = short && self.kind(next) == Some(Kind::Word);
         let telling = self.is_known_call(next)
             || self.kind(next) == Some(Kind::Variable)
-            || self.get(next).is_some_and(|t| t.text == "*") && (from || self.ends(next + 1) || self.kind(next + 1) == Some(Kind::Right))
+            || self.get(next).is_some_and(|t| t.text == "*")
+                && (from || self.ends(next + 1) || self.kind(next + 1) == Some(Kind::Right))
             || matches!(self.kind(next), Some(Kind::Number | Kind::Text | Kind::Open))
-                && matches!(self.kind(next + 1), Some(Kind::Comma | Kind::Comment | Kind::Right | Kind::Arithmetic | Kind::Semicolon))
+                && matches!(
+                    self.kind(next + 1),
+                    Some(Kind::Comma | Kind::Comment | Kind::Right | Kind::Arithmetic | Kind::Semicolon)
+                )
                 && !self.is(next + 1, "from")
             || self.is(next, "null") && !plain
             || self.is(next, "case") && self.is(next + 1, "when")
-            || self.any(next, &["null"]) && (self.ends(next + 1) || matches!(self.kind(next + 1), Some(Kind::Comma | Kind::Right)));
+            || self.any(next, &["null"])
+                && (self.ends(next + 1) || matches!(self.kind(next + 1), Some(Kind::Comma | Kind::Right)));
         let sourced = from
             && self.is_name(end + 1)
             && !self.get(next).is_some_and(|token| listed(ENGLISH, token.text))
             && (self.any(end + 2, &["where", "limit", "order", "group", "having", "union", "join"])
                 || self.kind(end + 2) == Some(Kind::Dot)
-                || self.get(end + 2).is_none_or(|t| matches!(t.kind, Kind::Comment | Kind::Semicolon | Kind::Right | Kind::Open))
+                || self
+                    .get(end + 2)
+                    .is_none_or(|t| matches!(t.kind, Kind::Comment | Kind::Semicolon | Kind::Right | Kind::Open))
                 || matches!(self.kind(end + 1), Some(Kind::Variable)));
         if telling || sourced {
             self.hit(Rule::SqlSelect, at);
@@ -430,7 +528,11 @@ impl Scan<'_, '_> {
         while let Some(token) = self.get(at) {
             let word = matches!(token.kind, Kind::Word | Kind::Text | Kind::Number | Kind::Variable);
             let joined = token.is("as");
-            if at - from > 64 || token.is("from") || matches!(token.kind, Kind::Semicolon | Kind::Comment) || word && name && !joined {
+            if at - from > 64
+                || token.is("from")
+                || matches!(token.kind, Kind::Semicolon | Kind::Comment)
+                || word && name && !joined
+            {
                 break;
             }
             name = word && !joined;
@@ -440,7 +542,23 @@ impl Scan<'_, '_> {
     }
 
     fn definition(&mut self, at: usize, word: &str) {
-        let objects = &["column", "database", "event", "function", "index", "login", "procedure", "role", "schema", "sequence", "table", "tablespace", "trigger", "user", "view"];
+        let objects = &[
+            "column",
+            "database",
+            "event",
+            "function",
+            "index",
+            "login",
+            "procedure",
+            "role",
+            "schema",
+            "sequence",
+            "table",
+            "tablespace",
+            "trigger",
+            "user",
+            "view",
+        ];
         let mut object = self.skip(at + 1, |token| token.is("temporary") || token.is("or") || token.is("replace"));
         if !self.any(object, objects) {
             return;
@@ -456,7 +574,9 @@ impl Scan<'_, '_> {
             let token = self.tokens[at];
             self.view.text[token.start..token.end()].bytes().all(|byte| byte.is_ascii_uppercase())
         };
-        let ended = self.is_name(object) && (self.ends(end) || self.any(end, &["cascade", "restrict"])) && (uppercase || word != "create" && (self.broken || self.get(end).is_some()));
+        let ended = self.is_name(object)
+            && (self.ends(end) || self.any(end, &["cascade", "restrict"]))
+            && (uppercase || word != "create" && (self.broken || self.get(end).is_some()));
         if self.is_name(object) && (goes_on || ended) {
             self.hit(Rule::SqlStatement, at);
         }
@@ -465,7 +585,10 @@ impl Scan<'_, '_> {
     /// What follows a semicolon, if it is a statement.
     fn stacked(&mut self, at: usize) {
         let statement = match self.get(at).map(|token| token.text) {
-            Some("select") => self.is_call(at + 1) || matches!(self.kind(at + 1), Some(Kind::Number | Kind::Text | Kind::Arithmetic | Kind::Variable)),
+            Some("select") => {
+                self.is_call(at + 1)
+                    || matches!(self.kind(at + 1), Some(Kind::Number | Kind::Text | Kind::Arithmetic | Kind::Variable))
+            }
             Some("insert") => self.is(at + 1, "into") && !self.any(at + 2, ENGLISH),
             Some("update") => self.is(at + 2, "set"),
             Some("delete") => self.is(at + 1, "from") && !self.any(at + 2, ENGLISH),
@@ -475,31 +598,47 @@ impl Scan<'_, '_> {
             }
             Some("truncate") => self.is(at + 1, "table") || self.get(at + 1).is_some_and(|t| t.text.starts_with('[')),
             Some("exec" | "execute" | "declare" | "waitfor" | "shutdown" | "begin" | "call" | "grant") => {
-                self.ends(at + 1) || matches!(self.kind(at + 1), Some(Kind::Variable | Kind::Left)) || self.any(at + 1, &["delay", "with"])
+                self.ends(at + 1)
+                    || matches!(self.kind(at + 1), Some(Kind::Variable | Kind::Left))
+                    || self.any(at + 1, &["delay", "with"])
             }
             _ => false,
         };
-        let begins = self.get(at).is_some_and(|token| token.text == "shutdown" || token.text == "waitfor") || self.kind(at + 1).is_some();
+        let begins = self.get(at).is_some_and(|token| token.text == "shutdown" || token.text == "waitfor")
+            || self.kind(at + 1).is_some();
         if statement && begins {
             self.hit(Rule::SqlStacked, at);
         }
     }
 
     fn schema(&mut self, at: usize, word: &str) {
-        if listed(SCHEMA, word) && (word.contains(['_', '$']) || self.kind(at + 1) == Some(Kind::Dot) || self.broken || at > 0 && self.any(at - 1, &["from", "join"])) {
+        if listed(SCHEMA, word)
+            && (word.contains(['_', '$'])
+                || self.kind(at + 1) == Some(Kind::Dot)
+                || self.broken
+                || at > 0 && self.any(at - 1, &["from", "join"]))
+        {
             self.hit(Rule::SqlSchema, at);
         }
         let of = |schema: &str, names: &[&str]| {
             word == schema && self.kind(at + 1) == Some(Kind::Dot) && names.iter().any(|name| self.is(at + 2, name))
         };
-        if of("mysql", &["user", "db", "host", "proc"]) || of("sys", &["database_name", "tables", "objects", "columns", "user$", "databases", "schemas", "all_columns"]) || of("master", &["dbo"]) {
+        if of("mysql", &["user", "db", "host", "proc"])
+            || of(
+                "sys",
+                &["database_name", "tables", "objects", "columns", "user$", "databases", "schemas", "all_columns"],
+            )
+            || of("master", &["dbo"])
+        {
             self.hit(Rule::SqlSchema, at);
         }
     }
 
     fn json(&mut self, at: usize) {
         let operator = self.tokens[at].text;
-        let quoted = |token: Option<&Token<'_>>| token.is_some_and(|t| matches!(t.kind, Kind::Text | Kind::Open) && t.text.len() > 2);
+        let quoted = |token: Option<&Token<'_>>| {
+            token.is_some_and(|t| matches!(t.kind, Kind::Text | Kind::Open) && t.text.len() > 2)
+        };
         let before = at.checked_sub(1).and_then(|before| self.get(before));
         let typed = at >= 2 && self.kind(at - 2) == Some(Kind::Cast);
         let after = self.get(at + 1);
@@ -507,14 +646,18 @@ impl Scan<'_, '_> {
         let keyed = matches!(operator, "->" | "->>" | "#>" | "#>>" | "<@" | "@>" | "?|" | "?&" | "?")
             && (quoted(before) || typed)
             && (path || quoted(after) || after.is_some_and(|t| t.kind == Kind::Number));
-        let column = matches!(operator, "@>" | "<@" | "#>" | "#>>" | "->>") && before.is_some_and(|t| t.kind == Kind::Word) && quoted(after);
+        let column = matches!(operator, "@>" | "<@" | "#>" | "#>>" | "->>")
+            && before.is_some_and(|t| t.kind == Kind::Word)
+            && quoted(after);
         if keyed && (operator != "?" || typed || self.broken) || column {
             self.hit(Rule::SqlJson, at.saturating_sub(1));
         }
     }
 
     fn cast(&mut self, at: usize) {
-        let tight = at > 0 && self.tokens[at - 1].end() == self.tokens[at].start && self.get(at + 1).is_some_and(|t| t.start == self.tokens[at].end());
+        let tight = at > 0
+            && self.tokens[at - 1].end() == self.tokens[at].start
+            && self.get(at + 1).is_some_and(|t| t.start == self.tokens[at].end());
         let value = at > 0 && matches!(self.tokens[at - 1].kind, Kind::Word | Kind::Text | Kind::Right | Kind::Number);
         if tight && value && self.get(at + 1).is_some_and(|name| name.kind == Kind::Word && listed(TYPES, name.text)) {
             self.hit(Rule::SqlCast, at - 1);
@@ -538,9 +681,15 @@ impl Scan<'_, '_> {
         for at in 0..self.tokens.len() {
             let name = self.tokens[at];
             let known = name.kind == Kind::Word && self.kind(at + 1) == Some(Kind::Left);
-            if known && listed(TELLING, name.text) && (self.is_call(at) || name.text == "sleep" && self.kind(at + 2) == Some(Kind::Number)) {
+            if known
+                && listed(TELLING, name.text)
+                && (self.is_call(at) || name.text == "sleep" && self.kind(at + 2) == Some(Kind::Number))
+            {
                 self.hit(Rule::SqlFunction, at);
-            } else if self.is_call(at) && listed(COMMON, name.text) && !matches!(at.checked_sub(1).and_then(|before| self.kind(before)), Some(Kind::Dot)) {
+            } else if self.is_call(at)
+                && listed(COMMON, name.text)
+                && !matches!(at.checked_sub(1).and_then(|before| self.kind(before)), Some(Kind::Dot))
+            {
                 common += 1;
                 self.hit(Rule::SqlCall, at);
                 if at > 1 && self.tokens[at - 1].kind == Kind::Left && self.is_known_call(at - 2) {
@@ -558,7 +707,9 @@ impl Scan<'_, '_> {
 
     /// Whether the value is the beginning of a call and nothing else.
     fn dangles(&self) -> bool {
-        self.tokens.len() <= 3 && self.tokens.iter().all(|token| token.kind != Kind::Right) && self.kind(2).is_none_or(|kind| kind != Kind::Word)
+        self.tokens.len() <= 3
+            && self.tokens.iter().all(|token| token.kind != Kind::Right)
+            && self.kind(2).is_none_or(|kind| kind != Kind::Word)
     }
 }
 
