@@ -41,8 +41,12 @@ joined=$(printf "%s$separator" "${flags[@]}")
 cd "$root"
 export CARGO_ENCODED_RUSTFLAGS=${joined%"$separator"}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/waf-rules
-export CARGO_PROFILE_RELEASE_{OPT_LEVEL=s,LTO=fat,CODEGEN_UNITS=1,PANIC=abort,STRIP=symbols,DEBUG=0}
-cargo build --quiet --locked --release --target $target "${build_std[@]}" -p universal-waf --lib
+export CARGO_PROFILE_RELEASE_{OPT_LEVEL=2,LTO=fat,CODEGEN_UNITS=1,PANIC=abort,STRIP=symbols,DEBUG=0}
+# What reads the rule file runs once per instance: it may be slow, so that it is small.
+for crate in aho-corasick regex-lite serde_core serde_json; do
+    small+=(--config "profile.release.package.$crate.opt-level='z'")
+done
+cargo build --quiet --locked --release "${small[@]}" --target $target "${build_std[@]}" -p universal-waf --lib
 
 cp "$CARGO_TARGET_DIR/$target/release/universal_waf.wasm" "$out/universal-waf.wasm"
 {

@@ -4,7 +4,7 @@ use crate::catalogue::Rule;
 use crate::view::{Hits, View, find_any};
 use crate::words::words;
 
-const TOOLS: &[&str] = words!(
+static TOOLS: &[&str] = words!(
     "absinthe acunetix appscan arachni brutus bsqlbf burpcollaborator burpsuite cgichk commix crackmapexec crowbar
      dalfox detectify dirb dirbuster dirsearch dotdotpwn evilscanner feroxbuster ffuf fimap gobuster grabber
      grendel-scan havij hydra inspathx invicti jaeles jbrofuzz joomscan jorgee l9explore l9tcpid lfisuite libwhisker
@@ -15,11 +15,11 @@ const TOOLS: &[&str] = words!(
 );
 
 /// Headers that a tool adds to say who it is.
-const HEADERS: &[&str] =
+static HEADERS: &[&str] =
     &["acunetix-", "x-burp", "x-ratproxy", "x-scan-memo", "x-scanner", "x-sqlmap", "x-wipp", "x-zap-"];
 
 /// Files that a tool asks for to see whether it is being lied to.
-const PATHS: &[&str] =
+static PATHS: &[&str] =
     &["/rfiinc.txt", "acunetix-wvs", "appscan_fingerprint", "muieblackcat", "nessustest", "netsparker-", "w00tw00t"];
 
 pub(crate) fn user_agent(view: &View<'_>, hits: &mut Hits) {

@@ -69,6 +69,7 @@ fn texts<'a>(rules: impl Iterator<Item = Indexed<'a>>) -> Result<Option<(NFA, Ve
     let Some(first) = rules.first() else { return Ok(None) };
     let automaton = NFA::builder()
         .ascii_case_insensitive(true)
+        .prefilter(false)
         .build(rules.iter().map(|rule| &rule.pattern))
         .map_err(|error| ConfigError::Pattern { rule: first.id.clone(), message: error.to_string() })?;
     Ok(Some((automaton, indices)))

@@ -89,6 +89,11 @@ impl Decision {
     }
 }
 
+/// Whether a value is a plain word or number, as most are: no grammar makes anything of it.
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
 /// A request while it is being looked at.
 struct Case<'w> {
     waf: &'w Waf,
@@ -131,6 +136,14 @@ impl Case<'_> {
             Place::Header => agents::header(&view, hits),
             Place::Path => agents::path(&view, hits),
             _ => {}
+        }
+        sql::values(&view, hits);
+        if is_name(text) {
+            if part.place == Place::Arg {
+                shell::inspect(&view, hits);
+                windows::inspect(&view, hits);
+            }
+            return;
         }
         files::inspect(&view, hits);
         sql::inspect(&view, hits);

@@ -9,7 +9,7 @@ use crate::words::words;
 const PROSE: usize = 6;
 
 /// Files and folders of operating systems, from their root.
-const SYSTEM: &[&str] = words!(
+static SYSTEM: &[&str] = words!(
     "autoexec.bat boot/grub boot/vmlinuz config.sys dev/fd/ dev/kmem dev/mem dev/sda dev/shm/ etc/aliases etc/apache2
      etc/bash etc/cron. etc/crontab etc/debian_version etc/default/ etc/docker etc/environment etc/exports etc/fstab
      etc/ftpusers etc/group etc/hostname etc/hosts etc/httpd etc/inetd.conf etc/init etc/issue etc/kubernetes
@@ -29,16 +29,16 @@ const SYSTEM: &[&str] = words!(
 );
 
 /// Those of them that nobody mentions by accident.
-const CRITICAL: &[&str] = words!(
+static CRITICAL: &[&str] = words!(
     "boot.ini dev/tcp/ dev/udp/ etc/gshadow etc/master.passwd etc/passwd etc/shadow etc/sudoers ntds.dit proc/self
      root/. run/secrets win.ini windows/system.ini windows/win.ini"
 );
 
 /// Folders of which any file is suspicious only when it is the whole value.
-const SYSTEM_ALONE: &[&str] = &["dev/", "etc/", "proc/", "root/", "sys/", "tmp/", "var/tmp/"];
+static SYSTEM_ALONE: &[&str] = &["dev/", "etc/", "proc/", "root/", "sys/", "tmp/", "var/tmp/"];
 
 /// Files and folders that hold secrets or configuration.
-const SECRET: &[&str] = words!(
+static SECRET: &[&str] = words!(
     ".aider .ansible/ .aws/ .azure/ .bash_history .bash_logout .bash_profile .bashrc .boto .bundle/ .bzr/ .cargo/
      .circleci/ .claude/ .composer/ .config/ .continue/ .cshrc .curlrc .cursor/ .cvs .docker/ .dockercfg
      .dockerignore .drone .ds_store .env .fetchmailrc .forward .gcloud/ .gem/ .git-credentials .git/ .gitattributes
@@ -54,20 +54,20 @@ const SECRET: &[&str] = words!(
 );
 
 /// Endings of files that stay behind on a server and are nobody's business.
-const LEFTOVER: &[&str] = words!(
+static LEFTOVER: &[&str] = words!(
     ".backup .bak .bash .cfg .cnf .conf .core .db .dist .dump .env .htaccess .htpasswd .inc .ini .jks .kdbx .key
      .keystore .lck .lock .log .mdb .old .orig .ovpn .p12 .passwd .pem .pfx .ppk .pwd .rdp .rej .sav .save .sql
      .sqlite .sqlite3 .swo .swp .temp .tfstate .tfvars .tmp ~"
 );
 
 /// Endings of uploads that a server would run or obey.
-const EXECUTABLE: &[&str] = words!(
+static EXECUTABLE: &[&str] = words!(
     ".asa .ascx .ashx .asmx .asp .aspx .cdx .cer .cfc .cfm .cfml .cgi .config .cshtml .htaccess .htpasswd .jsp .jspa
      .jspf .jspx .jsv .jsw .pgif .phar .php .php3 .php4 .php5 .php7 .php8 .phps .pht .phtm .phtml .shtml .user.ini
      .vbhtml .war"
 );
 
-const WRAPPERS: &[&str] = words!(
+static WRAPPERS: &[&str] = words!(
     "bzip2:// compress.zlib:// data://text data:text/plain;base64,pd9wa dict:// expect:// file:/// file://localhost
      glob:// gopher:// jar:file jar:http ldap://127. local_file: netdoc: ogg:// phar:// php:// rar:// ssh2. tftp://
      view-source:file zip:// zlib://"

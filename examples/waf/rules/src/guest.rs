@@ -5,6 +5,7 @@
 
 use std::cell::{RefCell, UnsafeCell};
 
+use serde::Serialize;
 use waf_request::Request;
 
 use crate::{Config, Waf};
@@ -79,6 +80,12 @@ extern "C" fn reason() -> u64 {
     })
 }
 
+/// What [`reason`] says when a call failed.
+#[derive(Serialize)]
+struct Failure {
+    error: String,
+}
+
 fn with_input(len: u32, call: impl FnOnce(&mut State, &[u8]) -> Result<i32, (i32, String)>) -> i32 {
     STATE.with_borrow_mut(|state| {
         state.reason.clear();
@@ -89,7 +96,7 @@ fn with_input(len: u32, call: impl FnOnce(&mut State, &[u8]) -> Result<i32, (i32
             Err((TOO_LONG, format!("{len} bytes are more than the buffer's {CAPACITY}")))
         };
         result.unwrap_or_else(|(code, error)| {
-            state.reason = serde_json::json!({ "error": error }).to_string();
+            state.reason = serde_json::to_string(&Failure { error }).unwrap_or_default();
             code
         })
     })

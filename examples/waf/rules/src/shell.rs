@@ -12,7 +12,7 @@ use crate::words::words;
 use commands::{Class, class};
 
 /// Names of parameters that a careless program hands to a shell.
-const RUN_BY_NAME: &[&str] = words!("args cmd code command daemon exec execute run shell");
+static RUN_BY_NAME: &[&str] = words!("args cmd code command daemon exec execute run shell");
 
 /// In a value with this many plain words, a word at its start is prose.
 const PROSE: usize = 7;

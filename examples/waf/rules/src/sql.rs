@@ -11,24 +11,24 @@ use crate::view::{Hits, View, excerpt, listed, occurrences};
 use crate::words::words;
 
 /// Operators of document databases.
-const DOCUMENT_OPERATORS: &[&str] = words!(
+static DOCUMENT_OPERATORS: &[&str] = words!(
     "$abs $accumulator $addfields $all $and $bit $bitsallset $comment $elemmatch $eq $exists $expr $function
      $geointersects $geowithin $group $gt $gte $in $jsonschema $lookup $lt $lte $match $mod $ne $near $nearsphere
      $nin $nor $not $options $or $project $regex $size $slice $text $type $unwind $where"
 );
 
 /// One step outside of 32 and 64 bits, and numbers at which parsers of floating point once hung.
-const EDGES: &[&str] = words!(
+static EDGES: &[&str] = words!(
     "-2147483649 -9223372036854775809 0.0000000000000000000000000000000000000000000000000000000000000001 0x80000000
      0xffffffff 18446744073709551615 18446744073709551616 1e309 1e500 2.2250738585072007e-308 2.2250738585072011e-308
      2147483648 2147483649 4294967295 4294967296 9223372036854775808 9223372036854775809 99999999999999999999"
 );
 
 /// Sample and system databases that are named alone when somebody wants to know which server answers.
-const DATABASES: &[&str] = &["master..sysdatabases", "msdb", "northwind", "tempdb"];
+static DATABASES: &[&str] = &["master..sysdatabases", "msdb", "northwind", "tempdb"];
 
-pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
-    document_operators(view, hits);
+/// Values that mean something by themselves.
+pub(crate) fn values(view: &View<'_>, hits: &mut Hits) {
     let trimmed = view.lower.trim();
     if listed(EDGES, trimmed) {
         hits.add(Rule::SqlEdge, trimmed);
@@ -36,6 +36,10 @@ pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
     if listed(DATABASES, trimmed) {
         hits.add(Rule::SqlNames, trimmed);
     }
+}
+
+pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
+    document_operators(view, hits);
     if view.place == Place::UserAgent && !view.text.contains(['\'', '"', '*']) && !view.lower.contains("select") {
         return; // `(compatible; …)` reads like statements
     }

@@ -89,14 +89,17 @@ pub(crate) fn prose_words(text: &str) -> usize {
         .count()
 }
 
-/// The entries of a sorted list that `text` starts with.
+/// The entries of a sorted list, of two bytes or more each, that `text` starts with.
 pub(crate) fn prefixes<'l>(list: &'l [&'static str], text: &'l str) -> impl Iterator<Item = &'static str> + 'l {
-    let first = text.as_bytes().first().copied();
-    let from = list.partition_point(|entry| entry.as_bytes().first().copied() < first);
+    let head =
+        |entry: &str| entry.as_bytes().iter().take(2).copied().fold(0, |head: u16, byte| head << 8 | u16::from(byte));
+    // Two bytes tell nearly all entries apart; only what shares them is compared in full.
+    let wanted = head(text);
+    let from = list.partition_point(|entry| head(entry) < wanted);
     list[from..]
         .iter()
         .copied()
-        .take_while(move |entry| entry.as_bytes().first().copied() == first)
+        .take_while(move |entry| head(entry) == wanted)
         .filter(move |entry| text.starts_with(entry))
 }
 

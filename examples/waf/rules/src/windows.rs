@@ -6,7 +6,7 @@ use crate::view::{Hits, View, excerpt, find_any, is_word, listed, occurrences, p
 use crate::words::words;
 
 /// Programs that come with Windows and are hardly ever words of prose.
-const PROGRAMS: &[&str] = words!(
+static PROGRAMS: &[&str] = words!(
     "adfind adplus advpack.dll appvlp arp assoc at.exe atbroker attrib auditpol bcdboot bcdedit bginfo bitsadmin
      bootcfg cacls call cdb certoc certreq certutil change.exe chkdsk chkntfs cipher cls cmd cmd.exe cmdkey cmdl32
      cmstp comsvcs.dll conhost control.exe convert.exe copy csc.exe cscript csvde dcdiag defrag del desktopimgdownldr
@@ -27,13 +27,13 @@ const PROGRAMS: &[&str] = words!(
 );
 
 /// Those of them that are words after all: they need arguments that look like it.
-const WORDS: &[&str] = words!(
+static WORDS: &[&str] = words!(
     "attrib call cipher copy del dir echo erase finger goto hostname md mmc move net path pause rd reg ren route sc
      subst title tree type ver verifier vol waitfor"
 );
 
 /// Verbs of PowerShell's cmdlets.
-const VERBS: &[&str] = words!(
+static VERBS: &[&str] = words!(
     "add clear compare complete compress connect convert convertfrom convertto copy debug disable disconnect enable
      enter exit expand export foreach format get group import install invoke join limit measure mount move new out
      ping pop publish push read receive register remove rename repair reset resolve restart restore resume save
@@ -42,7 +42,7 @@ const VERBS: &[&str] = words!(
 );
 
 /// What a cmdlet's noun begins with.
-const NOUNS: &[&str] = words!(
+static NOUNS: &[&str] = words!(
     "acl adcomputer addomain adforest adgroup adtrust aduser alias apppackage appx authenticode bitlocker
      bitstransfer childitem cimclass ciminstance cimsession clipboard clixml command computer content counter
      credential csv culture date disk dns driver event executionpolicy expression file firewall formatdata help
@@ -54,7 +54,7 @@ const NOUNS: &[&str] = words!(
 );
 
 /// What PowerShell runs downloaded or hidden commands with.
-const POWERSHELL: &[&str] = &[
+static POWERSHELL: &[&str] = &[
     "-encodedcommand",
     "-executionpolicy bypass",
     "-windowstyle hidden",
@@ -73,7 +73,7 @@ const POWERSHELL: &[&str] = &[
 ];
 
 /// What a condition or a loop may run.
-const STATEMENTS: &[&str] =
+static STATEMENTS: &[&str] =
     words!("call cmd copy del dir echo else erase exit for goto if md move pause rd rem ren set start type");
 
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {

@@ -5,17 +5,17 @@ use crate::view::{Hits, View, excerpt, find_any, is_word, listed, occurrences, p
 use crate::words::words;
 
 /// Elements that load or run something by being there.
-const ACTIVE: &[&str] = words!(
+static ACTIVE: &[&str] = words!(
     "animate animatemotion animatetransform applet base bgsound embed fencedframe foreignobject form frame frameset
      iframe ilayer import isindex layer link math meta noscript object param portal set style svg vmlframe xml xss"
 );
 
 /// Those of them that are names of types too: `List<Object>`.
-const GENERIC: &[&str] =
+static GENERIC: &[&str] =
     &["base", "form", "frame", "layer", "link", "math", "meta", "object", "param", "portal", "set", "style", "xml"];
 
 /// Events, or how their names begin.
-const EVENTS: &[&str] = words!(
+static EVENTS: &[&str] = words!(
     "abort activate after animation auxclick bad before beforeunload begin blur bounce cached cancel canplay
      cellchange change checking click close command connect contentvisibility contextmenu control copy cuechange cut
      data dblclick deactivate device disconnect drag drop durationchange emptied end ended error exit filterchange
@@ -28,7 +28,7 @@ const EVENTS: &[&str] = words!(
 );
 
 /// Schemes that run what follows them.
-const SCHEMES: &[&str] = &["ecmascript:", "javascript:", "jscript:", "livescript:", "mocha:", "vbscript:"];
+static SCHEMES: &[&str] = &["ecmascript:", "javascript:", "jscript:", "livescript:", "mocha:", "vbscript:"];
 
 /// Properties through which a script reaches into the page, behind the object that has them.
 const REACH: &[(&str, &[&str])] = &[
@@ -100,10 +100,10 @@ const REACH: &[(&str, &[&str])] = &[
 ];
 
 /// Objects whose properties are asked for by text to hide which: `self["al"+"ert"]`.
-const ROOTS: &[&str] = words!("content document frames globalthis parent self this top window");
+static ROOTS: &[&str] = words!("content document frames globalthis parent self this top window");
 
 /// Calls through the back door, written without spaces.
-const DOORS: &[&str] = &[
+static DOORS: &[&str] = &[
     "$on.constructor",
     "(0,eval)",
     ".apply`",
@@ -125,7 +125,7 @@ const DOORS: &[&str] = &[
 ];
 
 /// Functions that run text or show that text ran.
-const CALLS: &[&str] = words!(
+static CALLS: &[&str] = words!(
     "alert atob btoa confirm createcontextualfragment eval execscript fetch fromcharcode import importscripts prompt
      setimmediate setinterval settimeout unescape xmlhttprequest"
 );

@@ -6,7 +6,7 @@ use crate::view::{Hits, View, excerpt, find_any, is_word, occurrences};
 use crate::words::words;
 
 /// Openings that are code wherever they stand.
-const OPENINGS: &[&str] = words!(
+static OPENINGS: &[&str] = words!(
     "!!javax.script !!python/object !ruby/object #_memberaccess #context[ $_cookie[ $_get[ $_post[ $_request[
      $_server[ $globals[ <!--#echo <!--#exec <!--#include <%= <%@ <?= <?php <cfexecute @java. [php] _$$nd_func$$_
      __import__( __schema{types allow_url_include auto_prepend_file child_process class.module. classloader.
@@ -16,12 +16,12 @@ const OPENINGS: &[&str] = words!(
 );
 
 /// Expressions that a logger or a template engine looks up.
-const LOOKUPS: &[&str] = words!(
+static LOOKUPS: &[&str] = words!(
     "#{t( ${::- ${ctx: ${date: ${dns: ${env: ${java: ${jndi: ${lower: ${script: ${sys: ${t( ${upper: ${url: ${{ *{t("
 );
 
 /// Functions that run a command or code, when called with something.
-const RUNS: &[&str] = words!(
+static RUNS: &[&str] = words!(
     "assert base64_decode call_user_func create_function curl_exec exec execfile execsync file_get_contents
      file_put_contents fsockopen gzinflate ob_start passthru pcntl_exec popen preg_replace proc_open shell_exec
      spawnsync str_rot13 system"

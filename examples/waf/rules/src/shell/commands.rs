@@ -13,7 +13,7 @@ pub(super) enum Class {
     English,
 }
 
-const RARE: &[&str] = words!(
+static RARE: &[&str] = words!(
     "7z 7za 7zr a2enmod aa-exec addr2line adduser agetty ansible-console ansible-doc ansible-galaxy ansible-inventory
      ansible-playbook ansible-pull ansible-vault aoss apport-cli apt-cache apt-get apt-key apt-mark aptitude ar
      aria2c arp arping as86 atobm awk axel base32 base58 base64 basenc bashbug bc bcdboot bconsole bdftopcf blkid
@@ -54,7 +54,7 @@ const RARE: &[&str] = words!(
      zsoelim zstd zstdcat zstdgrep zstdless zstdmt zypper"
 );
 
-const PRODUCT: &[&str] = words!(
+static PRODUCT: &[&str] = words!(
     "ab acr alpine ansible ant apache2 apache2ctl apk apt arch aspell atom aws az bash bats brew bun bundle cat clang
      cmake composer consul cvs deno doas docker docker-compose dotnet emacs erl ffmpeg firefox fish flask g++ gcloud
      gem ghc git go gradle groovy helm heroku java javac jexec links lp lpr mariadb maven minicom mongo mongod mysql
@@ -63,7 +63,7 @@ const PRODUCT: &[&str] = words!(
      xdg-open zip"
 );
 
-const ENGLISH: &[&str] = words!(
+static ENGLISH: &[&str] = words!(
     "alias ash at basename batch bg bind break builtin cal calendar cancel case cc chronic clear cmp column command
      compress continue crash crowbar cut date declare diff dir disown do dump enable env ex exec exit expand expect
      export factor false fc fetch fg fi file find finger fold free ginsh gnuplot groups halt hash head help history
@@ -75,7 +75,7 @@ const ENGLISH: &[&str] = words!(
 );
 
 /// Programs that start another one.
-pub(super) const WRAPPERS: &[&str] = words!(
+pub(super) static WRAPPERS: &[&str] = words!(
     "busybox chroot command do doas env eval exec ionice nice nohup setsid stdbuf sudo then time timeout unbuffer
      xargs"
 );

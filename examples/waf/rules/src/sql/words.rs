@@ -4,7 +4,7 @@ use crate::words::words;
 
 /// Functions that hardly any text, but many an attack, calls: they wait, read files, run commands, carry data out in
 /// errors, or exist in databases only.
-pub(crate) const TELLING: &[&str] = words!(
+pub(crate) static TELLING: &[&str] = words!(
     "aes_decrypt aes_encrypt array_agg array_to_json array_to_string ascii bdfilename benchmark bin_to_uuid charindex
      chr col_length col_name compress concat_ws connection_id convert_from convert_to convert_tz current_database
      current_schema current_setting current_user database database_to_xml db_id db_name dblink_connect dbms_lock
@@ -26,7 +26,7 @@ pub(crate) const TELLING: &[&str] = words!(
 );
 
 /// Functions that programs and spreadsheets have too.
-pub(crate) const COMMON: &[&str] = words!(
+pub(crate) static COMMON: &[&str] = words!(
     "abs acos adddate addtime analyse any_value asin atan atan2 avg bin bit_and bit_count bit_length bit_or bit_xor
      cast ceil ceiling changes char char_length character_length charset coalesce coercibility collation concat conv
      convert cos cot count crc32 curdate current_date current_time current_timestamp curtime date date_add
@@ -43,7 +43,7 @@ pub(crate) const COMMON: &[&str] = words!(
 );
 
 /// Tables, schemas, procedures and variables of the databases themselves.
-pub(crate) const SCHEMA: &[&str] = words!(
+pub(crate) static SCHEMA: &[&str] = words!(
     "all_tab_columns all_tables all_users dba_users dbms_export_extension dbms_java dbms_lock dbms_pipe
      dbms_scheduler dbms_utility dbms_xmlgen dbms_xmlquery information_schema msysaccessobjects msysaces msysobjects
      msysqueries msysrelationships mysql.db pg_authid pg_catalog pg_class pg_database pg_namespace pg_shadow pg_sleep
@@ -56,14 +56,14 @@ pub(crate) const SCHEMA: &[&str] = words!(
 );
 
 /// Types that PostgreSQL casts to.
-pub(crate) const TYPES: &[&str] = words!(
+pub(crate) static TYPES: &[&str] = words!(
     "bigint bit bool boolean box bytea char cidr date decimal double float float4 float8 inet int int2 int4 int8
      integer interval json jsonb jsonpath macaddr money name numeric oid point real regclass regproc regtype serial
      smallint text time timestamp timestamptz tsquery tsvector uuid varbit varchar xml"
 );
 
 /// Words that follow SELECT, FROM and the like in English, and do not in SQL.
-pub(crate) const ENGLISH: &[&str] = words!(
+pub(crate) static ENGLISH: &[&str] = words!(
     "a about an and another any below between by each either every it its more my now of one or other our some that
      the their them these this those to top two up what which your"
 );
