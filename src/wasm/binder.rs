@@ -88,6 +88,22 @@ impl Binder<'_> {
         call.read(ptr, capacity)?;
         Ok(Buffer { ptr, capacity })
     }
+
+    /// Room for `capacity` bytes that the plugin offers through its export `name`: a function `(i32) -> i32` that is
+    /// told how many bytes there may be, and answers with the address, or with 0. It is called once per instance.
+    ///
+    /// # Errors
+    /// As [`buffer`](Binder::buffer), and that there is no such room.
+    pub fn room(&mut self, name: &str, capacity: u32) -> Result<Buffer, CallError> {
+        let func = self.func::<u32, u32>(name)?;
+        let mut call = Call::new(self.store);
+        let ptr = call.run(&func, capacity)?;
+        if ptr == 0 {
+            return Err(CallError::Unbound(format!("its function `{name}` has no room for {capacity} bytes")));
+        }
+        call.read(ptr, capacity)?;
+        Ok(Buffer { ptr, capacity })
+    }
 }
 
 /// A call under way: what goes into the plugin and comes out of it passes through here.

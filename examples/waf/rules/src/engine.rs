@@ -1,0 +1,235 @@
+//! Runs the detectors over a request and makes a decision of what they found.
+
+use waf_request::Request;
+
+use crate::catalogue::{CATALOGUE, Family, Rule};
+use crate::config::{Config, ConfigError, FamilyConfig, Limits, Where};
+use crate::dynamic::Dynamic;
+use crate::parts::{self, Part, Place};
+use crate::verdict::{Action, Decision, Reason, Verdict};
+use crate::view::{Hits, View};
+use crate::{agents, decode, files, shell, sql, windows, xss};
+
+/// The rules with the settings of a rule file, ready to inspect requests.
+#[derive(Debug)]
+pub struct Waf {
+    families: [FamilyConfig; Family::ALL.len()],
+    rules: Vec<Setting>,
+    dynamic: Dynamic,
+    limits: Limits,
+}
+
+/// What a built-in rule does when it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    Score,
+    Act(Action),
+    Off,
+}
+
+impl Default for Waf {
+    /// All built-in rules, none of the dynamic ones. Builds nothing, so that a fresh instance is ready at once.
+    fn default() -> Waf {
+        Waf {
+            families: Family::ALL.map(FamilyConfig::of),
+            rules: vec![Setting::Score; CATALOGUE.len()],
+            dynamic: Dynamic::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Waf {
+    /// The rules as a rule file wants them.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the rule whose pattern cannot be used.
+    pub fn new(config: &Config) -> Result<Waf, ConfigError> {
+        let mut waf = Waf { limits: config.limits.clone(), dynamic: Dynamic::new(&config.dynamic)?, ..Waf::default() };
+        for (family, settings) in &config.families {
+            waf.families[*family as usize] = settings.clone();
+        }
+        for (id, settings) in &config.rules {
+            let rule = Rule::by_id(id).ok_or_else(|| ConfigError::UnknownRule { rule: id.clone() })?;
+            waf.rules[rule as usize] = match (settings.enabled, settings.action) {
+                (false, _) => Setting::Off,
+                (true, Some(action)) => Setting::Act(action),
+                (true, None) => Setting::Score,
+            };
+        }
+        Ok(waf)
+    }
+
+    /// What the rules say of a request.
+    pub fn inspect(&self, request: &Request<'_>) -> Decision {
+        let mut case = Case { waf: self, decision: Decision::allow(), score: 0, hits: Hits::default() };
+        let mut left = self.limits.clone();
+        case.whole(request);
+        let complete = parts::each(request, &mut |part| {
+            let length = part.name.len() + part.text.len();
+            if left.parameters == 0 || length > left.bytes {
+                return false;
+            }
+            left.parameters -= 1;
+            left.bytes -= length;
+            case.part(&part);
+            true
+        });
+        if !complete {
+            case.hits.add(Rule::TooMuch, "");
+            case.judge(&Part { place: Place::Body, name: String::new(), text: String::new() });
+        }
+        case.decision
+    }
+}
+
+impl Decision {
+    fn allow() -> Decision {
+        Decision { verdict: Verdict::Allow, reason: None, families: Vec::new() }
+    }
+}
+
+/// Whether a value is a plain word or number, as most are: no grammar makes anything of it.
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+/// A request while it is being looked at.
+struct Case<'w> {
+    waf: &'w Waf,
+    decision: Decision,
+    /// The score behind the decision so far: of two reasons for one verdict the stronger is told.
+    score: u32,
+    hits: Hits,
+}
+
+impl Case<'_> {
+    /// The dynamic rules that look at the request as a whole.
+    fn whole(&mut self, request: &Request<'_>) {
+        let waf = self.waf;
+        for (place, label, bytes) in [(Where::Target, "target", request.target), (Where::Body, "body", request.body)] {
+            if waf.dynamic.looks_at(place) {
+                let bytes = &bytes[..bytes.len().min(waf.limits.bytes)];
+                self.custom(place, label, &decode::deeply(&decode::text(&decode::form(bytes))));
+            }
+        }
+    }
+
+    fn part(&mut self, part: &Part) {
+        let deep = decode::deeply(&part.text);
+        self.custom_part(part, &deep);
+        if part.text != deep {
+            self.detect(part, &part.text);
+        }
+        self.detect(part, &deep);
+        self.judge(part);
+    }
+
+    fn detect(&mut self, part: &Part, text: &str) {
+        let lower = text.to_ascii_lowercase();
+        let view = View { place: part.place, name: &part.name, text, lower: &lower };
+        let hits = &mut self.hits;
+        match part.place {
+            Place::File => return files::upload(&view, hits),
+            Place::FileName => files::upload_name(&view, hits),
+            Place::UserAgent => agents::user_agent(&view, hits),
+            Place::Header => agents::header(&view, hits),
+            Place::Path => agents::path(&view, hits),
+            _ => {}
+        }
+        sql::values(&view, hits);
+        if is_name(text) {
+            if part.place == Place::Arg {
+                shell::inspect(&view, hits);
+                windows::inspect(&view, hits);
+            }
+            return;
+        }
+        files::inspect(&view, hits);
+        sql::inspect(&view, hits);
+        xss::inspect(&view, hits);
+        shell::inspect(&view, hits);
+        windows::inspect(&view, hits);
+    }
+
+    fn custom_part(&mut self, part: &Part, text: &str) {
+        match part.place {
+            Place::Arg | Place::ArgName | Place::Cookie => self.custom(Where::Args, &part.label(), text),
+            Place::Header | Place::UserAgent | Place::FileName => {
+                if self.waf.dynamic.looks_at(Where::Headers) {
+                    self.custom(Where::Headers, &part.label(), &format!("{}: {text}", part.name));
+                }
+                if part.place == Place::UserAgent {
+                    self.custom(Where::UserAgent, &part.label(), text);
+                }
+            }
+            Place::Path | Place::Body | Place::File => {}
+        }
+    }
+
+    fn custom(&mut self, place: Where, label: &str, text: &str) {
+        let waf = self.waf;
+        waf.dynamic.each(place, text, |rule, matched| {
+            self.decide(rule.action.into(), &rule.id, || label.to_owned(), matched, 0);
+        });
+    }
+
+    /// Adds up what was found in a part and lets each family act on it.
+    fn judge(&mut self, part: &Part) {
+        let hits = std::mem::take(&mut self.hits);
+        for family in Family::ALL {
+            let settings = &self.waf.families[family as usize];
+            if !settings.enabled {
+                continue;
+            }
+            let mut score = 0;
+            let mut strongest: Option<(Rule, &str)> = None;
+            for (rule, matched) in hits.iter().filter(|(rule, _)| rule.entry().family == family) {
+                match self.waf.rules[rule as usize] {
+                    Setting::Off => {}
+                    Setting::Act(action) => {
+                        self.family(family, action.into());
+                        self.decide(action.into(), rule.entry().id, || part.label(), matched, 0);
+                    }
+                    Setting::Score => {
+                        score += rule.entry().score;
+                        if strongest.is_none_or(|(other, _)| other.entry().score < rule.entry().score) {
+                            strongest = Some((rule, matched));
+                        }
+                    }
+                }
+            }
+            let verdict = if score >= settings.threshold {
+                settings.action.into()
+            } else if score >= settings.log_threshold {
+                Verdict::Log
+            } else {
+                continue;
+            };
+            if let Some((rule, matched)) = strongest {
+                self.family(family, verdict);
+                self.decide(verdict, rule.entry().id, || part.label(), matched, score);
+            }
+        }
+        self.hits = hits;
+        self.hits.clear();
+    }
+
+    fn family(&mut self, family: Family, verdict: Verdict) {
+        match self.decision.families.iter_mut().find(|(known, _)| *known == family) {
+            Some((_, strongest)) => *strongest = verdict.max(*strongest),
+            None => self.decision.families.push((family, verdict)),
+        }
+    }
+
+    fn decide(&mut self, verdict: Verdict, rule: &str, part: impl FnOnce() -> String, matched: &str, score: u32) {
+        if (verdict, score) <= (self.decision.verdict, self.score) {
+            return;
+        }
+        let short = |text: &str| text.chars().take(Reason::LONGEST_MATCH).collect();
+        self.score = score;
+        self.decision.verdict = verdict;
+        self.decision.reason =
+            Some(Reason { rule: rule.to_owned(), part: short(&part()), matched: short(matched), score });
+    }
+}

@@ -1,0 +1,163 @@
+//! Takes a request apart into the values that rules look at.
+//!
+//! The readers of bodies are flat: none keeps a stack, so there is no nesting to exhaust, and a body that is cut off or
+//! broken yields what is there.
+
+mod json;
+mod multipart;
+mod xml;
+
+use waf_request::Request;
+
+use crate::decode;
+
+/// Where in a request a value stood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The path of the target.
+    Path,
+    /// The name of a parameter of query or body.
+    ArgName,
+    /// A parameter's value.
+    Arg,
+    /// A header, other than those below.
+    Header,
+    /// The `User-Agent` header.
+    UserAgent,
+    /// A cookie.
+    Cookie,
+    /// The name of an uploaded file.
+    FileName,
+    /// The content of an uploaded file.
+    File,
+    /// A body that is plain text.
+    Body,
+}
+
+/// One value of a request, as text with the encoding of its transport taken off.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Where it stood.
+    pub place: Place,
+    /// The name it had there, empty if it had none.
+    pub name: String,
+    /// The value.
+    pub text: String,
+}
+
+impl Part {
+    fn new(place: Place, name: &str, text: String) -> Part {
+        Part { place, name: name.to_owned(), text }
+    }
+
+    /// What a reason calls it.
+    pub fn label(&self) -> String {
+        let kind = match self.place {
+            Place::Path => return "path".to_owned(),
+            Place::Body => return "body".to_owned(),
+            Place::ArgName => return "arg-name".to_owned(),
+            Place::Arg => "arg",
+            Place::Header | Place::UserAgent => "header",
+            Place::Cookie => "cookie",
+            Place::FileName => "file-name",
+            Place::File => "file",
+        };
+        format!("{kind}:{}", self.name)
+    }
+}
+
+/// Headers with a grammar so narrow, or content so random, that only noise would be found in them.
+const SKIPPED: [&str; 18] = [
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-length",
+    "cookie",
+    "date",
+    "host",
+    "if-modified-since",
+    "if-none-match",
+    "keep-alive",
+    "pragma",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+];
+
+/// Hands every part of the request to `see`, until it returns `false`.
+pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
+    let (path, query) = split(request.target, b'?');
+    if !see(Part::new(Place::Path, "", decode::text(&decode::percent(path)))) || !form(query, see) {
+        return false;
+    }
+    let mut content_type = String::new();
+    for (name, value) in request.headers() {
+        let name = decode::text(name).to_ascii_lowercase();
+        let seen = match name.as_str() {
+            "cookie" => value.split(|byte| *byte == b';').all(|pair| cookie(pair, see)),
+            skipped if SKIPPED.contains(&skipped) || skipped.starts_with("sec-") => true,
+            "user-agent" => see(Part::new(Place::UserAgent, &name, decode::text(value))),
+            "x-filename" | "x-file-name" => {
+                see(Part::new(Place::FileName, &name, decode::text(&decode::percent(value))))
+            }
+            _ => {
+                if name == "content-type" {
+                    content_type = decode::text(value);
+                }
+                see(Part::new(Place::Header, &name, decode::text(&decode::percent(value))))
+            }
+        };
+        if !seen {
+            return false;
+        }
+    }
+    body(&content_type, request.body, see)
+}
+
+fn body(content_type: &str, body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
+    let kind = content_type.to_ascii_lowercase();
+    let start = body.trim_ascii_start().first();
+    if body.is_empty() {
+        true
+    } else if let Some(boundary) = multipart::boundary(content_type) {
+        multipart::each(boundary.as_bytes(), body, see)
+    } else if kind.contains("json") || (kind.is_empty() && matches!(start, Some(b'{' | b'['))) {
+        json::each(body, see)
+    } else if kind.contains("xml") || (kind.is_empty() && body.trim_ascii_start().starts_with(b"<?xml")) {
+        xml::each(body, see)
+    } else if kind.is_empty() || kind.contains("urlencoded") {
+        form(body, see)
+    } else if kind.starts_with("text/") || kind.contains("graphql") {
+        see(Part::new(Place::Body, "", decode::text(body)))
+    } else {
+        see(Part::new(Place::File, "body", decode::text(body)))
+    }
+}
+
+fn cookie(pair: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
+    let (name, value) = split(pair, b'=');
+    let name = decode::text(&decode::percent(name.trim_ascii()));
+    let value = Part::new(Place::Cookie, &name, decode::text(&decode::form(value)));
+    see(Part::new(Place::ArgName, "", name)) && see(value)
+}
+
+fn form(bytes: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
+    bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).all(|pair| {
+        let (name, value) = split(pair, b'=');
+        let name = decode::text(&decode::form(name));
+        let value = decode::text(&decode::form(value));
+        let value = Part::new(Place::Arg, &name, value);
+        see(Part::new(Place::ArgName, "", name)) && (value.text.is_empty() || see(value))
+    })
+}
+
+fn split(bytes: &[u8], at: u8) -> (&[u8], &[u8]) {
+    match bytes.iter().position(|byte| *byte == at) {
+        Some(position) => (&bytes[..position], &bytes[position + 1..]),
+        None => (bytes, b""),
+    }
+}

@@ -1,0 +1,100 @@
+//! The keys and strings of a JSON body, without a tree of it.
+
+use super::{Part, Place};
+use crate::decode;
+
+pub(super) fn each(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
+    let mut rest = body;
+    let mut key = String::new();
+    while let Some(open) = rest.iter().position(|byte| *byte == b'"') {
+        let (string, behind) = string(&rest[open + 1..]);
+        rest = behind;
+        let seen = if rest.trim_ascii_start().first() == Some(&b':') {
+            key.clone_from(&string);
+            see(Part::new(Place::ArgName, "", string))
+        } else {
+            see(Part::new(Place::Arg, &key, string))
+        };
+        if !seen {
+            return false;
+        }
+    }
+    true
+}
+
+/// The string whose opening quote has been read, and what follows its closing one.
+fn string(bytes: &[u8]) -> (String, &[u8]) {
+    let mut out = Vec::new();
+    let mut units = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let escape = if byte == b'\\' { bytes.get(at + 1) } else { None };
+        if escape == Some(&b'u')
+            && let Some(unit) = bytes.get(at + 2..at + 6).and_then(|digits| std::str::from_utf8(digits).ok())
+            && let Ok(unit) = u16::from_str_radix(unit, 16)
+        {
+            units.push(unit);
+            at += 6;
+            continue;
+        }
+        flush(&mut units, &mut out);
+        match (byte, escape) {
+            (b'"', _) => return (decode::text(&out), &bytes[at + 1..]),
+            (_, Some(escape)) => {
+                out.push(match escape {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 8,
+                    b'f' => 12,
+                    other => *other,
+                });
+                at += 2;
+            }
+            _ => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    flush(&mut units, &mut out);
+    (decode::text(&out), b"")
+}
+
+/// Writes the pending UTF-16 units; a surrogate may have come in two escapes.
+fn flush(units: &mut Vec<u16>, out: &mut Vec<u8>) {
+    if !units.is_empty() {
+        out.extend_from_slice(String::from_utf16_lossy(units).as_bytes());
+        units.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Vec<String> {
+        let mut seen = Vec::new();
+        each(body.as_bytes(), &mut |part| {
+            seen.push(format!("{}={}", part.label(), part.text));
+            true
+        });
+        seen
+    }
+
+    #[test]
+    fn keys_and_strings_are_found_at_any_depth() {
+        assert_eq!(read(r#"{"a":{"b":["x",1,"y"]}}"#), ["arg-name=a", "arg-name=b", "arg:b=x", "arg:b=y"]);
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(read(r#"["\u003cb\u003E\n\ud83d\ude00\"\/"]"#), ["arg:=<b>\n😀\"/"]);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_seen_and_depth_costs_nothing() {
+        assert_eq!(read(r#"{"a":"unfinis"#), ["arg-name=a", "arg:a=unfinis"]);
+        assert_eq!(read(&"[".repeat(100_000)), [String::new(); 0]);
+    }
+}

@@ -1,0 +1,459 @@
+//! Command and code injection: reads a value as a shell would, after undoing what a shell undoes, and looks at each command
+//! in it: how it is introduced, which program it names and whether what follows looks like arguments or like prose.
+
+mod code;
+mod commands;
+mod plain;
+
+use crate::catalogue::Rule;
+use crate::parts::Place;
+use crate::view::{Hits, View, excerpt, is_word, listed, occurrences, prose_words};
+use crate::words::words;
+use commands::{Class, class};
+
+/// Names of parameters that a careless program hands to a shell.
+static RUN_BY_NAME: &[&str] = words!("args cmd code command daemon exec execute run shell");
+
+/// In a value with this many plain words, a word at its start is prose.
+const PROSE: usize = 7;
+
+pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
+    let plain = plain::text(view.text);
+    expansions(view, hits);
+    code::inspect(view, hits);
+    if view.text.contains('/') {
+        program_paths(view, &plain, hits);
+        globs(view, hits);
+    }
+    segments(view, &plain, hits);
+}
+
+/// How a command is introduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lead {
+    /// It stands at the start of the value.
+    Start,
+    /// Behind a separator, or inside a substitution, at the very start of the value.
+    First,
+    /// Behind a separator further on.
+    Separator,
+    /// Inside a substitution.
+    Substitution,
+    /// Behind `&`, which URLs and prose have too.
+    Ampersand,
+    /// On a line of its own.
+    Line,
+}
+
+fn segments(view: &View<'_>, plain: &str, hits: &mut Hits) {
+    let bytes = plain.as_bytes();
+    let words = prose_words(view.text);
+    let mut lead = Lead::Start;
+    let mut from = 0;
+    let mut backticks = 0;
+    let mut blank = true;
+    for at in 0..=bytes.len() {
+        let next = match bytes.get(at) {
+            None => Lead::Start,
+            Some(b';' | b'|') if blank => Lead::First,
+            Some(b';' | b'|') => Lead::Separator,
+            Some(b'&') if bytes.get(at + 1) == Some(&b'&') || at > 0 && bytes[at - 1] == b'&' => Lead::Separator,
+            Some(b'&') => Lead::Ampersand,
+            Some(b'\n' | b'\r') => Lead::Line,
+            Some(b'`') => {
+                backticks += 1;
+                if backticks % 2 == 1 { Lead::Substitution } else { Lead::Ampersand }
+            }
+            Some(b'(') if at > 0 && matches!(bytes[at - 1], b'$' | b'<' | b'>') => Lead::Substitution,
+            Some(b'{') if at == 0 || matches!(bytes[at - 1], b';' | b' ') => Lead::Ampersand,
+            Some(byte) => {
+                blank &= byte.is_ascii_whitespace() || b"'\"".contains(byte);
+                continue;
+            }
+        };
+        command(view, &plain[from..at], lead, words, bytes.get(at).copied(), hits);
+        from = at + 1;
+        lead = next;
+    }
+}
+
+/// One command: the text between two separators.
+fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: Option<u8>, hits: &mut Hits) {
+    let direct = matches!(lead, Lead::Start | Lead::Line);
+    let rule = if direct { Rule::RceDirect } else { Rule::RceCommand };
+    if hits.has(rule) {
+        return;
+    }
+    let mut rest = segment.trim_start_matches(|c: char| c.is_whitespace() || "(@!{\"'".contains(c));
+    let mut wrapped = false;
+    for _ in 0..8 {
+        let (word, behind) = first_word(rest);
+        let assigned = word.split_once('=').is_some_and(|(name, value)| {
+            !value.is_empty()
+                && !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
+        });
+        let wraps = commands::WRAPPERS.contains(&word) && !behind.trim_start().is_empty();
+        if !assigned && !wraps {
+            break;
+        }
+        let inner = first_word(behind.trim_start()).0;
+        if wraps && class(inner).is_none() {
+            break;
+        }
+        wrapped |= wraps;
+        rest = behind.trim_start();
+    }
+    let (word, arguments) = first_word(rest);
+    let Some(class) = class(word) else { return };
+    let flagged = arguments.starts_with(|c: char| c.is_whitespace() || "<>)\"'".contains(c)) || arguments.is_empty();
+    if !flagged {
+        return;
+    }
+    let arguments = arguments.trim();
+    let alone = arguments.trim_matches([')', '"', '\'', '}']).is_empty();
+    let delay = word == "sleep" && first_word(arguments).0.parse::<u32>().is_ok();
+    if delay && lead != Lead::Start {
+        return hits.add(rule, excerpt(segment.trim(), 0, 60));
+    }
+    let shaped = first_is_argument(arguments) || any_is_argument(arguments) && class != Class::English;
+    let inner = class != Class::English && commands::class(first_word(arguments).0) == Some(Class::Rare);
+    let last = closed_by.is_none() || alone;
+    let header = matches!(view.place, Place::Header | Place::UserAgent);
+    let strong = match lead {
+        Lead::First => match class {
+            Class::Rare => true,
+            Class::Product => alone || shaped || inner,
+            Class::English => alone && word.len() > 1 && last || first_is_argument(arguments),
+        },
+        Lead::Separator => match class {
+            Class::Rare => !header || shaped || alone,
+            Class::Product => alone && last && !header || shaped || inner,
+            Class::English => {
+                first_is_argument(arguments) && !header && !arguments.starts_with(['"', '\'', '/'])
+                    || first_is_argument(arguments) && words < 3
+            }
+        },
+        Lead::Substitution => {
+            let prose = words >= 3 && closed_by == Some(b'`');
+            !prose && (class != Class::English || alone || first_is_argument(arguments))
+        }
+        Lead::Ampersand => {
+            class == Class::Rare && (shaped || alone || inner)
+                || class == Class::Product && first_is_argument(arguments)
+        }
+        Lead::Line => {
+            words < PROSE
+                && (class == Class::Rare && (alone || shaped)
+                    || class == Class::Product && first_is_argument(arguments))
+        }
+        Lead::Start => {
+            words < PROSE
+                && !header
+                && match class {
+                    Class::Rare => shaped || inner || wrapped && alone,
+                    Class::Product => first_is_argument(arguments) && words < 4 || inner && shaped,
+                    Class::English => wrapped && first_is_argument(arguments),
+                }
+        }
+    };
+    let obfuscated = commands::obfuscated(view.text, word)
+        && (lead != Lead::Start || shaped || wrapped || inner || class == Class::Rare);
+    let shown = excerpt(segment.trim(), 0, 60);
+    if strong || obfuscated {
+        hits.add(rule, shown);
+    } else if lead == Lead::Start && view.place == Place::Arg && words < 5 {
+        let named = listed(RUN_BY_NAME, &view.name.to_ascii_lowercase());
+        if named && class == Class::Rare {
+            hits.add(Rule::RceDirect, shown);
+        } else if class == Class::Rare && word.contains('-') || class == Class::English && first_is_flag(arguments) {
+            hits.add(Rule::RceBare, shown);
+        }
+    }
+}
+
+/// The first word, up to white space or what ends a word in a shell.
+fn first_word(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| c.is_whitespace() || "<>()\"'".contains(c)).unwrap_or(text.len()))
+}
+
+fn first_is_flag(arguments: &str) -> bool {
+    let first = first_word(arguments).0;
+    first.strip_prefix('-').is_some_and(|flag| flag.starts_with(|c: char| c.is_ascii_alphabetic() || c == '-'))
+        && first.len() > 1
+}
+
+fn first_is_argument(arguments: &str) -> bool {
+    first_is_flag(arguments)
+        || arguments.starts_with(['$', '*', '~', '"', '\'']) && arguments.len() > 1
+        || arguments
+            .strip_prefix(['<', '>'])
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || " /&(<>".contains(c)))
+        || is_argument(first_word(arguments).0)
+}
+
+fn any_is_argument(arguments: &str) -> bool {
+    arguments
+        .split_whitespace()
+        .take(64)
+        .any(|word| is_argument(word) || first_is_flag(word) || word.starts_with(['>', '<']))
+}
+
+/// A path, a switch of cmd.exe, a URL, an address, a file with an ending.
+fn is_argument(word: &str) -> bool {
+    let bytes = word.as_bytes();
+    let path = word.starts_with('/') && !word.starts_with("//") && bytes.len() > 1 || word == "/";
+    let drive = bytes.len() > 2 && bytes[1] == b':' && matches!(bytes[2], b'\\' | b'/');
+    let relative =
+        word.starts_with("./") || word.starts_with("../") || word.starts_with("~/") || word == ".." || word == ".";
+    let inner = word.contains("/etc/") || word.contains("://") || word.contains("$(");
+    let file = word.rsplit_once('.').is_some_and(|(name, ending)| {
+        !name.is_empty()
+            && (2..=5).contains(&ending.len())
+            && ending.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./*".contains(&byte))
+    });
+    path || drive || relative || inner || file
+}
+
+/// `$(…)`, `${…}`, `$((…))`, `$[…]`, `<(…)`, `{…,…}`, `~+`, `() {`, aliases.
+fn expansions(view: &View<'_>, hits: &mut Hits) {
+    let text = view.text;
+    let lower = view.lower;
+    let compact: String = text.chars().filter(|c| !c.is_whitespace()).take(4096).collect();
+    if compact.contains("(){:") || lower.trim_start().starts_with("() {") || lower.contains("() { :") {
+        hits.add(Rule::RceShellshock, excerpt(text, 0, 60));
+    }
+    braces(view, hits);
+    aliases(view, hits);
+    tildes(view, hits);
+    for opening in ["<(", ">("] {
+        for (at, ..) in occurrences(text, opening) {
+            if class(first_word(text[at + 2..].trim_start()).0).is_some() && excerpt(text, at, 200).contains(')') {
+                hits.add(Rule::RceExpansion, excerpt(text, at, 60));
+            }
+        }
+    }
+    if !text.contains('$') {
+        return;
+    }
+    for (at, ..) in occurrences(text, "$(") {
+        let inside = text[at + 2..].trim_start();
+        let page = ["document", "this", "window", "function", "'", "\"", "`", "e.", "event", "html", "(", ".", "#"];
+        let arithmetic =
+            inside.starts_with('(') && text[at..].starts_with("$((") && excerpt(inside, 0, 200).contains("))");
+        let script = page.iter().any(|word| inside.starts_with(word));
+        let word = first_word(inside).0;
+        let called = excerpt(text, at, 200).contains(").") && class(word) != Some(Class::Rare);
+        if arithmetic && !called
+            || !script && !called && (class(word).is_some() || inside.starts_with(['<', '$', '{', '/']))
+        {
+            hits.add(Rule::RceExpansion, excerpt(text, at, 60));
+        }
+    }
+    for (at, ..) in occurrences(text, "$[") {
+        if text[at + 2..].starts_with(|c: char| c.is_ascii_digit() || c == '$' || c == '(')
+            && excerpt(text, at, 200).contains(']')
+        {
+            hits.add(Rule::RceExpansion, excerpt(text, at, 60));
+        }
+    }
+    for (at, ..) in occurrences(text, "${") {
+        let inside = &text[at + 2..];
+        let operator = inside.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).map(|end| &inside[end..]);
+        let shell = inside.starts_with(['#', '!', '@', '*'])
+            || inside.starts_with("IFS")
+            || inside.starts_with("PATH")
+            || operator.is_some_and(|rest| {
+                rest.starts_with([':', '%', '#', '/', '^', ',', '@', '-']) && !rest.starts_with(" ")
+            });
+        let rule = if shell { Rule::RceExpansion } else { Rule::RceVariable };
+        hits.add(rule, excerpt(text, at, 40));
+    }
+    for name in
+        ["$IFS", "$SHELL ", "$PATH", "$HOME/", "$PWD/", "$OLDPWD", "$RANDOM", "$BASH", "$HOSTNAME", "$LD_PRELOAD"]
+    {
+        if let Some(at) = text.find(name) {
+            hits.add(
+                if matches!(name, "$IFS" | "$SHELL " | "$BASH" | "$LD_PRELOAD") {
+                    Rule::RceExpansion
+                } else {
+                    Rule::RceVariable
+                },
+                excerpt(text, at, 40),
+            );
+        }
+    }
+}
+
+/// `~+`, `~-`, `~1`: directories.
+fn tildes(view: &View<'_>, hits: &mut Hits) {
+    let trimmed = view.text.trim();
+    if matches!(trimmed, "~+" | "~-")
+        || trimmed.strip_prefix('~').is_some_and(|digits| {
+            !digits.is_empty()
+                && digits.len() < 3
+                && digits.trim_start_matches(['+', '-']).bytes().all(|b| b.is_ascii_digit())
+        })
+    {
+        hits.add(Rule::RceVariable, trimmed);
+    }
+}
+
+/// `{cat,/etc/passwd}`, `{l,-lh}s`.
+fn braces(view: &View<'_>, hits: &mut Hits) {
+    for (at, before, _) in occurrences(view.text, "{") {
+        let rest = &view.text[at + 1..];
+        let Some(end) = rest.bytes().take(128).position(|byte| matches!(byte, b'}' | b' ' | b'"' | b':' | b'{')) else {
+            continue;
+        };
+        let inside = &rest[..end];
+        let closed = rest.as_bytes()[end] == b'}';
+        let items: Vec<&str> = inside.split(',').collect();
+        let shaped = items
+            .iter()
+            .any(|item| first_is_flag(item) || item.starts_with('/') && item.len() > 2 || item.contains("://"));
+        if closed && items.len() > 1 && shaped && before != Some(b'$') {
+            hits.add(Rule::RceExpansion, excerpt(view.text, at, 60));
+        }
+    }
+}
+
+fn aliases(view: &View<'_>, hits: &mut Hits) {
+    for (at, before, after) in occurrences(view.lower, "alias") {
+        if before.is_some_and(is_word) || after != Some(b' ') {
+            continue;
+        }
+        let first = view.lower[at + 6..].trim_start().split_whitespace().next().unwrap_or_default();
+        let named = first.split_once('=').is_some_and(|(name, value)| {
+            !name.is_empty() && name.len() < 32 && !value.is_empty() && !name.contains(['"', '<', '&'])
+        });
+        if named || first == "-p" {
+            hits.add(Rule::RceAlias, excerpt(view.text, at, 60));
+        }
+    }
+}
+
+/// `/bin/cat`, `usr/bin/perl`.
+fn program_paths(view: &View<'_>, plain: &str, hits: &mut Hits) {
+    let plain = plain.to_ascii_lowercase().replace("//", "/").replace("/./", "/");
+    let spoken = prose_words(view.text) >= PROSE;
+    for (at, before, _) in occurrences(&plain, "bin/") {
+        if before.is_some_and(|byte| is_word(byte) && byte != b's') {
+            continue;
+        }
+        let root = plain[..at].strip_suffix('s').unwrap_or(&plain[..at]);
+        let near =
+            (at.saturating_sub(64)..=root.len()).find(|index| root.is_char_boundary(*index)).unwrap_or(root.len());
+        let start = root[near..]
+            .rfind(|c: char| c.is_whitespace() || "=;|&`(\"',>".contains(c))
+            .map_or(near, |start| near + start + 1);
+        let folder = &root[start..];
+        let shebang = folder.starts_with("#!") || folder.contains("://");
+        let known = matches!(folder, "/" | "" | "/usr/" | "usr/" | "/usr/local/" | "/snap/" | "/opt/" | "./")
+            || folder.ends_with("../")
+            || folder.ends_with("=/");
+        let name = plain[at + 4..]
+            .split(|c: char| !(c.is_ascii_alphanumeric() || "-_.+[".contains(c)))
+            .next()
+            .unwrap_or_default();
+        if known
+            && !shebang
+            && !spoken
+            && (class(name).is_some() || folder.starts_with("/") && folder.len() > 4 && !name.is_empty())
+        {
+            hits.add(Rule::RcePath, excerpt(&plain, start, 60));
+        }
+    }
+}
+
+/// Paths that a shell would find by their pattern.
+const TARGETS: [&str; 16] = [
+    "/etc/passwd",
+    "/etc/shadow",
+    "/etc/hosts",
+    "/etc/group",
+    "/bin/cat",
+    "/bin/bash",
+    "/bin/sh",
+    "/bin/ls",
+    "/bin/nc",
+    "/bin/ping",
+    "/usr/bin/id",
+    "/usr/bin/whoami",
+    "/usr/bin/wget",
+    "/usr/bin/curl",
+    "/usr/bin/nc",
+    "/usr/bin/python",
+];
+
+fn globs(view: &View<'_>, hits: &mut Hits) {
+    for word in view.lower.split(|c: char| c.is_whitespace() || ";|&`\"'=,<>".contains(c)).take(512) {
+        let Some(at) = word.find('/') else { continue };
+        let pattern = word[at..].as_bytes();
+        let wild = pattern.iter().any(|byte| matches!(byte, b'?' | b'*' | b'['));
+        let letters = pattern.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
+        if wild && letters >= 2 && pattern.len() < 128 && TARGETS.iter().any(|target| glob(pattern, target.as_bytes()))
+        {
+            hits.add(Rule::RceGlob, word);
+        }
+    }
+}
+
+/// Whether a shell's pattern matches a path. A star matches within a segment; the search keeps one place to go back to.
+fn glob(pattern: &[u8], path: &[u8]) -> bool {
+    let (mut p, mut at) = (0, 0);
+    let mut back: Option<(usize, usize)> = None;
+    while at < path.len() {
+        let (fits, length) = match pattern.get(p) {
+            Some(b'*') => {
+                back = Some((p + 1, at));
+                p += 1;
+                continue;
+            }
+            Some(b'?') => (path[at] != b'/', 1),
+            Some(b'[') => match pattern[p + 1..].iter().skip(1).position(|byte| *byte == b']') {
+                Some(end) => {
+                    let set = &pattern[p + 1..p + 2 + end];
+                    let negated = matches!(set.first(), Some(b'!' | b'^'));
+                    (negated != set.contains(&path[at]), set.len() + 2)
+                }
+                None => (false, 1),
+            },
+            Some(byte) => (*byte == path[at], 1),
+            None => (false, 1),
+        };
+        if fits {
+            p += length;
+            at += 1;
+            // `[e//]tc//` names the same file as `[e]tc/`.
+            while at > 0 && path[at - 1] == b'/' && pattern.get(p) == Some(&b'/') {
+                p += 1;
+            }
+        } else if let Some((star, taken)) = back.filter(|(_, taken)| path[*taken] != b'/') {
+            back = Some((star, taken + 1));
+            p = star;
+            at = taken + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+#[test]
+fn globs_match_as_in_a_shell() {
+    for (pattern, matches) in [
+        ("/etc/pas[s]wd", true),
+        ("/etc/[!q]asswd", true),
+        ("/e?c/p*", true),
+        ("/???/??t", false),
+        ("/[e//]tc/[p//]asswd", true),
+        ("/*c/*sswd", true),
+        ("/etc", false),
+        ("/etc/passwd[", false),
+    ] {
+        assert_eq!(glob(pattern.as_bytes(), b"/etc/passwd"), matches, "{pattern}");
+    }
+}

@@ -1,0 +1,109 @@
+//! A value as detectors see it, and where they say what they found.
+
+use crate::catalogue::{CATALOGUE, Rule};
+use crate::parts::Place;
+
+/// A decoded value, beside its lower-case twin of the same length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) place: Place,
+    pub(crate) name: &'a str,
+    pub(crate) text: &'a str,
+    pub(crate) lower: &'a str,
+}
+
+/// What was found in one part of a request: each rule once, with what it matched first.
+#[derive(Debug, Default)]
+pub(crate) struct Hits {
+    found: Vec<(Rule, String)>,
+}
+
+impl Hits {
+    pub(crate) fn add(&mut self, rule: Rule, matched: &str) {
+        if !self.has(rule) {
+            self.found.push((rule, matched.chars().take(crate::Reason::LONGEST_MATCH).collect()));
+        }
+    }
+
+    pub(crate) fn has(&self, rule: Rule) -> bool {
+        self.found.iter().any(|(known, _)| *known == rule)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Rule, &str)> {
+        debug_assert!(self.found.len() <= CATALOGUE.len());
+        self.found.iter().map(|(rule, matched)| (*rule, matched.as_str()))
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.found.clear();
+    }
+}
+
+/// Where a word list occurs in text, with the byte before and the byte behind each occurrence.
+pub(crate) fn occurrences<'t>(
+    text: &'t str,
+    needle: &'t str,
+) -> impl Iterator<Item = (usize, Option<u8>, Option<u8>)> + 't {
+    text.match_indices(needle).map(move |(at, _)| {
+        let bytes = text.as_bytes();
+        (at, at.checked_sub(1).map(|before| bytes[before]), bytes.get(at + needle.len()).copied())
+    })
+}
+
+/// Where a word begins, or a mark stands.
+pub(crate) fn starts(text: &str) -> impl Iterator<Item = usize> + '_ {
+    let mut inside = false;
+    text.bytes().enumerate().filter_map(move |(at, byte)| {
+        let before = std::mem::replace(&mut inside, is_word(byte));
+        (!before || !inside).then_some(at)
+    })
+}
+
+/// The entries of a sorted list that stand in a text where a word begins or, if they begin with a mark, anywhere. The
+/// text is read once, however long the list.
+pub(crate) fn find_any<'l>(
+    list: &'l [&'static str],
+    text: &'l str,
+) -> impl Iterator<Item = (usize, &'static str)> + 'l {
+    starts(text).flat_map(move |at| prefixes(list, &text[at..]).map(move |entry| (at, entry)))
+}
+
+/// Whether a byte can be part of a word.
+pub(crate) fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+/// At most `length` bytes from here on, cut where a character ends.
+pub(crate) fn excerpt(text: &str, at: usize, length: usize) -> &str {
+    let start = (0..=at.min(text.len())).rev().find(|index| text.is_char_boundary(*index)).unwrap_or(0);
+    let end = start.saturating_add(length).min(text.len());
+    let end = (start..=end).rev().find(|index| text.is_char_boundary(*index)).unwrap_or(start);
+    &text[start..end]
+}
+
+/// How many plain words a text has: two letters or more, with nothing but a sentence's marks around them.
+pub(crate) fn prose_words(text: &str) -> usize {
+    text.split_whitespace()
+        .map(|word| word.trim_matches(|c: char| ",.;:!?()'\"".contains(c)))
+        .filter(|word| word.chars().count() > 1 && word.chars().all(|c| c.is_alphabetic() || c == '\'' || c == '’'))
+        .count()
+}
+
+/// The entries of a sorted list, of two bytes or more each, that `text` starts with.
+pub(crate) fn prefixes<'l>(list: &'l [&'static str], text: &'l str) -> impl Iterator<Item = &'static str> + 'l {
+    let head =
+        |entry: &str| entry.as_bytes().iter().take(2).copied().fold(0, |head: u16, byte| head << 8 | u16::from(byte));
+    // Two bytes tell nearly all entries apart; only what shares them is compared in full.
+    let wanted = head(text);
+    let from = list.partition_point(|entry| head(entry) < wanted);
+    list[from..]
+        .iter()
+        .copied()
+        .take_while(move |entry| head(entry) == wanted)
+        .filter(move |entry| text.starts_with(entry))
+}
+
+/// Whether a sorted list has this word.
+pub(crate) fn listed(list: &[&str], word: &str) -> bool {
+    list.binary_search(&word).is_ok()
+}

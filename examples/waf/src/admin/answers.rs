@@ -1,0 +1,246 @@
+//! What the API answers.
+
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use hotslot::{ErrorKind, Phase, printable};
+use serde::Serialize;
+
+use crate::deploy::{Deployments, Record, Refusal};
+use crate::guard::{Guard, RuleError};
+use crate::json::moment;
+use crate::live::Second;
+
+/// A reload that succeeded.
+#[derive(Serialize)]
+pub struct Reloaded {
+    success: bool,
+    message: String,
+    version: Option<String>,
+    downtime_ms: f64,
+    requests_during_reload: u64,
+    duration_ms: f64,
+    generation: Option<u64>,
+    digest: String,
+    rules_digest: String,
+}
+
+impl Reloaded {
+    pub fn new(record: Record, message: String) -> Reloaded {
+        Reloaded {
+            success: true,
+            message,
+            version: record.version,
+            downtime_ms: record.downtime_ms,
+            requests_during_reload: record.requests_during_reload,
+            duration_ms: record.duration_ms,
+            generation: record.generation,
+            digest: record.digest,
+            rules_digest: record.rules_digest,
+        }
+    }
+}
+
+/// A rollback that succeeded.
+#[derive(Serialize)]
+pub struct RolledBack {
+    success: bool,
+    rolled_back_to: Option<String>,
+    reason: Option<String>,
+    downtime_ms: f64,
+    requests_during_reload: u64,
+    generation: Option<u64>,
+    digest: String,
+}
+
+impl RolledBack {
+    pub fn new(record: Record) -> RolledBack {
+        RolledBack {
+            success: true,
+            rolled_back_to: record.version,
+            reason: record.reason,
+            downtime_ms: record.downtime_ms,
+            requests_during_reload: record.requests_during_reload,
+            generation: record.generation,
+            digest: record.digest,
+        }
+    }
+}
+
+/// A reload or a rollback that was refused.
+#[derive(Serialize)]
+struct Refused {
+    success: bool,
+    error: String,
+    stage: &'static str,
+    current_version: Option<String>,
+    status: String,
+}
+
+/// What serves on, and why.
+pub fn refused(refusal: &Refusal, guard: &Guard) -> Response {
+    let serving = guard.slot().status().serving;
+    let current_version = serving.as_ref().and_then(|serving| serving.version.as_ref()).map(ToString::to_string);
+    let status = match (&current_version, &serving) {
+        (Some(version), _) => format!("still_serving_v{version}"),
+        (None, Some(serving)) => format!("still_serving_{}", serving.digest.short()),
+        (None, None) => "not_serving".to_owned(),
+    };
+    let error = printable(&refusal.to_string()).into_owned();
+    let body = Refused { success: false, error, stage: refusal.stage(), current_version, status };
+    let mut answer = (code(refusal), Json(body)).into_response();
+    if let Some(wait) = refusal.retry_after() {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
+    }
+    answer
+}
+
+fn code(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::Disabled => StatusCode::FORBIDDEN,
+        Refusal::Rules(_) | Refusal::Proof(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Archive(_) => StatusCode::INSUFFICIENT_STORAGE,
+        Refusal::Slot(error) => match error.kind() {
+            ErrorKind::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::TooSoon { .. } => StatusCode::TOO_MANY_REQUESTS,
+            ErrorKind::Busy
+            | ErrorKind::BaseChanged { .. }
+            | ErrorKind::TooManyRetired { .. }
+            | ErrorKind::NotKept { .. }
+            | ErrorKind::AlreadyServing(_)
+            | ErrorKind::Version(_) => StatusCode::CONFLICT,
+            ErrorKind::Closed | ErrorKind::NoThread(_) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        },
+    }
+}
+
+/// A request that was not even understood.
+pub fn refusal(status: StatusCode, error: impl Into<String>) -> (StatusCode, Json<serde_json::Value>) {
+    (status, Json(serde_json::json!({ "success": false, "error": error.into() })))
+}
+
+/// What serves.
+#[derive(Serialize)]
+pub struct Version {
+    name: String,
+    version: Option<String>,
+    loaded_at: String,
+    previous_version: Option<String>,
+    size_bytes: usize,
+    digest: String,
+    rules_digest: String,
+    generation: u64,
+    age_seconds: f64,
+}
+
+impl Version {
+    pub fn of(name: &str, deployments: &Deployments) -> Option<Version> {
+        let serving = deployments.guard().slot().status().serving?;
+        Some(Version {
+            name: name.to_owned(),
+            version: serving.version.map(|version| version.to_string()),
+            loaded_at: moment(serving.loaded_at),
+            previous_version: deployments.previous_version(),
+            size_bytes: serving.size,
+            digest: serving.digest.to_string(),
+            rules_digest: deployments.serving_rules().digest().to_string(),
+            generation: serving.generation,
+            age_seconds: serving.age.as_secs_f64(),
+        })
+    }
+}
+
+/// Every attempt to change what serves, the latest first.
+#[derive(Serialize)]
+pub struct History {
+    reloads: Vec<Attempt>,
+}
+
+#[derive(Serialize)]
+struct Attempt {
+    #[serde(flatten)]
+    record: Record,
+    /// Whether its generation is still loaded, and can be rolled back to.
+    kept: bool,
+}
+
+impl History {
+    pub fn of(deployments: &Deployments) -> History {
+        let status = deployments.guard().slot().status();
+        let warm: Vec<u64> = status
+            .retired
+            .iter()
+            .filter(|retired| retired.phase == Phase::Warm)
+            .map(|retired| retired.generation)
+            .collect();
+        let attempt = |record: Record| {
+            let kept = record.generation.is_some_and(|generation| warm.contains(&generation));
+            Attempt { record, kept }
+        };
+        History { reloads: deployments.history().into_iter().rev().map(attempt).collect() }
+    }
+}
+
+/// What went wrong lately, and how each version does.
+#[derive(Serialize)]
+pub struct Errors {
+    /// The latest first.
+    errors: Vec<RuleError>,
+    versions: Vec<Tally>,
+}
+
+#[derive(Serialize)]
+struct Tally {
+    version: Option<String>,
+    generation: u64,
+    calls: u64,
+    errors: u64,
+    error_rate: f64,
+    on_probation: bool,
+}
+
+impl Errors {
+    pub fn of(guard: &Guard) -> Errors {
+        let tally = |trial: &std::sync::Arc<crate::trial::Trial>| Tally {
+            version: trial.version.clone(),
+            generation: trial.generation,
+            calls: trial.calls(),
+            errors: trial.failures(),
+            error_rate: trial.failures() as f64 / trial.calls().max(1) as f64,
+            on_probation: trial.is_on_probation(),
+        };
+        Errors {
+            errors: guard.errors().into_iter().rev().collect(),
+            versions: guard.trials().all().iter().rev().map(tally).collect(),
+        }
+    }
+}
+
+/// The traffic of the last minutes, for the page.
+#[derive(Serialize)]
+pub struct Live {
+    now: f64,
+    seconds: Vec<Second>,
+    verdicts: Vec<Count>,
+    rules: Vec<Count>,
+}
+
+#[derive(Serialize)]
+struct Count {
+    name: String,
+    count: u64,
+}
+
+impl Live {
+    pub fn of(guard: &Guard, since: f64, now: f64) -> Live {
+        let metrics = guard.metrics();
+        let rules = metrics.matches().into_iter().take(20);
+        Live {
+            now,
+            seconds: guard.traffic().seconds(since),
+            verdicts: metrics.verdicts().into_iter().map(|(name, count)| Count { name: name.to_owned(), count }).collect(),
+            rules: rules.map(|(name, count)| Count { name, count }).collect(),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The admin listener: the JSON API, the metrics and the page.
+
+mod access;
+mod answers;
+mod page;
+mod upload;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::header::{self, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post, put};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use self::answers::{Errors, History, Live, Reloaded, RolledBack, Version, refusal, refused};
+use crate::config::Token;
+use crate::deploy::{Change, Deployments, Record, Refusal, Trigger};
+use crate::json::unix;
+use crate::rules::Engine;
+
+/// A rule, or the wish to roll back, is a small thing.
+const JSON_LIMIT: usize = 64 << 10;
+
+/// What the routes work on.
+#[derive(Clone)]
+pub struct Admin {
+    pub name: Arc<str>,
+    pub deployments: Arc<Deployments>,
+    pub engine: Engine,
+    pub token: Token,
+    pub hosts: Arc<[String]>,
+    pub terms: upload::Terms,
+    pub stop: watch::Receiver<bool>,
+}
+
+pub use self::upload::Terms as UploadTerms;
+
+/// All routes, behind the access check.
+pub fn router(admin: Admin) -> Router {
+    let upload = DefaultBodyLimit::max(admin.terms.max_bytes);
+    Router::new()
+        .route("/api/v1/wasm/reload", post(reload).layer(upload))
+        .route("/api/v1/wasm/version", get(version))
+        .route("/api/v1/wasm/rollback", post(roll_back))
+        .route("/api/v1/wasm/history", get(history))
+        .route("/api/v1/wasm/errors", get(errors))
+        .route("/api/v1/rules", put(add_rule))
+        .route("/api/v1/live", get(live))
+        .route("/metrics", get(metrics))
+        .route("/", get(page::page))
+        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such route") })
+        .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "not with this method") })
+        .layer(DefaultBodyLimit::max(JSON_LIMIT))
+        .layer(from_fn_with_state(admin.clone(), access::check))
+        // Asked by machines that know the node by other names, and answered without a secret.
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .layer(from_fn(harden))
+        .with_state(admin)
+}
+
+/// Headers that keep a browser from making more of an answer than it is.
+async fn harden(request: Request, next: axum::middleware::Next) -> Response {
+    let mut answer = next.run(request).await;
+    let headers = answer.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    answer
+}
+
+impl Admin {
+    /// Changes what serves, off the runtime's workers.
+    async fn change<R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Deployments) -> Result<R, Refusal> + Send + 'static,
+    ) -> Result<R, Response> {
+        let deployments = Arc::clone(&self.deployments);
+        let changed = tokio::task::spawn_blocking(move || change(&deployments)).await;
+        match changed {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(error)) => Err(refused(&error, self.deployments.guard())),
+            Err(panic) => {
+                tracing::error!(%panic, "reload");
+                Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, "the reload panicked").into_response())
+            }
+        }
+    }
+}
+
+async fn reload(State(admin): State<Admin>, request: Request) -> Result<Json<Reloaded>, Response> {
+    let module = upload::receive(request, &admin.name, &admin.terms).await.map_err(IntoResponse::into_response)?;
+    let record = admin.change(|deployments| deployments.reload(Change::Module(module), Trigger::Upload)).await?;
+    Ok(reloaded(record, "the module was"))
+}
+
+async fn add_rule(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<Reloaded>, Response> {
+    let rule = json(&headers, &body).map_err(IntoResponse::into_response)?;
+    let record = admin.change(|deployments| deployments.reload(Change::Rule(rule), Trigger::RuleRequest)).await?;
+    Ok(reloaded(record, "the rules were"))
+}
+
+fn reloaded(record: Record, what: &str) -> Json<Reloaded> {
+    let message = if record.unchanged {
+        format!("{what} serving already: nothing was done")
+    } else {
+        format!("{what} replaced while requests went on")
+    };
+    Json(Reloaded::new(record, message))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Wish {
+    /// The generation to go to; the one before if not set.
+    generation: Option<u64>,
+    reason: Option<String>,
+}
+
+async fn roll_back(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<RolledBack>, Response> {
+    let wish: Wish =
+        if body.is_empty() { Wish::default() } else { json(&headers, &body).map_err(IntoResponse::into_response)? };
+    let reason = wish.reason.unwrap_or_else(|| "requested".to_owned());
+    let record = admin.change(move |deployments| deployments.roll_back(wish.generation, reason)).await?;
+    Ok(Json(RolledBack::new(record)))
+}
+
+/// A body that says that it is JSON, and is. A form of another site cannot say so.
+fn json<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, impl IntoResponse + use<T>> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+        return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send JSON, with Content-Type: application/json"));
+    }
+    serde_json::from_slice(body).map_err(|error| refusal(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+async fn version(State(admin): State<Admin>) -> Result<Json<Version>, Response> {
+    Version::of(&admin.name, &admin.deployments)
+        .map(Json)
+        .ok_or_else(|| refusal(StatusCode::SERVICE_UNAVAILABLE, "nothing serves").into_response())
+}
+
+async fn history(State(admin): State<Admin>) -> Json<History> {
+    Json(History::of(&admin.deployments))
+}
+
+async fn errors(State(admin): State<Admin>) -> Json<Errors> {
+    Json(Errors::of(admin.deployments.guard()))
+}
+
+#[derive(Deserialize)]
+struct Since {
+    #[serde(default)]
+    since: f64,
+}
+
+async fn live(State(admin): State<Admin>, Query(Since { since }): Query<Since>) -> Json<Live> {
+    Json(Live::of(admin.deployments.guard(), since, unix(SystemTime::now())))
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let guard = admin.deployments.guard();
+    let status = guard.slot().status();
+    let generation = status.serving.map_or(0, |serving| serving.generation);
+    match guard.metrics().text(generation, status.retired.len(), admin.engine.instances()) {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response()
+        }
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static str) {
+    match *admin.stop.borrow() {
+        false => (StatusCode::OK, "ready\n"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    }
+}

@@ -1,0 +1,199 @@
+//! The archive: every version that served, and the list by which the node starts again on the last good one.
+//!
+//! Modules and rule files lie under their digests and never change. The list is one small object, replaced as a whole
+//! when a version has begun to serve: whenever the node is killed, it starts again on the old version or on the new
+//! one. What cannot be read or has another digest than its name is left out.
+
+mod s3;
+
+use std::collections::BTreeSet;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hotslot::{BoxError, Digest};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use crate::config::Config;
+use crate::release::Release;
+
+/// How many versions the list names.
+const LISTED: usize = 32;
+
+pub struct Archive {
+    store: Arc<dyn ObjectStore>,
+    runtime: Handle,
+    list: Mutex<List>,
+    /// What is known to lie in the store, whole.
+    kept: Mutex<BTreeSet<String>>,
+}
+
+/// The versions to start on, the best one first.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct List {
+    releases: Vec<Entry>,
+    /// The digests of the two files when they were last read: others mean that somebody replaced them meanwhile.
+    module_file: Option<String>,
+    rule_file: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    module: String,
+    rules: String,
+}
+
+impl Entry {
+    fn of(release: &Release) -> Entry {
+        Entry { module: release.module_digest().to_string(), rules: release.rules.digest().to_string() }
+    }
+}
+
+impl Archive {
+    /// Opens the archive that `config` names. Its methods must not be called on a worker of the runtime.
+    pub fn open(config: &Config, runtime: Handle) -> Result<Archive, BoxError> {
+        let store: Arc<dyn ObjectStore> = match &config.archive.s3 {
+            Some(s3) => Arc::new(PrefixStore::new(s3::open(s3.get_ref())?, s3.get_ref().prefix.as_str())),
+            None => Arc::new(folder(&config.archive_folder())?),
+        };
+        let mut archive = Archive { store, runtime, list: Mutex::default(), kept: Mutex::default() };
+        let list = archive.read_list()?;
+        *archive.list.get_mut() = list;
+        Ok(archive)
+    }
+
+    fn read_list(&self) -> Result<List, BoxError> {
+        match self.get(&list_path()) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                tracing::error!(%error, "the archive's list cannot be read: starting without it");
+                List::default()
+            })),
+            Err(object_store::Error::NotFound { .. }) => Ok(List::default()),
+            Err(error) => Err(format!("the archive cannot be read: {error}").into()),
+        }
+    }
+
+    /// The versions to start on, the best one first. Those that are not whole are left out.
+    pub fn releases(&self) -> impl Iterator<Item = Release> {
+        let entries = self.list.lock().releases.clone();
+        entries.into_iter().filter_map(|entry| {
+            let release = self.genuine(&module_path(&entry.module), &entry.module).and_then(|module| {
+                let rules = self.genuine(&rules_path(&entry.rules), &entry.rules)?;
+                Ok(Release::new(module, rules.to_vec()))
+            });
+            release
+                .inspect_err(|error| tracing::error!(module = entry.module, %error, "skipped in the archive"))
+                .ok()
+        })
+    }
+
+    /// Whether the module file was like this when it was last read.
+    pub fn has_seen_module_file(&self, digest: Digest) -> bool {
+        self.list.lock().module_file == Some(digest.to_string())
+    }
+
+    /// Whether the rule file was like this when it was last read or written.
+    pub fn has_seen_rule_file(&self, digest: Digest) -> bool {
+        self.list.lock().rule_file == Some(digest.to_string())
+    }
+
+    /// Keeps a version that is about to serve.
+    pub fn keep(&self, release: &Release) -> Result<(), BoxError> {
+        let entry = Entry::of(release);
+        self.keep_object(module_path(&entry.module), &entry.module, release.module.clone())?;
+        self.keep_object(rules_path(&entry.rules), &entry.rules, Bytes::copy_from_slice(release.rules.bytes()))
+    }
+
+    fn keep_object(&self, path: Path, digest: &str, bytes: Bytes) -> Result<(), BoxError> {
+        if self.kept.lock().contains(digest) || self.genuine(&path, digest).is_ok() {
+            self.kept.lock().insert(digest.to_owned());
+            return Ok(());
+        }
+        self.runtime
+            .block_on(self.store.put(&path, bytes.into()))
+            .map_err(|error| format!("the archive cannot keep this version: {error}"))?;
+        self.kept.lock().insert(digest.to_owned());
+        Ok(())
+    }
+
+    /// Puts a version that serves at the head of the list.
+    pub fn serves(&self, release: &Release) -> Result<(), BoxError> {
+        let entry = Entry::of(release);
+        self.change(|list| {
+            list.releases.retain(|other| *other != entry);
+            list.releases.insert(0, entry);
+            list.releases.truncate(LISTED);
+        })
+    }
+
+    /// Takes out a version that turned out to be bad, and puts the one that serves instead at the head.
+    pub fn rolled_back(&self, bad: &Release, good: &Release) -> Result<(), BoxError> {
+        let (bad, good) = (Entry::of(bad), Entry::of(good));
+        self.change(|list| {
+            list.releases.retain(|other| *other != bad && *other != good);
+            list.releases.insert(0, good);
+        })
+    }
+
+    /// Remembers the module file as it was read.
+    pub fn saw_module_file(&self, digest: Digest) -> Result<(), BoxError> {
+        self.change(|list| list.module_file = Some(digest.to_string()))
+    }
+
+    /// Remembers the rule file as it was read or written.
+    pub fn saw_rule_file(&self, digest: Digest) -> Result<(), BoxError> {
+        self.change(|list| list.rule_file = Some(digest.to_string()))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut List)) -> Result<(), BoxError> {
+        let mut list = self.list.lock();
+        let mut changed = list.clone();
+        change(&mut changed);
+        if changed == *list {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec_pretty(&changed)?;
+        self.runtime
+            .block_on(self.store.put(&list_path(), bytes.into()))
+            .map_err(|error| format!("the archive's list cannot be written: {error}"))?;
+        *list = changed;
+        Ok(())
+    }
+
+    /// An object with the digest that its name promises.
+    fn genuine(&self, path: &Path, digest: &str) -> Result<Bytes, BoxError> {
+        let bytes = self.get(path)?;
+        if Digest::of(&bytes).to_string() == digest {
+            Ok(bytes)
+        } else {
+            Err(format!("{path} is corrupt: its digest is another").into())
+        }
+    }
+
+    fn get(&self, path: &Path) -> object_store::Result<Bytes> {
+        self.runtime.block_on(async { self.store.get(path).await?.bytes().await })
+    }
+}
+
+fn folder(path: &FilePath) -> Result<LocalFileSystem, BoxError> {
+    std::fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(LocalFileSystem::new_with_prefix(path)?.with_fsync(true))
+}
+
+fn list_path() -> Path {
+    Path::from("serving.json")
+}
+
+fn module_path(digest: &str) -> Path {
+    Path::from(format!("modules/{digest}.wasm"))
+}
+
+fn rules_path(digest: &str) -> Path {
+    Path::from(format!("rules/{digest}.json"))
+}

@@ -1,0 +1,90 @@
+//! nginx, as the upstream of both proxies and as the one to compare with.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use hotslot::BoxError;
+
+pub struct Nginx {
+    pub address: SocketAddr,
+    config: PathBuf,
+}
+
+impl Nginx {
+    /// Answers every request with a line.
+    pub fn upstream(folder: &Path) -> Result<Nginx, BoxError> {
+        Nginx::start(folder, "upstream", "", "return 200 \"hello\\n\";")
+    }
+
+    /// Passes every request on, over connections that it keeps.
+    pub fn proxy(folder: &Path, to: SocketAddr) -> Result<Nginx, BoxError> {
+        let upstream = format!("upstream origin {{ server {to}; keepalive 64; }}");
+        let location = "proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
+                        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; \
+                        proxy_set_header X-Request-Id $request_id;";
+        Nginx::start(folder, "proxy", &upstream, location)
+    }
+
+    fn start(folder: &Path, name: &str, http: &str, location: &str) -> Result<Nginx, BoxError> {
+        let folder = folder.join(name);
+        fs::create_dir_all(&folder)?;
+        // Free a moment ago: nginx cannot be asked to choose.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let place = folder.display();
+        let text = format!(
+            "pid {place}/pid; error_log {place}/error.log; worker_processes auto; worker_rlimit_nofile 4096;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log off; keepalive_requests 1000000000; {http}\n\
+             client_body_temp_path {place}/body; proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/fastcgi;\n\
+             uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;\n\
+             server {{ listen {address}; location / {{ {location} }} }} }}\n"
+        );
+        let config = folder.join("nginx.conf");
+        fs::write(&config, text)?;
+        let nginx = Nginx { address, config };
+        nginx.tell(&[])?;
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if began.elapsed() > Duration::from_secs(10) {
+                return Err("nginx does not listen".into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(nginx)
+    }
+
+    fn tell(&self, arguments: &[&str]) -> Result<(), BoxError> {
+        let output = Command::new("nginx").arg("-c").arg(&self.config).args(arguments).output();
+        let output = output.map_err(|error| format!("nginx: {error}"))?;
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into()) }
+    }
+
+    /// Runs `work` while nginx is reloaded again and again; says also how often.
+    pub fn while_reloading<R>(&self, pause: Duration, work: impl FnOnce() -> R) -> (R, u64) {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reloads = scope.spawn(|| {
+                let mut reloads = 0;
+                while !done.load(Relaxed) {
+                    let next = Instant::now() + pause;
+                    reloads += u64::from(self.tell(&["-s", "reload"]).is_ok());
+                    std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                }
+                reloads
+            });
+            let result = work();
+            done.store(true, Relaxed);
+            (result, reloads.join().unwrap_or(0))
+        })
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.tell(&["-s", "stop"]);
+    }
+}

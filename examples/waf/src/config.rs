@@ -1,0 +1,482 @@
+//! The configuration: a TOML file in which every mistake is named with its line, and a default for everything.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hotslot::BoxError;
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use crate::rules::ROOM;
+use crate::upstream::Upstream;
+
+/// What the file may say.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    waf: Config,
+}
+
+/// How the node is to behave.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where requests come in.
+    pub listen: SocketAddr,
+    /// Where they go; the demo upstream if not set.
+    pub upstream: Option<Upstream>,
+    /// The folder in which the node keeps what it must not forget.
+    pub data: PathBuf,
+    pub failure_policy: Spanned<FailurePolicy>,
+    pub proxy: Proxy,
+    pub admin: Admin,
+    pub wasm: Wasm,
+    pub rules: Rules,
+    pub archive: Archive,
+}
+
+/// What becomes of a request on which the rules gave no verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailurePolicy {
+    /// It is answered with 503.
+    Closed,
+    /// It is let through, and logged.
+    Open,
+    /// The last version that did not fail gives the verdict; without one it is answered with 503.
+    LastGood,
+}
+
+/// The data plane.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Proxy {
+    /// So much of a body is held back and shown to the rules.
+    #[serde(deserialize_with = "body_cap")]
+    pub inspect_body_bytes: usize,
+    pub max_connections: usize,
+    #[serde(rename = "header_timeout_seconds")]
+    pub header_timeout: Seconds,
+    /// By when the part of a body that is shown to the rules has to be there.
+    #[serde(rename = "body_timeout_seconds")]
+    pub body_timeout: Seconds,
+    #[serde(rename = "connect_timeout_seconds")]
+    pub connect_timeout: Seconds,
+    /// By when the upstream has to begin its answer.
+    #[serde(rename = "response_timeout_seconds")]
+    pub response_timeout: Seconds,
+    /// How long requests that are under way may take when the node stops.
+    #[serde(rename = "shutdown_timeout_seconds")]
+    pub shutdown_timeout: Seconds,
+}
+
+/// The admin listener.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// What a request that changes something has to bring. Generated at the first start if not set.
+    pub token: Option<Token>,
+    /// Names by which the listener may be called, besides addresses and localhost.
+    pub hosts: Vec<String>,
+    pub max_upload_bytes: usize,
+    #[serde(rename = "upload_timeout_seconds")]
+    pub upload_timeout: Seconds,
+}
+
+/// The module, and how it is run and replaced.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Wasm {
+    pub module: PathBuf,
+    /// Whether the module can be replaced at all while the node runs.
+    pub hot_reload_enabled: bool,
+    pub keep_previous_versions: usize,
+    /// Whether a new module has to pass the samples before it serves. Its format is always checked.
+    pub validate_before_reload: bool,
+    pub reload: Reload,
+    pub limits: Limits,
+    pub probation: Probation,
+    /// Requests with the verdict that a module has to give on them.
+    pub golden: Vec<Sample>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reload {
+    /// Whether the module and the rule file are watched.
+    pub auto_reload_on_file_change: bool,
+    /// The least time between two reloads.
+    #[serde(rename = "max_reload_frequency_seconds")]
+    pub min_interval: Seconds,
+    #[serde(rename = "timeout_seconds")]
+    pub timeout: Seconds,
+}
+
+/// What one call of the module may use.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    #[serde(rename = "deadline_milliseconds")]
+    pub deadline: Milliseconds,
+    pub memory_bytes: usize,
+    /// How many calls run at the same time; one more is a failure, and the failure policy decides.
+    pub concurrent_calls: usize,
+    /// After so many calls an instance of the module is thrown away. With 1 every request meets a fresh one.
+    pub calls_per_instance: u32,
+}
+
+/// For how long a new version is watched, and what it may not do in that time.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Probation {
+    #[serde(rename = "seconds")]
+    pub window: Seconds,
+    /// The share of calls that may fail.
+    pub max_error_rate: Share,
+    /// What 99 of 100 calls have to stay below.
+    #[serde(rename = "max_latency_milliseconds")]
+    pub max_latency: Milliseconds,
+    /// Nothing is judged before so many calls.
+    pub min_calls: u64,
+}
+
+/// A request, and the verdict that is expected of it.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    pub name: String,
+    #[serde(default = "get")]
+    pub method: String,
+    pub target: String,
+    #[serde(default)]
+    pub headers: HashMap<String, String>,
+    #[serde(default)]
+    pub body: String,
+    #[serde(deserialize_with = "verdict")]
+    pub verdict: u32,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rules {
+    /// The rule file; `waf-config.json` in the data folder if not set.
+    pub file: Option<PathBuf>,
+}
+
+/// Where every version is kept that served.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Archive {
+    /// A folder; `archive` in the data folder if neither this nor `s3` is set.
+    pub folder: Option<PathBuf>,
+    pub s3: Option<Spanned<S3>>,
+}
+
+/// A bucket of a store that speaks S3. What is not set comes from the usual `AWS_…` variables.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3 {
+    pub bucket: String,
+    #[serde(default)]
+    pub prefix: String,
+    pub region: Option<String>,
+    pub endpoint: Option<String>,
+    /// Whether the endpoint may be reached without TLS.
+    #[serde(default)]
+    pub allow_http: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            upstream: None,
+            data: PathBuf::from("waf-data"),
+            failure_policy: Spanned::new(0..0, FailurePolicy::Closed),
+            proxy: Proxy::default(),
+            admin: Admin::default(),
+            wasm: Wasm::default(),
+            rules: Rules::default(),
+            archive: Archive::default(),
+        }
+    }
+}
+
+impl Default for Proxy {
+    fn default() -> Proxy {
+        Proxy {
+            inspect_body_bytes: 64 << 10,
+            max_connections: 10_000,
+            header_timeout: Seconds::whole(10),
+            body_timeout: Seconds::whole(10),
+            connect_timeout: Seconds::whole(5),
+            response_timeout: Seconds::whole(60),
+            shutdown_timeout: Seconds::whole(10),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            token: None,
+            hosts: Vec::new(),
+            max_upload_bytes: 8 << 20,
+            upload_timeout: Seconds::whole(30),
+        }
+    }
+}
+
+impl Default for Wasm {
+    fn default() -> Wasm {
+        Wasm {
+            module: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/rules/universal-waf.wasm")),
+            hot_reload_enabled: true,
+            keep_previous_versions: 2,
+            validate_before_reload: true,
+            reload: Reload::default(),
+            limits: Limits::default(),
+            probation: Probation::default(),
+            golden: golden(),
+        }
+    }
+}
+
+impl Default for Reload {
+    fn default() -> Reload {
+        Reload {
+            auto_reload_on_file_change: true,
+            min_interval: Seconds::whole(1),
+            timeout: Seconds::whole(30),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            deadline: Milliseconds(Duration::from_millis(50)),
+            memory_bytes: 16 << 20,
+            concurrent_calls: 64,
+            calls_per_instance: 1000,
+        }
+    }
+}
+
+impl Default for Probation {
+    fn default() -> Probation {
+        Probation {
+            window: Seconds::whole(30),
+            max_error_rate: Share(0.05),
+            max_latency: Milliseconds(Duration::from_millis(25)),
+            min_calls: 20,
+        }
+    }
+}
+
+/// What any rules worth serving can tell apart.
+fn golden() -> Vec<Sample> {
+    let sample = |name: &str, target: &str, verdict| Sample {
+        name: name.to_owned(),
+        method: get(),
+        target: target.to_owned(),
+        headers: HashMap::from([
+            ("host".to_owned(), "example.com".to_owned()),
+            ("user-agent".to_owned(), "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".to_owned()),
+            ("accept".to_owned(), "text/html".to_owned()),
+        ]),
+        body: String::new(),
+        verdict,
+    };
+    vec![
+        sample("an ordinary page", "/products?category=garden&page=2", 0),
+        sample("an SQL injection", "/products?id=1%27%20UNION%20SELECT%20password%20FROM%20users--", 1),
+        sample("a script in a parameter", "/search?q=%3Cscript%3Ealert(1)%3C/script%3E", 1),
+    ]
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match u32::deserialize(deserializer)? {
+        verdict @ 0..=3 => Ok(verdict),
+        other => Err(D::Error::custom(format!(
+            "{other} is no verdict: 0 is allow, 1 block, 2 challenge, 3 log"
+        ))),
+    }
+}
+
+fn body_cap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    // The other half of the module's room is for the header.
+    let most = ROOM as usize / 2;
+    match usize::deserialize(deserializer)? {
+        cap if cap <= most => Ok(cap),
+        _ => Err(D::Error::custom(format!("at most {most} bytes of a body can be inspected"))),
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    pub fn read(path: &Path) -> Result<Config, BoxError> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Config::parse(&text).map_err(|error| format!("{}: {error}", path.display()).into())
+    }
+
+    fn parse(text: &str) -> Result<Config, BoxError> {
+        let config = toml::from_str::<File>(text)?.waf;
+        config.check().map_err(|(at, problem)| {
+            let line = text[..at].matches('\n').count() + 1;
+            format!("line {line}: {problem}")
+        })?;
+        Ok(config)
+    }
+
+    /// What no single value gets wrong. Gives the place in the text and the problem.
+    fn check(&self) -> Result<(), (usize, String)> {
+        if *self.failure_policy.get_ref() == FailurePolicy::LastGood && self.wasm.keep_previous_versions == 0 {
+            let problem = "the failure policy last_good needs keep_previous_versions of at least 1";
+            return Err((self.failure_policy.span().start, problem.to_owned()));
+        }
+        match (&self.archive.folder, &self.archive.s3) {
+            (Some(_), Some(s3)) => {
+                Err((s3.span().start, "the archive is either a folder or in S3: take one of them out".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the rule file is.
+    pub fn rule_file(&self) -> PathBuf {
+        self.rules.file.clone().unwrap_or_else(|| self.data.join("waf-config.json"))
+    }
+
+    /// Where the archive is, if it is a folder.
+    pub fn archive_folder(&self) -> PathBuf {
+        self.archive.folder.clone().unwrap_or_else(|| self.data.join("archive"))
+    }
+}
+
+/// A time in seconds, whole or not.
+#[derive(Clone, Copy)]
+pub struct Seconds(pub Duration);
+
+impl Seconds {
+    const fn whole(seconds: u64) -> Seconds {
+        Seconds(Duration::from_secs(seconds))
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
+        time(deserializer, 1.0, "seconds").map(Seconds)
+    }
+}
+
+/// A time in milliseconds, whole or not.
+#[derive(Clone, Copy)]
+pub struct Milliseconds(pub Duration);
+
+impl<'de> Deserialize<'de> for Milliseconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Milliseconds, D::Error> {
+        time(deserializer, 1000.0, "milliseconds").map(Milliseconds)
+    }
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D, per_second: f64, unit: &str) -> Result<Duration, D::Error> {
+    const WEEK: f64 = 7.0 * 24.0 * 3600.0;
+    let number = f64::deserialize(deserializer)?;
+    if (0.0..=WEEK * per_second).contains(&number) {
+        Ok(Duration::from_secs_f64(number / per_second))
+    } else {
+        Err(D::Error::custom(format!("{number} is no number of {unit} from 0 to a week")))
+    }
+}
+
+/// A share of the whole, from 0 to 1.
+#[derive(Clone, Copy)]
+pub struct Share(pub f64);
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
+        match f64::deserialize(deserializer)? {
+            share @ 0.0..=1.0 => Ok(Share(share)),
+            other => Err(D::Error::custom(format!("{other} is no share: it goes from 0 to 1"))),
+        }
+    }
+}
+
+/// The secret of the admin API. Never printed by accident.
+#[derive(Clone)]
+pub struct Token(pub String);
+
+impl std::str::FromStr for Token {
+    type Err = &'static str;
+
+    fn from_str(token: &str) -> Result<Token, &'static str> {
+        if token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Token(token.to_owned()))
+        } else {
+            Err("a token has at least 16 characters, all of them visible ASCII")
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Upstream {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Upstream, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+
+    fn complaint(text: &str) -> String {
+        Config::parse(text).err().expect("a mistake that is found").to_string()
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let config = Config::parse("").unwrap();
+        assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9090");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let complaint = complaint("[waf.wasm]\nmodule = \"x.wasm\"\nhot_reload = true\n");
+        assert!(complaint.contains("line 3") && complaint.contains("hot_reload"), "{complaint}");
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_line() {
+        for (text, line, what) in [
+            ("[waf.wasm.reload]\n\ntimeout_seconds = -1", 3, "no number of seconds"),
+            ("[waf.wasm]\nkeep_previous_versions = \"two\"", 2, "invalid type"),
+            ("[waf]\nlisten = \"everywhere\"", 2, "socket address"),
+            ("[waf]\nfailure_policy = \"maybe\"", 2, "maybe"),
+            ("[waf]\nupstream = \"ftp://x\"", 2, "ftp"),
+            ("[waf.wasm.probation]\nmax_error_rate = 7", 2, "share"),
+            ("[[waf.wasm.golden]]\nname = \"x\"\ntarget = \"/\"\nverdict = 4", 4, "no verdict"),
+            ("[waf.admin]\ntoken = \"short\"", 2, "16 characters"),
+            ("[waf]\n\nfailure_policy = \"last_good\"\n[waf.wasm]\nkeep_previous_versions = 0", 3, "last_good needs"),
+            ("[waf.archive]\nfolder = \"a\"\n[waf.archive.s3]\nbucket = \"b\"", 3, "either a folder"),
+            ("[waf\n", 1, ""),
+        ] {
+            let complaint = complaint(text);
+            assert!(complaint.contains(&format!("line {line}")) && complaint.contains(what), "{text}\n{complaint}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Takes up the module file and the rule file when they have changed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hotslot::Digest;
+
+use super::{Change, Deployments, Trigger, complain};
+use crate::release::RuleFile;
+
+impl Deployments {
+    /// Reloads the module from its file, if that is another one than the last time. Says when to try again.
+    pub fn module_file_changed(&self, path: &Path) -> Option<Duration> {
+        let module = Bytes::from(read(path)?);
+        let digest = Digest::of(&module);
+        let is_new = !self.archive.has_seen_module_file(digest) && digest != self.serving_module();
+        let again = is_new.then(|| self.take_up(Change::Module(module), Trigger::ModuleFile)).flatten();
+        if again.is_none() {
+            complain(self.archive.saw_module_file(digest));
+        }
+        again
+    }
+
+    /// Reloads the rules from their file, if that is another one than the last time. Says when to try again.
+    pub fn rule_file_changed(&self, path: &Path) -> Option<Duration> {
+        let rules = RuleFile::new(read(path)?);
+        let digest = rules.digest();
+        let is_new = !self.archive.has_seen_rule_file(digest) && digest != self.serving_rules().digest();
+        let again = is_new.then(|| self.take_up(Change::Rules(rules), Trigger::RuleFile)).flatten();
+        if again.is_none() {
+            complain(self.archive.saw_rule_file(digest));
+        }
+        again
+    }
+
+    fn take_up(&self, change: Change, trigger: Trigger) -> Option<Duration> {
+        let file = trigger.name();
+        match self.reload(change, trigger) {
+            Ok(_) => None,
+            Err(refusal) => {
+                let again = refusal.retry_after();
+                if again.is_none() {
+                    tracing::error!(file, error = %refusal, "the changed file was refused: what served serves on");
+                }
+                again
+            }
+        }
+    }
+}
+
+/// The content of a file; `None` if it cannot be read now, for instance because it is being replaced.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    std::fs::read(path).inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cannot be read")).ok()
+}

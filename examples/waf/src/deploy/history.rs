@@ -1,0 +1,158 @@
+//! What was tried to change what serves, and what came of it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use hotslot::{Outcome, Report, printable};
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::Refusal;
+use crate::hold::Held;
+use crate::json::{millis, moment, unix};
+use crate::release::Release;
+
+/// How many attempts are remembered.
+const REMEMBERED: usize = 256;
+
+/// What an attempt was made for.
+#[derive(Clone, Debug)]
+pub enum Trigger {
+    Start,
+    Upload,
+    RuleRequest,
+    ModuleFile,
+    RuleFile,
+    Rollback { reason: String },
+    Automatic { reason: String },
+}
+
+impl Trigger {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Trigger::Start => "start",
+            Trigger::Upload => "upload",
+            Trigger::RuleRequest => "rule_request",
+            Trigger::ModuleFile => "module_file",
+            Trigger::RuleFile => "rule_file",
+            Trigger::Rollback { .. } => "rollback",
+            Trigger::Automatic { .. } => "automatic_rollback",
+        }
+    }
+
+    fn reason(self) -> Option<String> {
+        match self {
+            Trigger::Rollback { reason } | Trigger::Automatic { reason } => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+/// One attempt. All figures were measured.
+#[derive(Clone, Serialize)]
+pub struct Record {
+    pub timestamp: String,
+    /// The same in seconds since 1970.
+    pub at: f64,
+    pub trigger: &'static str,
+    pub reason: Option<String>,
+    pub version: Option<String>,
+    pub generation: Option<u64>,
+    pub previous_generation: Option<u64>,
+    pub digest: String,
+    pub rules_digest: String,
+    pub size_bytes: usize,
+    pub duration_ms: f64,
+    pub downtime_ms: f64,
+    pub requests_during_reload: u64,
+    pub success: bool,
+    /// Whether that version served already, so that there was nothing to do.
+    pub unchanged: bool,
+    pub stage: Option<&'static str>,
+    pub error: Option<String>,
+}
+
+impl Record {
+    /// The first version, before there were requests.
+    pub(super) fn of_start(
+        at: SystemTime,
+        release: &Release,
+        took: Duration,
+        version: Option<String>,
+        generation: u64,
+    ) -> Record {
+        let record = Record::blank(at, Trigger::Start, release, took, Held::default());
+        Record { version, generation: Some(generation), success: true, ..record }
+    }
+
+    /// `outcome` is the version as far as it is known, with what the slot says of it.
+    pub(super) fn of_reload(
+        at: SystemTime,
+        trigger: Trigger,
+        release: &Release,
+        took: Duration,
+        held: Held,
+        outcome: Result<(Option<String>, &Report), (Option<String>, &Refusal)>,
+    ) -> Record {
+        let record = Record::blank(at, trigger, release, took, held);
+        match outcome {
+            Ok((version, report)) => Record {
+                version,
+                generation: report.generation(),
+                previous_generation: match report.outcome {
+                    Outcome::Swapped { previous, .. } => previous,
+                    _ => None,
+                },
+                success: true,
+                unchanged: !report.is_swap(),
+                ..record
+            },
+            Err((version, refusal)) => Record {
+                version,
+                stage: Some(refusal.stage()),
+                error: Some(printable(&refusal.to_string()).into_owned()),
+                ..record
+            },
+        }
+    }
+
+    fn blank(at: SystemTime, trigger: Trigger, release: &Release, took: Duration, held: Held) -> Record {
+        Record {
+            timestamp: moment(at),
+            at: unix(at),
+            trigger: trigger.name(),
+            reason: trigger.reason(),
+            version: None,
+            generation: None,
+            previous_generation: None,
+            digest: release.module_digest().to_string(),
+            rules_digest: release.rules.digest().to_string(),
+            size_bytes: release.module.len(),
+            duration_ms: millis(took),
+            downtime_ms: millis(held.longest),
+            requests_during_reload: held.requests,
+            success: false,
+            unchanged: false,
+            stage: None,
+            error: None,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct History(Mutex<VecDeque<Record>>);
+
+impl History {
+    pub(super) fn add(&self, record: Record) -> Record {
+        let mut records = self.0.lock();
+        if records.len() == REMEMBERED {
+            records.pop_front();
+        }
+        records.push_back(record.clone());
+        record
+    }
+
+    pub(super) fn all(&self) -> Vec<Record> {
+        self.0.lock().iter().cloned().collect()
+    }
+}

@@ -1,0 +1,325 @@
+//! Everything that changes what serves: a new module, new rules, a way back.
+//!
+//! A reload is two steps. [`stage`](Deployments::stage) does what is slow and what can fail: the module is loaded, set
+//! up with its rule file, tried on the samples, and kept in the archive. [`commit`](Deployments::commit) makes it
+//! serve. Whoever has to bring several nodes along acknowledges between the two.
+
+mod files;
+mod history;
+mod startup;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use hotslot::{BoxError, Candidate, Digest, Error, ErrorKind, Report, Stage, Staged};
+use parking_lot::Mutex;
+
+pub use self::history::{Record, Trigger};
+use self::history::History;
+pub use self::startup::start;
+use crate::archive::Archive;
+use crate::config::Sample;
+use crate::guard::{Condemned, Guard};
+use crate::release::{Release, RuleFile};
+use crate::rules::{Rules, prove};
+
+/// How long the end of a reload waits for requests that came across it, to have measured them all.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+pub struct Deployments {
+    guard: Arc<Guard>,
+    archive: Archive,
+    rule_file: PathBuf,
+    enabled: bool,
+    samples: Vec<Sample>,
+    /// Whose turn it is to reload.
+    turn: Mutex<()>,
+    served: Mutex<Served>,
+    history: History,
+}
+
+/// What serves, and what can serve again. Held while that changes.
+struct Served {
+    generation: u64,
+    /// The version that served before this one.
+    previous_version: Option<String>,
+    /// What each loaded generation was made of.
+    releases: BTreeMap<u64, Release>,
+}
+
+impl Served {
+    fn release(&self) -> &Release {
+        &self.releases[&self.generation]
+    }
+}
+
+/// What a reload brings.
+pub enum Change {
+    Module(Bytes),
+    Rules(RuleFile),
+    /// A dynamic rule more.
+    Rule(serde_json::Value),
+}
+
+/// A release that is one commit away from serving.
+pub struct Ready {
+    staged: Staged<Rules>,
+    release: Release,
+}
+
+/// Why what serves did not change.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The configuration does not allow reloads.
+    Disabled,
+    /// What was sent makes no rule file.
+    Rules(String),
+    /// The slot refused it.
+    Slot(Error),
+    /// The rules failed before they served.
+    Proof(BoxError),
+    /// It could not be archived.
+    Archive(BoxError),
+}
+
+impl Deployments {
+    /// Replaces the module or the rules.
+    pub fn reload(&self, change: Change, trigger: Trigger) -> Result<Record, Refusal> {
+        if !self.enabled {
+            return Err(Refusal::Disabled);
+        }
+        let _turn = self.turn.lock();
+        let serving = self.served.lock().release().clone();
+        let release = match change {
+            Change::Module(module) => Release { module, rules: serving.rules },
+            Change::Rules(rules) => Release { module: serving.module, rules },
+            Change::Rule(rule) => {
+                let rules = serving.rules.with_rule(rule).map_err(Refusal::Rules)?;
+                Release { module: serving.module, rules }
+            }
+        };
+        let (at, began, window) = (SystemTime::now(), Instant::now(), self.guard.holds().open());
+        let result = self.stage(release.clone()).and_then(|ready| self.commit(ready));
+        let took = began.elapsed();
+        let held = window.close(PATIENCE);
+        self.guard.metrics().reloaded(took, result.is_ok());
+        let outcome = match &result {
+            Ok(report) => Ok((report.version.as_ref().map(ToString::to_string), report)),
+            Err(refusal) => Err((self.version_of(release.module_digest()), refusal)),
+        };
+        let record = self.history.add(Record::of_reload(at, trigger, &release, took, held, outcome));
+        result.map(|_| record)
+    }
+
+    /// Loads and proves a release beside the serving one, and archives it.
+    pub fn stage(&self, release: Release) -> Result<Ready, Refusal> {
+        let same_rules = self.served.lock().release().rules.digest() == release.rules.digest();
+        let mut candidate = Candidate::new(&release.module[..]);
+        if !same_rules {
+            candidate = candidate.force();
+        }
+        let staged = self.guard.slot().stage(candidate).map_err(Refusal::Slot)?;
+        if let Some(rules) = staged.plugin() {
+            prove(rules, &release.rules, &self.samples).map_err(Refusal::Proof)?;
+            self.archive.keep(&release).map_err(Refusal::Archive)?;
+        }
+        Ok(Ready { staged, release })
+    }
+
+    /// Makes a release serve.
+    pub fn commit(&self, ready: Ready) -> Result<Report, Refusal> {
+        let mut served = self.served.lock();
+        let report = ready.staged.commit().map_err(Refusal::Slot)?;
+        if let Some(generation) = report.generation().filter(|_| report.is_swap()) {
+            self.swapped(&mut served, generation, ready.release);
+            complain(self.archive.serves(served.release()));
+            self.write_rule_file(served.release());
+        }
+        Ok(report)
+    }
+
+    /// Goes back to the version before, or to a generation that is still loaded.
+    pub fn roll_back(&self, to: Option<u64>, reason: String) -> Result<Record, Refusal> {
+        self.roll_back_if(to, Trigger::Rollback { reason }, |_| true).map(|record| record.expect("no condition"))
+    }
+
+    /// Goes back from a version that failed in its probation, unless it has been replaced already.
+    pub fn roll_back_from(&self, Condemned { generation, objection }: Condemned) {
+        let trigger = Trigger::Automatic { reason: objection.clone() };
+        match self.roll_back_if(None, trigger, |served| served.generation == generation) {
+            Ok(Some(_)) => tracing::error!(generation, objection, "rolled back automatically"),
+            Ok(None) => {}
+            Err(error) => tracing::error!(generation, objection, %error, "fails, and cannot be rolled back"),
+        }
+    }
+
+    fn roll_back_if(
+        &self,
+        to: Option<u64>,
+        trigger: Trigger,
+        condition: impl FnOnce(&Served) -> bool,
+    ) -> Result<Option<Record>, Refusal> {
+        let mut served = self.served.lock();
+        if !condition(&served) {
+            return Ok(None);
+        }
+        let (at, began, window) = (SystemTime::now(), Instant::now(), self.guard.holds().open());
+        let slot = self.guard.slot();
+        let result = to.map_or_else(|| slot.rollback(), |generation| slot.rollback_to(generation));
+        let took = began.elapsed();
+        let report = result.map_err(Refusal::Slot)?;
+        let generation = report.generation().expect("a rollback that succeeds ends in a generation");
+        let release = served.releases[&generation].clone();
+        let (left, was) = (served.release().clone(), served.generation);
+        self.swapped(&mut served, generation, release.clone());
+        complain(if generation < was {
+            self.archive.rolled_back(&left, &release)
+        } else {
+            self.archive.serves(&release)
+        });
+        self.write_rule_file(&release);
+        drop(served);
+        self.guard.metrics().rolled_back(trigger.name());
+        let held = window.close(PATIENCE);
+        let version = report.version.as_ref().map(ToString::to_string);
+        Ok(Some(self.history.add(Record::of_reload(at, trigger, &release, took, held, Ok((version, &report))))))
+    }
+
+    /// Writes down that another generation serves, and forgets those that are gone.
+    fn swapped(&self, served: &mut Served, generation: u64, release: Release) {
+        let status = self.guard.slot().status();
+        let retired = status.retired.iter();
+        served.previous_version = retired
+            .clone()
+            .find(|retired| retired.generation == served.generation)
+            .and_then(|retired| retired.version.as_ref().map(ToString::to_string));
+        served.releases.retain(|loaded, _| retired.clone().any(|retired| retired.generation == *loaded));
+        served.releases.insert(generation, release);
+        served.generation = generation;
+    }
+
+    /// Brings the rule file in line with the rules that serve, if it is not.
+    fn write_rule_file(&self, release: &Release) {
+        let rules = &release.rules;
+        let is_same = std::fs::read(&self.rule_file).is_ok_and(|bytes| bytes == rules.bytes());
+        if !is_same {
+            complain(replace_file(&self.rule_file, rules.bytes()).map_err(Into::into));
+        }
+        complain(self.archive.saw_rule_file(rules.digest()));
+    }
+
+    /// Has the fallback run what serves, once that is through its probation.
+    pub fn promote(&self) {
+        let Some(fallback) = self.guard.fallback() else { return };
+        let (generation, release) = {
+            let served = self.served.lock();
+            (served.generation, served.release().clone())
+        };
+        let passed = self.guard.trials().find(generation).is_some_and(|trial| trial.is_passed());
+        let same = fallback.load().is_set_up_with(release.module_digest(), &release.rules);
+        if !passed || same {
+            return;
+        }
+        let promoted = fallback.stage(Candidate::new(&release.module[..]).force()).map_err(BoxError::from);
+        complain(promoted.and_then(|staged| {
+            let rules = staged.plugin().expect("what is forced is loaded");
+            prove(rules, &release.rules, &[])?;
+            staged.commit()?;
+            Ok(())
+        }));
+    }
+
+    /// The version that a module said it has, if the slot got as far as asking it.
+    fn version_of(&self, module: Digest) -> Option<String> {
+        let history = self.guard.slot().history();
+        let attempt = history.iter().rev().find(|attempt| attempt.digest == Some(module))?;
+        attempt.version.as_ref().map(ToString::to_string)
+    }
+
+    pub fn serving_module(&self) -> Digest {
+        self.served.lock().release().module_digest()
+    }
+
+    pub fn serving_rules(&self) -> RuleFile {
+        self.served.lock().release().rules.clone()
+    }
+
+    pub fn previous_version(&self) -> Option<String> {
+        self.served.lock().previous_version.clone()
+    }
+
+    /// Every attempt to change what serves, the latest one last.
+    pub fn history(&self) -> Vec<Record> {
+        self.history.all()
+    }
+
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// The guard, for whoever outlives this borrow.
+    pub fn guard_handle(&self) -> Arc<Guard> {
+        Arc::clone(&self.guard)
+    }
+}
+
+impl Refusal {
+    /// The stage that refused.
+    pub fn stage(&self) -> &'static str {
+        match self {
+            Refusal::Disabled => "configuration",
+            Refusal::Rules(_) => "rules",
+            Refusal::Slot(error) => match error.stage() {
+                Stage::Gate => "gate",
+                Stage::Admit => "admit",
+                Stage::Load => "load",
+                Stage::Probe => "probe",
+                Stage::HandOver => "hand_over",
+                _ => "commit",
+            },
+            Refusal::Proof(_) => "probe",
+            Refusal::Archive(_) => "archive",
+        }
+    }
+
+    /// When to try again, if it was only too soon.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Refusal::Slot(error) => match error.kind() {
+                ErrorKind::TooSoon { retry_after } => Some(*retry_after),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::Disabled => f.write_str("hot_reload_enabled is false in the configuration"),
+            Refusal::Rules(problem) => f.write_str(problem),
+            Refusal::Slot(error) => error.fmt(f),
+            Refusal::Proof(error) | Refusal::Archive(error) => error.fmt(f),
+        }
+    }
+}
+
+/// For what must not undo a swap that has happened: it is told, and the node serves on.
+fn complain(result: Result<(), BoxError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "after a swap");
+    }
+}
+
+/// Replaces a file as a whole: whoever reads it finds the old content or the new one.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    std::fs::write(&temporary, bytes)?;
+    std::fs::rename(&temporary, path)
+}

@@ -1,0 +1,145 @@
+//! What serves first: the last good version of the archive, or else what the configuration names.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant, SystemTime};
+
+use hotslot::{BoxError, Candidate, HotSlot};
+use parking_lot::Mutex;
+
+use super::history::History;
+use super::{Deployments, Record, Served, replace_file};
+use crate::archive::Archive;
+use crate::config::{Config, FailurePolicy, Sample};
+use crate::guard::Guard;
+use crate::metrics::Metrics;
+use crate::release::{Release, RuleFile};
+use crate::rules::{Engine, Rules, prove};
+use crate::trial::Trials;
+
+/// A rule file that changes nothing about the built-in rules.
+const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
+
+/// How often the rules of the fallback are looked at.
+const PROMOTE_EVERY: Duration = Duration::from_secs(1);
+
+/// Opens the slot, and starts what looks after it. Must not be called on a worker of the runtime.
+pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> Result<Arc<Deployments>, BoxError> {
+    let (at, began) = (SystemTime::now(), Instant::now());
+    let wasm = &config.wasm;
+    let samples = if wasm.validate_before_reload { wasm.golden.clone() } else { Vec::new() };
+    let open = |name: &str, release: &Release| open(config, name, engine, release, &samples);
+
+    let archived = archive.releases().find_map(|release| match open(name, &release) {
+        Ok(slot) => Some((slot, release)),
+        Err(error) => {
+            tracing::error!(module = release.module_digest().short(), %error, "skipped in the archive");
+            None
+        }
+    });
+    let rule_file = config.rule_file();
+    let (slot, release) = match archived {
+        Some(opened) => opened,
+        None => {
+            let module = std::fs::read(&wasm.module).map_err(|error| format!("{}: {error}", wasm.module.display()))?;
+            let release = Release::new(module, read_rules(&rule_file)?.bytes());
+            (open(name, &release)?, release)
+        }
+    };
+    let fallback = (*config.failure_policy.get_ref() == FailurePolicy::LastGood)
+        .then(|| open("last-good", &release))
+        .transpose()?;
+
+    let (condemned, to_roll_back) = channel();
+    let trials = Trials::new(wasm.probation);
+    let status = slot.status();
+    let serving = status.serving.ok_or("the slot closed by itself")?;
+    let guard = Guard::new(slot, fallback, *config.failure_policy.get_ref(), condemned, trials, Metrics::new(name));
+    let served = Served {
+        generation: serving.generation,
+        previous_version: None,
+        releases: BTreeMap::from([(serving.generation, release.clone())]),
+    };
+    let deployments = Arc::new(Deployments {
+        guard: Arc::new(guard),
+        archive,
+        rule_file,
+        enabled: wasm.hot_reload_enabled,
+        samples,
+        turn: Mutex::default(),
+        served: Mutex::new(served),
+        history: History::default(),
+    });
+    deployments.archive.keep(&release)?;
+    deployments.archive.serves(&release)?;
+    let version = serving.version.as_ref().map(ToString::to_string);
+    deployments.history.add(Record::of_start(at, &release, began.elapsed(), version, serving.generation));
+    deployments.catch_up(&wasm.module)?;
+
+    // They end with the process: what they look after does, too.
+    let theirs = Arc::clone(&deployments);
+    std::thread::Builder::new().name("rollback".to_owned()).spawn(move || {
+        to_roll_back.iter().for_each(|condemned| theirs.roll_back_from(condemned));
+    })?;
+    if deployments.guard.fallback().is_some() {
+        let theirs = Arc::clone(&deployments);
+        std::thread::Builder::new().name("fallback".to_owned()).spawn(move || {
+            loop {
+                std::thread::sleep(PROMOTE_EVERY);
+                theirs.promote();
+            }
+        })?;
+    }
+    Ok(deployments)
+}
+
+/// A slot in which a release serves that has been proven.
+fn open(
+    config: &Config,
+    name: &str,
+    engine: &Engine,
+    release: &Release,
+    samples: &[Sample],
+) -> Result<HotSlot<Rules>, BoxError> {
+    let slot = HotSlot::builder(engine.backend())
+        .name(name)
+        .keep_previous(config.wasm.keep_previous_versions)
+        .min_reload_interval(config.wasm.reload.min_interval.0)
+        .reload_timeout(config.wasm.reload.timeout.0)
+        .max_artifact_size(config.admin.max_upload_bytes)
+        // The node has limits of its own for the probation, in shares of the calls and not in numbers.
+        .probation(Duration::ZERO, u64::MAX)
+        .open(Candidate::new(&release.module[..]))?;
+    prove(&slot.load(), &release.rules, samples)?;
+    Ok(slot)
+}
+
+/// The rule file as it is, or a new one.
+pub(super) fn read_rules(path: &Path) -> Result<RuleFile, BoxError> {
+    let named = |error: std::io::Error| format!("{}: {error}", path.display());
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(RuleFile::new(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            replace_file(path, NO_RULES).map_err(named)?;
+            Ok(RuleFile::new(NO_RULES))
+        }
+        Err(error) => Err(named(error).into()),
+    }
+}
+
+impl Deployments {
+    /// Takes up what was changed in the files while the node was down, and brings the rule file in line otherwise.
+    fn catch_up(&self, module_file: &Path) -> Result<(), BoxError> {
+        let rules = read_rules(&self.rule_file)?;
+        if self.archive.has_seen_rule_file(rules.digest()) {
+            self.write_rule_file(self.served.lock().release());
+        } else {
+            self.rule_file_changed(&self.rule_file);
+        }
+        self.module_file_changed(module_file);
+        Ok(())
+    }
+}

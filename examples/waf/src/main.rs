@@ -1,0 +1,170 @@
+//! A firewall that changes its rules while it serves: `cargo run -p waf`.
+//!
+//! Requests come in through [`serve`], pass the [`proxy`], which asks the [`guard`] about each, which asks the
+//! [`rules`] in the slot. [`deploy`] is everything that changes what serves; [`admin`] and [`watch`] call it.
+#![allow(unreachable_pub, reason = "a program has nobody outside")]
+
+mod admin;
+mod archive;
+mod body;
+mod cli;
+mod config;
+mod demo;
+mod deploy;
+mod guard;
+mod hold;
+mod json;
+mod live;
+mod metrics;
+mod proxy;
+mod release;
+mod request_id;
+mod rules;
+mod serve;
+mod token;
+mod trial;
+mod upstream;
+mod watch;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use hotslot::{BoxError, printable};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch::channel;
+
+use self::admin::Admin;
+use self::archive::Archive;
+use self::cli::Options;
+use self::config::Config;
+use self::proxy::Proxy;
+use self::rules::Engine;
+use self::serve::{Terms, serve};
+
+/// What a worker of the runtime has on its stack beside the rules, which may use 256 KiB of it.
+const WORKER_STACK: usize = 4 << 20;
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("WAF_LOG").unwrap_or_else(|_| "info".into()))
+        .init();
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("waf: {}", printable_lines(&error.to_string()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<(), BoxError> {
+    let config = options.config()?;
+    std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
+    let (token, is_new) = token::open(config.admin.token.clone(), &config.data)?;
+    let name = config.wasm.module.file_stem().and_then(|name| name.to_str()).ok_or("the module has no name")?;
+
+    let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK).build()?;
+    let engine = Engine::new(config.wasm.limits.clone(), config.data.join("compiled"))?;
+    let archive = Archive::open(&config, runtime.handle().clone())?;
+    let deployments = deploy::start(&config, name, &engine, archive)?;
+    let reload = &config.wasm.reload;
+    let _watchers = if config.wasm.hot_reload_enabled && reload.auto_reload_on_file_change {
+        watch::watch(&deployments, &config.wasm.module, &config.rule_file())?
+    } else {
+        Vec::new()
+    };
+    if is_new {
+        let folder = config.data.display();
+        println!("waf: the admin token, kept in {folder}/token, is {}", token.0);
+    }
+    let (stopping, stop) = channel(false);
+    let admin = Admin {
+        name: name.into(),
+        deployments,
+        engine,
+        token,
+        hosts: config.admin.hosts.clone().into(),
+        terms: admin::UploadTerms {
+            max_bytes: config.admin.max_upload_bytes,
+            deadline: config.admin.upload_timeout.0,
+        },
+        stop,
+    };
+    runtime.block_on(listen(&config, admin, stopping))?;
+    shut_down(runtime);
+    Ok(())
+}
+
+/// Serves until a signal comes, and finishes what is under way.
+async fn listen(config: &Config, admin: Admin, stopping: tokio::sync::watch::Sender<bool>) -> Result<(), BoxError> {
+    let terms = Terms {
+        max_connections: config.proxy.max_connections,
+        header_timeout: config.proxy.header_timeout.0,
+        shutdown_timeout: config.proxy.shutdown_timeout.0,
+    };
+    let stop = admin.stop.clone();
+    let upstream = match &config.upstream {
+        Some(upstream) => upstream.clone(),
+        None => format!("http://{}", demo::start(terms, stop.clone()).await?).parse()?,
+    };
+    let data_listener = bind(config.listen).await?;
+    let admin_listener = bind(config.admin.listen).await?;
+    let guard = admin.deployments.guard_handle();
+    let proxy = Arc::new(Proxy::new(Arc::clone(&guard), upstream.clone(), config.proxy.clone())?);
+    println!("waf: serving on http://{}, in front of {upstream}", data_listener.local_addr()?);
+    println!("waf: the admin API and its page are on http://{}", admin_listener.local_addr()?);
+
+    let data = tokio::spawn(serve(data_listener, terms, stop.clone(), move |peer, request| {
+        let proxy = Arc::clone(&proxy);
+        async move { proxy.answer(peer, request).await }
+    }));
+    let router = admin::router(admin);
+    let api = tokio::spawn(serve(admin_listener, Terms { max_connections: 256, ..terms }, stop, move |_, request| {
+        serve::through(router.clone(), request)
+    }));
+    let seconds = tokio::spawn(async move {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            seconds.tick().await;
+            guard.traffic().tick();
+        }
+    });
+    signal().await?;
+    tracing::info!("stopping");
+    seconds.abort();
+    let _ = stopping.send(true);
+    let _ = tokio::join!(data, api);
+    Ok(())
+}
+
+async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, BoxError> {
+    TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}").into())
+}
+
+/// Waits until somebody wants the node to stop.
+async fn signal() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
+
+/// What is still under way has had its time.
+fn shut_down(runtime: Runtime) {
+    runtime.shutdown_timeout(Duration::from_secs(1));
+}
+
+/// An error can quote a file: its line breaks stay, and nothing else that steers a terminal.
+fn printable_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}

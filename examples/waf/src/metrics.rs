@@ -1,0 +1,208 @@
+//! What `/metrics` shows. Labels take few values, whatever requests, modules and uploads say.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use parking_lot::Mutex;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::rules::Action;
+
+/// More rules than this are counted together, as `other`.
+const RULES: usize = 256;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Module {
+    module: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Verdict {
+    verdict: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Rule {
+    rule: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Status {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Cause {
+    module: String,
+    cause: &'static str,
+}
+
+pub struct Metrics {
+    registry: Registry,
+    module: Module,
+    reloads: Family<Module, Counter>,
+    reload_failures: Family<Module, Counter>,
+    reload_duration: Family<Module, Histogram>,
+    rollbacks: Family<Cause, Counter>,
+    retired: Family<Module, Gauge>,
+    instances: Family<Module, Gauge>,
+    generation: Family<Module, Gauge>,
+    verdicts: Family<Verdict, Counter>,
+    matches: Family<Rule, Counter>,
+    known_rules: Mutex<BTreeSet<String>>,
+    calls: Histogram,
+    errors: Family<Kind, Counter>,
+    requests: Family<Status, Counter>,
+}
+
+impl Metrics {
+    pub fn new(module: &str) -> Metrics {
+        let mut metrics = Metrics {
+            registry: Registry::default(),
+            module: Module { module: module.to_owned() },
+            reloads: Family::default(),
+            reload_failures: Family::default(),
+            // From a millisecond to half a minute.
+            reload_duration: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
+            rollbacks: Family::default(),
+            retired: Family::default(),
+            instances: Family::default(),
+            generation: Family::default(),
+            verdicts: Family::default(),
+            matches: Family::default(),
+            known_rules: Mutex::default(),
+            // From two microseconds to a quarter of a second.
+            calls: Histogram::new(exponential_buckets(0.000_002, 2.0, 18)),
+            errors: Family::default(),
+            requests: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let Metrics { registry, .. } = self;
+        registry.register("wasm_reload", "Reloads that were tried", self.reloads.clone());
+        registry.register("wasm_reload_failures", "Reloads that were refused", self.reload_failures.clone());
+        let about = "Duration of a reload, from its bytes to its end";
+        registry.register_with_unit("wasm_reload_duration", about, Unit::Seconds, self.reload_duration.clone());
+        registry.register("wasm_rollback", "Rollbacks", self.rollbacks.clone());
+        registry.register("wasm_generation", "Number of the generation that serves", self.generation.clone());
+        let about = "Generations that are loaded and do not serve, those kept for a rollback included";
+        registry.register("wasm_retired_generations", about, self.retired.clone());
+        registry.register("wasm_instances", "Instances of modules in memory", self.instances.clone());
+        registry.register("waf_verdicts", "Verdicts of the rules", self.verdicts.clone());
+        registry.register("waf_rule_matches", "Verdicts other than allow, by rule", self.matches.clone());
+        let about = "Duration of a call of the rules, waiting for an instance included";
+        registry.register_with_unit("waf_rules_call_duration", about, Unit::Seconds, self.calls.clone());
+        registry.register("waf_rules_errors", "Calls of the rules that gave no verdict", self.errors.clone());
+        registry.register("waf_requests", "Requests that were answered", self.requests.clone());
+        // There from the start, so that a rate can be taken over the first one.
+        drop(self.reloads.get_or_create(&self.module));
+        drop(self.reload_failures.get_or_create(&self.module));
+        drop(self.reload_duration.get_or_create(&self.module));
+    }
+
+    pub fn reloaded(&self, took: Duration, success: bool) {
+        self.reloads.get_or_create(&self.module).inc();
+        if !success {
+            self.reload_failures.get_or_create(&self.module).inc();
+        }
+        self.reload_duration.get_or_create(&self.module).observe(took.as_secs_f64());
+    }
+
+    pub fn rolled_back(&self, cause: &'static str) {
+        self.rollbacks.get_or_create(&Cause { module: self.module.module.clone(), cause }).inc();
+    }
+
+    pub fn called(&self, took: Duration) {
+        self.calls.observe(took.as_secs_f64());
+    }
+
+    pub fn verdict(&self, action: Action, rule: Option<&str>) {
+        self.verdicts.get_or_create(&Verdict { verdict: action.name() }).inc();
+        if let Some(rule) = rule {
+            self.matches.get_or_create(&Rule { rule: self.bounded(rule) }).inc();
+        }
+    }
+
+    /// The rule's name, or `other` if there are too many.
+    fn bounded(&self, rule: &str) -> String {
+        let mut known = self.known_rules.lock();
+        if known.contains(rule) || (known.len() < RULES && rule.len() <= 64 && known.insert(rule.to_owned())) {
+            rule.to_owned()
+        } else {
+            "other".to_owned()
+        }
+    }
+
+    pub fn failed(&self, kind: &'static str) {
+        self.errors.get_or_create(&Kind { kind }).inc();
+    }
+
+    pub fn answered(&self, status: StatusCode) {
+        let status = match status.as_u16() {
+            100..200 => "1xx",
+            200..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.get_or_create(&Status { status }).inc();
+    }
+
+    /// How often each rule matched, the most frequent first.
+    pub fn matches(&self) -> Vec<(String, u64)> {
+        let known: Vec<String> = self.known_rules.lock().iter().cloned().chain(["other".to_owned()]).collect();
+        let count = |rule: String| {
+            let count = self.matches.get(&Rule { rule: rule.clone() }).map_or(0, |counter| counter.get());
+            (rule, count)
+        };
+        let mut matches: Vec<_> = known.into_iter().map(count).filter(|(_, count)| *count > 0).collect();
+        matches.sort_by(|a, b| b.1.cmp(&a.1));
+        matches
+    }
+
+    /// How often each verdict was given.
+    pub fn verdicts(&self) -> [(&'static str, u64); 4] {
+        [Action::Allow, Action::Block, Action::Challenge, Action::Log].map(|action| {
+            let verdict = Verdict { verdict: action.name() };
+            (action.name(), self.verdicts.get(&verdict).map_or(0, |counter| counter.get()))
+        })
+    }
+
+    /// The text of `/metrics`, with the numbers that are known only at the moment.
+    pub fn text(&self, generation: u64, retired: usize, instances: usize) -> Result<String, std::fmt::Error> {
+        self.generation.get_or_create(&self.module).set(generation as i64);
+        self.retired.get_or_create(&self.module).set(retired as i64);
+        self.instances.get_or_create(&self.module).set(instances as i64);
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Action, Metrics};
+
+    #[test]
+    fn ten_thousand_rules_do_not_make_ten_thousand_labels() {
+        let metrics = Metrics::new("universal-waf");
+        (0..10_000).for_each(|rule| metrics.verdict(Action::Block, Some(&format!("rule-{rule}"))));
+        let text = metrics.text(1, 0, 0).unwrap();
+        assert_eq!(text.matches("waf_rule_matches_total{").count(), 257);
+        assert_eq!(metrics.matches()[0], ("other".to_owned(), 10_000 - 256));
+    }
+}

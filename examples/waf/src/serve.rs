@@ -1,0 +1,100 @@
+//! A listener: accepts connections, speaks HTTP/1.1 or HTTP/2 on each, and ends in good order.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tower::ServiceExt;
+
+use crate::body::Body;
+
+/// What a listener grants its clients.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    pub max_connections: usize,
+    /// By when a connection has to say something, and a request's header has to be there.
+    pub header_timeout: Duration,
+    /// How long requests that are under way may take once the listener is told to stop.
+    pub shutdown_timeout: Duration,
+}
+
+/// Answers requests with `answer` until `stop` is raised; then finishes those that are under way.
+pub async fn serve<A, F>(listener: TcpListener, terms: Terms, mut stop: watch::Receiver<bool>, answer: A)
+where
+    A: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(terms.header_timeout);
+    http.http2().timer(TokioTimer::new()).keep_alive_interval(terms.header_timeout).max_concurrent_streams(256);
+    let (http, graceful) = (Arc::new(http), GracefulShutdown::new());
+    let room = Arc::new(Semaphore::new(terms.max_connections));
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &room) => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (stream, peer, place) = accepted;
+        let (http, watcher, answer, mut stop) = (Arc::clone(&http), graceful.watcher(), answer.clone(), stop.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            // Until the first byte is there nobody measures the time but us.
+            let mut first = [0];
+            tokio::select! {
+                spoken = timeout(terms.header_timeout, stream.peek(&mut first)) => if spoken.is_err() { return },
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            let service = service_fn(move |request| {
+                let answer = answer(peer, request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+            if let Err(error) = watcher.watch(connection).await {
+                tracing::debug!(%peer, %error, "connection");
+            }
+        });
+    }
+    drop(listener);
+    if timeout(terms.shutdown_timeout, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were still under way after the shutdown timeout");
+    }
+}
+
+/// The next connection, once there is room for it.
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit) {
+    let place = Arc::clone(room).acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let _ = stream.set_nodelay(true);
+                return (stream, peer, place);
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: connections that end will free some.
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Has a router answer a request.
+pub async fn through(router: Router, request: Request<Incoming>) -> Response<Body> {
+    let answer = router.oneshot(request.map(axum::body::Body::new)).await.unwrap_or_else(|never| match never {});
+    answer.map(|body| body.map_err(Into::into).boxed_unsync())
+}

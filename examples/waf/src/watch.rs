@@ -1,0 +1,66 @@
+//! Notices that the module or the rule file has changed, once it has settled.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use hotslot::BoxError;
+use notify::event::{Event, EventKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+
+use crate::deploy::Deployments;
+
+/// So long without another change, and whoever was writing has finished. If not, the node refuses the half that it
+/// gets, and the rest of the writing is the next change.
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// Takes up every change, for as long as the result lives.
+pub fn watch(deployments: &Arc<Deployments>, module: &Path, rules: &Path) -> Result<Vec<RecommendedWatcher>, BoxError> {
+    let modules = Arc::clone(deployments);
+    let rule_files = Arc::clone(deployments);
+    Ok(vec![
+        watch_file(module, move |path| modules.module_file_changed(path))?,
+        watch_file(rules, move |path| rule_files.rule_file_changed(path))?,
+    ])
+}
+
+/// Calls `changed` after each change of a file. It says when to try again, if it is to be tried again.
+fn watch_file(
+    path: &Path,
+    changed: impl Fn(&Path) -> Option<Duration> + Send + 'static,
+) -> Result<RecommendedWatcher, BoxError> {
+    let named = |error: std::io::Error| format!("{}: {error}", path.display());
+    let path = std::path::absolute(path).map_err(named)?;
+    let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+    let name = path.file_name().ok_or_else(|| format!("{}: is no file", path.display()))?.to_owned();
+    let (tell, changes) = channel();
+    // The folder and not the file: a file that is replaced is another one to the system.
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        let concerns = event.map_or(true, |event| {
+            !matches!(event.kind, EventKind::Access(_))
+                && event.paths.iter().any(|path| path.file_name() == Some(name.as_os_str()))
+        });
+        if concerns {
+            let _ = tell.send(());
+        }
+    })?;
+    watcher.watch(&folder, RecursiveMode::NonRecursive).map_err(|error| format!("{}: {error}", folder.display()))?;
+    std::thread::Builder::new().name("watch".to_owned()).spawn(move || follow(&changes, &path, changed))?;
+    Ok(watcher)
+}
+
+fn follow(changes: &Receiver<()>, path: &PathBuf, changed: impl Fn(&Path) -> Option<Duration>) {
+    let mut again = None;
+    loop {
+        let change = match again.take() {
+            Some(wait) => changes.recv_timeout(wait),
+            None => changes.recv().map_err(Into::into),
+        };
+        if change == Err(RecvTimeoutError::Disconnected) {
+            return;
+        }
+        while changes.recv_timeout(SETTLED).is_ok() {}
+        again = changed(path);
+    }
+}

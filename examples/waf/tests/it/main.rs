@@ -1,0 +1,17 @@
+//! The node as its users meet it: the real program, over real connections. One file for each theme.
+//!
+//! Tests wait for what they want to see, never for time.
+
+#![allow(unreachable_pub, reason = "a test has nobody outside")]
+
+mod access;
+mod admin;
+mod archive;
+mod config;
+mod failures;
+mod files;
+mod page;
+mod proxy;
+mod support;
+mod swaps;
+mod uploads;

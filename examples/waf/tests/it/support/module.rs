@@ -1,0 +1,118 @@
+//! Modules that do what a test asks of them: small ones in WebAssembly's text format.
+//!
+//! A request says what is to happen: `do=b` in it is blocked, `do=c` challenged, `do=l` logged; `do=t` traps, `do=x`
+//! never ends, `do=n` gets a number that is no verdict. Everything else is allowed. A rule file with `REFUSE` in it is
+//! refused, and with `BLOCK` in it every request is blocked.
+
+/// A module to be made.
+#[derive(Clone)]
+pub struct Module {
+    version: String,
+    always: Option<char>,
+    without: Option<&'static str>,
+    salt: u32,
+}
+
+impl Module {
+    pub fn new(version: &str) -> Module {
+        Module { version: version.to_owned(), always: None, without: None, salt: 0 }
+    }
+
+    /// Treats every request as if this letter had been asked for.
+    pub fn always(mut self, letter: char) -> Module {
+        self.always = Some(letter);
+        self
+    }
+
+    /// Does not export this.
+    pub fn without(mut self, export: &'static str) -> Module {
+        self.without = Some(export);
+        self
+    }
+
+    /// Other bytes, and nothing else that is different.
+    pub fn salted(mut self, salt: u32) -> Module {
+        self.salt = salt;
+        self
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let letter = match self.always {
+            Some(letter) => format!("(i32.const {})", letter as u32),
+            None => "(call $asked (local.get $length))".to_owned(),
+        };
+        let export = |name: &str| match self.without {
+            Some(without) if without == name => String::new(),
+            _ => format!("(export \"{name}\")"),
+        };
+        let text = TEXT
+            .replace("{letter}", &letter)
+            .replace("{configure}", &export("configure"))
+            .replace("{inspect_request}", &export("inspect_request"))
+            .replace("{version}", &self.version)
+            .replace("{salt}", &self.salt.to_string());
+        wat::parse_str(text).expect("the text of a module")
+    }
+}
+
+const TEXT: &str = r#"
+(module
+  (@custom "version" "{version}")
+  (@custom "hotslot.manifest" "name=universal-waf\ninterface=waf/1\n")
+  (@custom "salt" "{salt}")
+  (memory (export "memory") 18)
+  (global $block (mut i32) (i32.const 0))
+  (data (i32.const 16) "do=")
+  (data (i32.const 32) "REFUSE")
+  (data (i32.const 48) "BLOCK")
+  (data (i32.const 256) "{\"rule\":\"test-rule\",\"part\":\"path\",\"matched\":\"do=\",\"error\":\"the file says REFUSE\"}")
+
+  ;; Whether the bytes at two addresses are the same.
+  (func $same (param $a i32) (param $b i32) (param $length i32) (result i32)
+    (loop $next
+      (if (i32.eqz (local.get $length)) (then (return (i32.const 1))))
+      (if (i32.ne (i32.load8_u (local.get $a)) (i32.load8_u (local.get $b))) (then (return (i32.const 0))))
+      (local.set $a (i32.add (local.get $a) (i32.const 1)))
+      (local.set $b (i32.add (local.get $b) (i32.const 1)))
+      (local.set $length (i32.sub (local.get $length) (i32.const 1)))
+      (br $next))
+    (unreachable))
+
+  ;; The address behind a word in the input, or 0.
+  (func $behind (param $length i32) (param $word i32) (param $size i32) (result i32)
+    (local $at i32) (local $end i32)
+    (local.set $at (i32.const 65536))
+    (local.set $end (i32.sub (i32.add (i32.const 65536) (local.get $length)) (local.get $size)))
+    (loop $next
+      (if (i32.gt_s (local.get $at) (local.get $end)) (then (return (i32.const 0))))
+      (if (call $same (local.get $at) (local.get $word) (local.get $size))
+        (then (return (i32.add (local.get $at) (local.get $size)))))
+      (local.set $at (i32.add (local.get $at) (i32.const 1)))
+      (br $next))
+    (unreachable))
+
+  (func $asked (param $length i32) (result i32)
+    (local $at i32)
+    (local.set $at (call $behind (local.get $length) (i32.const 16) (i32.const 3)))
+    (if (result i32) (local.get $at) (then (i32.load8_u (local.get $at))) (else (i32.const 0))))
+
+  (func (export "input_buffer") (param i32) (result i32) (i32.const 65536))
+  (func (export "reason") (result i64) (i64.const 1099511627857))
+
+  (func {configure} (param $length i32) (result i32)
+    (global.set $block (i32.ne (i32.const 0) (call $behind (local.get $length) (i32.const 48) (i32.const 5))))
+    (if (result i32) (call $behind (local.get $length) (i32.const 32) (i32.const 6))
+      (then (i32.const -3)) (else (i32.const 0))))
+
+  (func {inspect_request} (param $length i32) (result i32)
+    (local $letter i32)
+    (local.set $letter {letter})
+    (if (global.get $block) (then (return (i32.const 1))))
+    (if (i32.eq (local.get $letter) (i32.const 98)) (then (return (i32.const 1))))
+    (if (i32.eq (local.get $letter) (i32.const 99)) (then (return (i32.const 2))))
+    (if (i32.eq (local.get $letter) (i32.const 108)) (then (return (i32.const 3))))
+    (if (i32.eq (local.get $letter) (i32.const 110)) (then (return (i32.const 7))))
+    (if (i32.eq (local.get $letter) (i32.const 116)) (then (unreachable)))
+    (if (i32.eq (local.get $letter) (i32.const 120)) (then (loop $ever (br $ever))))
+    (i32.const 0)))
+"#;
