@@ -12,31 +12,29 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::maps::{Area, Maps};
 use crate::printable;
 
 /// The threads that are inside `library`, or may be because they are running whenever one looks; each in words.
 ///
-/// Threads that are on their way out, or that run at the moment, are looked at again, for half a second or so. Looks
-/// are counted rather than time, because on a busy machine both sides wait for a processor. Nobody is inside only once
-/// a whole list of threads has none that was not known to be outside before: while one that is new or has just ended is
+/// Threads that are on their way out, or that run at the moment, are looked at again, for a second or so. Looks are
+/// counted rather than time, because on a busy machine both sides wait for a processor. Nobody is inside only once a
+/// whole list of threads has none that was not known to be outside before: while one that is new or has just ended is
 /// on it, it may have started another one that is not.
 pub(super) fn threads_or_doubts(library: &[Area]) -> io::Result<Vec<String>> {
-    const LOOKS: u32 = 250;
-    const LOOK_EVERY: Duration = Duration::from_millis(2);
+    const LOOKS: u32 = 24;
+    const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
-    let _turn = TURN.lock();
     let mut search = Search::new(library)?;
-    let mut words = Vec::new();
+    let (mut words, mut pause) = (Vec::new(), Duration::from_millis(1));
     for _ in 0..LOOKS {
         let Look { suspects, conclusive } = search.look(&Maps::read()?)?;
         if conclusive && suspects.is_empty() {
             return Ok(Vec::new());
         }
         if !suspects.is_empty() {
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(pause);
+            pause = LONGEST_PAUSE.min(pause * 2);
         }
         words = suspects.into_iter().map(|suspect| suspect.words).collect();
     }
@@ -48,13 +46,9 @@ pub(super) fn threads_or_doubts(library: &[Area]) -> io::Result<Vec<String>> {
 
 /// The threads that are seen inside `library` at one look.
 pub(super) fn threads(library: &[Area], maps: &Maps) -> io::Result<Vec<String>> {
-    let _turn = TURN.lock();
     let found = Search::new(library)?.look(maps)?.suspects;
     Ok(found.into_iter().filter(|suspect| suspect.seen).map(|suspect| suspect.words).collect())
 }
-
-/// One search at a time: each has the addresses of every library on its stack, and would seem to be inside to another.
-static TURN: Mutex<()> = Mutex::new(());
 
 struct Search {
     code: Vec<Range<usize>>,

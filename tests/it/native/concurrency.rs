@@ -93,7 +93,7 @@ fn a_slot_that_is_dropped_while_a_plugin_loads_leaves_nothing_behind() {
         let slot = HotSlot::builder(backend).name("dropped").probe(probe).reload_timeout(Duration::from_secs(3));
         let slot = slot.open(answering(1)).unwrap();
         let events = slot.subscribe();
-        let error = slot.reload(answering(2)).unwrap_err();
+        let error = elsewhere(|| slot.reload(answering(2)).unwrap_err());
         assert!(error.is_timeout() && error.stage() == Stage::Probe, "{error}");
         probed.recv().unwrap();
         drop(slot);
@@ -132,12 +132,11 @@ fn a_plugin_that_is_staged_when_its_slot_is_dropped_cannot_be_committed_and_goes
 #[test]
 fn generations_that_go_at_the_same_time_do_not_keep_each_other() {
     alone(|| {
-        let slots = [1, 2, 3, 4].map(|number| {
-            HotSlot::builder(native().unload(Unload::WhenIdle)).name("together").open(answering(number)).unwrap()
-        });
+        let open = || HotSlot::builder(native().unload(Unload::WhenIdle)).name("together").open(answering(1)).unwrap();
+        let slots = elsewhere(|| std::array::from_fn::<_, 16, _>(|_| open()));
         let events = slots.each_ref().map(HotSlot::subscribe);
         drop(slots);
-        assert_eq!(events.map(|events| destroyed(&events, 1)), [const { Release::Freed }; 4]);
+        assert_eq!(events.map(|events| destroyed(&events, 1)), [const { Release::Freed }; 16]);
         assert_eq!(mapped("together"), [""; 0]);
     });
 }

@@ -74,7 +74,9 @@ fn destroyed(events: &Subscription, wanted: u64) -> Release {
     })
 }
 
-/// Runs `body` on a thread that ends with it, so that no trace of it stays on this thread's stack.
+/// Runs `body` on a thread that ends with it, so that no trace of it stays on this thread's stack: a library is not
+/// unmapped while a stack holds anything that looks like an address of its code, and be it the address of a buffer that
+/// was there before.
 fn elsewhere<R: Send>(body: impl FnOnce() -> R + Send) -> R {
     std::thread::scope(|scope| scope.spawn(body).join().expect("the body does not panic"))
 }

@@ -55,10 +55,10 @@ fn a_native_plugin_and_a_value_take_turns_and_the_library_is_still_released() {
         let price = || elsewhere(|| slot.load().price());
         assert_eq!(price(), 7);
         for turn in 0..3u32 {
-            slot.reload(answering(100 + turn)).unwrap();
+            elsewhere(|| slot.reload(answering(100 + turn)).unwrap());
             assert_eq!(price(), 100 + turn);
             assert!(!mapped("turns").is_empty());
-            slot.reload(format!("{turn}").into_bytes()).unwrap();
+            elsewhere(|| slot.reload(format!("{turn}").into_bytes()).unwrap());
             assert_eq!(destroyed(&events, u64::from(2 * turn + 2)), Release::Freed);
             assert_eq!(price(), turn);
             assert_eq!(mapped("turns"), [""; 0]);

@@ -33,7 +33,7 @@ fn idle_generations_are_unmapped_and_the_memory_map_proves_it() {
         let before = mapped("hotslot-").len();
         assert!(before > 0);
         for number in 1..=100 {
-            slot.reload(answering(number)).unwrap();
+            elsewhere(|| slot.reload(answering(number)).unwrap());
             // A thread that starts meanwhile might get a stack on which the old one's addresses still lie.
             assert_eq!(destroyed(&events, u64::from(number)), Release::Freed);
             assert_eq!(mapped("hotslot-").len(), before);
@@ -122,7 +122,7 @@ fn a_plugin_whose_destructors_have_run_is_unmapped() {
         let slot = when_idle().open(answering(1)).unwrap();
         let events = slot.subscribe();
         elsewhere(|| drop(slot.load().call(OWE_DESTRUCTOR, b"").unwrap()));
-        slot.reload(answering(2)).unwrap();
+        elsewhere(|| slot.reload(answering(2)).unwrap());
         assert_eq!(destroyed(&events, 1), Release::Freed);
     });
 }
@@ -179,7 +179,7 @@ fn a_plugin_that_ends_its_threads_when_it_is_told_to_is_unmapped() {
         let slot = when_idle().open(answering(1)).unwrap();
         let events = slot.subscribe();
         elsewhere(|| drop(slot.load().call(START_WORKER, b"").unwrap()));
-        slot.reload(answering(2)).unwrap();
+        elsewhere(|| slot.reload(answering(2)).unwrap());
         assert_eq!(destroyed(&events, 1), Release::Freed);
     });
 }
