@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use hotslot::BoxError;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hotslot::BoxError;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 
 /// Any body.

@@ -249,11 +249,7 @@ impl Default for Wasm {
 
 impl Default for Reload {
     fn default() -> Reload {
-        Reload {
-            auto_reload_on_file_change: true,
-            min_interval: Seconds::whole(1),
-            timeout: Seconds::whole(30),
-        }
+        Reload { auto_reload_on_file_change: true, min_interval: Seconds::whole(1), timeout: Seconds::whole(30) }
     }
 }
 
@@ -287,7 +283,10 @@ fn golden() -> Vec<Sample> {
         target: target.to_owned(),
         headers: HashMap::from([
             ("host".to_owned(), "example.com".to_owned()),
-            ("user-agent".to_owned(), "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".to_owned()),
+            (
+                "user-agent".to_owned(),
+                "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".to_owned(),
+            ),
             ("accept".to_owned(), "text/html".to_owned()),
         ]),
         body: String::new(),
@@ -307,9 +306,7 @@ fn get() -> String {
 fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     match u32::deserialize(deserializer)? {
         verdict @ 0..=3 => Ok(verdict),
-        other => Err(D::Error::custom(format!(
-            "{other} is no verdict: 0 is allow, 1 block, 2 challenge, 3 log"
-        ))),
+        other => Err(D::Error::custom(format!("{other} is no verdict: 0 is allow, 1 block, 2 challenge, 3 log"))),
     }
 }
 

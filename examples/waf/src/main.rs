@@ -88,10 +88,7 @@ fn run(options: Options) -> Result<(), BoxError> {
         engine,
         token,
         hosts: config.admin.hosts.clone().into(),
-        terms: admin::UploadTerms {
-            max_bytes: config.admin.max_upload_bytes,
-            deadline: config.admin.upload_timeout.0,
-        },
+        terms: admin::UploadTerms { max_bytes: config.admin.max_upload_bytes, deadline: config.admin.upload_timeout.0 },
         stop,
     };
     runtime.block_on(listen(&config, admin, stopping))?;

@@ -123,11 +123,8 @@ impl Engine {
     }
 
     pub fn backend(&self) -> RulesBackend {
-        let limits = CallLimits {
-            deadline: self.limits.deadline.0,
-            memory: self.limits.memory_bytes,
-            ..CallLimits::default()
-        };
+        let limits =
+            CallLimits { deadline: self.limits.deadline.0, memory: self.limits.memory_bytes, ..CallLimits::default() };
         let policy = match NonZeroU32::new(self.limits.calls_per_instance) {
             Some(max_uses) if max_uses.get() > 1 => InstancePolicy::Reuse { max_uses },
             _ => InstancePolicy::Fresh,

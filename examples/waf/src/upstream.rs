@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use hotslot::BoxError;
-use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::Uri;
+use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;

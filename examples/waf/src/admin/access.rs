@@ -25,7 +25,8 @@ pub async fn check(State(admin): State<Admin>, request: Request, next: Next) -> 
         return refusal(StatusCode::FORBIDDEN, problem).into_response();
     }
     if !request.method().is_safe() && !is_authorized(request.headers(), admin.token.0.as_bytes()) {
-        let mut answer = refusal(StatusCode::UNAUTHORIZED, "this needs the token: Authorization: Bearer …").into_response();
+        let mut answer =
+            refusal(StatusCode::UNAUTHORIZED, "this needs the token: Authorization: Bearer …").into_response();
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"waf\""));
         return answer;
     }
@@ -90,7 +91,8 @@ mod tests {
     fn only_the_whole_token_opens() {
         let opens = |value| is_authorized(&headers(&[("authorization", value)]), b"0123456789abcdef");
         assert!(opens("Bearer 0123456789abcdef") && opens("bearer 0123456789abcdef"));
-        for wrong in ["", "Bearer", "Bearer ", "Bearer 0123456789abcde", "Bearer 0123456789abcdef0", "Basic 0123456789abcdef"]
+        for wrong in
+            ["", "Bearer", "Bearer ", "Bearer 0123456789abcde", "Bearer 0123456789abcdef0", "Basic 0123456789abcdef"]
         {
             assert!(!opens(wrong), "{wrong}");
         }

@@ -239,7 +239,11 @@ impl Live {
         Live {
             now,
             seconds: guard.traffic().seconds(since),
-            verdicts: metrics.verdicts().into_iter().map(|(name, count)| Count { name: name.to_owned(), count }).collect(),
+            verdicts: metrics
+                .verdicts()
+                .into_iter()
+                .map(|(name, count)| Count { name: name.to_owned(), count })
+                .collect(),
             rules: rules.map(|(name, count)| Count { name, count }).collect(),
         }
     }

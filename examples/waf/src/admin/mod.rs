@@ -11,8 +11,8 @@ use std::time::SystemTime;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
-use axum::http::header::{self, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::StatusCode;
+use axum::http::header::{self, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
@@ -74,10 +74,7 @@ async fn harden(request: Request, next: axum::middleware::Next) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(
-        HeaderName::from_static("cross-origin-resource-policy"),
-        HeaderValue::from_static("same-origin"),
-    );
+    headers.insert(HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin"));
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
@@ -106,13 +103,13 @@ impl Admin {
 async fn reload(State(admin): State<Admin>, request: Request) -> Result<Json<Reloaded>, Response> {
     let module = upload::receive(request, &admin.name, &admin.terms).await.map_err(IntoResponse::into_response)?;
     let record = admin.change(|deployments| deployments.reload(Change::Module(module), Trigger::Upload)).await?;
-    Ok(reloaded(record, "the module was"))
+    Ok(reloaded(record, "The module was"))
 }
 
 async fn add_rule(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<Reloaded>, Response> {
     let rule = json(&headers, &body).map_err(IntoResponse::into_response)?;
     let record = admin.change(|deployments| deployments.reload(Change::Rule(rule), Trigger::RuleRequest)).await?;
-    Ok(reloaded(record, "the rules were"))
+    Ok(reloaded(record, "The rules were"))
 }
 
 fn reloaded(record: Record, what: &str) -> Json<Reloaded> {

@@ -1,7 +1,7 @@
 //! The page: one file, which fetches nothing but this API.
 
-use axum::http::header::CONTENT_SECURITY_POLICY;
 use axum::http::HeaderValue;
+use axum::http::header::CONTENT_SECURITY_POLICY;
 use axum::response::{Html, IntoResponse, Response};
 
 const PAGE: &str = include_str!("page.html");

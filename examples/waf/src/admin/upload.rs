@@ -54,7 +54,10 @@ pub async fn receive(request: Request, slot: &str, terms: &Terms) -> Result<Byte
 async fn read(request: Request, slot: &str) -> Result<Bytes, Rejected> {
     let bad = |problem: &str| Rejected(StatusCode::BAD_REQUEST, problem.to_owned());
     let mut form = Multipart::from_request(request, &()).await.map_err(|_| {
-        Rejected(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send multipart/form-data with the fields name and file".to_owned())
+        Rejected(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send multipart/form-data with the fields name and file".to_owned(),
+        )
     })?;
     let (mut name, mut file) = (None, None);
     while let Some(field) = form.next_field().await? {

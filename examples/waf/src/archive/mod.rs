@@ -87,9 +87,7 @@ impl Archive {
                 let rules = self.genuine(&rules_path(&entry.rules), &entry.rules)?;
                 Ok(Release::new(module, rules.to_vec()))
             });
-            release
-                .inspect_err(|error| tracing::error!(module = entry.module, %error, "skipped in the archive"))
-                .ok()
+            release.inspect_err(|error| tracing::error!(module = entry.module, %error, "skipped in the archive")).ok()
         })
     }
 

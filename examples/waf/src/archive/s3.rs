@@ -12,7 +12,7 @@ use object_store::client::{
     ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
     HttpResponseBody, HttpService,
 };
-use object_store::{RetryConfig, Result};
+use object_store::{Result, RetryConfig};
 use tokio::time::timeout;
 
 use crate::config::S3;

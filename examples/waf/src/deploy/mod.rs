@@ -18,8 +18,8 @@ use bytes::Bytes;
 use hotslot::{BoxError, Candidate, Digest, Error, ErrorKind, Report, Stage, Staged};
 use parking_lot::Mutex;
 
-pub use self::history::{Record, Trigger};
 use self::history::History;
+pub use self::history::{Record, Trigger};
 pub use self::startup::start;
 use crate::archive::Archive;
 use crate::config::Sample;

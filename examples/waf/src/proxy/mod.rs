@@ -51,7 +51,12 @@ impl Proxy {
         answer
     }
 
-    async fn inspect_and_forward(&self, peer: SocketAddr, request: Request<Incoming>, id: &HeaderValue) -> Response<Body> {
+    async fn inspect_and_forward(
+        &self,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+        id: &HeaderValue,
+    ) -> Response<Body> {
         if request.method() == Method::CONNECT {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy\n");
         }

@@ -6,11 +6,8 @@ use serde_json::json;
 use crate::support::node::Folder;
 use crate::support::{Module, Node, TOKEN, request};
 
-const CHANGES: [(Method, &str); 3] = [
-    (Method::POST, "/api/v1/wasm/reload"),
-    (Method::POST, "/api/v1/wasm/rollback"),
-    (Method::PUT, "/api/v1/rules"),
-];
+const CHANGES: [(Method, &str); 3] =
+    [(Method::POST, "/api/v1/wasm/reload"), (Method::POST, "/api/v1/wasm/rollback"), (Method::PUT, "/api/v1/rules")];
 
 #[tokio::test]
 async fn what_changes_something_needs_the_token() {

@@ -73,7 +73,8 @@ async fn a_rollback_returns_to_the_version_before() {
     assert!(answer["reason"].is_string() && answer["downtime_ms"].is_number(), "{answer}");
 
     let wish = json!({ "generation": 1, "reason": "1.1.0 is no better" });
-    let answer = request(node.admin, Method::POST, "/api/v1/wasm/rollback").token(TOKEN).json(&wish).send().await.json();
+    let answer =
+        request(node.admin, Method::POST, "/api/v1/wasm/rollback").token(TOKEN).json(&wish).send().await.json();
     assert_eq!((&answer["rolled_back_to"], &answer["reason"]), (&json!("1.0.0"), &wish["reason"]));
     assert_eq!(node.version().await["version"], "1.0.0");
 }

@@ -20,7 +20,10 @@ fn a_mistake_is_named_with_file_and_line() {
         ("validate_before_reload = \"yes\"", "invalid type"),
     ] {
         let complaint = complaint(&format!("[waf.wasm]\n{line}\n"));
-        assert!(complaint.contains("waf.toml") && complaint.contains("line 2") && complaint.contains(what), "{complaint}");
+        assert!(
+            complaint.contains("waf.toml") && complaint.contains("line 2") && complaint.contains(what),
+            "{complaint}"
+        );
     }
 }
 

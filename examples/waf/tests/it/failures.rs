@@ -40,7 +40,8 @@ async fn the_last_good_version_stands_in_for_one_that_fails() {
     assert_eq!(node.version().await["version"], "1.1.0");
 }
 
-const QUICK_TO_JUDGE: &str = "[waf.wasm.probation]\nmin_calls = 10\nmax_error_rate = 0.2\nmax_latency_milliseconds = 10000";
+const QUICK_TO_JUDGE: &str =
+    "[waf.wasm.probation]\nmin_calls = 10\nmax_error_rate = 0.2\nmax_latency_milliseconds = 10000";
 
 #[tokio::test]
 async fn a_version_that_fails_too_often_is_rolled_back() {
@@ -90,7 +91,8 @@ async fn a_version_that_fails_now_and_then_stays() {
 async fn a_golden_request_with_another_verdict_refuses_the_module() {
     let golden = "[[waf.wasm.golden]]\nname = \"an attack\"\ntarget = \"/?do=b\"\nverdict = 1";
     let node = Node::configured(&Module::new("1.0.0"), golden);
-    for (letter, complaint) in [('c', "verdict 2 instead of 1"), ('t', "trapped"), ('n', "answered 7"), ('x', "within")] {
+    for (letter, complaint) in [('c', "verdict 2 instead of 1"), ('t', "trapped"), ('n', "answered 7"), ('x', "within")]
+    {
         let answer = node.upload(&Module::new("1.1.0").always(letter).bytes()).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
         let answer = answer.json();

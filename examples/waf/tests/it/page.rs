@@ -49,7 +49,7 @@ async fn a_module_is_uploaded_and_rolled_back_on_the_page() {
     browser.type_into("#file", path.to_str().unwrap()).await;
     browser.click("#reload").await;
     browser.wait_for("#version", "1.1.0").await;
-    browser.wait_for("#note", "held up").await;
+    browser.wait_for("#note", "version 1.1.0").await;
     browser.wait_for("#previous", "1.0.0").await;
     browser.picture("2-reloaded").await;
 

@@ -157,10 +157,9 @@ async fn http_2_is_spoken_down_and_up() {
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        for (target, status, body) in [
-            ("/", StatusCode::OK, Some(format!("{spoken} a body"))),
-            ("/?do=b", StatusCode::FORBIDDEN, None),
-        ] {
+        for (target, status, body) in
+            [("/", StatusCode::OK, Some(format!("{spoken} a body"))), ("/?do=b", StatusCode::FORBIDDEN, None)]
+        {
             let uri = format!("http://{}{target}", node.data);
             let request = Request::post(uri).body(Full::new(Bytes::from("a body"))).unwrap();
             let answer = sender.send_request(request).await.unwrap();

@@ -76,6 +76,9 @@ async fn reloads_at_the_same_time_take_turns() {
         history["reloads"].as_array().unwrap().iter().map(|reload| reload["generation"].as_u64().unwrap()).collect();
     assert!(generations.is_sorted_by(|later, earlier| later > earlier), "{generations:?}");
     let metrics = crate::support::get(node.admin, "/metrics").await;
-    let retired = metrics.text().lines().find_map(|line| line.strip_prefix("wasm_retired_generations{module=\"universal-waf\"} "));
+    let retired = metrics
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix("wasm_retired_generations{module=\"universal-waf\"} "));
     assert!(retired.unwrap().parse::<u32>().unwrap() < 16);
 }

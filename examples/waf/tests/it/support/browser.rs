@@ -25,12 +25,8 @@ pub struct Browser {
 impl Browser {
     /// A browser with nothing on its page; `None` where there is none.
     pub async fn start() -> Option<Browser> {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
+        let mut driver =
+            Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
         let mut lines = BufReader::new(driver.stdout.take()?).lines().map_while(Result::ok);
         let port = lines.find_map(|line| line.split_once("successfully on port ").map(|(_, port)| port.to_owned()))?;
         // It would end with its pipe.
@@ -118,7 +114,8 @@ impl Browser {
 /// The driver does not take its browser along when it is killed, so the session is ended first.
 impl Drop for Browser {
     fn drop(&mut self) {
-        let end = format!("DELETE /session/{} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.session, self.address);
+        let end =
+            format!("DELETE /session/{} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.session, self.address);
         if let Ok(mut driver) = std::net::TcpStream::connect(self.address) {
             let _ = driver.set_read_timeout(Some(Duration::from_secs(10)));
             let _ = driver.write_all(end.as_bytes()).and_then(|()| driver.read(&mut [0; 1024]));

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use toml::{Table, Value as Toml};
 
-use super::http::{Answer, get, request};
 use super::Module;
+use super::http::{Answer, get, request};
 
 pub const TOKEN: &str = "a-token-for-tests-only";
 
