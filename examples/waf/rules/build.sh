@@ -34,6 +34,8 @@ flags=(
     "--remap-path-prefix=$sysroot/lib/rustlib/src/rust=/rust"
     "--remap-path-prefix=${sources:-/nowhere}=/rust"
     "-Clink-arg=-zstack-size=262144"
+    # As fast as with the default of 225, and a tenth smaller.
+    "-Cllvm-args=-inline-threshold=100"
 )
 separator=$'\x1f'
 joined=$(printf "%s$separator" "${flags[@]}")

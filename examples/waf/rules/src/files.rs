@@ -159,7 +159,7 @@ fn traversal(view: &View<'_>, hits: &mut Hits) {
         let after = bytes.get(end);
         let ends = separator(after) || (after == Some(&b';') && separator(bytes.get(end + 1)));
         let closed = after.is_none() && separator(before);
-        if end - dots > 3 || !(starts && ends || closed) {
+        if end - dots > 3 || !(starts && ends || closed && steps > 0) {
             continue;
         }
         steps += 1;

@@ -84,7 +84,10 @@ fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: 
     if hits.has(rule) {
         return;
     }
-    let mut rest = segment.trim_start_matches(|c: char| c.is_whitespace() || "(@!{\"'".contains(c));
+    let trimmed = segment.trim_start_matches(|c: char| c.is_whitespace() || "(@!{\"'".contains(c));
+    // Only somebody who hides a word writes it like this; a few systems run it anyway.
+    let lower = mixed_case(first_word(trimmed).0).then(|| trimmed.to_ascii_lowercase());
+    let mut rest = lower.as_deref().unwrap_or(trimmed);
     let mut wrapped = false;
     for _ in 0..8 {
         let (word, behind) = first_word(rest);
@@ -105,7 +108,14 @@ fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: 
         rest = behind.trim_start();
     }
     let (word, arguments) = first_word(rest);
-    let Some(class) = class(word) else { return };
+    let Some(class) = class(word) else {
+        let name = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        let options = first_is_flag(arguments.trim_start()) && arguments.starts_with(' ');
+        if lead == Lead::Start && name && !word.is_empty() && options && runs(view) {
+            hits.add(rule, excerpt(segment.trim(), 0, 60));
+        }
+        return;
+    };
     let flagged = arguments.starts_with(|c: char| c.is_whitespace() || "<>)\"'".contains(c)) || arguments.is_empty();
     if !flagged {
         return;
@@ -151,7 +161,10 @@ fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: 
             words < PROSE
                 && !header
                 && match class {
-                    Class::Rare => shaped || inner || wrapped && alone,
+                    Class::Rare => {
+                        let separated = matches!(closed_by, Some(b';' | b'|' | b'&'));
+                        shaped || inner || alone && (wrapped || separated && word.len() > 3)
+                    }
                     Class::Product => first_is_argument(arguments) && words < 4 || inner && shaped,
                     Class::English => wrapped && first_is_argument(arguments),
                 }
@@ -163,13 +176,26 @@ fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: 
     if strong || obfuscated {
         hits.add(rule, shown);
     } else if lead == Lead::Start && view.place == Place::Arg && words < 5 {
-        let named = listed(RUN_BY_NAME, &view.name.to_ascii_lowercase());
-        if named && class == Class::Rare {
+        if runs(view) && class != Class::English {
             hits.add(Rule::RceDirect, shown);
         } else if class == Class::Rare && word.contains('-') || class == Class::English && first_is_flag(arguments) {
             hits.add(Rule::RceBare, shown);
         }
     }
+}
+
+/// Whether the value belongs to a parameter that a careless program hands to a shell.
+fn runs(view: &View<'_>) -> bool {
+    view.place == Place::Arg && listed(RUN_BY_NAME, &view.name.to_ascii_lowercase())
+}
+
+/// Letters of both cases in no order that a name or a sentence has.
+fn mixed_case(word: &str) -> bool {
+    let letters = word.as_bytes();
+    letters.len() > 2
+        && letters.iter().all(u8::is_ascii_alphabetic)
+        && letters.windows(2).filter(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase()).count() > 0
+        && letters.iter().filter(|letter| letter.is_ascii_uppercase()).count() > 1
 }
 
 /// The first word, up to white space or what ends a word in a shell.
@@ -227,10 +253,19 @@ fn expansions(view: &View<'_>, hits: &mut Hits) {
     braces(view, hits);
     aliases(view, hits);
     tildes(view, hits);
-    for opening in ["<(", ">("] {
+    for opening in ["<(", ">(", "$("] {
         for (at, ..) in occurrences(text, opening) {
-            if class(first_word(text[at + 2..].trim_start()).0).is_some() && excerpt(text, at, 200).contains(')') {
+            let inside = excerpt(text, at + 2, 200);
+            let word = inside.split(|c: char| !(c.is_ascii_lowercase() || c == '_')).next().unwrap_or_default();
+            let closed = inside.contains(')');
+            if class(first_word(inside.trim_start()).0).is_some() && closed && opening != "$(" {
                 hits.add(Rule::RceExpansion, excerpt(text, at, 60));
+            } else if word.len() > 1
+                && inside[word.len()..].starts_with(')')
+                && prose_words(text) < 2
+                && text.len() < 40
+            {
+                hits.add(Rule::RceVariable, excerpt(text, at, 60));
             }
         }
     }
@@ -310,9 +345,10 @@ fn braces(view: &View<'_>, hits: &mut Hits) {
         let inside = &rest[..end];
         let closed = rest.as_bytes()[end] == b'}';
         let items: Vec<&str> = inside.split(',').collect();
-        let shaped = items
-            .iter()
-            .any(|item| first_is_flag(item) || item.starts_with('/') && item.len() > 2 || item.contains("://"));
+        let shaped = items.first() == Some(&"") && items.iter().any(|item| class(item) == Some(Class::Rare))
+            || items
+                .iter()
+                .any(|item| first_is_flag(item) || item.starts_with('/') && item.len() > 2 || item.contains("://"));
         if closed && items.len() > 1 && shaped && before != Some(b'$') {
             hits.add(Rule::RceExpansion, excerpt(view.text, at, 60));
         }
@@ -324,7 +360,7 @@ fn aliases(view: &View<'_>, hits: &mut Hits) {
         if before.is_some_and(is_word) || after != Some(b' ') {
             continue;
         }
-        let first = view.lower[at + 6..].trim_start().split_whitespace().next().unwrap_or_default();
+        let first = view.lower[at + 6..].split_whitespace().next().unwrap_or_default();
         let named = first.split_once('=').is_some_and(|(name, value)| {
             !name.is_empty() && name.len() < 32 && !value.is_empty() && !name.contains(['"', '<', '&'])
         });
@@ -368,7 +404,9 @@ fn program_paths(view: &View<'_>, plain: &str, hits: &mut Hits) {
 }
 
 /// Paths that a shell would find by their pattern.
-const TARGETS: [&str; 16] = [
+const TARGETS: [&str; 18] = [
+    "/usr/bin/bash",
+    "/usr/bin/perl",
     "/etc/passwd",
     "/etc/shadow",
     "/etc/hosts",
@@ -390,7 +428,7 @@ const TARGETS: [&str; 16] = [
 fn globs(view: &View<'_>, hits: &mut Hits) {
     for word in view.lower.split(|c: char| c.is_whitespace() || ";|&`\"'=,<>".contains(c)).take(512) {
         let Some(at) = word.find('/') else { continue };
-        let pattern = word[at..].as_bytes();
+        let pattern = &word.as_bytes()[at..];
         let wild = pattern.iter().any(|byte| matches!(byte, b'?' | b'*' | b'['));
         let letters = pattern.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
         if wild && letters >= 2 && pattern.len() < 128 && TARGETS.iter().any(|target| glob(pattern, target.as_bytes()))
@@ -416,7 +454,9 @@ fn glob(pattern: &[u8], path: &[u8]) -> bool {
                 Some(end) => {
                     let set = &pattern[p + 1..p + 2 + end];
                     let negated = matches!(set.first(), Some(b'!' | b'^'));
-                    (negated != set.contains(&path[at]), set.len() + 2)
+                    let range =
+                        set.windows(3).any(|range| range[1] == b'-' && (range[0]..=range[2]).contains(&path[at]));
+                    (negated != (range || set.contains(&path[at])), set.len() + 2)
                 }
                 None => (false, 1),
             },
@@ -452,6 +492,7 @@ fn globs_match_as_in_a_shell() {
         ("/[e//]tc/[p//]asswd", true),
         ("/*c/*sswd", true),
         ("/etc", false),
+        ("/[a-z]tc/passwd", true),
         ("/etc/passwd[", false),
     ] {
         assert_eq!(glob(pattern.as_bytes(), b"/etc/passwd"), matches, "{pattern}");

@@ -290,17 +290,16 @@ fn powershell(view: &View<'_>, hits: &mut Hits) {
             hits.add(Rule::RcePowershell, excerpt(view.text, verb_start, 60));
         }
     }
-    {
-        for (at, word) in find_any(POWERSHELL, view.lower) {
-            let short = word.len() == 3;
-            let lead = view.lower[..at].trim_end();
-            let separated = lead.is_empty() || lead.ends_with(['|', ';', '&', '(']);
-            let argument = view.lower[at + word.len()..].trim_start().starts_with(['(', '"', '\'', '$'])
-                || view.lower[at + word.len()..].trim_start().starts_with("http")
-                || at + word.len() == view.lower.len() && lead.ends_with('|');
-            if !short || separated && argument {
-                hits.add(Rule::RcePowershell, excerpt(view.text, at, 60));
-            }
+
+    for (at, word) in find_any(POWERSHELL, view.lower) {
+        let short = word.len() == 3;
+        let lead = view.lower[..at].trim_end();
+        let separated = lead.is_empty() || lead.ends_with(['|', ';', '&', '(']);
+        let argument = view.lower[at + word.len()..].trim_start().starts_with(['(', '"', '\'', '$'])
+            || view.lower[at + word.len()..].trim_start().starts_with("http")
+            || at + word.len() == view.lower.len() && lead.ends_with('|');
+        if !short || separated && argument {
+            hits.add(Rule::RcePowershell, excerpt(view.text, at, 60));
         }
     }
 }

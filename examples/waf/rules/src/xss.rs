@@ -1,7 +1,8 @@
 //! Cross-site scripting: reads a value as a browser would, as markup, as an attribute, as a URI and as a script.
 
 use crate::catalogue::Rule;
-use crate::view::{Hits, View, excerpt, find_any, is_word, listed, occurrences, prefixes, starts};
+use crate::parts::Place;
+use crate::view::{Hits, View, excerpt, find_any, is_word, listed, occurrences, prefixes, prose_words, starts};
 use crate::words::words;
 
 /// Elements that load or run something by being there.
@@ -143,6 +144,11 @@ pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
     uris(view, hits);
     styles(view, hits);
     scripts(view, hits);
+    for fetches in ["xi:include", "w3.org/2001/xinclude", "xsi:schemalocation="] {
+        if let Some(at) = view.lower.find(fetches) {
+            hits.add(Rule::XssEntity, excerpt(view.text, at, 60));
+        }
+    }
     if view.lower.contains("+adw-") || view.lower.contains("+adw ") {
         hits.add(Rule::XssCharset, "+ADw-");
     }
@@ -153,16 +159,18 @@ fn markup(view: &View<'_>, hits: &mut Hits) {
     for (at, c) in view.lower.char_indices().filter(|(_, c)| matches!(c, '<' | '¼')) {
         let rest = &view.lower[at + c.len_utf8()..];
         let found = excerpt(view.text, at, 60);
+        // Behind another accented letter it is half of a letter that was decoded byte by byte.
+        let high = !view.lower[..at].ends_with(|c: char| matches!(c, '\u{c2}'..='\u{f4}'));
         let rest = rest.trim_start_matches(['/', '\t', '\n', '\r', '\x0b', '\x0c']);
         let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == ':' || c == '-')).unwrap_or(rest.len());
         let (name, behind) = rest.split_at(end);
         let name = name.rsplit(':').next().unwrap_or(name);
         let delimited = behind.is_empty()
             || behind.starts_with(|c: char| c.is_ascii_whitespace() || "/>+\"'=\x0b¾\\;<".contains(c));
-        if name == "script" && delimited && c == '<' || c == '¼' && name == "script" {
+        if name == "script" && delimited && c == '<' || c == '¼' && name == "script" && high {
             hits.add(Rule::XssScript, found);
         } else if c == '¼' {
-            if name.len() > 2 && excerpt(rest, 0, 200).contains(['¾', '>']) && listed(ACTIVE, name) {
+            if high && name.len() > 2 && excerpt(rest, 0, 200).contains(['¾', '>']) && listed(ACTIVE, name) {
                 hits.add(Rule::XssCharset, found);
             }
         } else if listed(ACTIVE, name) && delimited {
@@ -178,9 +186,10 @@ fn markup(view: &View<'_>, hits: &mut Hits) {
             if declaration.starts_with("entity") || declaration.starts_with("doctype") && fetches {
                 hits.add(Rule::XssEntity, found);
             }
-        } else if rest.starts_with("?import") || rest.starts_with("?xml-stylesheet") {
-            hits.add(Rule::XssTag, found);
-        } else if spaced(rest).is_some_and(|name| name == "script" || listed(ACTIVE, &name)) {
+        } else if rest.starts_with("?import")
+            || rest.starts_with("?xml-stylesheet")
+            || spaced(rest).is_some_and(|name| name == "script" || listed(ACTIVE, &name))
+        {
             hits.add(Rule::XssTag, found);
         }
         if !name.is_empty() && attributes(behind) {
@@ -232,8 +241,10 @@ fn handlers(view: &View<'_>, hits: &mut Hits) {
         let Some(name) = boundary.then(|| handler(&view.lower[at..])).flatten() else { continue };
         let known = prefixes(EVENTS, &name[2..]).next().is_some();
         let quoted = matches!(before, Some(b'"' | b'\'' | b'`'));
-        let odd = name.len() > 16;
-        if known && name.len() > 4 || (quoted || odd) && name.len() > 5 {
+        // An event that is not known yet, where nothing else is said.
+        let tight = view.lower[at + name.len()..].starts_with('=');
+        let unknown = name.len() > 7 && tight && prose_words(view.text) < 3;
+        if known && name.len() > 4 || quoted && name.len() > 5 || unknown {
             hits.add(Rule::XssHandler, excerpt(view.text, at, 60));
         }
     }
@@ -243,17 +254,16 @@ fn uris(view: &View<'_>, hits: &mut Hits) {
     if !view.text.contains(':') {
         return;
     }
-    {
-        for (at, scheme) in find_any(SCHEMES, view.lower) {
-            // "JavaScript: The Good Parts" is a title.
-            let rest = &view.lower[at + scheme.len()..];
-            let title = rest.starts_with(' ')
-                && rest.trim_start().starts_with(|c: char| c.is_alphanumeric())
-                && !excerpt(rest, 0, 200).contains(['(', '`', '='])
-                || rest.is_empty() && view.text[at..].starts_with("JavaScript");
-            if !title {
-                hits.add(Rule::XssUri, excerpt(view.text, at, 60));
-            }
+
+    for (at, scheme) in find_any(SCHEMES, view.lower) {
+        // "JavaScript: The Good Parts" is a title.
+        let rest = &view.lower[at + scheme.len()..];
+        let title = rest.starts_with(' ')
+            && rest.trim_start().starts_with(|c: char| c.is_alphanumeric())
+            && !excerpt(rest, 0, 200).contains(['(', '`', '='])
+            || rest.is_empty() && view.text[at..].starts_with("JavaScript");
+        if !title {
+            hits.add(Rule::XssUri, excerpt(view.text, at, 60));
         }
     }
     // Browsers drop tabs, line ends and other control characters inside of a scheme.
@@ -296,7 +306,7 @@ fn styles(view: &View<'_>, hits: &mut Hits) {
     let tight: String = view.lower.chars().filter(|c| !c.is_whitespace() && !c.is_control() && *c != '\\').collect();
     let tight = without_comments(&tight);
     for form in [
-        "url(javascript:",
+        "url(javascript",
         "url('javascript:",
         "url(\"javascript:",
         "url(vbscript:",
@@ -315,6 +325,17 @@ fn styles(view: &View<'_>, hits: &mut Hits) {
     }
 }
 
+/// The text without comments between its tokens.
+fn uncommented(text: &str) -> String {
+    let blocks = without_comments(text);
+    let mut out = String::with_capacity(blocks.len());
+    for line in blocks.lines() {
+        out.push_str(line.split("//").next().unwrap_or_default());
+        out.push('\n');
+    }
+    out
+}
+
 fn without_comments(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -328,7 +349,8 @@ fn without_comments(text: &str) -> String {
 
 fn scripts(view: &View<'_>, hits: &mut Hits) {
     let lower = view.lower;
-    let script = view.text.contains(['(', '=', '[', '`', ';', '<', '"', '\'']);
+    let alone = view.place != Place::Path && !view.text.trim().contains(char::is_whitespace);
+    let script = alone || view.text.contains(['(', '=', '[', '`', ';', '<', '"', '\'']);
     for at in starts(lower) {
         for (object, members) in REACH {
             let Some(rest) = lower[at..].strip_prefix(object) else { continue };
@@ -338,10 +360,11 @@ fn scripts(view: &View<'_>, hits: &mut Hits) {
             }
         }
     }
-    for (at, root) in find_any(ROOTS, lower) {
-        let inside = lower[at + root.len()..].trim_start().strip_prefix('[').map(str::trim_start);
+    let plain = if lower.contains("/*") || lower.contains("//") { uncommented(lower) } else { lower.to_owned() };
+    for (at, root) in find_any(ROOTS, &plain) {
+        let inside = plain[at + root.len()..].trim_start().strip_prefix('[').map(str::trim_start);
         if inside.is_some_and(|inside| inside.starts_with(['"', '\'', '`', '/', '+', '!', '\\'])) {
-            hits.add(Rule::XssDom, excerpt(view.text, at, 60));
+            hits.add(Rule::XssDom, excerpt(&plain, at, 60));
         }
     }
     let tight: String = lower.chars().filter(|c| !c.is_whitespace()).collect();
@@ -352,32 +375,31 @@ fn scripts(view: &View<'_>, hits: &mut Hits) {
 
 fn calls(view: &View<'_>, hits: &mut Hits) {
     let awaits = view.text.contains("await");
-    {
-        for (at, name) in find_any(CALLS, view.lower) {
-            let before = at.checked_sub(1).map(|before| view.lower.as_bytes()[before]);
-            let rest = view.lower[at + name.len()..].trim_start();
-            let direct = rest.len() == view.lower.len() - at - name.len();
-            let Some(argument) = rest.strip_prefix(['(', '`']) else { continue };
-            let argument = argument.trim_start();
-            let telling = match name {
-                "fetch" | "import" => {
-                    argument.starts_with(['"', '\'', '`', '/']) && !awaits && !before.is_some_and(|b| b == b'.')
-                }
-                "unescape" | "btoa" => argument.starts_with(['"', '\'']),
-                "alert" | "confirm" | "prompt" => {
-                    direct
-                        && (argument.is_empty()
-                            || argument.starts_with(|c: char| c.is_ascii_digit() || "\"'`/)+![\\&".contains(c))
-                            || rest.starts_with('`')
-                            || ["document", "window", "location", "self", "string", "this", "origin", "xss", "name"]
-                                .iter()
-                                .any(|object| argument.starts_with(object)))
-                }
-                _ => direct,
-            };
-            if telling {
-                hits.add(Rule::XssCall, excerpt(view.text, at, 60));
+
+    for (at, name) in find_any(CALLS, view.lower) {
+        let before = at.checked_sub(1).map(|before| view.lower.as_bytes()[before]);
+        let rest = view.lower[at + name.len()..].trim_start();
+        let direct = rest.len() == view.lower.len() - at - name.len();
+        let Some(argument) = rest.strip_prefix(['(', '`']) else { continue };
+        let argument = argument.trim_start();
+        let telling = match name {
+            "fetch" | "import" => {
+                argument.starts_with(['"', '\'', '`', '/']) && !awaits && before.is_none_or(|b| b != b'.')
             }
+            "unescape" | "btoa" => argument.starts_with(['"', '\'']),
+            "alert" | "confirm" | "prompt" => {
+                direct
+                    && (argument.is_empty()
+                        || argument.starts_with(|c: char| c.is_ascii_digit() || "\"'`/)+![\\&".contains(c))
+                        || rest.starts_with('`')
+                        || ["document", "window", "location", "self", "string", "this", "origin", "xss", "name"]
+                            .iter()
+                            .any(|object| argument.starts_with(object)))
+            }
+            _ => direct,
+        };
+        if telling {
+            hits.add(Rule::XssCall, excerpt(view.text, at, 60));
         }
     }
     for (at, before, _) in occurrences(view.lower, "function") {
@@ -401,8 +423,7 @@ fn tricks(tight: &str, hits: &mut Hits) {
         if matches!(byte, b'[' | b']' | b'(' | b')' | b'!' | b'+' | b'{' | b'}') {
             run += 1;
             let part = &tight[from..=at];
-            if run >= 8
-                && run <= 64
+            if (8..=64).contains(&run)
                 && part.contains("[]")
                 && (part.contains("!+") || part.contains("![") || part.contains("+[]") || part.contains("[+"))
             {

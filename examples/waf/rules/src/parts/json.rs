@@ -95,6 +95,6 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_seen_and_depth_costs_nothing() {
         assert_eq!(read(r#"{"a":"unfinis"#), ["arg-name=a", "arg:a=unfinis"]);
-        assert_eq!(read(&"[".repeat(100_000)), [String::new(); 0]);
+        assert!(read(&"[".repeat(100_000)).is_empty());
     }
 }

@@ -35,17 +35,16 @@ pub(super) fn inspect(view: &View<'_>, hits: &mut Hits) {
     if view.text.starts_with("rO0AB") {
         hits.add(Rule::RceCode, excerpt(view.text, 0, 60));
     }
-    {
-        for (at, name) in find_any(RUNS, view.lower) {
-            let argument = view.lower[at + name.len()..].trim_start().strip_prefix('(').map(str::trim_start);
-            let given = argument.is_some_and(|argument| {
-                argument.starts_with(['"', '\'', '$', '`', '\\'])
-                    || argument.starts_with("base64")
-                    || argument.starts_with("chr(")
-            });
-            if given && !view.lower[..at].ends_with('.') {
-                hits.add(Rule::RceCode, excerpt(view.text, at, 60));
-            }
+
+    for (at, name) in find_any(RUNS, view.lower) {
+        let argument = view.lower[at + name.len()..].trim_start().strip_prefix('(').map(str::trim_start);
+        let given = argument.is_some_and(|argument| {
+            argument.starts_with(['"', '\'', '$', '`', '\\'])
+                || argument.starts_with("base64")
+                || argument.starts_with("chr(")
+        });
+        if given && !view.lower[..at].ends_with('.') {
+            hits.add(Rule::RceCode, excerpt(view.text, at, 60));
         }
     }
     serialised(view, hits);

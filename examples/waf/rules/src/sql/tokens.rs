@@ -175,9 +175,9 @@ fn number(bytes: &[u8]) -> usize {
 fn string(bytes: &[u8], quote: u8, at: usize) -> (Option<Kind>, usize) {
     let mut end = 1;
     while let Some(byte) = bytes.get(end) {
-        if *byte == b'\\' && quote != b'`' {
-            end += 2;
-        } else if *byte == quote && bytes.get(end + 1) == Some(&quote) {
+        let escaped = *byte == b'\\' && quote != b'`';
+        let doubled = *byte == quote && bytes.get(end + 1) == Some(&quote);
+        if escaped || doubled {
             end += 2;
         } else if *byte == quote {
             return (Some(Kind::Text), at + end + 1);

@@ -55,6 +55,13 @@ pub(crate) static SCHEMA: &[&str] = words!(
      xp_regdeletekey xp_regenumvalues xp_regread xp_regwrite xp_servicecontrol xp_subdirs xp_terminate_process"
 );
 
+/// Variables of MySQL and SQL Server that say which server answers.
+pub(crate) static VARIABLES: &[&str] = words!(
+    "@@basedir @@connections @@cpu_busy @@datadir @@dbts @@error @@global @@hostname @@identity @@language
+     @@microsoftversion @@plugin_dir @@rowcount @@servername @@servicename @@session @@spid @@tmpdir @@trancount @@version
+     @@version_comment"
+);
+
 /// Types that PostgreSQL casts to.
 pub(crate) static TYPES: &[&str] = words!(
     "bigint bit bool boolean box bytea char cidr date decimal double float float4 float8 inet int int2 int4 int8
@@ -71,7 +78,7 @@ pub(crate) static ENGLISH: &[&str] = words!(
 #[cfg(test)]
 #[test]
 fn lists_are_sorted() {
-    for list in [TELLING, COMMON, SCHEMA, TYPES, ENGLISH] {
+    for list in [TELLING, COMMON, SCHEMA, VARIABLES, TYPES, ENGLISH] {
         assert!(list.is_sorted(), "{:?}", list.windows(2).find(|pair| pair[0] > pair[1]));
     }
 }

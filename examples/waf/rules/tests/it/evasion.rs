@@ -1,8 +1,6 @@
 //! Attacks as they are sent, one way of writing each idea: what a rule must see through. None is taken from a corpus.
 
-mod support;
-
-use support::{of, value};
+use crate::support::{of, value};
 use universal_waf::catalogue::Family;
 use universal_waf::{Verdict, Waf};
 

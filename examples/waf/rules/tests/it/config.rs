@@ -1,0 +1,135 @@
+//! The rule file: what it changes, and what is refused, with a message that names the line or the rule.
+
+use crate::support::{Sent, get, inspect, value};
+use universal_waf::Config;
+use universal_waf::{Verdict, Waf};
+
+fn waf(json: &str) -> Waf {
+    Waf::new(&Config::parse(json.as_bytes()).unwrap()).unwrap()
+}
+
+fn refused(json: &str) -> String {
+    Config::parse(json.as_bytes()).and_then(|config| Waf::new(&config)).unwrap_err().to_string()
+}
+
+#[test]
+fn the_sample_file_is_valid() {
+    let sample = waf(include_str!("../../waf-config.json"));
+    assert_eq!(get(&sample, "/wp-login.php").reason.unwrap().rule, "no-wordpress-here");
+}
+
+#[test]
+fn a_reason_says_rule_part_and_match() {
+    let reason = value(&Waf::default(), "1 union select 1,2").reason.unwrap();
+    assert_eq!((reason.rule.as_str(), reason.part.as_str()), ("sqli-union", "arg:q"));
+    assert_eq!(reason.matched, "union select 1,2");
+}
+
+#[test]
+fn a_rule_is_switched_off_by_id() {
+    let off = waf(r#"{ "rules": { "lfi-hidden-file": { "enabled": false } } }"#);
+    assert_eq!(get(&Waf::default(), "/.cursorignore").verdict, Verdict::Block);
+    assert_eq!(get(&off, "/.cursorignore").verdict, Verdict::Allow);
+}
+
+#[test]
+fn a_family_is_switched_off() {
+    let off = waf(r#"{ "families": { "sqli": { "enabled": false } } }"#);
+    assert_eq!(value(&off, "1 union select 1,2").verdict, Verdict::Allow);
+}
+
+#[test]
+fn a_family_and_a_rule_have_actions_of_their_own() {
+    let challenge = waf(r#"{ "families": { "sqli": { "action": "challenge" } } }"#);
+    assert_eq!(value(&challenge, "1 union select 1,2").verdict, Verdict::Challenge);
+    let log = waf(r#"{ "rules": { "lfi-hidden-file": { "action": "log" } } }"#);
+    assert_eq!(get(&log, "/.cursorignore").verdict, Verdict::Log);
+}
+
+#[test]
+fn thresholds_decide_when_a_family_acts() {
+    assert_eq!(value(&Waf::default(), "4294967296").verdict, Verdict::Log);
+    let strict = waf(r#"{ "families": { "sqli": { "threshold": 3 } } }"#);
+    assert_eq!(value(&strict, "4294967296").verdict, Verdict::Block);
+    let lenient = waf(r#"{ "families": { "sqli": { "log_threshold": 4 } } }"#);
+    assert_eq!(value(&lenient, "4294967296").verdict, Verdict::Allow);
+}
+
+#[test]
+fn dynamic_rules_look_where_they_are_told() {
+    let rule = |place: &str, kind: &str, pattern: &str| {
+        waf(&format!(
+            r#"{{ "dynamic": [{{ "id": "mine", "where": ["{place}"], "kind": "{kind}", "pattern": "{pattern}", "action": "challenge" }}] }}"#
+        ))
+    };
+    let sent = Sent {
+        target: "/Shop/%61bc?q=one",
+        headers: &[("User-Agent", "Acme/2"), ("X-Tenant", "blue"), ("Content-Type", "text/plain")],
+        body: b"some tExt",
+    };
+    for (place, kind, pattern, matches) in [
+        ("target", "contains", "/shop/abc", true),
+        ("target", "regex", "^/shop/[a-c]+", true),
+        ("target", "contains", "acme", false),
+        ("args", "contains", "ONE", true),
+        ("args", "contains", "shop", false),
+        ("headers", "regex", "^x-tenant: blue$", true),
+        ("headers", "contains", "one", false),
+        ("user-agent", "contains", "acme", true),
+        ("user-agent", "contains", "blue", false),
+        ("body", "contains", "some text", true),
+        ("body", "regex", "shop", false),
+    ] {
+        let verdict = inspect(&rule(place, kind, pattern), &sent).verdict;
+        assert_eq!(verdict == Verdict::Challenge, matches, "{place} {kind} {pattern}");
+    }
+}
+
+#[test]
+fn more_than_the_limits_is_reported() {
+    let few = waf(r#"{ "limits": { "parameters": 4, "bytes": 100 } }"#);
+    assert_eq!(get(&few, "/?a=1").verdict, Verdict::Allow);
+    for target in ["/?a=1&b=2&c=3".to_owned(), format!("/?a={}", "x".repeat(101))] {
+        assert_eq!(get(&few, &target).reason.unwrap().rule, "limits-exceeded");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    for (json, message) in [
+        ("{\n  \"familes\": {}\n}", "line 2, column 11: unknown field `familes`"),
+        ("{\n  \"rules\": 5 }", "line 2, column 12: invalid type: integer `5`"),
+        ("{", "line 1, column 1: EOF while parsing an object"),
+        (r#"{ "families": { "sql": {} } }"#, "unknown variant `sql`"),
+        (r#"{ "rules": { "sqli-onion": {} } }"#, "no built-in rule `sqli-onion`"),
+        (r#"{ "families": { "xss": { "threshold": 0 } } }"#, "thresholds of `xss` must be at least 1"),
+    ] {
+        let error = refused(json);
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn a_dynamic_rule_that_is_wrong_is_named() {
+    let rule = |id: &str, places: &str, kind: &str, pattern: &str| {
+        format!(
+            r#"{{ "id": "{id}", "where": [{places}], "kind": "{kind}", "pattern": "{pattern}", "action": "block" }}"#
+        )
+    };
+    let one = |rule: String| refused(&format!(r#"{{ "dynamic": [{rule}] }}"#));
+    assert!(one(rule("bad", "\"args\"", "regex", "(")).contains("dynamic rule `bad`: "));
+    assert!(one(rule("huge", "\"args\"", "regex", "(a{900}){900}")).contains("dynamic rule `huge`: "));
+    assert!(one(rule("empty", "\"args\"", "contains", "")).contains("`empty`: the pattern has 0 bytes"));
+    assert!(one(rule("lost", "", "contains", "x")).contains("`lost`: `where` is empty"));
+    assert!(one(rule("no good", "\"args\"", "contains", "x")).contains("number 0: the id \"no good\""));
+    assert!(one(rule("xss-style", "\"args\"", "contains", "x")).contains("`xss-style`: another rule has this id"));
+    assert!(one(rule("x", "\"everywhere\"", "contains", "x")).contains("unknown variant `everywhere`"));
+    let twice = rule("twin", "\"args\"", "contains", "x");
+    assert!(refused(&format!(r#"{{ "dynamic": [{twice}, {twice}] }}"#)).contains("`twin`: another rule has this id"));
+}
+
+#[test]
+fn a_file_written_from_a_config_is_read_back() {
+    let config = Config::parse(include_bytes!("../../waf-config.json")).unwrap();
+    assert_eq!(Config::parse(&serde_json::to_vec(&config).unwrap()).unwrap(), config);
+}

@@ -1,0 +1,7 @@
+//! What the rules promise, asked as a host asks.
+
+mod artifact;
+mod config;
+mod evasion;
+mod hostile;
+mod support;
