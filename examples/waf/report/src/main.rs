@@ -74,3 +74,13 @@ fn run(options: &Options) -> Result<(), String> {
     print!("{table}");
     Ok(())
 }
+
+#[cfg(test)]
+#[test]
+fn nothing_harmless_is_flagged() {
+    let waf = Waf::default();
+    for sample in Sample::read(concat!(env!("CARGO_MANIFEST_DIR"), "/benign.jsonl").as_ref()).unwrap() {
+        let outcome = sample.judge(&waf).unwrap();
+        assert!(!outcome.flagged, "{}", sample.describe(&outcome));
+    }
+}
