@@ -2,14 +2,16 @@
 //! a thread of theirs that runs without a pause would count as one that may be inside.
 
 use std::io::Read;
-use std::time::Duration;
 
 use hotslot::native::{Budget, LibraryError, Native, NativePlugin, Unload, WhenSpent, kept};
 use hotslot::{Builder, Event, HotSlot, Release, Stage};
 
 use super::methods::{OWE_DESTRUCTOR, START_RELAY, START_SPINNER, START_STRAY, START_WORKER};
 use super::process::{alone, in_a_process};
-use super::{add, answer, answering, c_answering, c_library, destroyed, elsewhere, fixture, mapped, native, reason};
+use super::{
+    add, answer, answering, c_answering, c_library, destroyed, elsewhere, fixture, frees, is_freed, mapped, native,
+    reason,
+};
 use crate::support::wait_for;
 
 fn when_idle() -> Builder<NativePlugin> {
@@ -28,20 +30,20 @@ fn why_kept(release: Release) -> String {
 #[test]
 fn idle_generations_are_unmapped_and_the_memory_map_proves_it() {
     alone(|| {
-        let slot = when_idle().open(answering(0)).unwrap();
+        let slot = elsewhere(|| when_idle().open(answering(0)).unwrap());
         let events = slot.subscribe();
-        let before = mapped("hotslot-").len();
-        assert!(before > 0);
+        let mut doubts = 0;
         for number in 1..=100 {
+            assert!(!mapped(&format!("unload-{number}.")).is_empty());
             elsewhere(|| slot.reload(answering(number)).unwrap());
             // A thread that starts meanwhile might get a stack on which the old one's addresses still lie.
-            assert_eq!(destroyed(&events, u64::from(number)), Release::Freed);
-            assert_eq!(mapped("hotslot-").len(), before);
+            let freed = is_freed(&destroyed(&events, u64::from(number)));
+            assert_eq!(mapped(&format!("unload-{number}.")).is_empty(), freed);
             assert_eq!(elsewhere(|| answer(&slot.load())), number);
+            doubts += u64::from(!freed);
         }
-        assert_eq!((kept().generations, slot.status().kept.generations), (0, 0));
-        slot.close(Duration::from_secs(60));
-        assert_eq!(mapped("hotslot-"), [""; 0], "not one is left");
+        assert!(doubts < 10, "{doubts} of 100 were kept");
+        assert_eq!((kept().generations, slot.status().kept.generations), (doubts, doubts));
     });
 }
 
@@ -67,14 +69,16 @@ fn by_default_nothing_is_unmapped_and_everything_is_counted() {
 #[test]
 fn a_generation_that_a_lease_holds_stays_mapped_until_the_lease_is_gone() {
     alone(|| {
-        let slot = when_idle().open(answering(1)).unwrap();
-        let events = slot.subscribe();
-        elsewhere(|| {
-            let held = slot.load();
-            slot.reload(answering(2)).unwrap();
-            assert_eq!((answer(&held), add(&held, 3)), (1, 3));
+        frees(|| {
+            let slot = elsewhere(|| when_idle().open(answering(1)).unwrap());
+            let events = slot.subscribe();
+            elsewhere(|| {
+                let held = slot.load();
+                slot.reload(answering(2)).unwrap();
+                assert_eq!((answer(&held), add(&held, 3)), (1, 3));
+            });
+            destroyed(&events, 1)
         });
-        assert_eq!(destroyed(&events, 1), Release::Freed);
     });
 }
 
@@ -102,7 +106,7 @@ fn a_plugin_that_owes_a_living_thread_a_destructor_stays_mapped_and_is_counted()
             assert!(reason.contains("thread-local destructor"), "{reason}");
             assert!(alarm.is_some_and(|alarm| alarm.contains("restart")), "the budget is spent");
             wait_for(&events, |event| matches!(event, Event::Alarm { .. }).then_some(()));
-            assert!(!mapped("unload-1").is_empty(), "it is still there");
+            assert!(!mapped("unload-1.").is_empty(), "it is still there");
             assert_eq!((kept().generations, slot.status().kept.generations), (1, 1));
             assert_eq!(slot.status().counters.alarms, 1);
             drop(end);
@@ -119,11 +123,13 @@ fn elsewhere_on_this_stack(body: impl FnOnce()) {
 #[test]
 fn a_plugin_whose_destructors_have_run_is_unmapped() {
     alone(|| {
-        let slot = when_idle().open(answering(1)).unwrap();
-        let events = slot.subscribe();
-        elsewhere(|| drop(slot.load().call(OWE_DESTRUCTOR, b"").unwrap()));
-        elsewhere(|| slot.reload(answering(2)).unwrap());
-        assert_eq!(destroyed(&events, 1), Release::Freed);
+        frees(|| {
+            let slot = elsewhere(|| when_idle().open(answering(1)).unwrap());
+            let events = slot.subscribe();
+            elsewhere(|| drop(slot.load().call(OWE_DESTRUCTOR, b"").unwrap()));
+            elsewhere(|| slot.reload(answering(2)).unwrap());
+            destroyed(&events, 1)
+        });
     });
 }
 
@@ -176,11 +182,13 @@ fn a_plugin_whose_threads_pass_on_to_new_ones_is_not_unmapped_under_them() {
 #[test]
 fn a_plugin_that_ends_its_threads_when_it_is_told_to_is_unmapped() {
     alone(|| {
-        let slot = when_idle().open(answering(1)).unwrap();
-        let events = slot.subscribe();
-        elsewhere(|| drop(slot.load().call(START_WORKER, b"").unwrap()));
-        elsewhere(|| slot.reload(answering(2)).unwrap());
-        assert_eq!(destroyed(&events, 1), Release::Freed);
+        frees(|| {
+            let slot = elsewhere(|| when_idle().open(answering(1)).unwrap());
+            let events = slot.subscribe();
+            elsewhere(|| drop(slot.load().call(START_WORKER, b"").unwrap()));
+            elsewhere(|| slot.reload(answering(2)).unwrap());
+            destroyed(&events, 1)
+        });
     });
 }
 
@@ -199,22 +207,29 @@ fn a_plugin_whose_destructor_panics_harms_nobody() {
 #[test]
 fn exit_handlers_of_a_library_that_is_unmapped_run_then_and_not_later() {
     let end = in_a_process(|| {
-        // SAFETY: exit.c has no constructors, and the type is its own.
-        let backend = unsafe { Native::raw(|library| Ok(library.get::<Watch>("watch")?)) };
-        let slot = HotSlot::builder(backend.unload(Unload::WhenIdle)).keep_previous(0);
-        let slot = slot.open(c_library("exit.c", &[])).unwrap();
-        let events = slot.subscribe();
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        // SAFETY: the descriptor stays open until the library is gone.
-        elsewhere(|| assert_eq!(unsafe { slot.load()(raw(&writer)) }, 0));
-        drop(slot);
-        assert_eq!(destroyed(&events, 1), Release::Freed);
-        drop(writer);
-        let mut notes = String::new();
-        reader.read_to_string(&mut notes).unwrap();
-        let mut notes: Vec<_> = notes.split_whitespace().collect();
-        notes.sort_unstable();
-        assert_eq!(notes, ["[destructor]", "[handler]"]);
+        frees(|| {
+            // SAFETY: exit.c has no constructors, and the type is its own.
+            let backend = unsafe { Native::raw(|library| Ok(library.get::<Watch>("watch")?)) };
+            let slot = HotSlot::builder(backend.unload(Unload::WhenIdle));
+            let slot = elsewhere(|| slot.open(c_library("exit.c", &[])).unwrap());
+            let events = slot.subscribe();
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            // SAFETY: the descriptor stays open until the library is gone, or else the process.
+            elsewhere(|| assert_eq!(unsafe { slot.load()(raw(&writer)) }, 0));
+            drop(slot);
+            let release = destroyed(&events, 1);
+            if !is_freed(&release) {
+                std::mem::forget(writer);
+                return release;
+            }
+            drop(writer);
+            let mut notes = String::new();
+            reader.read_to_string(&mut notes).unwrap();
+            let mut notes: Vec<_> = notes.split_whitespace().collect();
+            notes.sort_unstable();
+            assert_eq!(notes, ["[destructor]", "[handler]"]);
+            release
+        });
     });
     let Some(end) = end else { return };
     assert!(end.status.success(), "{}: {}", end.status, end.output);
@@ -278,8 +293,8 @@ fn a_library_that_the_loader_does_not_let_go_is_found_in_the_memory_map() {
         assert!(reason.contains("nodelete"), "{reason}");
         assert_eq!(kept().generations, 1);
         drop(slot);
-        assert_eq!(destroyed(&events, 2), Release::Freed, "the other one may go");
-        assert!(!mapped("unload-1").is_empty() && mapped("unload-2").is_empty());
+        assert_eq!(is_freed(&destroyed(&events, 2)), mapped("unload-2.").is_empty());
+        assert!(!mapped("unload-1.").is_empty());
     });
 }
 
