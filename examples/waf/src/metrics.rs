@@ -170,7 +170,7 @@ impl Metrics {
             (rule, count)
         };
         let mut matches: Vec<_> = known.into_iter().map(count).filter(|(_, count)| *count > 0).collect();
-        matches.sort_by(|a, b| b.1.cmp(&a.1));
+        matches.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         matches
     }
 

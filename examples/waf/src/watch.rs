@@ -1,6 +1,6 @@
 //! Notices that the module or the rule file has changed, once it has settled.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
@@ -50,7 +50,7 @@ fn watch_file(
     Ok(watcher)
 }
 
-fn follow(changes: &Receiver<()>, path: &PathBuf, changed: impl Fn(&Path) -> Option<Duration>) {
+fn follow(changes: &Receiver<()>, path: &Path, changed: impl Fn(&Path) -> Option<Duration>) {
     let mut again = None;
     loop {
         let change = match again.take() {

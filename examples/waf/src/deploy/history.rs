@@ -85,19 +85,19 @@ impl Record {
         Record { version, generation: Some(generation), success: true, ..record }
     }
 
-    /// `outcome` is the version as far as it is known, with what the slot says of it.
-    pub(super) fn of_reload(
+    /// `version` as far as it is known, and what the slot or the node said.
+    pub(super) fn of_change(
         at: SystemTime,
         trigger: Trigger,
         release: &Release,
         took: Duration,
         held: Held,
-        outcome: Result<(Option<String>, &Report), (Option<String>, &Refusal)>,
+        version: Option<String>,
+        outcome: Result<&Report, &Refusal>,
     ) -> Record {
-        let record = Record::blank(at, trigger, release, took, held);
+        let record = Record { version, ..Record::blank(at, trigger, release, took, held) };
         match outcome {
-            Ok((version, report)) => Record {
-                version,
+            Ok(report) => Record {
                 generation: report.generation(),
                 previous_generation: match report.outcome {
                     Outcome::Swapped { previous, .. } => previous,
@@ -107,8 +107,7 @@ impl Record {
                 unchanged: !report.is_swap(),
                 ..record
             },
-            Err((version, refusal)) => Record {
-                version,
+            Err(refusal) => Record {
                 stage: Some(refusal.stage()),
                 error: Some(printable(&refusal.to_string()).into_owned()),
                 ..record

@@ -38,13 +38,17 @@ pub struct Deployments {
     samples: Vec<Sample>,
     /// Whose turn it is to reload.
     turn: Mutex<()>,
+    /// Who changes what serves, with the records of it. Held over the archive's work, so never by a reader.
+    change: Mutex<()>,
+    /// Held for a look or a note.
     served: Mutex<Served>,
     history: History,
 }
 
-/// What serves, and what can serve again. Held while that changes.
+/// What serves, and what can serve again.
 struct Served {
     generation: u64,
+    version: Option<String>,
     /// The version that served before this one.
     previous_version: Option<String>,
     /// What each loaded generation was made of.
@@ -107,11 +111,12 @@ impl Deployments {
         let took = began.elapsed();
         let held = window.close(PATIENCE);
         self.guard.metrics().reloaded(took, result.is_ok());
-        let outcome = match &result {
-            Ok(report) => Ok((report.version.as_ref().map(ToString::to_string), report)),
-            Err(refusal) => Err((self.version_of(release.module_digest()), refusal)),
+        let version = match &result {
+            Ok(report) => version(report),
+            Err(_) => self.version_of(release.module_digest()),
         };
-        let record = self.history.add(Record::of_reload(at, trigger, &release, took, held, outcome));
+        let outcome = result.as_ref();
+        let record = self.history.add(Record::of_change(at, trigger, &release, took, held, version, outcome));
         result.map(|_| record)
     }
 
@@ -132,12 +137,12 @@ impl Deployments {
 
     /// Makes a release serve.
     pub fn commit(&self, ready: Ready) -> Result<Report, Refusal> {
-        let mut served = self.served.lock();
+        let _change = self.change.lock();
         let report = ready.staged.commit().map_err(Refusal::Slot)?;
         if let Some(generation) = report.generation().filter(|_| report.is_swap()) {
-            self.swapped(&mut served, generation, ready.release);
-            complain(self.archive.serves(served.release()));
-            self.write_rule_file(served.release());
+            self.swapped(generation, &report, ready.release.clone());
+            complain(self.archive.serves(&ready.release));
+            self.write_rule_file(&ready.release);
         }
         Ok(report)
     }
@@ -163,41 +168,41 @@ impl Deployments {
         trigger: Trigger,
         condition: impl FnOnce(&Served) -> bool,
     ) -> Result<Option<Record>, Refusal> {
-        let mut served = self.served.lock();
-        if !condition(&served) {
-            return Ok(None);
-        }
+        let change = self.change.lock();
+        let (left, was) = {
+            let served = self.served.lock();
+            if !condition(&served) {
+                return Ok(None);
+            }
+            (served.release().clone(), served.generation)
+        };
         let (at, began, window) = (SystemTime::now(), Instant::now(), self.guard.holds().open());
         let slot = self.guard.slot();
         let result = to.map_or_else(|| slot.rollback(), |generation| slot.rollback_to(generation));
         let took = began.elapsed();
         let report = result.map_err(Refusal::Slot)?;
         let generation = report.generation().expect("a rollback that succeeds ends in a generation");
-        let release = served.releases[&generation].clone();
-        let (left, was) = (served.release().clone(), served.generation);
-        self.swapped(&mut served, generation, release.clone());
+        let release = self.served.lock().releases[&generation].clone();
+        self.swapped(generation, &report, release.clone());
         complain(if generation < was {
             self.archive.rolled_back(&left, &release)
         } else {
             self.archive.serves(&release)
         });
         self.write_rule_file(&release);
-        drop(served);
+        drop(change);
         self.guard.metrics().rolled_back(trigger.name());
         let held = window.close(PATIENCE);
-        let version = report.version.as_ref().map(ToString::to_string);
-        Ok(Some(self.history.add(Record::of_reload(at, trigger, &release, took, held, Ok((version, &report))))))
+        let version = version(&report);
+        Ok(Some(self.history.add(Record::of_change(at, trigger, &release, took, held, version, Ok(&report)))))
     }
 
     /// Writes down that another generation serves, and forgets those that are gone.
-    fn swapped(&self, served: &mut Served, generation: u64, release: Release) {
-        let status = self.guard.slot().status();
-        let retired = status.retired.iter();
-        served.previous_version = retired
-            .clone()
-            .find(|retired| retired.generation == served.generation)
-            .and_then(|retired| retired.version.as_ref().map(ToString::to_string));
-        served.releases.retain(|loaded, _| retired.clone().any(|retired| retired.generation == *loaded));
+    fn swapped(&self, generation: u64, report: &Report, release: Release) {
+        let retired = self.guard.slot().status().retired;
+        let mut served = self.served.lock();
+        served.previous_version = std::mem::replace(&mut served.version, version(report));
+        served.releases.retain(|loaded, _| retired.iter().any(|retired| retired.generation == *loaded));
         served.releases.insert(generation, release);
         served.generation = generation;
     }
@@ -205,9 +210,11 @@ impl Deployments {
     /// Brings the rule file in line with the rules that serve, if it is not.
     fn write_rule_file(&self, release: &Release) {
         let rules = &release.rules;
-        let is_same = std::fs::read(&self.rule_file).is_ok_and(|bytes| bytes == rules.bytes());
-        if !is_same {
-            complain(replace_file(&self.rule_file, rules.bytes()).map_err(Into::into));
+        match std::fs::read(&self.rule_file).map(|bytes| Digest::of(&bytes)) {
+            Ok(same) if same == rules.digest() => {}
+            // Somebody has changed it in the meantime: that is for the watcher to take up.
+            Ok(unknown) if !self.archive.has_seen_rule_file(unknown) => return,
+            _ => complain(replace_file(&self.rule_file, rules.bytes()).map_err(Into::into)),
         }
         complain(self.archive.saw_rule_file(rules.digest()));
     }
@@ -307,6 +314,10 @@ impl std::fmt::Display for Refusal {
             Refusal::Proof(error) | Refusal::Archive(error) => error.fmt(f),
         }
     }
+}
+
+fn version(report: &Report) -> Option<String> {
+    report.version.as_ref().map(ToString::to_string)
 }
 
 /// For what must not undo a swap that has happened: it is told, and the node serves on.

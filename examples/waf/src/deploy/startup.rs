@@ -57,9 +57,11 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
     let trials = Trials::new(wasm.probation);
     let status = slot.status();
     let serving = status.serving.ok_or("the slot closed by itself")?;
+    let version = serving.version.as_ref().map(ToString::to_string);
     let guard = Guard::new(slot, fallback, *config.failure_policy.get_ref(), condemned, trials, Metrics::new(name));
     let served = Served {
         generation: serving.generation,
+        version: version.clone(),
         previous_version: None,
         releases: BTreeMap::from([(serving.generation, release.clone())]),
     };
@@ -70,12 +72,12 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
         enabled: wasm.hot_reload_enabled,
         samples,
         turn: Mutex::default(),
+        change: Mutex::default(),
         served: Mutex::new(served),
         history: History::default(),
     });
     deployments.archive.keep(&release)?;
     deployments.archive.serves(&release)?;
-    let version = serving.version.as_ref().map(ToString::to_string);
     deployments.history.add(Record::of_start(at, &release, began.elapsed(), version, serving.generation));
     deployments.catch_up(&wasm.module)?;
 
@@ -135,7 +137,8 @@ impl Deployments {
     fn catch_up(&self, module_file: &Path) -> Result<(), BoxError> {
         let rules = read_rules(&self.rule_file)?;
         if self.archive.has_seen_rule_file(rules.digest()) {
-            self.write_rule_file(self.served.lock().release());
+            let release = self.served.lock().release().clone();
+            self.write_rule_file(&release);
         } else {
             self.rule_file_changed(&self.rule_file);
         }

@@ -19,9 +19,12 @@ async fn serves(node: &Node, version: &str) {
 async fn a_new_module_file_is_taken_up() {
     let node = Node::start(&Module::new("1.0.0"));
     node.folder.put_module(&Module::new("1.1.0"));
-    serves(&node, "1.1.0").await;
-    let history = node.admin("/api/v1/wasm/history").await;
-    assert_eq!(history["reloads"][0]["trigger"], "module_file");
+    let node = &node;
+    let trigger = until("the reload in the history", || async move {
+        let history = node.admin("/api/v1/wasm/history").await;
+        (history["reloads"][0]["version"] == "1.1.0").then(|| history["reloads"][0]["trigger"].clone())
+    });
+    assert_eq!(trigger.await, "module_file");
 }
 
 /// FAULTS 38.
