@@ -8,17 +8,35 @@ use hotslot::Digest;
 /// A module and its rule file. Cloning shares the bytes.
 #[derive(Clone)]
 pub struct Release {
-    pub module: Bytes,
+    pub module: Module,
     pub rules: RuleFile,
+}
+
+/// The bytes of a module.
+#[derive(Clone)]
+pub struct Module {
+    bytes: Bytes,
+    digest: Digest,
+}
+
+impl Module {
+    pub fn new(bytes: impl Into<Bytes>) -> Module {
+        let bytes = bytes.into();
+        Module { digest: Digest::of(&bytes), bytes }
+    }
+
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
 }
 
 impl Release {
     pub fn new(module: impl Into<Bytes>, rules: impl Into<Arc<[u8]>>) -> Release {
-        Release { module: module.into(), rules: RuleFile::new(rules) }
-    }
-
-    pub fn module_digest(&self) -> Digest {
-        Digest::of(&self.module)
+        Release { module: Module::new(module), rules: RuleFile::new(rules) }
     }
 }
 

@@ -23,6 +23,7 @@ use self::answers::{Errors, History, Live, Reloaded, RolledBack, Version, refusa
 use crate::config::Token;
 use crate::deploy::{Change, Deployments, Record, Refusal, Trigger};
 use crate::json::unix;
+use crate::release::Module;
 use crate::rules::Engine;
 
 /// A rule, or the wish to roll back, is a small thing.
@@ -102,7 +103,8 @@ impl Admin {
 
 async fn reload(State(admin): State<Admin>, request: Request) -> Result<Json<Reloaded>, Response> {
     let module = upload::receive(request, &admin.name, &admin.terms).await.map_err(IntoResponse::into_response)?;
-    let record = admin.change(|deployments| deployments.reload(Change::Module(module), Trigger::Upload)).await?;
+    let record =
+        admin.change(|deployments| deployments.reload(Change::Module(Module::new(module)), Trigger::Upload)).await?;
     Ok(reloaded(record, "The module was"))
 }
 

@@ -51,7 +51,7 @@ struct Entry {
 
 impl Entry {
     fn of(release: &Release) -> Entry {
-        Entry { module: release.module_digest().to_string(), rules: release.rules.digest().to_string() }
+        Entry { module: release.module.digest().to_string(), rules: release.rules.digest().to_string() }
     }
 }
 
@@ -104,7 +104,7 @@ impl Archive {
     /// Keeps a version that is about to serve.
     pub fn keep(&self, release: &Release) -> Result<(), BoxError> {
         let entry = Entry::of(release);
-        self.keep_object(module_path(&entry.module), &entry.module, release.module.clone())?;
+        self.keep_object(module_path(&entry.module), &entry.module, release.module.bytes().clone())?;
         self.keep_object(rules_path(&entry.rules), &entry.rules, Bytes::copy_from_slice(release.rules.bytes()))
     }
 

@@ -3,17 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
-use hotslot::Digest;
-
 use super::{Change, Deployments, Trigger, complain};
-use crate::release::RuleFile;
+use crate::release::{Module, RuleFile};
 
 impl Deployments {
     /// Reloads the module from its file, if that is another one than the last time. Says when to try again.
     pub fn module_file_changed(&self, path: &Path) -> Option<Duration> {
-        let module = Bytes::from(read(path)?);
-        let digest = Digest::of(&module);
+        let module = Module::new(read(path)?);
+        let digest = module.digest();
         let is_new = !self.archive.has_seen_module_file(digest) && digest != self.serving_module();
         let again = is_new.then(|| self.take_up(Change::Module(module), Trigger::ModuleFile)).flatten();
         if again.is_none() {

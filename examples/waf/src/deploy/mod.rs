@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use hotslot::{BoxError, Candidate, Digest, Error, ErrorKind, Report, Stage, Staged};
 use parking_lot::Mutex;
 
@@ -24,7 +23,7 @@ pub use self::startup::start;
 use crate::archive::Archive;
 use crate::config::Sample;
 use crate::guard::{Condemned, Guard};
-use crate::release::{Release, RuleFile};
+use crate::release::{Module, Release, RuleFile};
 use crate::rules::{Rules, prove};
 
 /// How long the end of a reload waits for requests that came across it, to have measured them all.
@@ -63,7 +62,7 @@ impl Served {
 
 /// What a reload brings.
 pub enum Change {
-    Module(Bytes),
+    Module(Module),
     Rules(RuleFile),
     /// A dynamic rule more.
     Rule(serde_json::Value),
@@ -113,7 +112,7 @@ impl Deployments {
         self.guard.metrics().reloaded(took, result.is_ok());
         let version = match &result {
             Ok(report) => version(report),
-            Err(_) => self.version_of(release.module_digest()),
+            Err(_) => self.version_of(release.module.digest()),
         };
         let outcome = result.as_ref();
         let record = self.history.add(Record::of_change(at, trigger, &release, took, held, version, outcome));
@@ -123,7 +122,7 @@ impl Deployments {
     /// Loads and proves a release beside the serving one, and archives it.
     pub fn stage(&self, release: Release) -> Result<Ready, Refusal> {
         let same_rules = self.served.lock().release().rules.digest() == release.rules.digest();
-        let mut candidate = Candidate::new(&release.module[..]);
+        let mut candidate = Candidate::new(&release.module.bytes()[..]);
         if !same_rules {
             candidate = candidate.force();
         }
@@ -227,11 +226,11 @@ impl Deployments {
             (served.generation, served.release().clone())
         };
         let passed = self.guard.trials().find(generation).is_some_and(|trial| trial.is_passed());
-        let same = fallback.load().is_set_up_with(release.module_digest(), &release.rules);
+        let same = fallback.load().is_set_up_with(release.module.digest(), &release.rules);
         if !passed || same {
             return;
         }
-        let promoted = fallback.stage(Candidate::new(&release.module[..]).force()).map_err(BoxError::from);
+        let promoted = fallback.stage(Candidate::new(&release.module.bytes()[..]).force()).map_err(BoxError::from);
         complain(promoted.and_then(|staged| {
             let rules = staged.plugin().expect("what is forced is loaded");
             prove(rules, &release.rules, &[])?;
@@ -248,7 +247,7 @@ impl Deployments {
     }
 
     pub fn serving_module(&self) -> Digest {
-        self.served.lock().release().module_digest()
+        self.served.lock().release().module.digest()
     }
 
     pub fn serving_rules(&self) -> RuleFile {

@@ -36,7 +36,7 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
     let archived = archive.releases().find_map(|release| match open(name, &release) {
         Ok(slot) => Some((slot, release)),
         Err(error) => {
-            tracing::error!(module = release.module_digest().short(), %error, "skipped in the archive");
+            tracing::error!(module = release.module.digest().short(), %error, "skipped in the archive");
             None
         }
     });
@@ -114,7 +114,7 @@ fn open(
         .max_artifact_size(config.admin.max_upload_bytes)
         // The node has limits of its own for the probation, in shares of the calls and not in numbers.
         .probation(Duration::ZERO, u64::MAX)
-        .open(Candidate::new(&release.module[..]))?;
+        .open(Candidate::new(&release.module.bytes()[..]))?;
     prove(&slot.load(), &release.rules, samples)?;
     Ok(slot)
 }

@@ -43,21 +43,24 @@ async fn the_last_good_version_stands_in_for_one_that_fails() {
 const QUICK_TO_JUDGE: &str =
     "[waf.wasm.probation]\nmin_calls = 10\nmax_error_rate = 0.2\nmax_latency_milliseconds = 10000";
 
+/// Asks for a target until the node has rolled back by itself, and gives its reason.
+async fn reason_of_rollback(node: &Node, target: &str) -> String {
+    until("the rollback", || async move {
+        node.get(target).await;
+        let latest = node.admin("/api/v1/wasm/history").await["reloads"][0].clone();
+        (latest["trigger"] == "automatic_rollback").then(|| latest["reason"].as_str().unwrap().to_owned())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_version_that_fails_too_often_is_rolled_back() {
     let node = Node::configured(&Module::new("1.0.0"), QUICK_TO_JUDGE);
     node.upload(&Module::new("1.1.0").always('t').bytes()).await;
-    let node = &node;
-    until("the rollback", || async move {
-        node.get("/").await;
-        (node.version().await["version"] == "1.0.0").then_some(())
-    })
-    .await;
-    assert_eq!(node.get("/").await.status, OK);
-    let history = node.admin("/api/v1/wasm/history").await;
-    assert_eq!(history["reloads"][0]["trigger"], "automatic_rollback");
-    let reason = history["reloads"][0]["reason"].as_str().unwrap();
+    let reason = reason_of_rollback(&node, "/").await;
     assert!(reason.contains("calls failed"), "{reason}");
+    assert_eq!(node.version().await["version"], "1.0.0");
+    assert_eq!(node.get("/").await.status, OK);
 }
 
 #[tokio::test]
@@ -65,16 +68,10 @@ async fn a_version_that_is_too_slow_is_rolled_back() {
     let limits = "[waf.wasm.probation]\nmin_calls = 10\nmax_error_rate = 1.0\nmax_latency_milliseconds = 100";
     let node = Node::configured(&Module::new("1.0.0"), limits);
     node.upload(&Module::new("1.1.0").bytes()).await;
-    let node = &node;
     // These run into the deadline, which is above the limit.
-    until("the rollback", || async move {
-        node.get("/?do=x").await;
-        (node.version().await["version"] == "1.0.0").then_some(())
-    })
-    .await;
-    let history = node.admin("/api/v1/wasm/history").await;
-    let reason = history["reloads"][0]["reason"].as_str().unwrap();
+    let reason = reason_of_rollback(&node, "/?do=x").await;
     assert!(reason.contains("took longer than"), "{reason}");
+    assert_eq!(node.version().await["version"], "1.0.0");
 }
 
 #[tokio::test]

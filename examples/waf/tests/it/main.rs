@@ -12,6 +12,7 @@ mod failures;
 mod files;
 mod page;
 mod proxy;
+mod store;
 mod support;
 mod swaps;
 mod uploads;

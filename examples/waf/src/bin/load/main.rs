@@ -3,6 +3,7 @@
 //! `cargo build --release -p waf && target/release/load`, with wrk and nginx on the path. 32 connections that are kept
 //! alive ask for 15 s each: the node in peace, at 5 and at 100 swaps a second, and nginx in peace and reloaded every
 //! 0.2 s. All proxies stand in front of the same upstream.
+#![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "a program has nobody outside")]
 
 mod nginx;
