@@ -1,6 +1,6 @@
 //! A firewall that changes its rules while it serves: `cargo run -p waf`.
 //!
-//! Requests come in through [`serve`], pass the [`proxy`], which asks the [`guard`] about each, which asks the
+//! Requests come in through [`mod@serve`], pass the [`proxy`], which asks the [`guard`] about each, which asks the
 //! [`rules`] in the slot. [`deploy`] is everything that changes what serves; [`admin`] and [`watch`] call it.
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "a program has nobody outside")]
