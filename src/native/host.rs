@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use hotslot_plugin::abi::{HostApi, Slice};
 use semver::Version;
 
+use crate::deadline::panic_text;
 pub(super) use crate::text::plugin_text;
 use crate::{LoadContext, Manifest, StopSignal, printable};
 
@@ -100,8 +101,7 @@ impl HostContext {
     fn receive(&self, message: &[u8]) {
         let Some(on_message) = &self.on_message else { return };
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| on_message(&self.sender, message))) else { return };
-        let what = panic.downcast_ref::<&str>().copied();
-        let what = what.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+        let what = panic_text(panic);
         tracing::error!(
             generation = self.sender.generation,
             plugin = self.sender.plugin,
