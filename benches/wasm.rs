@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,19 +38,21 @@ fn module(number: u64) -> Vec<u8> {
     wat::parse_str(text).expect("the text is a module")
 }
 
-struct Calls {
+struct Calls<P, R> {
     input: Buffer,
-    sum: Func<(u32, u32), u64>,
+    run: Func<P, R>,
 }
 
-fn backend(engine: &Wasm, policy: InstancePolicy) -> WasmBackend<Calls> {
-    let bind = |plugin: &mut hotslot::wasm::Binder<'_>| -> Result<Calls, CallError> {
-        Ok(Calls { input: plugin.buffer("input")?, sum: plugin.func("sum")? })
+type Sum = Calls<(u32, u32), u64>;
+
+fn backend(engine: &Wasm, policy: InstancePolicy) -> WasmBackend<Sum> {
+    let bind = |plugin: &mut hotslot::wasm::Binder<'_>| -> Result<Sum, CallError> {
+        Ok(Calls { input: plugin.buffer("input")?, run: plugin.func("sum")? })
     };
     engine.plugins(bind).instances(policy)
 }
 
-fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<WasmPlugin<Calls>> {
+fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<WasmPlugin<Sum>> {
     HotSlot::builder(backend(engine, policy)).version_rule(VersionRule::Any).open(module(0)).expect("it is sound")
 }
 
@@ -148,7 +150,7 @@ fn call(c: &mut Criterion) {
             b.iter(|| {
                 let sum = slot.load().call(|calls, call| {
                     let place = call.write(&calls.input, black_box(&request))?;
-                    call.run(&calls.sum, place)
+                    call.run(&calls.run, place)
                 });
                 sum.expect("it sums")
             });
@@ -157,11 +159,21 @@ fn call(c: &mut Criterion) {
 }
 
 fn reload(c: &mut Criterion) {
-    let bytes = module(0).len() / 1024;
-    let mut group = c.benchmark_group(format!("reload of a module of {bytes} KiB"));
+    reload_of(c, "a module", &module(0), |engine| backend(engine, InstancePolicy::Fresh));
+    reload_of(c, "the WAF module", WAF, waf);
+}
+
+/// Every way for a module to come in, or back.
+fn reload_of<C: Send + 'static>(
+    c: &mut Criterion,
+    name: &str,
+    module: &[u8],
+    backend: impl Fn(&Wasm) -> WasmBackend<C>,
+) {
+    let mut group = c.benchmark_group(format!("reload of {name} of {} KiB", module.len() / 1024));
     group.sample_size(20);
     static NUMBER: AtomicU64 = AtomicU64::new(1);
-    let new = || module(NUMBER.fetch_add(1, Ordering::Relaxed));
+    let new = || numbered(module, NUMBER.fetch_add(1, Ordering::Relaxed));
     let by_hand = ByHand::new().expect("this machine has an engine");
     group.bench_function("compilation alone", |b| {
         b.iter_batched(
@@ -171,22 +183,25 @@ fn reload(c: &mut Criterion) {
         );
     });
     let engine = Wasm::new().expect("this machine has an engine");
-    let slot_of = |engine: &Wasm| slot(engine, InstancePolicy::Fresh);
-    let slot = slot_of(&engine);
+    let slot_on = |engine: &Wasm| {
+        let slot = HotSlot::builder(backend(engine)).version_rule(VersionRule::Any).open(module);
+        slot.expect("it is sound")
+    };
+    let slot = slot_on(&engine);
     group.bench_function("cold", |b| {
         b.iter_batched(new, |bytes| slot.reload(bytes).expect("it is sound"), BatchSize::PerIteration);
     });
-    let known: Arc<[u8]> = module(0).into();
+    let known: Arc<[u8]> = module.into();
     let again = || Candidate::new(Arc::clone(&known)).force();
     group.bench_function("known, in memory", |b| b.iter(|| slot.reload(again()).expect("it is sound")));
     group.bench_function("of it the admission", |b| {
-        let backend = backend(&engine, InstancePolicy::Fresh);
+        let backend = backend(&engine);
         b.iter(|| hotslot::Backend::admit(&backend, black_box(&known)).expect("it is sound"));
     });
     let folder = tempfile::TempDir::new().expect("there is room");
     let forgetful = Wasm::builder().keep_compiled(0).folder(folder.path().join("compiled"));
     let forgetful = forgetful.build().expect("the folder is private");
-    let on_disk = slot_of(&forgetful);
+    let on_disk = slot_on(&forgetful);
     group.bench_function("known, in the folder", |b| b.iter(|| on_disk.reload(again()).expect("it is sound")));
     assert_eq!(forgetful.status().compiled, 1, "the rest came from the folder");
     group.bench_function("commit of a staged one", |b| {
@@ -208,9 +223,70 @@ fn reload(c: &mut Criterion) {
     println!("and one of a known module: {:?}\n", slot.reload(again()).expect("it is sound").stages);
 }
 
+/// The same module with a section more, so that it is another one.
+fn numbered(module: &[u8], number: u64) -> Vec<u8> {
+    let mut bytes = module.to_vec();
+    bytes.extend([0, 10, 1, b'n']);
+    bytes.extend(number.to_le_bytes());
+    bytes
+}
+
+/// The rules of the WAF example, with a regular request for them.
+const WAF: &[u8] = include_bytes!("../examples/waf/rules/universal-waf.wasm");
+
+fn waf(engine: &Wasm) -> WasmBackend<Calls<u32, i32>> {
+    let bind = |plugin: &mut hotslot::wasm::Binder<'_>| -> Result<_, CallError> {
+        Ok(Calls { input: plugin.room("input_buffer", 1 << 16)?, run: plugin.func("inspect_request")? })
+    };
+    engine.plugins(bind).instances(InstancePolicy::Reuse { max_uses: NonZeroU32::MAX })
+}
+
+/// Reloads the WAF module ten thousand times while two threads call it, and says what that does to memory.
+fn memory(_: &mut Criterion) {
+    const RELOADS: usize = 10_000;
+    let engine = Wasm::new().expect("this machine has an engine");
+    let slot = HotSlot::builder(waf(&engine)).version_rule(VersionRule::Any).open(WAF).expect("it is sound");
+    let mut request = [0; 1024];
+    let headers = [(&b"host"[..], &b"example.com"[..])];
+    let len = waf_request::encode(&mut request, b"GET", b"/products?id=42", headers, b"").expect("it is short");
+    let versions: [Arc<[u8]>; 4] = std::array::from_fn(|number| numbered(WAF, number as u64).into());
+    let (done, calls) = (AtomicBool::new(false), AtomicU64::new(0));
+    println!("RSS over {RELOADS} reloads of the WAF module, under calls from two threads:");
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let verdict = slot.load().call(|waf, call| {
+                        let (_, len) = call.write(&waf.input, &request[..len])?;
+                        call.run(&waf.run, len)
+                    });
+                    assert_eq!(verdict.expect("it has a verdict"), 0);
+                    calls.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for reload in 1..=RELOADS {
+            let version = Arc::clone(&versions[reload % versions.len()]);
+            slot.reload(Candidate::new(version).force()).expect("it is sound");
+            if [100, 1_000, 2_500, 5_000, RELOADS].contains(&reload) {
+                println!("  after {reload:>6}: {} MiB", resident() >> 20);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    println!("  {} calls, none failed; {} modules compiled\n", calls.into_inner(), engine.status().compiled);
+}
+
+/// The memory of this process that is in RAM, in bytes, as Linux says it.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) << 10
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
-    targets = call, reload
+    targets = call, reload, memory
 }
 criterion_main!(benches);

@@ -64,6 +64,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod artifact;
+mod auto;
 mod backend;
 mod bell;
 mod builder;
@@ -75,6 +76,7 @@ mod event;
 mod gate;
 mod generation;
 mod health;
+pub mod interface;
 mod journal;
 mod lease;
 mod manifest;
@@ -103,6 +105,7 @@ mod version_rule;
 pub mod wasm;
 
 pub use artifact::{Artifact, Candidate, Digest};
+pub use auto::Auto;
 pub use backend::{Anchor, Backend, BoxError, LoadContext, Loaded, Release};
 pub use builder::Builder;
 pub use call_sites::HeldAt;
@@ -110,6 +113,8 @@ pub use error::{Error, ErrorKind, Serving};
 pub use event::{Event, Subscription};
 pub use gate::WhenBusy;
 pub use health::Health;
+/// Declares an [interface](mod@interface): see [`hotslot_plugin::interface`].
+pub use hotslot_plugin::interface;
 pub use lease::Lease;
 pub use manifest::Manifest;
 pub use report::{Cause, Outcome, Report, Stage};

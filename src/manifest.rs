@@ -1,6 +1,10 @@
 //! What a plugin says of itself, read from its bytes before any of them runs.
 
+use std::sync::Arc;
+
 use semver::Version;
+
+use crate::interface::Contract;
 
 /// Name, version, interface and state schema of a plugin.
 ///
@@ -18,6 +22,9 @@ pub struct Manifest {
     pub interface: Option<String>,
     /// The layout of the state that it saves, if it saves any.
     pub schema: Option<String>,
+    /// The contract of the interface, if it was declared as a trait.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub contract: Option<Arc<Contract>>,
 }
 
 impl Manifest {

@@ -48,6 +48,10 @@ impl StopSignal {
         self.0.stop.store(false, Ordering::Release);
     }
 
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.0.stop
+    }
+
     /// The flag for a plugin behind a C ABI: a `const bool *` that it reads atomically. Valid for as long as any
     /// handle to this signal.
     pub fn as_ptr(&self) -> *const AtomicBool {

@@ -13,6 +13,8 @@
 use std::ffi::c_void;
 use std::sync::atomic::AtomicBool;
 
+pub use crate::frame::Frame;
+
 /// The version of this ABI. It changes when anything in this module changes meaning or layout.
 pub const ABI_VERSION: u32 = 1;
 
@@ -54,6 +56,14 @@ impl Text {
             at += 1;
         }
         Text { bytes }
+    }
+}
+
+/// The text without its padding; what is no UTF-8 is replaced.
+impl std::fmt::Display for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let end = self.bytes.iter().position(|byte| *byte == 0).unwrap_or(self.bytes.len());
+        f.write_str(&String::from_utf8_lossy(&self.bytes[..end]))
     }
 }
 
@@ -103,6 +113,38 @@ pub struct Descriptor {
     pub functions: *const Function,
 }
 
+/// What a plugin of a declared interface exports in the place of a [`Descriptor`]: one with a single function, an
+/// [`Invoke`], and behind it the interface's contract, readable from the file.
+#[repr(C)]
+pub struct InterfaceDescriptor<const N: usize> {
+    /// The descriptor.
+    pub descriptor: Descriptor,
+    /// [`CONTRACT_MAGIC`].
+    pub magic: [u8; 16],
+    /// How many bytes the text has.
+    pub length: u64,
+    /// The [contract](crate::Interface::CONTRACT), UTF-8.
+    pub contract: [u8; N],
+}
+
+/// Stands before a contract.
+pub const CONTRACT_MAGIC: [u8; 16] = *b"hotslot\0contract";
+
+/// Calls a method of the interface, by the number that the plugin's contract gives it.
+pub type Invoke = unsafe extern "C" fn(instance: *const c_void, method: u32, frame: *mut Frame) -> Status;
+
+impl<const N: usize> InterfaceDescriptor<N> {
+    /// With this contract, of `N` bytes.
+    ///
+    /// # Panics
+    /// It has another length; in a constant that is a compile error.
+    pub const fn new(descriptor: Descriptor, contract: &str) -> InterfaceDescriptor<N> {
+        assert!(contract.len() == N, "the contract has the length that is said");
+        let text = crate::contract::bytes(contract);
+        InterfaceDescriptor { descriptor, magic: CONTRACT_MAGIC, length: N as u64, contract: text }
+    }
+}
+
 // SAFETY: a descriptor is a constant: nothing writes to it or to the function table after the loader relocated them.
 unsafe impl Sync for Descriptor {}
 
@@ -130,6 +172,19 @@ impl Status {
     pub const PANICKED: Status = Status(2);
     /// The plugin does not have this entry.
     pub const UNSUPPORTED: Status = Status(3);
+    /// The arguments of an interface's method, or its answer, are not what the contract says.
+    pub const MALFORMED: Status = Status(4);
+
+    /// The status that says this.
+    pub(crate) fn of(kind: crate::CallErrorKind) -> Status {
+        use crate::CallErrorKind::{Malformed, Panicked, Unsupported};
+        match kind {
+            Panicked => Status::PANICKED,
+            Unsupported => Status::UNSUPPORTED,
+            Malformed => Status::MALFORMED,
+            _ => Status::FAILED,
+        }
+    }
 }
 
 /// Bytes lent for the duration of a call. `data` may be null if `len` is 0.
@@ -191,14 +246,28 @@ impl Buffer {
     /// The buffer must be as the other side filled it: `data` valid for reads of `len` bytes, `release` (if any)
     /// callable once with the three values.
     pub unsafe fn take(self) -> Vec<u8> {
-        let lent = Slice { data: self.data, len: self.len };
         // SAFETY: the caller's promise.
-        let bytes = unsafe { lent.as_bytes() }.to_vec();
-        if let Some(release) = self.release {
-            // SAFETY: the caller's promise; the buffer is consumed, so this is the only time.
-            unsafe { release(self.data, self.len, self.capacity) };
+        unsafe { self.with(<[u8]>::to_vec) }
+    }
+
+    /// Shows the bytes to `read`, then frees them, also if `read` panics.
+    ///
+    /// # Safety
+    /// As for [`take`](Buffer::take).
+    pub unsafe fn with<R>(self, read: impl FnOnce(&[u8]) -> R) -> R {
+        struct Release(Buffer);
+        impl Drop for Release {
+            fn drop(&mut self) {
+                if let Some(release) = self.0.release {
+                    // SAFETY: the promise of `with`; the guard owns the buffer, so this is the only time.
+                    unsafe { release(self.0.data, self.0.len, self.0.capacity) };
+                }
+            }
         }
-        bytes
+        let guard = Release(self);
+        let lent = Slice { data: guard.0.data, len: guard.0.len };
+        // SAFETY: the caller's promise; the bytes are freed after `read`.
+        read(unsafe { lent.as_bytes() })
     }
 }
 
@@ -223,6 +292,12 @@ pub struct HostApi {
     pub log: unsafe extern "C" fn(context: *const c_void, level: u32, target: Slice, message: Slice),
     /// Sends a message to the host, which defines what it means.
     pub send: unsafe extern "C" fn(context: *const c_void, message: Slice),
+    /// Looks for the service with this [contract](crate::Interface::CONTRACT), and gives it a number; or the text of
+    /// an error.
+    pub service:
+        unsafe extern "C" fn(context: *const c_void, contract: Slice, number: *mut u32, error: *mut Buffer) -> Status,
+    /// Calls a method of a service, by the number that the plugin's contract gives it.
+    pub invoke: unsafe extern "C" fn(context: *const c_void, service: u32, method: u32, frame: *mut Frame) -> Status,
 }
 
 // SAFETY: the host's promise: the functions may be called from any thread, and the pointers stay valid.

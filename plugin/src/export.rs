@@ -1,8 +1,34 @@
 //! The macro that makes a crate a plugin.
 
-/// Exports a [`Plugin`](crate::Plugin): its descriptor and its panic-catching shims.
+/// Exports a plugin of a declared [interface](macro@crate::interface): as a library or, compiled for wasm32, as a module.
 ///
-/// Name and version are those of the crate that the macro stands in; `name:` and `version:` replace them. After the
+/// `export!(Type as Interface)` takes a type that implements the interface's trait. It is made by its
+/// [`Plugin::create`](crate::Plugin::create) if it is a [`Plugin`](crate::Plugin), and by its [`Default`] if not. Name and
+/// version are those of the crate that the macro stands in; `name:` and `version:` replace them, as in
+/// `export!(Type as Interface, name: "rules", version: "1.2.0")`.
+///
+/// ```
+/// use hotslot_plugin::{export, interface};
+///
+/// #[interface(version = "1.0")] // in a crate that host and plugin share
+/// pub trait Pricer {
+///     fn quote(&self, symbol: &str, quantity: u32) -> f64;
+/// }
+///
+/// #[derive(Default)]
+/// struct Fixed;
+///
+/// impl Pricer for Fixed {
+///     fn quote(&self, _: &str, quantity: u32) -> f64 { 142.5 * f64::from(quantity) }
+/// }
+///
+/// export!(Fixed as Pricer);
+/// # fn main() {}
+/// ```
+///
+/// # The raw layer
+/// `export!(Type)` takes a [`Plugin`](crate::Plugin) that names its interface itself, for hosts that speak the
+/// [C ABI](crate::abi) directly. Name and version are those of the crate that the macro stands in; `name:` and `version:` replace them. After the
 /// type, an interface may list functions that the host resolves once and calls directly. Each becomes an entry
 /// `extern "C" fn(instance, arguments…, out: *mut Result) -> Status` of the function table, in the order written; their
 /// arguments and results must be [`Crossing`](crate::shim::Crossing).
@@ -28,6 +54,40 @@
 /// ```
 #[macro_export]
 macro_rules! export {
+    ($plugin:ty as $interface:path $(,)?) => {
+        $crate::export!(
+            $plugin as $interface, name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION")
+        );
+    };
+    ($plugin:ty as $interface:path, name: $name:expr, version: $version:expr $(,)?) => {
+        const _: () = {
+            use $crate::__private::{Author, ByDefault as _, named};
+            use $crate::abi;
+
+            unsafe extern "C" fn invoke(
+                instance: *const ::std::ffi::c_void,
+                method: u32,
+                frame: *mut abi::Frame,
+            ) -> abi::Status {
+                // SAFETY: the host passes an instance of this plugin, and a frame.
+                unsafe {
+                    let plugin: &$plugin = $crate::shim::this::<$plugin>(instance);
+                    $crate::shim::invoke::<dyn $interface>(plugin, method, frame)
+                }
+            }
+
+            const ID: &str = <dyn $interface as $crate::Interface>::ID;
+            const CONTRACT: &str = <dyn $interface as $crate::Interface>::CONTRACT;
+            const FUNCTIONS: &[abi::Function] = &[abi::Function(invoke as *const ::std::ffi::c_void)];
+            const DESCRIPTOR: abi::Descriptor =
+                named(Author::<$plugin>::TEMPLATE, $name, $version, ID, FUNCTIONS);
+
+            $crate::__descriptor! {
+                abi::InterfaceDescriptor<{ CONTRACT.len() }> = abi::InterfaceDescriptor::new(DESCRIPTOR, CONTRACT);
+            }
+            $crate::__module!(DESCRIPTOR, CONTRACT, ID, invoke, $name, $version);
+        };
+    };
     ($plugin:ty $(; $($functions:tt)*)?) => {
         $crate::export!($plugin, name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"); $($($functions)*)?);
     };
@@ -55,30 +115,125 @@ macro_rules! export {
                 abi::Function($function as *const ::std::ffi::c_void)
             },)*)?];
 
+            $crate::__descriptor! {
+                abi::Descriptor = $crate::__private::named(
+                    $crate::__private::Author::<$plugin>::TEMPLATE,
+                    $name,
+                    $version,
+                    <$plugin as $crate::Plugin>::INTERFACE,
+                    FUNCTIONS,
+                );
+            }
+        };
+    };
+}
+
+/// The descriptor where a host looks for it. A module has none: what it says of itself is in its custom sections.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __descriptor {
+    ($kind:ty = $value:expr;) => {
+        #[cfg(not(target_arch = "wasm32"))]
+        #[used]
+        #[unsafe(no_mangle)]
+        #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".hotslot"))]
+        #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__hotslot"))]
+        pub static HOTSLOT_PLUGIN: $kind = $value;
+    };
+}
+
+/// What a module exports and says of itself.
+#[doc(hidden)]
+#[macro_export]
+#[cfg(not(target_arch = "wasm32"))]
+macro_rules! __module {
+    ($($nothing:tt)*) => {};
+}
+
+/// What a module exports and says of itself.
+#[doc(hidden)]
+#[macro_export]
+#[cfg(target_arch = "wasm32")]
+macro_rules! __module {
+    ($descriptor:expr, $contract:expr, $id:expr, $invoke:ident, $name:expr, $version:expr) => {
+        static DESCRIPTOR_OF_MODULE: $crate::abi::Descriptor = $descriptor;
+        static GUEST: $crate::__private::Guest = $crate::__private::Guest::new();
+
+        $crate::__section!("version" = $version);
+        $crate::__section!("hotslot.contract" = $contract);
+        $crate::__section!(
+            "hotslot.manifest" = {
+                use $crate::__private::contract::{self, Part::Text};
+                const SCHEMA: &str = match DESCRIPTOR_OF_MODULE_SCHEMA {
+                    "" => "",
+                    _ => "\nschema=",
+                };
+                contract::text!(&[
+                    Text("name="),
+                    Text($name),
+                    Text("\ninterface="),
+                    Text($id),
+                    Text(SCHEMA),
+                    Text(DESCRIPTOR_OF_MODULE_SCHEMA),
+                ])
+            }
+        );
+        const DESCRIPTOR_OF_MODULE_SCHEMA: &str = $crate::__private::schema(&$descriptor);
+
+        #[unsafe(no_mangle)]
+        extern "C" fn hotslot_create(len: usize) -> u64 {
+            GUEST.create(&DESCRIPTOR_OF_MODULE, len)
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn hotslot_room(len: usize) -> *mut u64 {
+            GUEST.room(len)
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn hotslot_invoke(method: u32, frame: *mut $crate::abi::Frame) -> i32 {
+            GUEST.invoke($invoke, method, frame).0
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn hotslot_give(len: usize) -> *mut u8 {
+            $crate::__private::give(len)
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn hotslot_run() -> u64 {
+            GUEST.run(&DESCRIPTOR_OF_MODULE)
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn hotslot_save() -> u64 {
+            GUEST.save(&DESCRIPTOR_OF_MODULE)
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn hotslot_alloc(len: usize) -> *mut u8 {
+            GUEST.alloc(len)
+        }
+
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn hotslot_restore(data: *const u8, schema: usize, state: usize) -> u64 {
+            // SAFETY: the host wrote both into what `hotslot_alloc` gave.
+            unsafe { GUEST.restore(&DESCRIPTOR_OF_MODULE, data, schema, state) }
+        }
+    };
+}
+
+/// A custom section of a module.
+#[doc(hidden)]
+#[macro_export]
+#[cfg(target_arch = "wasm32")]
+macro_rules! __section {
+    ($name:literal = $text:expr) => {
+        const _: () = {
+            const TEXT: &str = $text;
             #[used]
-            #[unsafe(no_mangle)]
-            #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".hotslot"))]
-            #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__hotslot"))]
-            pub static HOTSLOT_PLUGIN: abi::Descriptor = abi::Descriptor {
-                identity: abi::Identity {
-                    magic: abi::MAGIC,
-                    abi: abi::ABI_VERSION,
-                    size: ::std::mem::size_of::<abi::Descriptor>() as u32,
-                    panic: if cfg!(panic = "unwind") { abi::PANIC_UNWIND } else { abi::PANIC_ABORT },
-                    function_count: FUNCTIONS.len() as u32,
-                    name: abi::Text::new($name),
-                    version: abi::Text::new($version),
-                    interface: abi::Text::new(<$plugin as $crate::Plugin>::INTERFACE),
-                    schema: abi::Text::new(<$plugin as $crate::Plugin>::SCHEMA),
-                },
-                create: $crate::shim::create::<$plugin>,
-                destroy: $crate::shim::destroy::<$plugin>,
-                run: $crate::shim::run::<$plugin>,
-                call: $crate::shim::call::<$plugin>,
-                save: $crate::shim::save::<$plugin>,
-                restore: $crate::shim::restore::<$plugin>,
-                functions: FUNCTIONS.as_ptr(),
-            };
+            #[unsafe(link_section = $name)]
+            static SECTION: [u8; TEXT.len()] = $crate::__private::contract::bytes(TEXT);
         };
     };
 }

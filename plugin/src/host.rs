@@ -35,6 +35,10 @@ impl Host {
         Host { api: unsafe { &*api } }
     }
 
+    pub(crate) fn api(&self) -> &'static HostApi {
+        self.api
+    }
+
     /// Writes `message` to the host's log, under the target `plugin`.
     pub fn log(&self, level: Level, message: &str) {
         self.log_as("plugin", level, message);

@@ -49,17 +49,54 @@
 //! before it runs anything, and wraps every entry in a shim that catches panics *inside the plugin*: a panic that
 //! crossed into the host would abort it, because each cdylib carries its own copy of the standard library.
 //!
-//! The crate has no dependencies. A plugin written in another language follows [`abi`], which is plain C.
+//! Nothing but this crate is linked into a plugin. One that is written in another language follows [`abi`], which is
+//! plain C.
 
 pub mod abi;
+mod call_error;
+#[allow(missing_docs, reason = "for the macros")]
+#[doc(hidden)]
+pub mod codec;
+#[allow(missing_docs, reason = "for the macros")]
+#[doc(hidden)]
+pub mod contract;
+#[allow(missing_docs, reason = "for the macros")]
+mod entries;
 mod export;
+mod frame;
+#[cfg(target_arch = "wasm32")]
+mod guest;
+#[cfg(not(target_arch = "wasm32"))]
+mod harness;
 mod host;
+mod interface;
+mod plain;
+mod service;
 pub mod shim;
 pub mod state;
 mod stop;
 
+pub use call_error::{CallError, CallErrorKind};
+pub use codec::Malformed;
+#[cfg(not(target_arch = "wasm32"))]
+pub use harness::{Harness, Harnessed};
 pub use host::{Host, Level};
+pub use hotslot_macros::{Plain, interface};
+pub use interface::{Answer, Answered, Argument, Arguments, Interface, Link, Transport};
+pub use plain::Plain;
 pub use stop::Stop;
+
+/// What the macros write, and nobody else.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::entries::{Author, ByDefault, named};
+    pub use crate::{codec, contract};
+    #[cfg(target_arch = "wasm32")]
+    pub use crate::{
+        entries::schema,
+        guest::{Guest, give},
+    };
+}
 
 /// What a plugin returns when it cannot do what it was asked; its text reaches the host.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -69,9 +106,9 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Every method is called through a shim that catches panics, and may be called from any thread. Only
 /// [`create`](Plugin::create) must be written; what is not overridden is answered to the host as "not supported".
 pub trait Plugin: Sized + Send + Sync + 'static {
-    /// What the host and the plugin agree to speak, for instance `"trader-feed/1"`: at most 95 bytes, compared for
-    /// equality by the host before it loads the plugin.
-    const INTERFACE: &'static str;
+    /// What the host and the plugin agree to speak in the raw layer, for instance `"trader-feed/1"`: at most 95 bytes,
+    /// compared for equality by the host before it loads the plugin. A declared interface takes its place.
+    const INTERFACE: &'static str = "";
 
     /// The layout of the state that [`save`](Plugin::save) gives, for instance `"indicator/1"`: at most 95 bytes.
     /// Empty, the default, says that the plugin has no state to hand over.

@@ -7,8 +7,8 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 
-use crate::abi::{Buffer, HostApi, Slice, Status};
-use crate::{Error, Host, Level, Plugin, Stop, Unsupported};
+use crate::abi::{Buffer, Frame, HostApi, Slice, Status};
+use crate::{Error, Host, Interface, Level, Plugin, Stop, Unsupported};
 
 /// Values that an interface function takes and gives by value: plain data with one layout on both sides.
 ///
@@ -76,10 +76,13 @@ fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// The text of a panic. The payload dies here, inside the plugin that allocated it.
 fn message_of(payload: Box<dyn Any + Send>) -> String {
-    let message = match payload.downcast_ref::<&str>() {
-        Some(text) => (*text).to_owned(),
-        None => payload.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic without a text".to_owned()),
+    let text = || {
+        let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        // A method of a service of the host that failed, and whose trait leaves it to the caller.
+        let unwound = || payload.downcast_ref::<crate::CallError>().map(crate::CallError::to_string);
+        text.or_else(|| payload.downcast_ref::<String>().cloned()).or_else(unwound)
     };
+    let message = text().unwrap_or_else(|| "a panic without a text".to_owned());
     // A payload whose own destructor panics is leaked rather than allowed to unwind into the host.
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);
@@ -107,12 +110,25 @@ pub unsafe extern "C" fn create<P: Plugin>(
     instance: *mut *mut c_void,
     error: *mut Buffer,
 ) -> Status {
+    // SAFETY: the host keeps `host` valid while this code is mapped.
+    report_panics_to(unsafe { Host::from_ptr(host) });
+    // SAFETY: the caller's promise.
+    unsafe { create_in_process::<P>(host, instance, error) }
+}
+
+/// The same for a plugin in its own tests, where the panic hook is not the plugin's.
+///
+/// # Safety
+/// As the ABI says.
+pub unsafe extern "C" fn create_in_process<P: Plugin>(
+    host: *const HostApi,
+    instance: *mut *mut c_void,
+    error: *mut Buffer,
+) -> Status {
     // SAFETY: the host keeps `host` valid while this code is mapped, and `error` and `instance` for the call.
     unsafe {
         bytes(error, || {
-            let host = Host::from_ptr(host);
-            report_panics_to(host);
-            let made = Box::into_raw(Box::new(P::create(host)?));
+            let made = Box::into_raw(Box::new(P::create(Host::from_ptr(host))?));
             instance.write(made.cast());
             Ok(Vec::new())
         })
@@ -188,11 +204,26 @@ pub unsafe extern "C" fn restore<P: Plugin>(
     }
 }
 
+/// The body of an [`Invoke`](crate::abi::Invoke): calls a method of the interface on `plugin`.
+///
+/// # Safety
+/// As the ABI says of `frame`.
+pub unsafe fn invoke<I: Interface + ?Sized>(plugin: &I, method: u32, frame: *mut Frame) -> Status {
+    // SAFETY: the caller's promise; a frame whose call panicked has no output yet.
+    let answered = catch_unwind(AssertUnwindSafe(|| unsafe { (*frame).answer(plugin, method) }));
+    answered.unwrap_or_else(|payload| {
+        let message = message_of(payload);
+        // SAFETY: as above.
+        unsafe { (*frame).output = Buffer::new(message.into_bytes()) };
+        Status::PANICKED
+    })
+}
+
 /// The instance behind the host's pointer.
 ///
 /// # Safety
-/// `instance` must have come from [`create`] of the same `P`, and live.
-pub unsafe fn this<'a, P: Plugin>(instance: *const c_void) -> &'a P {
+/// `instance` must have come from [`create`] of the same `P`, or of a transparent wrapper of it, and live.
+pub unsafe fn this<'a, P>(instance: *const c_void) -> &'a P {
     // SAFETY: the caller's promise.
     unsafe { &*instance.cast::<P>() }
 }

@@ -1,7 +1,7 @@
 //! The stop signal as a plugin sees it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Says when a plugin has to wind down. It is a level, not an edge: look at it as often as you like.
 #[derive(Debug)]
@@ -9,23 +9,48 @@ use std::time::{Duration, Instant};
 pub struct Stop(AtomicBool);
 
 impl Stop {
+    /// A signal over a flag.
+    pub fn of(flag: &AtomicBool) -> &Stop {
+        // SAFETY: `Stop` is a transparent wrapper of the flag.
+        unsafe { &*(&raw const *flag).cast::<Stop>() }
+    }
+
     /// A signal over the host's flag.
     ///
     /// # Safety
     /// `flag` must be valid for as long as the result is used.
     pub unsafe fn from_ptr<'a>(flag: *const AtomicBool) -> &'a Stop {
-        // SAFETY: the caller's promise; `Stop` is a transparent wrapper.
-        unsafe { &*flag.cast::<Stop>() }
+        // SAFETY: the caller's promise.
+        Stop::of(unsafe { &*flag })
+    }
+
+    /// The flag, as the ABI passes it on.
+    pub fn as_ptr(&self) -> *const AtomicBool {
+        &raw const self.0
     }
 
     /// Whether the plugin has been told to stop.
     pub fn is_raised(&self) -> bool {
+        #[cfg(target_arch = "wasm32")]
+        if crate::guest::wait(0) {
+            return true;
+        }
         self.0.load(Ordering::Acquire)
     }
 
     /// Sleeps for `duration`, or less if the signal is raised; returns whether it was. Looks every 5 ms, which is
     /// what the host pays as a gap between two plugins.
     pub fn wait_timeout(&self, duration: Duration) -> bool {
+        // A module has no clock and no sleep of its own.
+        #[cfg(target_arch = "wasm32")]
+        return crate::guest::wait(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+        #[cfg(not(target_arch = "wasm32"))]
+        self.wait_here(duration)
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn wait_here(&self, duration: Duration) -> bool {
+        use std::time::Instant;
         const LOOK_EVERY: Duration = Duration::from_millis(5);
         let began = Instant::now();
         loop {

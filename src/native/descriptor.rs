@@ -70,8 +70,8 @@ pub enum DescriptorError {
 
 /// What the host asks of a descriptor.
 pub(super) struct Expected<'a> {
-    /// The interface that the slot takes.
-    pub(super) interface: &'a str,
+    /// The interface that the slot takes, in the raw layer.
+    pub(super) interface: Option<&'a str>,
     /// Whether a plugin may abort on panic.
     pub(super) allow_panic_abort: bool,
 }
@@ -106,15 +106,22 @@ pub(super) fn read(section: &[u8]) -> Result<Identity, DescriptorError> {
     Ok(identity)
 }
 
+/// The contract behind the descriptor at the start of `section`, if there is one.
+pub(super) fn contract(section: &[u8]) -> Option<&[u8]> {
+    let (magic, rest) = section.get(size_of::<abi::Descriptor>()..)?.split_first_chunk()?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let length = usize::try_from(u64::from_ne_bytes(*length)).ok()?;
+    rest.get(..length).filter(|_| *magic == abi::CONTRACT_MAGIC)
+}
+
 /// Checks an identity against what the host expects, and says what the plugin is.
 pub(super) fn check(identity: &Identity, expected: &Expected<'_>) -> Result<Manifest, DescriptorError> {
     let manifest = manifest(identity)?;
-    match manifest.interface.as_deref() {
-        Some(interface) if interface == expected.interface => {}
-        other => {
-            let plugin = other.unwrap_or_default().to_owned();
-            return Err(DescriptorError::Interface { plugin, host: expected.interface.to_owned() });
-        }
+    if let Some(host) = expected.interface
+        && manifest.interface.as_deref() != Some(host)
+    {
+        let plugin = manifest.interface.unwrap_or_default();
+        return Err(DescriptorError::Interface { plugin, host: host.to_owned() });
     }
     match identity.panic {
         abi::PANIC_UNWIND => Ok(manifest),
@@ -216,7 +223,7 @@ mod tests {
     }
 
     fn admit(identity: &Identity) -> Result<Manifest, DescriptorError> {
-        let expected = Expected { interface: "pricer/1", allow_panic_abort: false };
+        let expected = Expected { interface: Some("pricer/1"), allow_panic_abort: false };
         check(&read(&section(identity))?, &expected)
     }
 

@@ -4,10 +4,12 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 
-use hotslot_plugin::abi::{HostApi, Slice};
+use hotslot_plugin::abi::{Buffer, Frame, HostApi, Slice, Status};
+use parking_lot::RwLock;
 use semver::Version;
 
 use crate::deadline::panic_text;
+use crate::interface::{Bound, Services};
 pub(super) use crate::text::plugin_text;
 use crate::{LoadContext, Manifest, StopSignal, printable};
 
@@ -28,11 +30,23 @@ pub struct Sender {
 /// What the user does with messages.
 pub(super) type OnMessage = Arc<dyn Fn(&Sender, &[u8]) + Send + Sync>;
 
+/// What a backend's user offers to its plugins.
+#[derive(Clone, Default)]
+pub(super) struct Offers {
+    pub(super) config: Arc<[u8]>,
+    pub(super) on_message: Option<OnMessage>,
+    /// `None` in a rehearsal, which has no services: every one is found there, and has no methods.
+    pub(super) services: Option<Services>,
+}
+
 /// What a plugin's pointers into the host point to. It must outlive the plugin's code.
 pub(super) struct HostContext {
     api: HostApi,
     sender: Sender,
     on_message: Option<OnMessage>,
+    services: Option<Services>,
+    /// The services that the plugin asked for, by the numbers that it got.
+    bound: RwLock<Vec<Arc<Bound>>>,
     /// Keeps the flag behind `api.stop` in place.
     _stop: StopSignal,
     /// Keeps the bytes behind `api.config` in place.
@@ -40,12 +54,8 @@ pub(super) struct HostContext {
 }
 
 impl HostContext {
-    pub(super) fn new(
-        context: &LoadContext,
-        manifest: &Manifest,
-        config: Arc<[u8]>,
-        on_message: Option<OnMessage>,
-    ) -> Arc<HostContext> {
+    pub(super) fn new(context: &LoadContext, manifest: &Manifest, offers: &Offers) -> Arc<HostContext> {
+        let Offers { config, on_message, services } = offers.clone();
         let sender = Sender {
             slot: context.slot.clone(),
             generation: context.generation,
@@ -60,9 +70,13 @@ impl HostContext {
                 config: Slice::new(&config),
                 log,
                 send,
+                service,
+                invoke,
             },
             sender,
             on_message,
+            services,
+            bound: RwLock::default(),
             _stop: context.stop.clone(),
             _config: config,
         })
@@ -111,6 +125,17 @@ impl HostContext {
     }
 }
 
+impl HostContext {
+    /// Finds a service, and gives it a number for this plugin.
+    fn bind(&self, contract: &[u8]) -> Result<u32, String> {
+        let Some(services) = &self.services else { return Ok(u32::MAX) };
+        let bound = Arc::new(services.bind(contract).map_err(|error| error.to_string())?);
+        let mut all = self.bound.write();
+        all.push(bound);
+        u32::try_from(all.len() - 1).map_err(|_| "the plugin asks for too many services".to_owned())
+    }
+}
+
 /// The longest log line that is taken from a plugin, in bytes.
 const LOG_LIMIT: usize = 8 * 1024;
 
@@ -128,4 +153,32 @@ unsafe extern "C" fn send(context: *const c_void, message: Slice) {
     // SAFETY: as in `log`.
     let (host, message) = unsafe { (&*context.cast::<HostContext>(), message.as_bytes()) };
     let _ = catch_unwind(AssertUnwindSafe(|| host.receive(message)));
+}
+
+/// [`HostApi::service`].
+unsafe extern "C" fn service(context: *const c_void, contract: Slice, number: *mut u32, error: *mut Buffer) -> Status {
+    // SAFETY: as in `log`; the plugin gives a place for the number and one for the error.
+    unsafe {
+        let host = &*context.cast::<HostContext>();
+        let bound = catch_unwind(AssertUnwindSafe(|| host.bind(contract.as_bytes())));
+        match bound.unwrap_or_else(|panic| Err(panic_text(panic))) {
+            Ok(found) => {
+                number.write(found);
+                Status::OK
+            }
+            Err(reason) => {
+                error.write(Buffer::new(reason.into_bytes()));
+                Status::FAILED
+            }
+        }
+    }
+}
+
+/// [`HostApi::invoke`].
+unsafe extern "C" fn invoke(context: *const c_void, service: u32, method: u32, frame: *mut Frame) -> Status {
+    // SAFETY: as in `log`; the frame is lent for the call, and nobody else has it.
+    let (host, frame) = unsafe { (&*context.cast::<HostContext>(), &mut *frame) };
+    let Some(bound) = host.bound.read().get(service as usize).cloned() else { return Status::UNSUPPORTED };
+    // SAFETY: as above.
+    unsafe { frame.answer_with(|arguments, words| bound.call(method, arguments, words)) }
 }

@@ -58,6 +58,7 @@ mod image;
 #[cfg(target_os = "linux")]
 mod inside;
 mod library;
+mod link;
 #[cfg(target_os = "linux")]
 mod maps;
 #[cfg(target_os = "linux")]
@@ -68,8 +69,10 @@ mod rehearsal;
 mod source;
 mod unload;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
+use hotslot_plugin::Interface;
 use hotslot_plugin::abi::Identity;
 
 pub use descriptor::DescriptorError;
@@ -82,52 +85,77 @@ pub use rehearsal::{Rehearsal, RehearsalError, rehearsal_point, rehearsal_point_
 pub use unload::{Budget, Unload, WhenSpent, kept};
 
 use descriptor::Expected;
-use host::{HostContext, OnMessage};
+use host::{HostContext, Offers};
 use image::Image;
+use link::NativeLink;
 use rehearsal::Part;
 use source::{Place, Source};
 use unload::Mapping;
 
+use crate::interface::{Contract, Services};
 use crate::{Anchor, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Release};
 
-/// A [`Backend`] for plugins that export a [descriptor](hotslot_plugin::abi::Descriptor). See the [module](self).
-#[derive(Clone)]
-pub struct Native {
-    interface: String,
+/// A [`Backend`] for plugins that export a [descriptor](hotslot_plugin::abi::Descriptor): as `T`, which is the trait
+/// object of a [declared interface](Native::interface), or [`NativePlugin`] for the [raw layer](Native::plugins).
+pub struct Native<T: ?Sized = NativePlugin> {
+    wanted: Wanted,
     allow_panic_abort: bool,
-    config: Arc<[u8]>,
-    on_message: Option<OnMessage>,
+    offers: Offers,
     options: Options,
+    plugin: PhantomData<fn() -> Box<T>>,
+}
+
+/// What a plugin has to implement.
+#[derive(Clone, Debug)]
+enum Wanted {
+    /// The interface of this name, which only the host and the plugin understand.
+    Named(String),
+    /// A declared interface.
+    Contract(Arc<Contract>),
 }
 
 impl Native {
-    /// A backend for plugins that implement `interface`, for instance `"trader-feed/1"`; others are refused.
+    /// A backend for plugins of the interface that the trait `I` declares: `Native::interface::<dyn Trait>()`.
+    pub fn interface<I: Interface + ?Sized>() -> Native<I> {
+        Native::wanting(Wanted::Contract(Arc::new(Contract::of::<I>())))
+    }
+
+    /// A backend for plugins in the raw layer that implement `interface`, for instance `"trader-feed/1"`; others are
+    /// refused.
     pub fn plugins(interface: impl Into<String>) -> Native {
-        Native {
-            interface: interface.into(),
-            allow_panic_abort: false,
-            config: Arc::default(),
-            on_message: None,
-            options: Options::default(),
-        }
+        Native::wanting(Wanted::Named(interface.into()))
+    }
+}
+
+impl<T: ?Sized> Native<T> {
+    fn wanting(wanted: Wanted) -> Native<T> {
+        let offers = Offers { services: Some(Services::default()), ..Offers::default() };
+        Native { wanted, allow_panic_abort: false, offers, options: Options::default(), plugin: PhantomData }
     }
 
     /// Bytes for each plugin's `create`; what they mean is up to the interface.
-    pub fn config(mut self, config: impl Into<Vec<u8>>) -> Native {
-        self.config = config.into().into();
+    pub fn config(mut self, config: impl Into<Vec<u8>>) -> Self {
+        self.offers.config = config.into().into();
         self
     }
 
     /// Takes what plugins send, on the threads that they send it from. Without it, messages are dropped.
     ///
     /// Text in a message is the plugin's: pass it through [`printable`](crate::printable) before showing it.
-    pub fn on_message(mut self, take: impl Fn(&Sender, &[u8]) + Send + Sync + 'static) -> Native {
-        self.on_message = Some(Arc::new(take));
+    pub fn on_message(mut self, take: impl Fn(&Sender, &[u8]) + Send + Sync + 'static) -> Self {
+        self.offers.on_message = Some(Arc::new(take));
+        self
+    }
+
+    /// Offers an interface that the host implements: plugins get it with
+    /// [`Host::service`](hotslot_plugin::Host::service), and call it on their threads.
+    pub fn service<S: Interface + ?Sized>(mut self, service: Arc<S>) -> Self {
+        self.offers.services.get_or_insert_default().offer(service);
         self
     }
 
     /// Lets plugins in that abort on panic: a panic in one ends the host.
-    pub fn allow_panic_abort(mut self) -> Native {
+    pub fn allow_panic_abort(mut self) -> Self {
         self.allow_panic_abort = true;
         self
     }
@@ -135,22 +163,27 @@ impl Native {
     loading_options!();
 
     fn admitted(&self, bytes: &[u8]) -> Result<(Identity, Manifest), BoxError> {
-        let identity = descriptor::read(Image::read(bytes)?.descriptor()?)?;
-        let expected = Expected { interface: &self.interface, allow_panic_abort: self.allow_panic_abort };
-        let manifest = descriptor::check(&identity, &expected)?;
+        let section = Image::read(bytes)?.descriptor()?;
+        let identity = descriptor::read(section)?;
+        let interface = match &self.wanted {
+            Wanted::Named(name) => Some(name.as_str()),
+            Wanted::Contract(_) => None,
+        };
+        let expected = Expected { interface, allow_panic_abort: self.allow_panic_abort };
+        let mut manifest = descriptor::check(&identity, &expected)?;
+        let contract = descriptor::contract(section).map(Contract::parse).transpose()?;
+        manifest.contract = contract.map(Arc::new);
+        if let Wanted::Contract(host) = &self.wanted {
+            host.numbers_in_plugin(&manifest)?;
+        }
         Ok((identity, manifest))
     }
-}
 
-impl Backend<NativePlugin> for Native {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        Ok(self.admitted(bytes)?.1)
-    }
-
-    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<NativePlugin>, BoxError> {
+    fn loaded(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<NativePlugin>, BoxError> {
         let (identity, manifest) = self.admitted(artifact.bytes())?;
-        let library = Arc::new(self.options.open(artifact, context, &Part::Create(self.config.clone()))?);
-        let host = HostContext::new(context, &manifest, self.config.clone(), self.on_message.clone());
+        let part = Part::Create(self.offers.config.clone());
+        let library = Arc::new(self.options.open(artifact, context, &part)?);
+        let host = HostContext::new(context, &manifest, &self.offers);
         let anchor = self.options.anchor(library.clone(), Some(host.clone()));
         match NativePlugin::create(library, &identity, manifest, &host, context.health.clone()) {
             Ok(plugin) => Ok(Loaded::new(plugin).anchored(anchor)),
@@ -162,12 +195,44 @@ impl Backend<NativePlugin> for Native {
     }
 }
 
-impl std::fmt::Debug for Native {
+impl Backend<NativePlugin> for Native {
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+        Ok(self.admitted(bytes)?.1)
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<NativePlugin>, BoxError> {
+        self.loaded(artifact, context)
+    }
+}
+
+impl<I: Interface + ?Sized> Backend<I> for Native<I> {
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+        Ok(self.admitted(bytes)?.1)
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<I>, BoxError> {
+        let numbers = Contract::of::<I>().numbers_in_plugin(artifact.manifest())?;
+        let loaded = self.loaded(artifact, context)?;
+        Ok(loaded.map(|plugin| I::proxy(NativeLink::new(*plugin, numbers))))
+    }
+}
+
+impl<T: ?Sized> Clone for Native<T> {
+    fn clone(&self) -> Self {
+        let Native { wanted, allow_panic_abort, offers, options, plugin } = self;
+        Native {
+            wanted: wanted.clone(),
+            allow_panic_abort: *allow_panic_abort,
+            offers: offers.clone(),
+            options: options.clone(),
+            plugin: *plugin,
+        }
+    }
+}
+
+impl<T: ?Sized> std::fmt::Debug for Native<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Native")
-            .field("interface", &self.interface)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("Native").field("wanted", &self.wanted).field("options", &self.options).finish_non_exhaustive()
     }
 }
 

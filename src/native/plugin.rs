@@ -4,12 +4,14 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
-use hotslot_plugin::abi::{Buffer, Descriptor, Identity, Slice, Status};
+use hotslot_plugin::abi::{Buffer, Descriptor, Frame, Identity, Invoke, Slice, Status};
+use hotslot_plugin::{Answered, Argument, Malformed, Stop};
 
 use super::descriptor;
 use super::host::{HostContext, plugin_text};
 use super::library::Library;
 use crate::health::Health;
+use crate::interface::{self, CallErrorKind};
 use crate::{BoxError, Manifest, Runnable, State, Stateful, StopSignal};
 
 /// How a call into a plugin failed.
@@ -92,6 +94,34 @@ impl NativePlugin {
         self.enter(|output| unsafe { call(self.instance, method, Slice::new(input), output) })
     }
 
+    /// Calls a method of a declared interface, by the plugin's number of it.
+    pub(super) fn invoke<R>(
+        &self,
+        enter: Invoke,
+        method: u32,
+        arguments: &[Argument<'_>],
+        words: &mut [u64],
+        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+    ) -> Result<R, interface::CallError> {
+        let mut frame = Frame::new(arguments, words);
+        // SAFETY: the instance lives, and the frame and what it points to are lent for the call.
+        let status = unsafe { enter(self.instance, method, &raw mut frame) };
+        // SAFETY: arguments and words live, and the plugin filled the frame.
+        let answer = unsafe { frame.finish(status, read, |text| plugin_text(text, ERROR_LIMIT)) };
+        if let Err(error) = &answer
+            && matches!(error.kind(), CallErrorKind::Panicked | CallErrorKind::Malformed)
+        {
+            self.health.report_failure(error);
+        }
+        answer
+    }
+
+    pub(super) fn run_until(&self, stop: &Stop) -> Result<(), CallError> {
+        let run = self.descriptor().run;
+        // SAFETY: the instance lives, and so does the flag for the length of the call.
+        self.enter(|error| unsafe { run(self.instance, stop.as_ptr(), error) }).map(drop)
+    }
+
     /// What the plugin says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -169,10 +199,7 @@ impl Stateful for NativePlugin {
 
 impl Runnable for NativePlugin {
     fn run(&self, stop: &StopSignal) -> Result<(), BoxError> {
-        let run = self.descriptor().run;
-        // SAFETY: the instance lives, and so does the flag for the length of the call.
-        self.enter(|error| unsafe { run(self.instance, stop.as_ptr(), error) })?;
-        Ok(())
+        Ok(self.run_until(Stop::of(stop.flag()))?)
     }
 }
 

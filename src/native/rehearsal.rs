@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::descriptor;
-use super::host::{HostContext, plugin_text};
+use super::host::{HostContext, Offers, plugin_text};
 use super::image::Image;
 use super::library::Library;
 use super::plugin::NativePlugin;
@@ -379,7 +379,7 @@ fn create(artifact: &[u8], config: Arc<[u8]>, place: &Place) -> Result<(), BoxEr
     let manifest = descriptor::manifest(&identity)?;
     let context =
         LoadContext { generation: 0, slot: "rehearsal".into(), stop: StopSignal::new(), health: Health::new(|| {}) };
-    let host = HostContext::new(&context, &manifest, config, None);
+    let host = HostContext::new(&context, &manifest, &Offers { config, ..Offers::default() });
     let library = Arc::new(load(artifact, place)?);
     drop(NativePlugin::create(library, &identity, manifest, &host, context.health)?);
     // Threads of the plugin may look at it until the process is gone.

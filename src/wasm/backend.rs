@@ -6,24 +6,28 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use wasmtime::{Linker, Store};
 
+use super::admitted::Admitted;
 use super::binder::Binder;
 use super::checks::{ModuleLimits, Offered, Wanted, check};
 use super::code::Linkers;
 use super::engine::Family;
 use super::error::{CallError, EngineError};
-use super::host::{self, Host, PluginInfo};
+use super::guest::{self, Guest, WasmLink};
+use super::host::{self, Host, Offers, PluginInfo};
 use super::instances::{Bind, Idle, InstancePolicy, Instances};
 use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::Permits;
 use super::plugin::WasmPlugin;
 use super::signature::Signature;
+use crate::interface::{Contract, Interface};
 use crate::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, StopSignal};
 
-/// A [`Backend`] for WebAssembly modules: see [`Wasm::plugins`](super::Wasm::plugins).
-pub struct WasmBackend<C> {
+/// A [`Backend`] for WebAssembly modules: as `T`, which is the trait object of a
+/// [declared interface](super::Wasm::interface), or a [`WasmPlugin`] whose functions you [bind](super::Wasm::plugins).
+pub struct WasmBackend<T: Served + ?Sized> {
     family: Arc<Family>,
     linkers: Linkers,
-    bind: Bind<C>,
+    bind: Bind<T::Calls>,
     exports: Vec<(String, Signature)>,
     interface: Option<String>,
     module_limits: ModuleLimits,
@@ -31,13 +35,32 @@ pub struct WasmBackend<C> {
     policy: InstancePolicy,
     concurrency: usize,
     max_wait: Option<Duration>,
+    admitted: Admitted,
+    offers: Offers,
+    /// The interface that a module's contract has to fit, if it is declared.
+    contract: Option<Contract>,
 }
 
-impl<C: Send + 'static> WasmBackend<C> {
+/// What a backend can make of a module: a [`WasmPlugin`], or the trait object of a declared interface.
+pub trait Served: Send + Sync + 'static {
+    /// What is looked up once for every instance.
+    #[doc(hidden)]
+    type Calls: Send + 'static;
+}
+
+impl<C: Send + 'static> Served for WasmPlugin<C> {
+    type Calls = C;
+}
+
+impl<I: Interface + ?Sized> Served for I {
+    type Calls = Guest;
+}
+
+impl<T: Served + ?Sized> WasmBackend<T> {
     pub(super) fn new(
         family: Arc<Family>,
-        bind: impl Fn(&mut Binder<'_>) -> Result<C, CallError> + Send + Sync + 'static,
-    ) -> WasmBackend<C> {
+        bind: impl Fn(&mut Binder<'_>) -> Result<T::Calls, CallError> + Send + Sync + 'static,
+    ) -> WasmBackend<T> {
         let mut linkers = Linkers::new(&family);
         linkers.each(host::link).expect("the names in an empty linker are free");
         WasmBackend {
@@ -50,6 +73,9 @@ impl<C: Send + 'static> WasmBackend<C> {
             policy: InstancePolicy::default(),
             concurrency: (family.places().total() / 3).max(1),
             max_wait: None,
+            admitted: Admitted::default(),
+            offers: Offers::default(),
+            contract: None,
             family,
         }
     }
@@ -63,6 +89,27 @@ impl<C: Send + 'static> WasmBackend<C> {
     /// The interface that a module's manifest has to name; any, or none, if this is not set.
     pub fn interface(mut self, interface: impl Into<String>) -> Self {
         self.interface = Some(interface.into());
+        self
+    }
+
+    /// Bytes for each instance's `create`, for modules of a declared interface; what they mean is up to it.
+    pub fn config(mut self, config: impl Into<Vec<u8>>) -> Self {
+        self.offers.config = config.into().into();
+        self
+    }
+
+    /// Takes what plugins send, on the threads that they send it from. Without it, messages are dropped.
+    ///
+    /// Text in a message is the plugin's: pass it through [`printable`](crate::printable) before showing it.
+    pub fn on_message(mut self, take: impl Fn(&PluginInfo, &[u8]) + Send + Sync + 'static) -> Self {
+        self.offers.on_message = Some(Arc::new(take));
+        self
+    }
+
+    /// Offers an interface that the host implements: plugins get it with
+    /// [`Host::service`](hotslot_plugin::Host::service), and call it on their callers' threads.
+    pub fn service<S: Interface + ?Sized>(mut self, service: Arc<S>) -> Self {
+        self.offers.services.offer(service);
         self
     }
 
@@ -114,25 +161,29 @@ impl<C: Send + 'static> WasmBackend<C> {
     fn offered(&self) -> Offered {
         let plugin = PluginInfo { slot: "".into(), generation: 0, name: String::new(), version: None };
         let bounds = Bounds::new(&self.limits, StopSignal::new());
-        let host = Host { plugin: Arc::new(plugin), bounds, memory: None };
+        let host = Host::new(Arc::new(plugin), Offers::default(), bounds);
         host::offered(&self.linkers.optimised, &mut Store::new(self.family.engine(), host))
     }
-}
 
-impl<C: Send + 'static> Backend<WasmPlugin<C>> for WasmBackend<C> {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        let wanted = Wanted {
-            limits: &self.module_limits,
-            memory: self.limits.memory,
-            table_elements: self.limits.table_elements,
-            exports: &self.exports,
-            imports: &self.offered(),
-            interface: self.interface.as_deref(),
-        };
-        Ok(check(bytes, &wanted)?)
+    fn admitted(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+        self.admitted.or_check(bytes, || {
+            let wanted = Wanted {
+                limits: &self.module_limits,
+                memory: self.limits.memory,
+                table_elements: self.limits.table_elements,
+                exports: &self.exports,
+                imports: &self.offered(),
+                interface: self.interface.as_deref(),
+            };
+            let manifest = check(bytes, &wanted)?;
+            if let Some(host) = &self.contract {
+                host.numbers_in_plugin(&manifest)?;
+            }
+            Ok(manifest)
+        })
     }
 
-    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<WasmPlugin<C>>, BoxError> {
+    fn loaded(&self, artifact: &Artifact, context: &LoadContext) -> Result<WasmPlugin<T::Calls>, BoxError> {
         let manifest = artifact.manifest().clone();
         let code = self.linkers.code(&self.family, artifact)?;
         let is_optimised = code.is_optimised;
@@ -149,6 +200,7 @@ impl<C: Send + 'static> Backend<WasmPlugin<C>> for WasmBackend<C> {
                 name: manifest.name.clone(),
                 version: manifest.version.clone(),
             }),
+            offers: self.offers.clone(),
             stop: context.stop.clone(),
             calls: Permits::new(if single { 1 } else { self.concurrency }),
             max_wait: self.max_wait.unwrap_or(default_wait),
@@ -162,11 +214,45 @@ impl<C: Send + 'static> Backend<WasmPlugin<C>> for WasmBackend<C> {
         if !is_optimised {
             self.linkers.optimise(&self.family, artifact, &instances.code);
         }
-        Ok(Loaded::new(WasmPlugin { instances, manifest, health: context.health.clone() }))
+        Ok(WasmPlugin { instances, manifest, health: context.health.clone() })
     }
 }
 
-impl<C> std::fmt::Debug for WasmBackend<C> {
+impl<C: Send + 'static> Backend<WasmPlugin<C>> for WasmBackend<WasmPlugin<C>> {
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+        self.admitted(bytes)
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<WasmPlugin<C>>, BoxError> {
+        Ok(Loaded::new(self.loaded(artifact, context)?))
+    }
+}
+
+impl<I: Interface + ?Sized> WasmBackend<I> {
+    /// For the interface that `I` declares.
+    pub(super) fn of_interface(family: Arc<Family>) -> WasmBackend<I> {
+        let mut backend = WasmBackend::new(family, Guest::bind);
+        for (name, signature) in guest::EXPORTS {
+            backend = backend.require(name, signature);
+        }
+        backend.contract = Some(Contract::of::<I>());
+        backend
+    }
+}
+
+impl<I: Interface + ?Sized> Backend<I> for WasmBackend<I> {
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
+        self.admitted(bytes)
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<I>, BoxError> {
+        let numbers = Contract::of::<I>().numbers_in_plugin(artifact.manifest())?;
+        let plugin = self.loaded(artifact, context)?;
+        Ok(Loaded::boxed(I::proxy(WasmLink::new(plugin, numbers))))
+    }
+}
+
+impl<T: Served + ?Sized> std::fmt::Debug for WasmBackend<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WasmBackend")
             .field("interface", &self.interface)

@@ -165,11 +165,15 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn write_at(&mut self, ptr: u32, bytes: &[u8]) -> Result<(), CallError> {
-        let out_of_bounds = CallError::OutOfBounds { ptr, len: u32::try_from(bytes.len()).unwrap_or(u32::MAX) };
-        let memory = self.memory().map(|memory| memory.data_mut(&mut *self.store)).unwrap_or_default();
-        let place = memory.get_mut(ptr as usize..).and_then(|place| place.get_mut(..bytes.len()));
-        place.ok_or(out_of_bounds)?.copy_from_slice(bytes);
+        self.place_mut(ptr, bytes.len())?.copy_from_slice(bytes);
         Ok(())
+    }
+
+    /// A part of the plugin's memory, to write into.
+    pub(super) fn place_mut(&mut self, ptr: u32, len: usize) -> Result<&mut [u8], CallError> {
+        let out_of_bounds = CallError::OutOfBounds { ptr, len: u32::try_from(len).unwrap_or(u32::MAX) };
+        let memory = self.memory().map(|memory| memory.data_mut(&mut *self.store)).unwrap_or_default();
+        memory.get_mut(ptr as usize..).and_then(|place| place.get_mut(..len)).ok_or(out_of_bounds)
     }
 
     fn memory(&self) -> Option<Memory> {

@@ -11,6 +11,8 @@ use super::cache::Folder;
 use super::compile::Compiler;
 use super::engine::{Allocation, EngineSettings, Family};
 use super::error::{CallError, EngineError};
+use super::plugin::WasmPlugin;
+use crate::interface::Interface;
 
 /// A WebAssembly engine, with its compiler and its caches, for one slot or for several.
 ///
@@ -47,8 +49,17 @@ impl Wasm {
     pub fn plugins<C: Send + 'static>(
         &self,
         bind: impl Fn(&mut Binder<'_>) -> Result<C, CallError> + Send + Sync + 'static,
-    ) -> WasmBackend<C> {
+    ) -> WasmBackend<WasmPlugin<C>> {
         WasmBackend::new(Arc::clone(&self.0), bind)
+    }
+
+    /// A backend for modules of the interface that the trait `I` declares: `engine.interface::<dyn Trait>()`.
+    ///
+    /// With [fresh](super::InstancePolicy::Fresh) instances, which is what a backend begins with, a plugin is made anew
+    /// for every call: one whose `create` takes time, or which keeps something, wants another
+    /// [policy](WasmBackend::instances).
+    pub fn interface<I: Interface + ?Sized>(&self) -> WasmBackend<I> {
+        WasmBackend::of_interface(Arc::clone(&self.0))
     }
 
     /// The engine at this moment.

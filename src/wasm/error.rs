@@ -7,6 +7,7 @@ use wasmtime::{Trap, WasmBacktrace};
 
 use super::limits::{Denied, Interruption};
 use crate::BoxError;
+use crate::interface::ContractError;
 use crate::text::plugin_text;
 
 /// The longest text that is taken from a module, in bytes.
@@ -110,6 +111,14 @@ pub enum ModuleError {
         offset: usize,
         /// Why.
         reason: String,
+    },
+    /// Its `hotslot.contract` section cannot be read.
+    #[error("its section `hotslot.contract`, at offset {offset:#x}: {error}")]
+    Contract {
+        /// Where the section begins.
+        offset: usize,
+        /// Why.
+        error: ContractError,
     },
     /// It implements another interface.
     #[error("it implements {}, and this slot wants `{wanted}`", named(found))]

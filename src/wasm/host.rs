@@ -1,15 +1,19 @@
 //! The host as a plugin sees it: the functions that every plugin can import, and what functions of the user's get to
 //! know of the caller.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use semver::Version;
 use wasmtime::{Caller, Linker, Memory, Store};
 
 use super::checks::Offered;
+use super::guest;
 use super::limits::Bounds;
 use super::signature::Signature;
+use crate::deadline::panic_text;
+use crate::interface::{Bound, Services};
 use crate::printable;
 use crate::text::plugin_text;
 
@@ -19,9 +23,23 @@ const LOG_LIMIT: usize = 8 * 1024;
 /// Who calls a function of the host: what a [`Caller`] carries.
 pub struct Host {
     pub(super) plugin: Arc<PluginInfo>,
+    pub(super) offers: Offers,
     pub(super) bounds: Bounds,
     /// The instance's memory, once there is an instance.
     pub(super) memory: Option<Memory>,
+    /// The services that the instance asked for, by the numbers that it got.
+    pub(super) bound: Vec<Arc<Bound>>,
+}
+
+/// What the user does with messages.
+type OnMessage = Arc<dyn Fn(&PluginInfo, &[u8]) + Send + Sync>;
+
+/// What a backend's user offers to its plugins.
+#[derive(Clone, Default)]
+pub(super) struct Offers {
+    pub(super) config: Arc<[u8]>,
+    pub(super) on_message: Option<OnMessage>,
+    pub(super) services: Services,
 }
 
 /// Which plugin, in which generation.
@@ -39,6 +57,10 @@ pub struct PluginInfo {
 }
 
 impl Host {
+    pub(super) fn new(plugin: Arc<PluginInfo>, offers: Offers, bounds: Bounds) -> Host {
+        Host { plugin, offers, bounds, memory: None, bound: Vec::new() }
+    }
+
     /// The plugin that calls.
     pub fn plugin(&self) -> &PluginInfo {
         &self.plugin
@@ -107,7 +129,17 @@ pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
     })?;
-    Ok(())
+    linker.func_wrap("hotslot", "send", |mut caller: Caller<'_, Host>, ptr: u32, len: u32| {
+        let Some(on_message) = caller.data().offers.on_message.clone() else { return Ok(()) };
+        let message = guest_bytes(&mut caller, ptr, len)?.to_vec();
+        let plugin = Arc::clone(&caller.data().plugin);
+        catch_unwind(AssertUnwindSafe(|| on_message(&plugin, &message)))
+            .map_err(|panic| wasmtime::Error::msg(format!("the host's on_message panicked: {}", panic_text(panic))))
+    })?;
+    linker.func_wrap("hotslot", "wait", |caller: Caller<'_, Host>, nanoseconds: u64| {
+        Ok(u32::from(caller.data().bounds.wait(Duration::from_nanos(nanoseconds))?))
+    })?;
+    guest::link(linker)
 }
 
 /// Everything that a linker offers, for admission to compare with.

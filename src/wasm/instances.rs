@@ -12,7 +12,7 @@ use super::binder::{Binder, Call, Func};
 use super::code::Code;
 use super::engine::Family;
 use super::error::CallError;
-use super::host::{Host, PluginInfo};
+use super::host::{Host, Offers, PluginInfo};
 use super::limits::{Bounds, CallLimits, CallOptions, enforce};
 use super::permits::{Permit, Permits};
 use crate::{State, StopSignal};
@@ -68,6 +68,7 @@ pub(super) struct Instances<C> {
     pub(super) policy: InstancePolicy,
     pub(super) limits: CallLimits,
     pub(super) plugin: Arc<PluginInfo>,
+    pub(super) offers: Offers,
     pub(super) stop: StopSignal,
     pub(super) calls: Arc<Permits>,
     pub(super) max_wait: Duration,
@@ -138,7 +139,7 @@ impl<C: Send + 'static> Instances<C> {
     pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, CallError> {
         let permit = self.family.place_for_instance(self.max_wait)?;
         let bounds = Bounds::new(&self.limits, self.stop.clone());
-        let host = Host { plugin: Arc::clone(&self.plugin), bounds, memory: None };
+        let host = Host::new(Arc::clone(&self.plugin), self.offers.clone(), bounds);
         let code = self.code.load_full();
         let mut store = Store::new(code.linked.module().engine(), host);
         enforce(&mut store);

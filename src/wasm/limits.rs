@@ -127,6 +127,20 @@ impl Bounds {
         self.denied
     }
 
+    /// Waits for a plugin that has nothing to do, and says whether it has to stop. The limits of the call hold.
+    pub(super) fn wait(&self, duration: Duration) -> Result<bool, Interruption> {
+        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        let began = Instant::now();
+        loop {
+            self.check()?;
+            let left = duration.saturating_sub(began.elapsed());
+            if self.stop.is_raised() || left.is_zero() {
+                return Ok(self.stop.is_raised());
+            }
+            std::thread::sleep(left.min(LOOK_EVERY));
+        }
+    }
+
     fn check(&self) -> Result<(), Interruption> {
         if self.stop.is_overdue() {
             return Err(Interruption::Retired);

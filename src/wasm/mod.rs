@@ -91,6 +91,9 @@
 //! | `hotslot`, `log` | `(i32, i32, i32)` | level (1 error to 5 trace), address and length of a text; goes to `tracing` |
 //! | `hotslot`, `wall_clock` | `() -> i64` | nanoseconds since 1970 |
 //! | `hotslot`, `monotonic_clock` | `() -> i64` | nanoseconds since some moment, never going back |
+//! | `hotslot`, `send` | `(i32, i32)` | address and length of a message for [`on_message`](WasmBackend::on_message) |
+//! | `hotslot`, `wait` | `(i64) -> i32` | waits so many nanoseconds, or less if the plugin has to stop; 1 if it has |
+//! | `hotslot`, `service`, `invoke` | | what `hotslot-plugin` calls [services](WasmBackend::service) of the host through |
 //!
 //! # State
 //! A plugin whose manifest names a `schema` hands its state over to its successor with
@@ -113,6 +116,7 @@
 //! - How long a compilation may take is up to [`ModuleLimits`]: one that the slot's `reload_timeout` has given up on goes
 //!   on to its end, and its result is kept for the next attempt.
 
+mod admitted;
 mod backend;
 mod binder;
 mod builder;
@@ -122,6 +126,7 @@ mod code;
 mod compile;
 mod engine;
 mod error;
+mod guest;
 mod host;
 mod instances;
 mod limits;
@@ -131,7 +136,7 @@ mod sections;
 mod signature;
 mod state;
 
-pub use backend::WasmBackend;
+pub use backend::{Served, WasmBackend};
 pub use binder::{Binder, Buffer, Call, Func};
 pub use builder::{EngineStatus, Wasm, WasmBuilder};
 pub use checks::ModuleLimits;

@@ -1,12 +1,15 @@
 //! What a module says of itself, in custom sections: they are gone once it is compiled.
 //!
 //! `version` is the section that `wasm-metadata` and the tools around it write: the version as plain text. The rest is
-//! in a section of our own, `hotslot.manifest`: lines of `key=value`.
+//! in sections of our own: `hotslot.manifest`, lines of `key=value`, and `hotslot.contract`, the declared interface.
+
+use std::sync::Arc;
 
 use semver::Version;
 
 use super::error::ModuleError;
 use crate::Manifest;
+use crate::interface::Contract;
 use crate::text::plugin_text;
 
 /// The longest value that is taken, in bytes.
@@ -25,6 +28,13 @@ impl Sections {
         match name {
             "version" => self.read_version(data).map_err(|reason| ModuleError::Version { offset, reason }),
             "hotslot.manifest" => self.read_manifest(data).map_err(|reason| ModuleError::Manifest { offset, reason }),
+            "hotslot.contract" => {
+                let contract = Contract::parse(data).map_err(|error| ModuleError::Contract { offset, error })?;
+                match self.manifest.contract.replace(Arc::new(contract)) {
+                    Some(_) => Err(ModuleError::Manifest { offset, reason: "there are two contracts".to_owned() }),
+                    None => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }

@@ -1,14 +1,12 @@
 //! The rules as the node sees them: a WebAssembly module, set up with a rule file, that gives a verdict on a request.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
 
 use hotslot::wasm::{Binder, Buffer, Call, CallError, CallLimits, Func, InstancePolicy, Wasm, WasmBackend, WasmPlugin};
 use hotslot::{Artifact, Backend, BoxError, Digest, LoadContext, Loaded, Manifest, printable};
 use hyper::{HeaderMap, Method, Uri};
-use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::config::{Limits, Sample};
@@ -142,7 +140,7 @@ impl Engine {
             .call_limits(limits)
             .instances(policy)
             .concurrency(self.limits.concurrent_calls);
-        RulesBackend { wasm, admitted: Mutex::default() }
+        RulesBackend { wasm }
     }
 
     /// How many instances there are.
@@ -208,26 +206,11 @@ impl Exports {
 /// Loads modules as [`Rules`].
 pub struct RulesBackend {
     wasm: WasmBackend<Exports>,
-    /// Modules that were found good, the latest one last: the same bytes need not be looked at again.
-    admitted: Mutex<VecDeque<(Digest, Manifest)>>,
 }
-
-/// How many modules are known to be good.
-const ADMITTED: usize = 16;
 
 impl Backend<Rules> for RulesBackend {
     fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        let digest = Digest::of(bytes);
-        if let Some((_, manifest)) = self.admitted.lock().iter().find(|(known, _)| *known == digest) {
-            return Ok(manifest.clone());
-        }
-        let manifest = self.wasm.admit(bytes)?;
-        let mut admitted = self.admitted.lock();
-        if admitted.len() == ADMITTED {
-            admitted.pop_front();
-        }
-        admitted.push_back((digest, manifest.clone()));
-        Ok(manifest)
+        self.wasm.admit(bytes)
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<Rules>, BoxError> {

@@ -1,0 +1,239 @@
+//! How a type crosses an interface, as far as its spelling tells.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Error, GenericArgument, PathArguments, Type, TypePath};
+
+/// How a value goes over.
+pub(crate) enum Kind {
+    /// Nothing.
+    Unit,
+    /// `&[u8]`.
+    Bytes,
+    /// `&str`.
+    Text,
+    /// `Vec<u8>`.
+    OwnedBytes,
+    /// `String`.
+    OwnedText,
+    /// A number or a truth value, whose spelling says all.
+    Scalar(Type),
+    /// A type of the user's: plain if it is, else by serde.
+    Other(Type),
+    /// `Result<T, E>`.
+    Result(Box<Kind>, Box<Kind>),
+    /// `Result<T, CallError>`, whose errors are those of the call.
+    Fallible(Box<Kind>),
+}
+
+const SCALARS: [&str; 11] = ["bool", "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f32", "f64"];
+
+impl Kind {
+    /// Of a parameter, and whether it is lent.
+    pub(crate) fn of_parameter(ty: &Type) -> Result<(Kind, bool), Error> {
+        let Type::Reference(reference) = ty else { return Ok((Kind::owned(ty)?, false)) };
+        if let Some(mutability) = reference.mutability {
+            return Err(Error::new(
+                mutability.span(),
+                "a plugin cannot change the host's memory: take a value or `&`, and return what is new",
+            ));
+        }
+        if let Some(lifetime) = &reference.lifetime {
+            return Err(Error::new(lifetime.span(), "what is lent is lent for the call: leave the lifetime out"));
+        }
+        let kind = match &*reference.elem {
+            Type::Path(path) if path.path.is_ident("str") => Kind::Text,
+            Type::Slice(slice) if is_ident(&slice.elem, "u8") => Kind::Bytes,
+            Type::Slice(slice) => {
+                return Err(Error::new(
+                    slice.span(),
+                    "only slices of bytes cross as slices: take `&[u8]`, or a `Vec` by serde",
+                ));
+            }
+            other => Kind::owned(other)?,
+        };
+        Ok((kind, true))
+    }
+
+    /// Of what a method returns.
+    pub(crate) fn of_result(ty: &Type) -> Result<Kind, Error> {
+        if let Type::Reference(reference) = ty {
+            return Err(Error::new(
+                reference.span(),
+                "what a method returns has to be owned, because the plugin may be gone before it is used: return \
+                 `String` for `&str`, `Vec<u8>` for `&[u8]`, or the value itself",
+            ));
+        }
+        let Some([value, error]) = generics(ty, "Result").as_deref().and_then(<[Type]>::first_chunk::<2>).cloned()
+        else {
+            return Kind::owned(ty);
+        };
+        let value = Kind::owned(&value)?;
+        if last_segment(&error).is_some_and(|segment| segment.ident == "CallError") {
+            return Ok(Kind::Fallible(Box::new(value)));
+        }
+        Ok(Kind::Result(Box::new(value), Box::new(Kind::owned(&error)?)))
+    }
+
+    fn owned(ty: &Type) -> Result<Kind, Error> {
+        let refuse = |why: &str| Err(Error::new(ty.span(), why));
+        match ty {
+            Type::Tuple(tuple) if tuple.elems.is_empty() => Ok(Kind::Unit),
+            Type::Path(_) if is_ident(ty, "String") => Ok(Kind::OwnedText),
+            Type::Path(_) if SCALARS.iter().any(|scalar| is_ident(ty, scalar)) => Ok(Kind::Scalar(ty.clone())),
+            Type::Path(_) if is_ident(ty, "usize") || is_ident(ty, "isize") => {
+                refuse("`usize` and `isize` have another size in a wasm plugin: take `u64`, `i64` or `u32`")
+            }
+            Type::Path(_) if is_ident(ty, "u128") || is_ident(ty, "i128") => {
+                refuse("128-bit integers do not fit a machine word: take two `u64`, or `[u64; 2]`")
+            }
+            Type::Path(_) if is_ident(ty, "Self") => {
+                refuse("`Self` is another type in the host and in the plugin: name a type that both know")
+            }
+            Type::Path(_) => match generics(ty, "Vec").as_deref() {
+                Some([element]) if is_ident(element, "u8") => Ok(Kind::OwnedBytes),
+                _ => Ok(Kind::Other(ty.clone())),
+            },
+            Type::Array(_) | Type::Tuple(_) => Ok(Kind::Other(ty.clone())),
+            Type::Paren(inner) => Kind::owned(&inner.elem),
+            Type::Group(inner) => Kind::owned(&inner.elem),
+            Type::Reference(_) | Type::Slice(_) => {
+                refuse("a reference inside of another type cannot cross: use the owned type")
+            }
+            Type::ImplTrait(_) | Type::TraitObject(_) => refuse(
+                "host and plugin share no code, so a trait object cannot cross: pass data, or offer the trait as a \
+                 service of the host",
+            ),
+            Type::BareFn(_) => refuse(
+                "a function cannot cross: declare an interface of its own for what plugins call, and offer it as a \
+                 service of the host",
+            ),
+            Type::Ptr(_) => refuse(
+                "a pointer means nothing on the other side: take `&[u8]` or `Vec<u8>`, or use the raw layer for \
+                 foreign ABIs",
+            ),
+            _ => refuse("this type cannot cross an interface: take numbers, text, bytes, or a type of your own"),
+        }
+    }
+
+    /// An expression for the codec. It stands where `codec` is the plugin crate's module, `Probe` and its fallback
+    /// in scope.
+    pub(crate) fn codec(&self) -> TokenStream {
+        match self {
+            Kind::Unit => quote!(codec::Unit),
+            Kind::Bytes => quote!(codec::Bytes),
+            Kind::Text => quote!(codec::Text),
+            Kind::OwnedBytes => quote!(codec::OwnedBytes),
+            Kind::OwnedText => quote!(codec::OwnedText),
+            Kind::Scalar(ty) | Kind::Other(ty) => quote_spanned!(ty.span()=> codec::Probe::<#ty>::codec()),
+            Kind::Result(value, error) => {
+                let (value, error) = (value.codec(), error.codec());
+                quote!(codec::ResultOf(#value, #error))
+            }
+            Kind::Fallible(value) => value.codec(),
+        }
+    }
+
+    /// How many arguments of the transport a parameter takes.
+    pub(crate) fn slots(&self) -> TokenStream {
+        match self {
+            Kind::Scalar(ty) | Kind::Other(ty) => quote_spanned!(ty.span()=> codec::Probe::<#ty>::SLOTS),
+            Kind::Unit => quote!(0),
+            _ => quote!(1),
+        }
+    }
+
+    /// How many words an answer takes.
+    pub(crate) fn words(&self) -> TokenStream {
+        match self {
+            Kind::Scalar(ty) | Kind::Other(ty) => quote_spanned!(ty.span()=> codec::Probe::<#ty>::WORDS),
+            Kind::Result(value, error) => {
+                let (value, error) = (value.words(), error.words());
+                quote!(1 + codec::larger(#value, #error))
+            }
+            Kind::Fallible(value) => value.words(),
+            _ => quote!(0),
+        }
+    }
+
+    /// The type in the contract's text, as parts of it.
+    pub(crate) fn parts(&self) -> TokenStream {
+        match self {
+            Kind::Unit => quote!(contract::Part::Text("()"),),
+            Kind::Bytes => quote!(contract::Part::Text("&[u8]"),),
+            Kind::Text => quote!(contract::Part::Text("&str"),),
+            Kind::OwnedBytes => quote!(contract::Part::Text("Vec<u8>"),),
+            Kind::OwnedText => quote!(contract::Part::Text("String"),),
+            Kind::Scalar(ty) => {
+                let name = spelled(ty);
+                quote!(contract::Part::Text(#name),)
+            }
+            Kind::Other(ty) => {
+                let name = spelled(ty);
+                quote!(contract::Part::Text(#name), contract::Part::Shape(codec::Probe::<#ty>::SHAPE),)
+            }
+            Kind::Result(value, error) => {
+                let (value, error) = (value.parts(), error.parts());
+                quote! {
+                    contract::Part::Text("Result<"), #value contract::Part::Text(","), #error contract::Part::Text(">"),
+                }
+            }
+            Kind::Fallible(value) => {
+                let value = value.parts();
+                quote!(contract::Part::Text("Result<"), #value contract::Part::Text(",CallError>"),)
+            }
+        }
+    }
+}
+
+/// A type as it is written, without spaces and without the modules in front: `Vec<Header>`.
+pub(crate) fn spelled(ty: &Type) -> String {
+    let mut ty = ty.clone();
+    strip_modules(&mut ty);
+    let text = quote!(#ty).to_string();
+    text.chars().filter(|character| !character.is_whitespace()).collect()
+}
+
+fn strip_modules(ty: &mut Type) {
+    match ty {
+        Type::Path(TypePath { path, .. }) => {
+            path.leading_colon = None;
+            let Some(mut last) = path.segments.pop().map(syn::punctuated::Pair::into_value) else { return };
+            if let PathArguments::AngleBracketed(arguments) = &mut last.arguments {
+                for argument in &mut arguments.args {
+                    if let GenericArgument::Type(ty) = argument {
+                        strip_modules(ty);
+                    }
+                }
+            }
+            path.segments.clear();
+            path.segments.push(last);
+        }
+        Type::Tuple(tuple) => tuple.elems.iter_mut().for_each(strip_modules),
+        Type::Array(array) => strip_modules(&mut array.elem),
+        _ => {}
+    }
+}
+
+fn last_segment(ty: &Type) -> Option<&syn::PathSegment> {
+    match ty {
+        Type::Path(path) if path.qself.is_none() => path.path.segments.last(),
+        _ => None,
+    }
+}
+
+fn is_ident(ty: &Type, name: &str) -> bool {
+    last_segment(ty).is_some_and(|segment| segment.ident == name && segment.arguments.is_empty())
+}
+
+/// The types between the angle brackets, if this is a `name<…>`.
+fn generics(ty: &Type, name: &str) -> Option<Vec<Type>> {
+    let segment = last_segment(ty).filter(|segment| segment.ident == name)?;
+    let PathArguments::AngleBracketed(arguments) = &segment.arguments else { return None };
+    let types = arguments.args.iter().map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty.clone()),
+        _ => None,
+    });
+    types.collect()
+}

@@ -1,0 +1,285 @@
+//! One method of an interface: what it looks like on the trait, in the host's proxy and in the plugin's dispatch.
+
+use proc_macro2::{Ident, TokenStream};
+use quote::{format_ident, quote};
+use syn::spanned::Spanned;
+use syn::{Attribute, Block, Error, Expr, FnArg, LitStr, Meta, Pat, ReturnType, Token, TraitItemFn, Type};
+
+use crate::kind::Kind;
+use crate::version::Version;
+
+/// A method that is understood.
+pub(crate) struct Method {
+    item: TraitItemFn,
+    /// As the author wrote it: in a trait that a macro wrote, another one would not be found.
+    this: Token![self],
+    parameters: Vec<Parameter>,
+    result: Kind,
+    since: Option<Version>,
+    on_error: Option<Expr>,
+}
+
+struct Parameter {
+    name: Ident,
+    kind: Kind,
+    is_lent: bool,
+    /// What the plugin's side takes: the type without its `&`, unless it is lent there, too.
+    taken: Type,
+}
+
+impl Method {
+    pub(crate) fn read(mut item: TraitItemFn, version: Version) -> Result<Method, Error> {
+        let signature = &item.sig;
+        if let Some(asyncness) = signature.asyncness {
+            return Err(Error::new(
+                asyncness.span(),
+                "a call into a plugin is synchronous, because host and plugin have executors of their own: leave `async` \
+                 out, and block on the plugin's side or call from a thread that may wait",
+            ));
+        }
+        if let Some(parameter) = signature.generics.params.first() {
+            return Err(Error::new(
+                parameter.span(),
+                "the plugin is compiled before the host knows its types: a method of an interface cannot be generic",
+            ));
+        }
+        if let Some(variadic) = &signature.variadic {
+            return Err(Error::new(variadic.span(), "a method of an interface has a fixed number of parameters"));
+        }
+        let mut inputs = signature.inputs.iter();
+        let this = match inputs.next() {
+            Some(FnArg::Receiver(receiver)) if is_shared(receiver) => receiver.self_token,
+            Some(FnArg::Receiver(receiver)) => {
+                return Err(Error::new(
+                    receiver.span(),
+                    "several callers use a plugin at the same time: take `&self`, and put what changes behind an atomic \
+                     or a lock",
+                ));
+            }
+            _ => {
+                return Err(Error::new(
+                    signature.ident.span(),
+                    "a method of an interface is called on a plugin: take `&self` first",
+                ));
+            }
+        };
+        let parameters = inputs.map(Parameter::read).collect::<Result<_, _>>()?;
+        let result = match &signature.output {
+            ReturnType::Default => Kind::Unit,
+            ReturnType::Type(_, ty) => Kind::of_result(ty)?,
+        };
+        let since = take(&mut item.attrs, "since")?.map(|meta| since(&meta, version)).transpose()?;
+        if let (Some(_), None) = (since, &item.default) {
+            return Err(Error::new(
+                item.sig.ident.span(),
+                "a method that came later needs a body: it is what a host gets from a plugin that does not have it yet",
+            ));
+        }
+        let on_error = take(&mut item.attrs, "on_error")?.map(|meta| meta.require_list()?.parse_args()).transpose()?;
+        if let (Some(_), Kind::Fallible(_)) = (&on_error, &result) {
+            return Err(Error::new(
+                on_error.span(),
+                "this method returns the error of a call: there is nothing to replace",
+            ));
+        }
+        Ok(Method { item, this, parameters, result, since, on_error })
+    }
+
+    pub(crate) fn is_later(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// In the trait.
+    pub(crate) fn declaration(&self) -> TokenStream {
+        let mut item = self.item.clone();
+        // A proxy has to reach the body although it overrides the method.
+        let (true, Some(body)) = (self.is_later(), item.default.take()) else { return quote!(#item) };
+        let (default, this, names) = (self.default_name(), &self.this, self.names());
+        let mut signature = item.sig.clone();
+        signature.ident = default.clone();
+        item.default = Some(syn::parse_quote!({ #this.#default(#(#names),*) }));
+        let body: Block = body;
+        quote! {
+            #item
+            #[doc(hidden)]
+            #signature #body
+        }
+    }
+
+    /// As parts of the contract's text.
+    pub(crate) fn parts(&self) -> TokenStream {
+        let start = match self.since {
+            None => format!("method {}(", self.item.sig.ident),
+            Some(since) => format!("since {since} {}(", self.item.sig.ident),
+        };
+        let parameters = self.parameters.iter().enumerate().map(|(at, parameter)| {
+            let parts = parameter.kind.parts();
+            let comma = (at > 0).then(|| quote!(contract::Part::Text(","),));
+            // Whether a value of the user's is lent makes no difference to what goes over.
+            quote!(#comma #parts)
+        });
+        let result = self.result.parts();
+        quote! {
+            contract::Part::Text(#start), #(#parameters)* contract::Part::Text(")->"), #result
+            contract::Part::Text("\n"),
+        }
+    }
+
+    /// In the host's proxy, which reaches the plugin through `self.0`.
+    pub(crate) fn proxy(&self, number: u32) -> TokenStream {
+        let signature = &self.item.sig;
+        let (this, value) = (&self.this, self.value_type());
+        let names: Vec<_> = self.names().collect();
+        let codecs: Vec<_> = self.parameters.iter().map(|parameter| parameter.kind.codec()).collect();
+        let slots = self.parameters.iter().map(|parameter| parameter.kind.slots());
+        let held: Vec<_> = (0..names.len()).map(|at| format_ident!("held_{at}")).collect();
+        let lent: Vec<_> = self
+            .parameters
+            .iter()
+            .map(|Parameter { name, is_lent, .. }| if *is_lent { quote!(#name) } else { quote!(&#name) })
+            .collect();
+        let words = self.result.words();
+        let codec = self.result.codec();
+        let failed = match (&self.result, &self.on_error) {
+            (Kind::Fallible(_), _) => quote!(::core::result::Result::Err(error)),
+            (_, Some(value)) => quote!({
+                let _ = error;
+                #value
+            }),
+            (Kind::Result(..), None) => {
+                quote!(::core::result::Result::Err(::core::convert::From::<plugin::CallError>::from(error)))
+            }
+            _ => quote!(error.unwind()),
+        };
+        let succeeded = match &self.result {
+            Kind::Fallible(_) => quote!(::core::result::Result::Ok(answer)),
+            _ => quote!(answer),
+        };
+        let or_default = self.is_later().then(|| {
+            let default = self.default_name();
+            quote! {
+                ::core::result::Result::Err(error) if error.kind() == plugin::CallErrorKind::Unsupported => {
+                    #this.#default(#(#names),*)
+                }
+            }
+        });
+        quote! {
+            #[inline]
+            #signature {
+                let answer = 'call: {
+                    #(
+                        let #held = match codec::Lend::hold(&#codecs, #lent) {
+                            ::core::result::Result::Ok(held) => held,
+                            ::core::result::Result::Err(error) => break 'call ::core::result::Result::Err(error),
+                        };
+                    )*
+                    let mut lent = codec::Lent::<{ 0 #(+ #slots)* }>::new();
+                    #( codec::Lend::lend(&#codecs, #lent, &#held, &mut lent); )*
+                    let mut words = [0; #words];
+                    plugin::Transport::invoke(&#this.0, #number, lent.arguments(), &mut words, |answer| {
+                        codec::Codec::<#value>::receive(&#codec, answer)
+                    })
+                };
+                match answer {
+                    ::core::result::Result::Ok(answer) => #succeeded,
+                    #or_default
+                    ::core::result::Result::Err(error) => #failed,
+                }
+            }
+        }
+    }
+
+    /// In the plugin's dispatch: an arm of a match over the method's number.
+    pub(crate) fn arm(&self, number: u32) -> TokenStream {
+        let name = &self.item.sig.ident;
+        let names: Vec<_> = self.names().collect();
+        let codecs = self.parameters.iter().map(|parameter| parameter.kind.codec());
+        let types = self.parameters.iter().map(|parameter| &parameter.taken);
+        let passed = self.parameters.iter().map(|Parameter { name, kind, is_lent, .. }| {
+            let is_owned_here = *is_lent && !matches!(kind, Kind::Text | Kind::Bytes);
+            if is_owned_here { quote!(&#name) } else { quote!(#name) }
+        });
+        let value = self.value_type();
+        let codec = self.result.codec();
+        let question = matches!(self.result, Kind::Fallible(_)).then(|| quote!(?));
+        quote! {
+            #number => {
+                #( let #names = codec::Take::<'_, #types>::take(&#codecs, arguments)?; )*
+                arguments.end()?;
+                let value = self.#name(#(#passed),*) #question;
+                codec::Codec::<#value>::give(&#codec, value, answer)
+            }
+        }
+    }
+
+    /// What the method returns.
+    fn result_type(&self) -> TokenStream {
+        match &self.item.sig.output {
+            ReturnType::Default => quote!(()),
+            ReturnType::Type(_, ty) => quote!(#ty),
+        }
+    }
+
+    /// What goes over: the same, but for `Result<T, CallError>`, of which it is `T`.
+    fn value_type(&self) -> TokenStream {
+        let ty = self.result_type();
+        match &self.result {
+            Kind::Fallible(_) => quote!(<#ty as codec::Fallible>::Value),
+            _ => ty,
+        }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &Ident> {
+        self.parameters.iter().map(|parameter| &parameter.name)
+    }
+
+    fn default_name(&self) -> Ident {
+        format_ident!("__default_{}", self.item.sig.ident)
+    }
+}
+
+impl Parameter {
+    fn read(input: &FnArg) -> Result<Parameter, Error> {
+        let FnArg::Typed(typed) = input else { unreachable!("only the first is a receiver") };
+        let Pat::Ident(name) = &*typed.pat else {
+            return Err(Error::new(typed.pat.span(), "give the parameter a name"));
+        };
+        let (kind, is_lent) = Kind::of_parameter(&typed.ty)?;
+        let taken = match (&kind, &*typed.ty) {
+            (Kind::Text | Kind::Bytes, ty) => ty.clone(),
+            (_, Type::Reference(reference)) => (*reference.elem).clone(),
+            (_, ty) => ty.clone(),
+        };
+        Ok(Parameter { name: name.ident.clone(), kind, is_lent, taken })
+    }
+}
+
+fn is_shared(receiver: &syn::Receiver) -> bool {
+    receiver.colon_token.is_none() && receiver.mutability.is_none() && matches!(&receiver.reference, Some((_, None)))
+}
+
+/// Takes the attribute out of the list.
+fn take(attributes: &mut Vec<Attribute>, name: &str) -> Result<Option<Meta>, Error> {
+    let Some(at) = attributes.iter().position(|attribute| attribute.path().is_ident(name)) else { return Ok(None) };
+    let taken = attributes.remove(at).meta;
+    match attributes.iter().find(|attribute| attribute.path().is_ident(name)) {
+        Some(second) => Err(Error::new(second.span(), "this is said twice")),
+        None => Ok(Some(taken)),
+    }
+}
+
+fn since(meta: &Meta, version: Version) -> Result<Version, Error> {
+    let text: LitStr = meta.require_list()?.parse_args()?;
+    let since = Version::parse(&text)?;
+    if since.major != version.major || since > version {
+        let message = format!(
+            "the interface is at {version}: a method of it came with a version from {}.0 to {version}",
+            version.major
+        );
+        return Err(Error::new(text.span(), message));
+    }
+    if since.minor == 0 {
+        return Err(Error::new(text.span(), "a method that is there from the start needs no `#[since]`"));
+    }
+    Ok(since)
+}

@@ -1,0 +1,328 @@
+//! How values become arguments and answers. The macro picks a codec for each type; nobody else calls these.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::contract::Shape;
+use crate::interface::{Answer, Answered, Argument, Arguments};
+use crate::{CallError, Plain};
+
+/// Bytes or words that are not what the type should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl From<Malformed> for CallError {
+    fn from(malformed: Malformed) -> CallError {
+        CallError::malformed(malformed.0)
+    }
+}
+
+/// The arguments of a call, filled by the proxy.
+pub struct Lent<'a, const N: usize> {
+    arguments: [Argument<'a>; N],
+    count: usize,
+}
+
+impl<'a, const N: usize> Lent<'a, N> {
+    #[inline]
+    #[allow(clippy::new_without_default, reason = "only the macro makes one")]
+    pub fn new() -> Self {
+        Lent { arguments: [Argument::word(0); N], count: 0 }
+    }
+
+    #[inline]
+    fn push(&mut self, argument: Argument<'a>) {
+        self.arguments[self.count] = argument;
+        self.count += 1;
+    }
+
+    #[inline]
+    pub fn arguments(&self) -> &[Argument<'a>] {
+        &self.arguments[..self.count]
+    }
+}
+
+/// The host's half of a parameter: a value becomes arguments.
+pub trait Lend<V: ?Sized> {
+    /// What has to live as long as the call.
+    type Held;
+
+    fn hold(&self, value: &V) -> Result<Self::Held, CallError>;
+
+    fn lend<'a, const N: usize>(&self, value: &'a V, held: &'a Self::Held, lent: &mut Lent<'a, N>);
+}
+
+/// The plugin's half of a parameter: arguments become a value, which may be lent for the call.
+pub trait Take<'a, V> {
+    fn take(&self, arguments: &mut Arguments<'a>) -> Result<V, Malformed>;
+}
+
+/// Both halves of an answer.
+pub trait Codec<V> {
+    fn give(&self, value: V, answer: &mut Answer<'_>) -> Result<(), CallError>;
+
+    fn receive(&self, answered: &mut Answered<'_>) -> Result<V, Malformed>;
+}
+
+/// Finds out at compile time how a type crosses: its constants and its codec are those of this inherent
+/// implementation if the type is plain, and those of [`ByPostcard`] if not.
+pub struct Probe<T>(PhantomData<T>);
+
+impl<T: Plain> Probe<T> {
+    pub const SHAPE: &'static Shape = T::SHAPE;
+    pub const SLOTS: usize = T::WORDS;
+    pub const WORDS: usize = T::WORDS;
+
+    #[inline]
+    pub fn codec() -> Words<T> {
+        Words(PhantomData)
+    }
+}
+
+/// What a type does that is not plain.
+pub trait ByPostcard<T> {
+    const SHAPE: &'static Shape = &Shape::Postcard;
+    const SLOTS: usize = 1;
+    const WORDS: usize = 0;
+
+    fn codec() -> Postcard<T> {
+        Postcard(PhantomData)
+    }
+}
+
+impl<T> ByPostcard<T> for Probe<T> {}
+
+/// The error type of a result whose errors are those of the call.
+pub trait Fallible {
+    type Value;
+}
+
+impl<T> Fallible for Result<T, CallError> {
+    type Value = T;
+}
+
+/// The larger one, also in constants.
+pub const fn larger(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+/// `()`.
+pub struct Unit;
+
+impl Codec<()> for Unit {
+    #[inline]
+    fn give(&self, (): (), _: &mut Answer<'_>) -> Result<(), CallError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn receive(&self, _: &mut Answered<'_>) -> Result<(), Malformed> {
+        Ok(())
+    }
+}
+
+/// Plain values, as words.
+pub struct Words<T>(PhantomData<T>);
+
+const NO_VALUE: Malformed = Malformed("the words are no value of the type: is it declared the same on both sides?");
+
+impl<T: Plain> Lend<T> for Words<T> {
+    type Held = ();
+
+    #[inline]
+    fn hold(&self, _: &T) -> Result<(), CallError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn lend<'a, const N: usize>(&self, value: &'a T, (): &'a (), lent: &mut Lent<'a, N>) {
+        value.put(&mut |word| lent.push(Argument::word(word)));
+    }
+}
+
+impl<'a, T: Plain> Take<'a, T> for Words<T> {
+    #[inline]
+    fn take(&self, arguments: &mut Arguments<'a>) -> Result<T, Malformed> {
+        T::get(&mut arguments.words()).ok_or(NO_VALUE)
+    }
+}
+
+impl<T: Plain> Codec<T> for Words<T> {
+    #[inline]
+    fn give(&self, value: T, answer: &mut Answer<'_>) -> Result<(), CallError> {
+        value.put(&mut |word| answer.word(word));
+        Ok(())
+    }
+
+    #[inline]
+    fn receive(&self, answered: &mut Answered<'_>) -> Result<T, Malformed> {
+        T::get(&mut answered.words()).ok_or(NO_VALUE)
+    }
+}
+
+/// The host's half of a type that crosses as bytes: what is lent is lent, without a copy.
+macro_rules! lend {
+    ($codec:ident, $ty:ty, $as_bytes:expr) => {
+        pub struct $codec;
+
+        impl Lend<$ty> for $codec {
+            type Held = ();
+
+            #[inline]
+            fn hold(&self, _: &$ty) -> Result<(), CallError> {
+                Ok(())
+            }
+
+            #[inline]
+            fn lend<'a, const N: usize>(&self, value: &'a $ty, (): &'a (), lent: &mut Lent<'a, N>) {
+                lent.push(Argument::bytes($as_bytes(value)));
+            }
+        }
+    };
+}
+
+/// The plugin's half for a type that is lent there, too.
+macro_rules! take_lent {
+    ($codec:ident, $ty:ty, $read:expr) => {
+        impl<'a> Take<'a, &'a $ty> for $codec {
+            #[inline]
+            fn take(&self, arguments: &mut Arguments<'a>) -> Result<&'a $ty, Malformed> {
+                $read(arguments.bytes()?)
+            }
+        }
+    };
+}
+
+/// The plugin's half for a type that is owned there, and which can be an answer.
+macro_rules! take_owned {
+    ($codec:ident, $ty:ty, $read:expr, $into_bytes:expr) => {
+        impl<'a> Take<'a, $ty> for $codec {
+            #[inline]
+            fn take(&self, arguments: &mut Arguments<'a>) -> Result<$ty, Malformed> {
+                Ok($read(arguments.bytes()?)?.to_owned())
+            }
+        }
+
+        impl Codec<$ty> for $codec {
+            #[inline]
+            fn give(&self, value: $ty, answer: &mut Answer<'_>) -> Result<(), CallError> {
+                answer.bytes($into_bytes(value));
+                Ok(())
+            }
+
+            #[inline]
+            fn receive(&self, answered: &mut Answered<'_>) -> Result<$ty, Malformed> {
+                Ok($read(answered.bytes())?.to_owned())
+            }
+        }
+    };
+}
+
+fn raw(bytes: &[u8]) -> Result<&[u8], Malformed> {
+    Ok(bytes)
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed("a text is not UTF-8"))
+}
+
+lend!(Bytes, [u8], <[u8]>::as_ref);
+take_lent!(Bytes, [u8], raw);
+lend!(Text, str, str::as_bytes);
+take_lent!(Text, str, text);
+lend!(OwnedBytes, Vec<u8>, Vec::as_slice);
+take_owned!(OwnedBytes, Vec<u8>, raw, std::convert::identity);
+lend!(OwnedText, String, String::as_bytes);
+take_owned!(OwnedText, String, text, String::into_bytes);
+
+/// `Result<T, E>`: a word that says which, then that one.
+pub struct ResultOf<A, B>(pub A, pub B);
+
+impl<T, E, A: Codec<T>, B: Codec<E>> Codec<Result<T, E>> for ResultOf<A, B> {
+    #[inline]
+    fn give(&self, value: Result<T, E>, answer: &mut Answer<'_>) -> Result<(), CallError> {
+        answer.word(u64::from(value.is_err()));
+        match value {
+            Ok(value) => self.0.give(value, answer),
+            Err(error) => self.1.give(error, answer),
+        }
+    }
+
+    #[inline]
+    fn receive(&self, answered: &mut Answered<'_>) -> Result<Result<T, E>, Malformed> {
+        let which = answered.words().next();
+        match which {
+            Some(0) => self.0.receive(answered).map(Ok),
+            Some(1) => self.1.receive(answered).map(Err),
+            _ => Err(Malformed("a result is neither Ok nor Err")),
+        }
+    }
+}
+
+/// Values of serde, as bytes in the postcard format.
+pub struct Postcard<T>(PhantomData<T>);
+
+/// A type that can cross by serde.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot cross an interface",
+    label = "neither plain nor of serde",
+    note = "for a struct of numbers or an enum without fields: #[derive(hotslot_plugin::Plain)]",
+    note = "for anything else: #[derive(serde::Serialize, serde::Deserialize)], and the feature `postcard` of hotslot-plugin"
+)]
+pub trait Crosses: Sized {
+    fn encode(&self) -> Result<Vec<u8>, CallError>;
+
+    fn decode(bytes: &[u8]) -> Result<Self, Malformed>;
+}
+
+#[cfg(feature = "postcard")]
+impl<T: serde::Serialize + serde::de::DeserializeOwned> Crosses for T {
+    fn encode(&self) -> Result<Vec<u8>, CallError> {
+        postcard::to_allocvec(self)
+            .map_err(|error| CallError::malformed(&format!("a value cannot be written: {error}")))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((value, [])) => Ok(value),
+            _ => Err(Malformed("the bytes are no value of the type: is it declared the same on both sides?")),
+        }
+    }
+}
+
+impl<T: Crosses> Lend<T> for Postcard<T> {
+    type Held = Vec<u8>;
+
+    fn hold(&self, value: &T) -> Result<Vec<u8>, CallError> {
+        value.encode()
+    }
+
+    fn lend<'a, const N: usize>(&self, _: &'a T, held: &'a Vec<u8>, lent: &mut Lent<'a, N>) {
+        lent.push(Argument::bytes(held));
+    }
+}
+
+impl<'a, T: Crosses> Take<'a, T> for Postcard<T> {
+    fn take(&self, arguments: &mut Arguments<'a>) -> Result<T, Malformed> {
+        T::decode(arguments.bytes()?)
+    }
+}
+
+impl<T: Crosses> Codec<T> for Postcard<T> {
+    fn give(&self, value: T, answer: &mut Answer<'_>) -> Result<(), CallError> {
+        answer.bytes(value.encode()?);
+        Ok(())
+    }
+
+    fn receive(&self, answered: &mut Answered<'_>) -> Result<T, Malformed> {
+        T::decode(answered.bytes())
+    }
+}

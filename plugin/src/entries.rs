@@ -1,0 +1,103 @@
+//! The entries of a plugin's descriptor, for a type that implements [`Plugin`] and for one that only has a [`Default`].
+
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::ptr;
+
+use crate::abi::{
+    ABI_VERSION, Buffer, Descriptor, Function, HostApi, Identity, MAGIC, PANIC_ABORT, PANIC_UNWIND, Status, Text,
+};
+use crate::{Error, Host, Plugin, shim};
+
+/// [`Descriptor::create`].
+type Create = unsafe extern "C" fn(host: *const HostApi, instance: *mut *mut c_void, error: *mut Buffer) -> Status;
+
+/// A descriptor of `P` without its texts and functions.
+const fn template<P: Plugin>(create: Create) -> Descriptor {
+    Descriptor {
+        identity: Identity {
+            magic: MAGIC,
+            abi: ABI_VERSION,
+            size: size_of::<Descriptor>() as u32,
+            panic: if cfg!(panic = "unwind") { PANIC_UNWIND } else { PANIC_ABORT },
+            function_count: 0,
+            name: Text::new(""),
+            version: Text::new(""),
+            interface: Text::new(""),
+            schema: Text::new(P::SCHEMA),
+        },
+        create,
+        destroy: shim::destroy::<P>,
+        run: shim::run::<P>,
+        call: shim::call::<P>,
+        save: shim::save::<P>,
+        restore: shim::restore::<P>,
+        functions: ptr::null(),
+    }
+}
+
+/// The same with them.
+pub const fn named(
+    template: Descriptor,
+    name: &str,
+    version: &str,
+    interface: &str,
+    functions: &'static [Function],
+) -> Descriptor {
+    let identity = Identity {
+        function_count: functions.len() as u32,
+        name: Text::new(name),
+        version: Text::new(version),
+        interface: Text::new(interface),
+        ..template.identity
+    };
+    Descriptor { identity, functions: functions.as_ptr(), ..template }
+}
+
+/// Finds out at compile time what an author wrote: the constants are those of this inherent implementation for a
+/// [`Plugin`], and those of [`ByDefault`] for a type with a [`Default`].
+pub struct Author<P>(PhantomData<P>);
+
+impl<P: Plugin> Author<P> {
+    pub const TEMPLATE: Descriptor = template::<P>(shim::create::<P>);
+    /// For a process that has a panic hook of its own.
+    pub const IN_PROCESS: Descriptor = template::<P>(shim::create_in_process::<P>);
+}
+
+/// What a type has that is no [`Plugin`].
+pub trait ByDefault<P> {
+    const TEMPLATE: Descriptor;
+    const IN_PROCESS: Descriptor;
+}
+
+impl<P: Default + Send + Sync + 'static> ByDefault<P> for Author<P> {
+    const TEMPLATE: Descriptor = template::<Defaulted<P>>(shim::create::<Defaulted<P>>);
+    const IN_PROCESS: Descriptor = template::<Defaulted<P>>(shim::create_in_process::<Defaulted<P>>);
+}
+
+/// A type with a default, as a plugin that has no state and does not run. An instance of it is one of the type.
+#[repr(transparent)]
+struct Defaulted<P>(P);
+
+impl<P: Default + Send + Sync + 'static> Plugin for Defaulted<P> {
+    const INTERFACE: &'static str = "";
+
+    fn create(_: Host) -> Result<Self, Error> {
+        Ok(Defaulted(P::default()))
+    }
+}
+
+/// The schema in a descriptor.
+#[cfg(target_arch = "wasm32")]
+pub const fn schema(descriptor: &'static Descriptor) -> &'static str {
+    let bytes = &descriptor.identity.schema.bytes;
+    let mut length = 0;
+    while bytes[length] != 0 {
+        length += 1;
+    }
+    let (text, _) = bytes.split_at(length);
+    match std::str::from_utf8(text) {
+        Ok(text) => text,
+        Err(_) => panic!("it was made of a text"),
+    }
+}

@@ -1,0 +1,114 @@
+//! One call of an interface's method, as it passes the C ABI.
+
+use crate::abi::{Buffer, Status};
+use crate::codec::Malformed;
+use crate::interface::{Answer, Answered, Argument, Arguments};
+use crate::{CallError, CallErrorKind, Interface};
+
+/// Arguments in, words and bytes out. The caller owns it, and lends it for the call.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Frame {
+    /// The arguments.
+    pub arguments: *const Argument<'static>,
+    /// How many.
+    pub argument_count: u32,
+    /// For how many words there is room.
+    pub word_count: u32,
+    /// Room for the words of the answer.
+    pub words: *mut u64,
+    /// The bytes of the answer, or the text of the error.
+    pub output: Buffer,
+}
+
+impl Frame {
+    /// A call with these arguments, and this room for the answer: both have to live until the call has been
+    /// [finished](Frame::finish).
+    pub fn new(arguments: &[Argument<'_>], words: &mut [u64]) -> Frame {
+        Frame {
+            arguments: arguments.as_ptr().cast(),
+            argument_count: arguments.len() as u32,
+            word_count: words.len() as u32,
+            words: words.as_mut_ptr(),
+            output: Buffer::EMPTY,
+        }
+    }
+
+    /// What the call came to. `text` makes a message of an error's bytes.
+    ///
+    /// # Errors
+    /// By the status, or because `read` cannot read the answer.
+    ///
+    /// # Safety
+    /// What [`new`](Frame::new) was given must still live, and the other side must have filled the frame as the ABI says.
+    pub unsafe fn finish<R>(
+        self,
+        status: Status,
+        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        text: impl FnOnce(&[u8]) -> String,
+    ) -> Result<R, CallError> {
+        let Frame { words, word_count, output, .. } = self;
+        // SAFETY: the caller's promise: the room is as large as was said, and all of it is initialised.
+        let words = unsafe { std::slice::from_raw_parts(words, word_count as usize) };
+        let take = |bytes: &[u8]| match status {
+            Status::OK => Ok(read(&mut Answered::new(words, bytes))?),
+            Status::FAILED => Err(CallError::new(CallErrorKind::Failed, text(bytes))),
+            Status::PANICKED => Err(CallError::new(CallErrorKind::Panicked, text(bytes))),
+            Status::UNSUPPORTED => Err(CallError::unsupported()),
+            Status::MALFORMED => Err(CallError::new(CallErrorKind::Malformed, text(bytes))),
+            Status(unknown) => {
+                Err(CallError::malformed(&format!("the unknown status {unknown}: it does not follow the ABI")))
+            }
+        };
+        // SAFETY: the buffer is empty or as the other side filled it, and is read once.
+        unsafe { output.with(take) }
+    }
+
+    /// Answers a call on `this`. It does not catch panics.
+    ///
+    /// # Safety
+    /// As for [`answer_with`](Frame::answer_with).
+    pub(crate) unsafe fn answer<I: Interface + ?Sized>(&mut self, this: &I, method: u32) -> Status {
+        let dispatch = |arguments: &[Argument<'_>], words: &mut [u64]| {
+            let mut answer = Answer::new(words);
+            this.dispatch(method, &mut Arguments::new(arguments), &mut answer)?;
+            if answer.is_cut {
+                return Err(CallError::malformed("the caller has too little room for the answer"));
+            }
+            Ok(answer.into_bytes())
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.answer_with(dispatch) }
+    }
+
+    /// Answers a call: `answer` gets the arguments and the room for words, and gives the bytes.
+    ///
+    /// # Safety
+    /// The frame must be as the caller of the ABI made it, with its output empty.
+    pub unsafe fn answer_with(
+        &mut self,
+        answer: impl FnOnce(&[Argument<'_>], &mut [u64]) -> Result<Vec<u8>, CallError>,
+    ) -> Status {
+        // SAFETY: the caller's promise. Empty arrays may be null in C.
+        let (arguments, words) =
+            unsafe { (slice(self.arguments, self.argument_count), slice_mut(self.words, self.word_count)) };
+        let (status, bytes) = match answer(arguments, words) {
+            Ok(bytes) => (Status::OK, bytes),
+            Err(error) => (Status::of(error.kind()), error.to_string().into_bytes()),
+        };
+        if !bytes.is_empty() {
+            self.output = Buffer::new(bytes);
+        }
+        status
+    }
+}
+
+unsafe fn slice<'a, T>(data: *const T, count: u32) -> &'a [T] {
+    // SAFETY: the caller's promise, unless there is nothing.
+    if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(data, count as usize) } }
+}
+
+unsafe fn slice_mut<'a, T>(data: *mut T, count: u32) -> &'a mut [T] {
+    // SAFETY: the caller's promise, unless there is nothing.
+    if count == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(data, count as usize) } }
+}

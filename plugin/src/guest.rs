@@ -1,0 +1,218 @@
+//! A plugin as a WebAssembly module: what the host of a core module calls, over the same shims as a library's.
+//!
+//! [`export!`](crate::export) writes the exports, each of which comes here. A module has one instance, one thread, and
+//! panics that trap, so little is left to do: make room for what the host writes, and keep what it reads.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::atomic::AtomicBool;
+
+use crate::abi::{Buffer, Descriptor, Frame, HostApi, Invoke, Slice, Status};
+
+/// Imports that every host of modules offers.
+#[link(wasm_import_module = "hotslot")]
+unsafe extern "C" {
+    #[link_name = "log"]
+    fn host_log(level: u32, text: *const u8, len: usize);
+    #[link_name = "send"]
+    fn host_send(message: *const u8, len: usize);
+    #[link_name = "wait"]
+    fn host_wait(nanoseconds: u64) -> u32;
+    #[link_name = "service"]
+    fn host_service(contract: *const u8, len: usize, number: *mut u32, error: *mut Buffer) -> Status;
+    #[link_name = "invoke"]
+    fn host_invoke(service: u32, method: u32, frame: *mut Frame) -> Status;
+}
+
+/// One module's plugin.
+pub struct Guest {
+    instance: Cell<*mut c_void>,
+    api: Cell<*const HostApi>,
+    /// Where the host writes the arguments of the call that comes next.
+    room: RefCell<Vec<u64>>,
+    /// What the host reads after a call.
+    answer: RefCell<Vec<u8>>,
+}
+
+// SAFETY: a module is one thread.
+unsafe impl Sync for Guest {}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+impl Guest {
+    #[allow(clippy::new_without_default, reason = "only `export!` makes one")]
+    pub const fn new() -> Guest {
+        Guest {
+            instance: Cell::new(ptr::null_mut()),
+            api: Cell::new(ptr::null()),
+            room: RefCell::new(Vec::new()),
+            answer: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// `hotslot_create`: makes the instance, with `len` bytes of configuration that were written into the room.
+    pub fn create(&self, descriptor: &Descriptor, len: usize) -> u64 {
+        // The instance may ask for its configuration at any time.
+        let config: &'static [u8] = self.room_bytes(len).to_vec().leak();
+        let api = Box::new(HostApi {
+            size: size_of::<HostApi>(),
+            context: ptr::null(),
+            stop: &raw const STOP,
+            config: Slice::new(config),
+            log,
+            send,
+            service,
+            invoke,
+        });
+        self.api.set(Box::leak(api));
+        let (mut instance, mut error) = (ptr::null_mut(), Buffer::EMPTY);
+        // SAFETY: the API lives as long as the module's memory; the rest for the call.
+        let status = unsafe { (descriptor.create)(self.api.get(), &raw mut instance, &raw mut error) };
+        self.instance.set(instance);
+        self.outcome(status, error)
+    }
+
+    /// `hotslot_room`: the address of room for `len` bytes, aligned for a word.
+    pub fn room(&self, len: usize) -> *mut u64 {
+        let mut room = self.room.borrow_mut();
+        let words = len.div_ceil(size_of::<u64>());
+        if room.len() < words {
+            room.resize(words, 0);
+        }
+        room.as_mut_ptr()
+    }
+
+    /// `hotslot_invoke`: one call, whose frame was written into the room.
+    pub fn invoke(&self, enter: Invoke, method: u32, frame: *mut Frame) -> Status {
+        // SAFETY: the host wrote the frame into the room, which stays as it is until the call is over; it asks for an
+        // instance before it calls.
+        unsafe {
+            let status = enter(self.instance.get(), method, frame);
+            // The host cannot release a buffer: it reads, and the next call releases.
+            let output = std::mem::replace(&mut (*frame).output, Buffer::EMPTY);
+            let answer = output.take();
+            (*frame).output.data = answer.as_ptr().cast_mut();
+            (*frame).output.len = answer.len();
+            self.answer.replace(answer);
+            status
+        }
+    }
+
+    /// `hotslot_run`.
+    pub fn run(&self, descriptor: &Descriptor) -> u64 {
+        let mut error = Buffer::EMPTY;
+        // SAFETY: the instance is there, and the flag is a static.
+        let status = unsafe { (descriptor.run)(self.instance.get(), &raw const STOP, &raw mut error) };
+        self.outcome(status, error)
+    }
+
+    /// `hotslot_save`: the state, or address 0 and the length of an error's text that `hotslot_error` gives.
+    pub fn save(&self, descriptor: &Descriptor) -> u64 {
+        let mut output = Buffer::EMPTY;
+        // SAFETY: the instance is there.
+        let status = unsafe { (descriptor.save)(self.instance.get(), &raw mut output) };
+        // SAFETY: the shim filled it.
+        let bytes = unsafe { output.take() };
+        if status != Status::OK {
+            // There is no other way to say so than a trap, which names the reason in the log.
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            panic!("the state cannot be saved: {text}");
+        }
+        self.keep(bytes)
+    }
+
+    /// `hotslot_alloc`: room for a state of `len` bytes.
+    pub fn alloc(&self, len: usize) -> *mut u8 {
+        self.room(len.max(1)).cast()
+    }
+
+    /// `hotslot_restore`.
+    ///
+    /// # Safety
+    /// `data` must be what [`alloc`](Guest::alloc) gave, with both texts in it.
+    pub unsafe fn restore(&self, descriptor: &Descriptor, data: *const u8, schema: usize, state: usize) -> u64 {
+        let mut error = Buffer::EMPTY;
+        // SAFETY: the caller's promise; the instance is there.
+        let status = unsafe {
+            let (schema, state) = (Slice { data, len: schema }, Slice { data: data.add(schema), len: state });
+            (descriptor.restore)(self.instance.get(), schema, state, &raw mut error)
+        };
+        self.outcome(status, error)
+    }
+
+    /// 0, or the error's text.
+    fn outcome(&self, status: Status, error: Buffer) -> u64 {
+        // SAFETY: the shim filled it.
+        let text = unsafe { error.take() };
+        match status {
+            Status::OK => 0,
+            _ if text.is_empty() => self.keep(b"it gave no reason".to_vec()),
+            _ => self.keep(text),
+        }
+    }
+
+    /// Keeps bytes until the next call, and tells where they are: the address in the upper half.
+    fn keep(&self, bytes: Vec<u8>) -> u64 {
+        let packed = (bytes.as_ptr() as u64) << 32 | bytes.len() as u64;
+        self.answer.replace(bytes);
+        packed
+    }
+
+    fn room_bytes(&self, len: usize) -> Vec<u8> {
+        let room = self.room.borrow();
+        room.iter().flat_map(|word| word.to_ne_bytes()).take(len).collect()
+    }
+}
+
+/// Waits, or for no time at all, and says whether the plugin has to stop.
+pub(crate) fn wait(nanoseconds: u64) -> bool {
+    // SAFETY: the import takes a number.
+    unsafe { host_wait(nanoseconds) != 0 }
+}
+
+unsafe extern "C" fn log(_: *const c_void, level: u32, _: Slice, message: Slice) {
+    // SAFETY: the text is lent for the call.
+    unsafe { host_log(level, message.data, message.len) }
+}
+
+unsafe extern "C" fn send(_: *const c_void, message: Slice) {
+    // SAFETY: as in `log`.
+    unsafe { host_send(message.data, message.len) }
+}
+
+unsafe extern "C" fn service(_: *const c_void, contract: Slice, number: *mut u32, error: *mut Buffer) -> Status {
+    // SAFETY: as in `log`; the error is the caller's place for it.
+    unsafe {
+        let status = host_service(contract.data, contract.len, number, error);
+        own(&mut *error);
+        status
+    }
+}
+
+unsafe extern "C" fn invoke(_: *const c_void, service: u32, method: u32, frame: *mut Frame) -> Status {
+    // SAFETY: as in `log`; the frame is the caller's.
+    unsafe {
+        let status = host_invoke(service, method, frame);
+        own(&mut (*frame).output);
+        status
+    }
+}
+
+/// Takes over what the host wrote into memory that [`give`] made for it.
+///
+/// # Safety
+/// The host must have filled the buffer so, or left it empty.
+unsafe fn own(buffer: &mut Buffer) {
+    if buffer.data.is_null() {
+        return;
+    }
+    // SAFETY: the caller's promise: `give` made a boxed slice of that length at that address.
+    let bytes = unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(buffer.data, buffer.len)) };
+    *buffer = Buffer::new(bytes.into_vec());
+}
+
+/// `hotslot_give`: memory for `len` bytes that the host gives the plugin.
+pub fn give(len: usize) -> *mut u8 {
+    Box::into_raw(vec![0; len].into_boxed_slice()).cast()
+}

@@ -1,0 +1,335 @@
+//! A plugin in the process of its own tests: no slot, no library, no module, and the same way for every call.
+
+use std::ffi::c_void;
+use std::ops::Deref;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::abi::{Buffer, Descriptor, Frame, HostApi, Invoke, Slice, Status};
+use crate::{Answered, Argument, CallError, Error, Interface, Level, Link, Malformed, Stop, Transport};
+
+/// A plugin that is to be made in this process, by [`harness!`](crate::harness): for its author's tests.
+///
+/// Calls go through the same shims as in a host: arguments are encoded and decoded, panics are caught. What the plugin
+/// logs and sends is kept, to be looked at.
+///
+/// ```
+/// use hotslot_plugin::{Error, Host, Level, Plugin, interface};
+///
+/// #[interface(version = "1.0")]
+/// pub trait Greeter {
+///     fn greet(&self, name: &str) -> String;
+/// }
+///
+/// struct Polite { host: Host, greeting: String }
+///
+/// impl Plugin for Polite {
+///     fn create(host: Host) -> Result<Self, Error> {
+///         Ok(Polite { greeting: String::from_utf8(host.config().to_vec())?, host })
+///     }
+/// }
+///
+/// impl Greeter for Polite {
+///     fn greet(&self, name: &str) -> String {
+///         self.host.log(Level::Info, "greeting");
+///         format!("{}, {name}", self.greeting)
+///     }
+/// }
+///
+/// let polite = hotslot_plugin::harness!(Polite as Greeter).config("Good day").start()?;
+/// assert_eq!(polite.greet("Ada"), "Good day, Ada");
+/// assert_eq!(polite.logged(), [(Level::Info, "greeting".to_owned())]);
+/// # Ok::<(), hotslot_plugin::Error>(())
+/// ```
+pub struct Harness<I: ?Sized> {
+    descriptor: Descriptor,
+    enter: Invoke,
+    config: Vec<u8>,
+    services: Vec<Service>,
+    interface: std::marker::PhantomData<fn() -> Box<I>>,
+}
+
+/// A service by its contract: both sides are compiled together here, so the contracts are the same or do not fit.
+type Service =
+    (&'static str, Box<dyn Fn(u32, &[Argument<'_>], &mut [u64]) -> Result<Vec<u8>, CallError> + Send + Sync>);
+
+impl<I: Interface + ?Sized> Harness<I> {
+    #[doc(hidden)]
+    pub fn new(descriptor: Descriptor, enter: Invoke) -> Harness<I> {
+        Harness { descriptor, enter, config: Vec::new(), services: Vec::new(), interface: std::marker::PhantomData }
+    }
+
+    /// With this configuration.
+    pub fn config(mut self, config: impl Into<Vec<u8>>) -> Self {
+        self.config = config.into();
+        self
+    }
+
+    /// With this service of the host.
+    pub fn service<S: Interface + ?Sized>(mut self, service: Arc<S>) -> Self {
+        let call = move |method: u32, arguments: &[Argument<'_>], words: &mut [u64]| {
+            let mut answer = crate::Answer::new(words);
+            service.dispatch(method, &mut crate::Arguments::new(arguments), &mut answer)?;
+            Ok(answer.into_bytes())
+        };
+        self.services.push((S::CONTRACT, Box::new(call)));
+        self
+    }
+
+    /// Makes the plugin.
+    ///
+    /// # Errors
+    /// What its `create` returned, or panicked with.
+    pub fn start(self) -> Result<Harnessed<I>, Error> {
+        // A plugin may keep its host for as long as its code is there, which here is for ever.
+        let host: &'static LocalHost = Box::leak(Box::new(LocalHost {
+            services: self.services,
+            heard: Mutex::default(),
+            stop: AtomicBool::new(false),
+        }));
+        let api: &'static HostApi = Box::leak(Box::new(HostApi {
+            size: size_of::<HostApi>(),
+            context: (&raw const *host).cast(),
+            stop: &raw const host.stop,
+            config: Slice::new(self.config.leak()),
+            log,
+            send,
+            service,
+            invoke,
+        }));
+        let mut local = Local { descriptor: self.descriptor, enter: self.enter, instance: ptr::null_mut() };
+        let (mut instance, create) = (ptr::null_mut(), local.descriptor.create);
+        // SAFETY: the API lives for ever, the rest for the call.
+        local.outcome(|error| unsafe { create(api, &raw mut instance, error) })?;
+        local.instance = instance;
+        Ok(Harnessed { plugin: I::proxy(local), host })
+    }
+}
+
+/// A plugin in this process: the interface, and what its host heard.
+pub struct Harnessed<I: ?Sized> {
+    plugin: Box<I>,
+    host: &'static LocalHost,
+}
+
+impl<I: Interface + ?Sized> Harnessed<I> {
+    /// What it logged so far.
+    pub fn logged(&self) -> Vec<(Level, String)> {
+        self.host.heard().logged.clone()
+    }
+
+    /// What it sent so far.
+    pub fn sent(&self) -> Vec<Vec<u8>> {
+        self.host.heard().sent.clone()
+    }
+
+    /// Its state and its schema.
+    ///
+    /// # Errors
+    /// What its `save` returned.
+    pub fn save(&self) -> Result<Option<(String, Vec<u8>)>, Error> {
+        self.plugin.link().map_or(Ok(None), Link::save)
+    }
+
+    /// Hands a state over.
+    ///
+    /// # Errors
+    /// What its `restore` returned.
+    pub fn restore(&self, schema: &str, state: &[u8]) -> Result<(), Error> {
+        self.plugin.link().map_or(Ok(()), |link| link.restore(schema, state))
+    }
+
+    /// Runs it, until [`stop`](Harnessed::stop) is called from another thread or it ends by itself.
+    ///
+    /// # Errors
+    /// What its `run` returned.
+    pub fn run(&self) -> Result<(), Error> {
+        self.plugin.link().map_or(Ok(()), |link| link.run(Stop::of(&self.host.stop)))
+    }
+
+    /// Raises its stop signal.
+    pub fn stop(&self) {
+        self.host.stop.store(true, Ordering::Release);
+    }
+
+    /// The plugin alone, for a host.
+    pub fn into_plugin(self) -> Box<I> {
+        self.plugin
+    }
+}
+
+impl<I: ?Sized> Deref for Harnessed<I> {
+    type Target = I;
+
+    fn deref(&self) -> &I {
+        &self.plugin
+    }
+}
+
+/// The way to a plugin of this process.
+struct Local {
+    descriptor: Descriptor,
+    enter: Invoke,
+    instance: *mut c_void,
+}
+
+// SAFETY: a plugin is `Send + Sync`, as the macro that made the descriptor demands.
+unsafe impl Send for Local {}
+// SAFETY: as above.
+unsafe impl Sync for Local {}
+
+impl Local {
+    fn outcome(&self, enter: impl FnOnce(*mut Buffer) -> Status) -> Result<Vec<u8>, Error> {
+        let mut output = Buffer::EMPTY;
+        let status = enter(&raw mut output);
+        // SAFETY: the shim filled it, and it is taken once.
+        let bytes = unsafe { output.take() };
+        match status {
+            Status::OK => Ok(bytes),
+            _ => Err(String::from_utf8_lossy(&bytes).into()),
+        }
+    }
+}
+
+impl Transport for Local {
+    fn invoke<R>(
+        &self,
+        method: u32,
+        arguments: &[Argument<'_>],
+        words: &mut [u64],
+        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+    ) -> Result<R, CallError> {
+        let mut frame = Frame::new(arguments, words);
+        // SAFETY: the instance lives, and the frame and what it points to are lent for the call.
+        let status = unsafe { (self.enter)(self.instance, method, &raw mut frame) };
+        // SAFETY: as above, and the shim filled the frame.
+        unsafe { frame.finish(status, read, |text| String::from_utf8_lossy(text).into_owned()) }
+    }
+}
+
+impl Link for Local {
+    fn save(&self) -> Result<Option<(String, Vec<u8>)>, Error> {
+        let schema = self.descriptor.identity.schema.to_string();
+        if schema.is_empty() {
+            return Ok(None);
+        }
+        // SAFETY: the instance lives.
+        let state = self.outcome(|output| unsafe { (self.descriptor.save)(self.instance, output) })?;
+        Ok(Some((schema, state)))
+    }
+
+    fn restore(&self, schema: &str, state: &[u8]) -> Result<(), Error> {
+        let (schema, state) = (Slice::new(schema.as_bytes()), Slice::new(state));
+        // SAFETY: the instance lives, and the texts are lent for the call.
+        self.outcome(|error| unsafe { (self.descriptor.restore)(self.instance, schema, state, error) }).map(drop)
+    }
+
+    fn run(&self, stop: &Stop) -> Result<(), Error> {
+        // SAFETY: the instance lives, and the flag for the call.
+        self.outcome(|error| unsafe { (self.descriptor.run)(self.instance, stop.as_ptr(), error) }).map(drop)
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        if !self.instance.is_null() {
+            // SAFETY: `create` made it, nobody calls any more, and this happens once.
+            unsafe { (self.descriptor.destroy)(self.instance) };
+        }
+    }
+}
+
+/// What a plugin's host is here.
+struct LocalHost {
+    services: Vec<Service>,
+    heard: Mutex<Heard>,
+    stop: AtomicBool,
+}
+
+#[derive(Default)]
+struct Heard {
+    logged: Vec<(Level, String)>,
+    sent: Vec<Vec<u8>>,
+}
+
+impl LocalHost {
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// # Safety
+/// `context` must be that of an API made by [`Harness::start`].
+unsafe fn host(context: *const c_void) -> &'static LocalHost {
+    // SAFETY: the caller's promise; it was leaked.
+    unsafe { &*context.cast::<LocalHost>() }
+}
+
+unsafe extern "C" fn log(context: *const c_void, level: u32, _: Slice, message: Slice) {
+    // SAFETY: the plugin hands back its context, and lends the text for the call.
+    let (host, text) = unsafe { (host(context), message.as_bytes()) };
+    let level = match level {
+        0 | 1 => Level::Error,
+        2 => Level::Warn,
+        3 => Level::Info,
+        4 => Level::Debug,
+        _ => Level::Trace,
+    };
+    host.heard().logged.push((level, String::from_utf8_lossy(text).into_owned()));
+}
+
+unsafe extern "C" fn send(context: *const c_void, message: Slice) {
+    // SAFETY: as in `log`.
+    let (host, message) = unsafe { (host(context), message.as_bytes()) };
+    host.heard().sent.push(message.to_vec());
+}
+
+unsafe extern "C" fn service(context: *const c_void, contract: Slice, number: *mut u32, error: *mut Buffer) -> Status {
+    // SAFETY: as in `log`; number and error are places of the plugin's.
+    unsafe {
+        let asked = contract.as_bytes();
+        let found = host(context).services.iter().position(|(contract, _)| contract.as_bytes() == asked);
+        match found {
+            Some(at) => {
+                number.write(at as u32);
+                Status::OK
+            }
+            None => {
+                let text = String::from_utf8_lossy(asked);
+                let asked = text.lines().next().unwrap_or_default();
+                error.write(Buffer::new(format!("the harness was given no service `{asked}`").into_bytes()));
+                Status::FAILED
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn invoke(context: *const c_void, service: u32, method: u32, frame: *mut Frame) -> Status {
+    // SAFETY: as in `log`; the frame is the plugin's, for the call.
+    unsafe {
+        let Some((_, call)) = host(context).services.get(service as usize) else { return Status::UNSUPPORTED };
+        (*frame).answer_with(|arguments, words| call(method, arguments, words))
+    }
+}
+
+/// A [`Harness`](crate::Harness) for a plugin's own tests: `harness!(Type as Interface)`.
+#[macro_export]
+macro_rules! harness {
+    ($plugin:ty as $interface:path) => {{
+        use $crate::__private::{Author, ByDefault as _};
+
+        unsafe extern "C" fn invoke(
+            instance: *const ::std::ffi::c_void,
+            method: u32,
+            frame: *mut $crate::abi::Frame,
+        ) -> $crate::abi::Status {
+            // SAFETY: the harness passes an instance of this plugin, and a frame.
+            unsafe {
+                let plugin: &$plugin = $crate::shim::this::<$plugin>(instance);
+                $crate::shim::invoke::<dyn $interface>(plugin, method, frame)
+            }
+        }
+        $crate::Harness::<dyn $interface>::new(Author::<$plugin>::IN_PROCESS, invoke)
+    }};
+}

@@ -1,0 +1,205 @@
+//! What a declared interface is to both sides, and the transport under it.
+
+use std::marker::PhantomData;
+
+use crate::codec::Malformed;
+use crate::{CallError, Error, Stop};
+
+/// An interface: `dyn Trait` of a trait that is declared with [`#[interface]`](macro@crate::interface), which writes this
+/// implementation.
+pub trait Interface: Send + Sync + 'static {
+    /// Its name, for instance `"price-feed"`.
+    const NAME: &'static str;
+    /// Its version: major and minor. Within a major version methods are only added.
+    const VERSION: (u32, u32);
+    /// Its methods with their signatures, as text: what a plugin carries, and a host compares.
+    const CONTRACT: &'static str;
+    /// What identifies it: name, version, and a hash of the methods that every version of this major has.
+    const ID: &'static str;
+
+    /// The plugin behind `link`, as the interface.
+    fn proxy<L: Transport>(link: L) -> Box<Self>;
+
+    /// What a [`proxy`](Interface::proxy) was made of; `None` for an implementation that is not a proxy.
+    fn link(&self) -> Option<&dyn Link>;
+
+    /// Calls a method by its number, the place in the contract.
+    ///
+    /// # Errors
+    /// There is no such method, the arguments are not its own, or it returned a [`CallError`] of its own.
+    fn dispatch(&self, method: u32, arguments: &mut Arguments<'_>, answer: &mut Answer<'_>) -> Result<(), CallError>;
+}
+
+/// The way to one plugin: what does not depend on the interface.
+pub trait Link: Send + Sync + 'static {
+    /// The plugin's state and its schema; `None` if it has none.
+    ///
+    /// # Errors
+    /// What the plugin answered.
+    fn save(&self) -> Result<Option<(String, Vec<u8>)>, Error>;
+
+    /// Hands a state over.
+    ///
+    /// # Errors
+    /// What the plugin answered.
+    fn restore(&self, schema: &str, state: &[u8]) -> Result<(), Error>;
+
+    /// Runs the plugin until `stop` is raised.
+    ///
+    /// # Errors
+    /// What the plugin answered.
+    fn run(&self, stop: &Stop) -> Result<(), Error>;
+}
+
+/// A [`Link`] that carries calls.
+pub trait Transport: Link + Sized {
+    /// Calls a method, by the number that *this side* gives it. `words` is room for the answer, which `read` takes.
+    ///
+    /// # Errors
+    /// The plugin gave no answer, or `read` cannot read it. A method that the other side does not have is
+    /// [unsupported](crate::CallErrorKind::Unsupported).
+    fn invoke<R>(
+        &self,
+        method: u32,
+        arguments: &[Argument<'_>],
+        words: &mut [u64],
+        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+    ) -> Result<R, CallError>;
+}
+
+/// One argument on its way: a machine word, or bytes that are lent for the call.
+///
+/// It has the same layout on every platform: C reads it as `struct { uint64_t word; uint64_t len; }`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Argument<'a> {
+    /// The word, or the address of the bytes.
+    word: u64,
+    /// How many bytes, or [`Argument::IS_WORD`].
+    len: u64,
+    lent: PhantomData<&'a [u8]>,
+}
+
+impl<'a> Argument<'a> {
+    /// Stands in the place of a length for what is no bytes.
+    pub const IS_WORD: u64 = u64::MAX;
+
+    /// A word.
+    pub const fn word(word: u64) -> Argument<'a> {
+        Argument { word, len: Argument::IS_WORD, lent: PhantomData }
+    }
+
+    /// Bytes.
+    pub fn bytes(bytes: &'a [u8]) -> Argument<'a> {
+        Argument { word: bytes.as_ptr().expose_provenance() as u64, len: bytes.len() as u64, lent: PhantomData }
+    }
+
+    /// The word, if it is one.
+    pub fn as_word(&self) -> Option<u64> {
+        (self.len == Argument::IS_WORD).then_some(self.word)
+    }
+
+    /// The bytes, if they are.
+    pub fn as_bytes(&self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.len).ok().filter(|_| self.len != Argument::IS_WORD)?;
+        if len == 0 {
+            return Some(&[]);
+        }
+        let data = std::ptr::with_exposed_provenance(self.word as usize);
+        // SAFETY: an argument that is not a word was made of a slice that is lent for 'a, here or, at the ABI, on the
+        // other side, which promises the same.
+        Some(unsafe { std::slice::from_raw_parts(data, len) })
+    }
+}
+
+/// The arguments of a call, one after the other.
+#[derive(Debug)]
+pub struct Arguments<'a> {
+    rest: std::slice::Iter<'a, Argument<'a>>,
+}
+
+impl<'a> Arguments<'a> {
+    /// These.
+    pub fn new(arguments: &'a [Argument<'a>]) -> Arguments<'a> {
+        Arguments { rest: arguments.iter() }
+    }
+
+    /// The next one, which has to be bytes.
+    ///
+    /// # Errors
+    /// It is none, or not there.
+    pub fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        self.rest.next().and_then(Argument::as_bytes).ok_or(Malformed("an argument should be bytes"))
+    }
+
+    /// All that follow, as words.
+    pub(crate) fn words(&mut self) -> impl Iterator<Item = u64> {
+        std::iter::from_fn(|| self.rest.next()?.as_word())
+    }
+
+    /// Refuses more arguments than were taken.
+    ///
+    /// # Errors
+    /// There are some.
+    pub fn end(&self) -> Result<(), Malformed> {
+        if self.rest.len() == 0 { Ok(()) } else { Err(Malformed("there are more arguments than the method has")) }
+    }
+}
+
+/// Where a method's answer goes: words into room that the caller gave, and bytes.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    words: std::slice::IterMut<'a, u64>,
+    pub(crate) bytes: Vec<u8>,
+    /// More words were given than there is room for.
+    pub(crate) is_cut: bool,
+}
+
+impl<'a> Answer<'a> {
+    /// An answer with room for so many words.
+    pub fn new(words: &'a mut [u64]) -> Answer<'a> {
+        Answer { words: words.iter_mut(), bytes: Vec::new(), is_cut: false }
+    }
+
+    /// Adds a word.
+    pub fn word(&mut self, word: u64) {
+        match self.words.next() {
+            Some(place) => *place = word,
+            None => self.is_cut = true,
+        }
+    }
+
+    /// The bytes that were given.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Gives the bytes, of which an answer has at most one piece.
+    pub fn bytes(&mut self, bytes: Vec<u8>) {
+        self.bytes = bytes;
+    }
+}
+
+/// An answer that came back.
+#[derive(Debug)]
+pub struct Answered<'a> {
+    words: std::slice::Iter<'a, u64>,
+    bytes: &'a [u8],
+}
+
+impl<'a> Answered<'a> {
+    /// Of these words and bytes.
+    pub fn new(words: &'a [u64], bytes: &'a [u8]) -> Answered<'a> {
+        Answered { words: words.iter(), bytes }
+    }
+
+    /// The words, one after the other.
+    pub fn words(&mut self) -> impl Iterator<Item = u64> {
+        self.words.by_ref().copied()
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}

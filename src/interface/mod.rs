@@ -1,0 +1,71 @@
+//! Interfaces that are declared once, as a trait, and served by a library or by a module alike.
+//!
+//! The crate that host and plugins share declares the trait, and depends on `hotslot-plugin` alone:
+//!
+//! ```
+//! #[hotslot_plugin::interface(version = "1.0")]
+//! pub trait Pricer {
+//!     /// What so many cost.
+//!     fn quote(&self, symbol: &str, quantity: u32) -> f64;
+//! }
+//! ```
+//!
+//! A plugin implements it, and says so in one line. The same source is built as a library, or for `wasm32` as a module:
+//!
+//! ```
+//! # mod shared { #[hotslot_plugin::interface(version = "1.0")] pub trait Pricer {
+//! #     fn quote(&self, symbol: &str, quantity: u32) -> f64;
+//! # } }
+//! # use shared::Pricer;
+//! #[derive(Default)]
+//! struct Fixed;
+//!
+//! impl Pricer for Fixed {
+//!     fn quote(&self, _: &str, quantity: u32) -> f64 {
+//!         142.5 * f64::from(quantity)
+//!     }
+//! }
+//!
+//! hotslot_plugin::export!(Fixed as Pricer);
+//! # fn main() {}
+//! ```
+//!
+//! The host has a slot for the trait, and picks the backend:
+//!
+//! ```ignore
+//! let slot: HotSlot<dyn Pricer> = HotSlot::builder(Native::interface::<dyn Pricer>()).open(library)?;
+//! let slot: HotSlot<dyn Pricer> = HotSlot::builder(Wasm::new()?.interface::<dyn Pricer>()).open(module)?;
+//! let price = slot.load().quote("SOLUSDC", 3);
+//! ```
+//!
+//! or takes [whatever comes](crate::Auto).
+//!
+//! # What fits
+//! A plugin carries the [`Contract`] it was built against, and the host compares it with its own before any of the
+//! plugin's code runs. Methods are found by name. Every method that the host's trait has must be there with the same
+//! signature, down to the fields of plain types; what is missing or differs is named in the [`ContractError`]. Methods
+//! marked `#[since("1.1")]` are optional: a 1.1 host gets their default body from a 1.0 plugin, and a 1.0 host does not
+//! see that a 1.1 plugin has more. Another major version is another interface.
+//!
+//! # When a call fails
+//! A panic in a library and a trap in a module are the same [`CallError`], and count in the generation's
+//! [health](crate::Health). A method that returns `Result<_, E>` with `E: From<CallError>` returns it; one that is marked
+//! `#[on_error(value)]` gives the value; every other unwinds to the next [`CallError::catch`].
+//!
+//! # State, and plugins that run
+//! A plugin of an interface implements [`Stateful`](crate::Stateful) and [`Runnable`](crate::Runnable) as any other, so
+//! [`carry_state`](crate::carry_state) and [`Runner`](crate::Runner) take a `HotSlot<dyn Trait>`.
+
+mod contract;
+mod life;
+#[cfg(any(feature = "native", feature = "wasm"))]
+mod services;
+
+pub use contract::{Contract, ContractError, Method};
+pub use hotslot_plugin::{CallError, CallErrorKind, Interface, Plain};
+
+#[cfg(any(feature = "native", feature = "wasm"))]
+pub(crate) use {
+    contract::Numbers,
+    services::{Bound, Services},
+};
