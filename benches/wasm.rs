@@ -45,7 +45,7 @@ struct Calls<P, R> {
 
 type Sum = Calls<(u32, u32), u64>;
 
-fn backend(engine: &Wasm, policy: InstancePolicy) -> WasmBackend<Sum> {
+fn backend(engine: &Wasm, policy: InstancePolicy) -> WasmBackend<WasmPlugin<Sum>> {
     let bind = |plugin: &mut hotslot::wasm::Binder<'_>| -> Result<Sum, CallError> {
         Ok(Calls { input: plugin.buffer("input")?, run: plugin.func("sum")? })
     };
@@ -168,7 +168,7 @@ fn reload_of<C: Send + 'static>(
     c: &mut Criterion,
     name: &str,
     module: &[u8],
-    backend: impl Fn(&Wasm) -> WasmBackend<C>,
+    backend: impl Fn(&Wasm) -> WasmBackend<WasmPlugin<C>>,
 ) {
     let mut group = c.benchmark_group(format!("reload of {name} of {} KiB", module.len() / 1024));
     group.sample_size(20);
@@ -234,7 +234,7 @@ fn numbered(module: &[u8], number: u64) -> Vec<u8> {
 /// The rules of the WAF example, with a regular request for them.
 const WAF: &[u8] = include_bytes!("../examples/waf/rules/universal-waf.wasm");
 
-fn waf(engine: &Wasm) -> WasmBackend<Calls<u32, i32>> {
+fn waf(engine: &Wasm) -> WasmBackend<WasmPlugin<Calls<u32, i32>>> {
     let bind = |plugin: &mut hotslot::wasm::Binder<'_>| -> Result<_, CallError> {
         Ok(Calls { input: plugin.room("input_buffer", 1 << 16)?, run: plugin.func("inspect_request")? })
     };

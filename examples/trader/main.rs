@@ -15,12 +15,13 @@ mod words;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use hotslot::native::{self, Native, Rehearsal, Sender};
+use hotslot::native::{self, Native, Rehearsal};
 use hotslot::{BoxError, HotSlot, Report, Runner, carry_state, printable};
+use trader_feed::{PriceFeed, Tape};
 
 use self::cli::Options;
 use self::commands::Command;
@@ -49,19 +50,13 @@ fn trade(options: &Options) -> Result<(), BoxError> {
     let (commands, wanted) = channel();
     let source = Arc::new(Source::at(&options.plugin, screen.clone())?);
 
-    // The backend: plugins are dynamic libraries that speak our interface. One that crashes when it starts does so in a
-    // child process.
-    let (prices, quit) = (screen.clone(), commands.clone());
-    let show = move |_: &Sender, message: &[u8]| {
-        if prices.price(&String::from_utf8_lossy(message)).is_err() {
-            // Nobody reads any more: the pipe or the terminal is gone.
-            let _ = quit.send(Command::Quit);
-        }
-    };
-    let backend = Native::plugins(trader_feed::INTERFACE)
+    // The backend: plugins are dynamic libraries that speak our interface, and print on our tape. One that crashes when
+    // it starts does so in a child process.
+    let tape: Arc<dyn Tape> = Arc::new(Printer { screen: screen.clone(), quit: commands.clone() });
+    let backend = Native::interface::<dyn PriceFeed>()
         .config(venue.config.to_string())
-        .rehearse(Rehearsal::default())
-        .on_message(show);
+        .service(tape)
+        .rehearse(Rehearsal::default());
 
     // The slot: where exactly one plugin serves at a time. A new one takes over the state of the one before.
     let slot =
@@ -98,4 +93,19 @@ fn trade(options: &Options) -> Result<(), BoxError> {
     source.cancel();
     runner.stop().close(Duration::from_secs(5));
     Ok(())
+}
+
+/// What plugins print on.
+struct Printer {
+    screen: Screen,
+    quit: Sender<Command>,
+}
+
+impl Tape for Printer {
+    fn price(&self, line: &str, details: &str) {
+        if self.screen.price(line, details).is_err() {
+            // Nobody reads any more: the pipe or the terminal is gone. Whoever takes commands may be gone, too.
+            let _ = self.quit.send(Command::Quit);
+        }
+    }
 }

@@ -57,18 +57,16 @@ impl Screen {
         Ok(Some(taken))
     }
 
-    /// Shows a price, and on a terminal the details that come with it: the fields of `trader-feed/1`. Elsewhere
-    /// `RUST_LOG=trader=debug` shows those.
-    pub fn price(&self, message: &str) -> io::Result<()> {
-        tracing::debug!("{}", printable(&message.replace('\t', ", ")));
-        let (price, details) = message.split_once('\t').unwrap_or((message, ""));
+    /// Shows a price, and on a terminal the details that come with it. Elsewhere `RUST_LOG=trader=debug` shows those.
+    pub fn price(&self, price: &str, details: &str) -> io::Result<()> {
+        let (price, details) = (printable(price), printable(details));
+        tracing::debug!("{price}, {details}");
         let mark = if self.is_replay { " (replay)" } else { "" };
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         if TAKEN.load(Ordering::SeqCst) {
-            let details: String = details.split('\t').map(|detail| format!("   {}", printable(detail))).collect();
-            draw(Some(&format!("{}{mark}{details}", printable(price))), &bar)
+            draw(Some(&format!("{price}{mark}   {details}")), &bar)
         } else {
-            writeln!(io::stdout(), "{}{mark}", printable(price))
+            writeln!(io::stdout(), "{price}{mark}")
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::time::{Instant, UNIX_EPOCH};
 
-use hotslot::native::NativePlugin;
 use hotslot::{Cause, Event, HotSlot, Outcome, Report};
+use trader_feed::PriceFeed;
 
 use crate::screen::Bar;
 
@@ -51,11 +51,11 @@ pub fn surprise(event: &Event) -> Option<String> {
 }
 
 /// The status bar.
-pub fn bar(slot: &HotSlot<NativePlugin>, is_replay: bool, since: Instant) -> Bar {
+pub fn bar(slot: &HotSlot<dyn PriceFeed>, is_replay: bool, since: Instant) -> Bar {
     let mut status = if is_replay { "REPLAY | ".to_owned() } else { String::new() };
     if let Some(serving) = slot.status().serving {
         let version = serving.version.map(|version| version.to_string()).unwrap_or_default();
-        status += &format!("{} {version} | gen {}", serving.name, serving.generation);
+        status += &format!("{} {version} | {} | gen {}", serving.name, slot.load().symbol(), serving.generation);
     }
     status += &format!(" | up {}", clock(since.elapsed().as_secs()));
     let history = slot.history();

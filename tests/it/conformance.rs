@@ -13,7 +13,12 @@ use crate::support::{PATIENCE, Plugin, Values, wait_for};
 
 /// A kind of plugin.
 pub(crate) trait Kind: Sized + 'static {
-    type Plugin: Stateful + Send + Sync + 'static;
+    type Plugin: Stateful + Send + Sync + ?Sized + 'static;
+
+    /// Whether plugins of this kind can be built here.
+    fn is_here() -> bool {
+        true
+    }
 
     fn backend() -> impl Backend<Self::Plugin>;
     /// The artifact of a plugin called "fixture".
@@ -193,7 +198,9 @@ macro_rules! conformance {
         $(
             #[test]
             fn $check() {
-                super::$check::<$kind>();
+                if <$kind as super::Kind>::is_here() {
+                    super::$check::<$kind>();
+                }
             }
         )*
     };
@@ -203,6 +210,13 @@ conformance!(in_process, super::InProcess);
 #[cfg(target_os = "linux")]
 conformance!(native, crate::native::Libraries);
 conformance!(wasm, super::Wasm);
+// One plugin of a declared interface, three ways.
+#[cfg(target_os = "linux")]
+conformance!(interface_in_process, crate::interface::kinds::InProcess);
+#[cfg(target_os = "linux")]
+conformance!(interface_native, crate::interface::kinds::Library);
+#[cfg(target_os = "linux")]
+conformance!(interface_wasm, crate::interface::kinds::Module);
 
 /// Plain Rust values.
 struct InProcess;

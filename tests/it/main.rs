@@ -8,6 +8,8 @@ mod concurrency;
 mod conformance;
 mod events;
 #[cfg(target_os = "linux")]
+mod interface;
+#[cfg(target_os = "linux")]
 mod native;
 mod probation;
 mod properties;

@@ -205,7 +205,7 @@ impl Exports {
 
 /// Loads modules as [`Rules`].
 pub struct RulesBackend {
-    wasm: WasmBackend<Exports>,
+    wasm: WasmBackend<WasmPlugin<Exports>>,
 }
 
 impl Backend<Rules> for RulesBackend {

@@ -2,12 +2,12 @@
 
 use std::error::Error as _;
 
-use hotslot::wasm::{CallError, ModuleError, ModuleLimits, Wasm, WasmBackend};
+use hotslot::wasm::{CallError, ModuleError, ModuleLimits, Wasm, WasmBackend, WasmPlugin};
 use hotslot::{Backend, Error, ErrorKind, HotSlot, Stage};
 
 use super::{answer, backend, compile, engine, module, source};
 
-type Nothing = WasmBackend<()>;
+type Nothing = WasmBackend<WasmPlugin<()>>;
 
 /// A backend that wants nothing of its modules.
 fn anything(engine: &Wasm) -> Nothing {

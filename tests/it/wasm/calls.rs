@@ -120,7 +120,7 @@ fn plugins_and_their_errors_can_go_to_other_threads() {
     fn everywhere<T: Send + Sync + 'static>() {}
     everywhere::<super::Plugin>();
     everywhere::<hotslot::wasm::Wasm>();
-    everywhere::<hotslot::wasm::WasmBackend<super::Calls>>();
+    everywhere::<hotslot::wasm::WasmBackend<super::Plugin>>();
     everywhere::<CallError>();
     everywhere::<hotslot::wasm::ModuleError>();
     everywhere::<hotslot::wasm::EngineError>();

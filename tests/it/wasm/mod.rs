@@ -96,7 +96,7 @@ pub(crate) fn engine() -> Wasm {
     Wasm::builder().instances(24).build().unwrap()
 }
 
-pub(crate) fn backend(engine: &Wasm) -> WasmBackend<Calls> {
+pub(crate) fn backend(engine: &Wasm) -> WasmBackend<WasmPlugin<Calls>> {
     engine.plugins(bind).call_limits(limits())
 }
 

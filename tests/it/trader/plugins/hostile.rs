@@ -1,7 +1,7 @@
 //! A plugin that says what would steer a terminal or forge a line, in every way in which a plugin can say something.
 
 use hotslot_plugin::{Error, Host, Level, Plugin, Stop, export};
-use trader_feed::{INTERFACE, Indicator};
+use trader_feed::{Indicator, PriceFeed, Tape};
 
 /// When it strikes.
 #[derive(PartialEq)]
@@ -20,14 +20,20 @@ const ATTACK: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}2J\r\nBTCUSDC: 1.00\nBTC
 
 struct Hostile {
     host: Host,
+    tape: Box<dyn Tape>,
+}
+
+impl PriceFeed for Hostile {
+    fn symbol(&self) -> String {
+        ATTACK.to_owned()
+    }
 }
 
 impl Plugin for Hostile {
-    const INTERFACE: &'static str = INTERFACE;
     const SCHEMA: &'static str = Indicator::SCHEMA;
 
     fn create(host: Host) -> Result<Self, Error> {
-        if WAY == Way::Create { Err(ATTACK.into()) } else { Ok(Hostile { host }) }
+        if WAY == Way::Create { Err(ATTACK.into()) } else { Ok(Hostile { tape: host.service()?, host }) }
     }
 
     fn restore(&self, _: &str, _: &[u8]) -> Result<(), Error> {
@@ -35,9 +41,7 @@ impl Plugin for Hostile {
     }
 
     fn run(&self, _: &Stop) -> Result<(), Error> {
-        self.host.send(ATTACK.as_bytes());
-        // The control characters of the C1 range as single bytes, as they are in no UTF-8.
-        self.host.send(b"owned \x9b2J\x9d0;owned\x9c");
+        self.tape.price(ATTACK, ATTACK);
         self.host.log(Level::Error, ATTACK);
         self.host.log_as(ATTACK, Level::Error, ATTACK);
         assert!(WAY != Way::Panic, "{ATTACK}");
@@ -45,4 +49,4 @@ impl Plugin for Hostile {
     }
 }
 
-export!(Hostile);
+export!(Hostile as PriceFeed);

@@ -6,7 +6,7 @@ use crate::{Failure, Http, Json};
 ///
 /// # Errors
 /// The request failed, or the answer has another shape than Binance documents.
-pub async fn closes(http: &Http, base: &str, symbol: &str) -> Result<Vec<f64>, Failure> {
+pub(crate) async fn closes(http: &Http, base: &str, symbol: &str) -> Result<Vec<f64>, Failure> {
     let candles = http.get(&format!("{base}/api/v3/klines?symbol={symbol}&interval=1m&limit=60")).await?;
     // A candle is an array: open time, open, high, low, close, and more that an average of closes does not need.
     let close = |candle: &Json| candle[4].as_str()?.parse().ok();

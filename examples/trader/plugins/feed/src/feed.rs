@@ -1,17 +1,18 @@
-//! The loop that every plugin of the trader runs: warm up once, then ask, average, send, wait.
+//! The loop that every plugin of the trader runs: warm up once, then ask, average, print, wait.
 
 use std::collections::hash_map::RandomState;
 use std::future::poll_fn;
 use std::hash::BuildHasher;
+use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use hotslot_plugin::{Error, Host, Level, Stop};
+use hotslot_plugin::{Error, Host, Level, Plugin, Stop};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::{Config, Failure, Http, Indicator, Price};
+use crate::{Config, Failure, Http, Indicator, Price, PriceFeed, Tape, binance};
 
 /// One answer of an exchange.
 pub struct Quote {
@@ -27,42 +28,47 @@ impl From<Price> for Quote {
     }
 }
 
-/// A symbol that is polled, and the state that comes of it.
-pub struct Feed {
-    host: Host,
-    config: Config,
-    symbol: &'static str,
-    indicator: Mutex<Indicator>,
+/// What makes one plugin differ from another: a symbol, and how an exchange is asked for it.
+pub trait Source: Send + Sync + 'static {
+    /// The symbol, as it is shown.
+    const SYMBOL: &'static str;
+
+    /// Asks for a price.
+    fn quote(http: &Http, config: &Config) -> impl Future<Output = Result<Quote, Failure>>;
+
+    /// Asks for past prices, oldest first, to warm the average up. They come from Binance if nothing else is said.
+    fn closes(http: &Http, config: &Config) -> impl Future<Output = Result<Vec<f64>, Failure>> {
+        binance::closes(http, &config.binance, Self::SYMBOL)
+    }
 }
 
-impl Feed {
-    /// A feed of `symbol` that asks as `host` is configured.
-    ///
-    /// # Errors
-    /// See [`Config::from_bytes`].
-    pub fn new(host: Host, symbol: &'static str) -> Result<Feed, Error> {
+/// A source that is polled, and the state that comes of it: a whole plugin.
+pub struct Polled<S> {
+    host: Host,
+    tape: Box<dyn Tape>,
+    config: Config,
+    indicator: Mutex<Indicator>,
+    source: PhantomData<fn() -> S>,
+}
+
+impl<S: Source> PriceFeed for Polled<S> {
+    fn symbol(&self) -> String {
+        S::SYMBOL.to_owned()
+    }
+}
+
+impl<S: Source> Plugin for Polled<S> {
+    const SCHEMA: &'static str = Indicator::SCHEMA;
+
+    fn create(host: Host) -> Result<Self, Error> {
         let config = Config::from_bytes(host.config())?;
-        Ok(Feed { host, config, symbol, indicator: Mutex::new(Indicator::COLD) })
+        let (tape, indicator) = (host.service::<dyn Tape>()?, Mutex::new(Indicator::COLD));
+        Ok(Polled { host, tape, config, indicator, source: PhantomData })
     }
 
-    /// Where to ask, and how often.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// Polls until `stop` is raised: `quote` at every interval, and first `closes`, past prices for the average, if
-    /// there is no average to go on with.
-    ///
-    /// An exchange that cannot be reached is asked again, later and later; that ends nothing.
-    ///
-    /// # Errors
-    /// The system gives no runtime: out of file descriptors, for instance.
-    pub fn run(
-        &self,
-        stop: &Stop,
-        closes: impl AsyncFn(&Http) -> Result<Vec<f64>, Failure>,
-        quote: impl AsyncFn(&Http) -> Result<Quote, Failure>,
-    ) -> Result<(), Error> {
+    /// Polls until `stop` is raised: a quote at every interval, and first past prices, if there is no average to go on
+    /// with. An exchange that cannot be reached is asked again, later and later; that ends nothing.
+    fn run(&self, stop: &Stop) -> Result<(), Error> {
         // The runtime ends with this function and takes its connections along. If it is looking up a name just then,
         // it waits for that: a thread that outlived the plugin would run code that may no longer be there.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -73,7 +79,7 @@ impl Feed {
             loop {
                 times.tick().await;
                 let mut failures = 0;
-                while let Err(failure) = self.poll(&http, &closes, &quote).await {
+                while let Err(failure) = self.poll(&http).await {
                     let pause = pause_after(failures, failure.retry_after);
                     self.host.log(Level::Warn, &format!("{failure}; next try in {pause:.1?}"));
                     sleep(pause).await;
@@ -84,42 +90,35 @@ impl Feed {
         Ok(())
     }
 
-    async fn poll(
-        &self,
-        http: &Http,
-        closes: impl AsyncFn(&Http) -> Result<Vec<f64>, Failure>,
-        quote: impl AsyncFn(&Http) -> Result<Quote, Failure>,
-    ) -> Result<(), Failure> {
-        if self.indicator().is_cold() {
-            let closes = closes(http).await?;
-            self.indicator().warm_up(self.symbol, &closes);
-            self.host.log(Level::Info, &format!("cold start: warmed up with {} candles", closes.len()));
-        }
-        let Quote { price, text } = quote(http).await?;
-        let Indicator { ema, ticks, .. } = {
-            let mut indicator = self.indicator();
-            indicator.tick(self.symbol, price.value);
-            *indicator
-        };
-        let line = format!("{}: {text}\tema {}\ttick {ticks}", self.symbol, price.with_value(ema));
-        self.host.send(line.as_bytes());
-        Ok(())
-    }
-
-    /// The state, for the plugin that comes next.
-    pub fn save(&self) -> Vec<u8> {
-        self.indicator().to_bytes()
+    fn save(&self) -> Result<Vec<u8>, Error> {
+        Ok(self.indicator().to_bytes())
     }
 
     /// Goes on with the state of the plugin before: no cold start.
-    ///
-    /// # Errors
-    /// The state has another schema.
-    pub fn restore(&self, schema: &str, state: &[u8]) -> Result<(), Error> {
+    fn restore(&self, schema: &str, state: &[u8]) -> Result<(), Error> {
         if schema != Indicator::SCHEMA {
             return Err(format!("this plugin goes on from {}, not from {schema}", Indicator::SCHEMA).into());
         }
         *self.indicator() = Indicator::from_bytes(state)?;
+        Ok(())
+    }
+}
+
+impl<S: Source> Polled<S> {
+    async fn poll(&self, http: &Http) -> Result<(), Failure> {
+        if self.indicator().is_cold() {
+            let closes = S::closes(http, &self.config).await?;
+            self.indicator().warm_up(S::SYMBOL, &closes);
+            self.host.log(Level::Info, &format!("cold start: warmed up with {} candles", closes.len()));
+        }
+        let Quote { price, text } = S::quote(http, &self.config).await?;
+        let Indicator { ema, ticks, .. } = {
+            let mut indicator = self.indicator();
+            indicator.tick(S::SYMBOL, price.value);
+            *indicator
+        };
+        let details = format!("ema {}   tick {ticks}", price.with_value(ema));
+        self.tape.price(&format!("{}: {text}", S::SYMBOL), &details);
         Ok(())
     }
 

@@ -1,14 +1,11 @@
 //! What the trader and its plugins agree on, and what the plugins have in common.
 //!
-//! # The interface `trader-feed/1`
-//! - **Host to plugin**: a [`Config`] as text, lines of `key=value`; a plugin ignores keys that it does not know.
-//! - **Plugin to host**: each message is one line of UTF-8 in fields that a tab separates. The first field is the
-//!   price line, `SOLUSDC: 142.31`; those that follow are details for a person, `ema 142.02` and `tick 17`.
-//! - **Plugin to plugin**: an [`Indicator`] under the schema [`Indicator::SCHEMA`].
+//! A plugin is a [`PriceFeed`] that prints on the host's [`Tape`]. It is configured with a [`Config`] as text, and hands an
+//! [`Indicator`] over to the next one. [`Polled`] is all of that for a [`Source`] of prices.
 //!
 //! Everything here is linked into each plugin, so it is replaced along with it.
 
-pub mod binance;
+mod binance;
 mod config;
 mod feed;
 mod http;
@@ -16,11 +13,25 @@ mod indicator;
 mod price;
 
 pub use config::{BINANCE, COINBASE, Config};
-pub use feed::{Feed, Quote};
+pub use feed::{Polled, Quote, Source};
 pub use http::{Failure, Http};
 pub use indicator::Indicator;
 pub use price::Price;
 pub use serde_json::Value as Json;
 
-/// The name of the interface, which the host compares before it loads a plugin.
-pub const INTERFACE: &str = "trader-feed/1";
+use hotslot_plugin::interface;
+
+/// A plugin of the trader. It works while it [runs](hotslot_plugin::Plugin::run); the host only asks what it shows.
+#[interface(version = "1.0")]
+pub trait PriceFeed {
+    /// The symbol whose price it prints.
+    #[on_error(String::from("?"))]
+    fn symbol(&self) -> String;
+}
+
+/// Where prices go: the trader's service for its plugins.
+#[interface(version = "1.0")]
+pub trait Tape {
+    /// Prints a price line, `SOLUSDC: 142.31`, with details that only a terminal shows.
+    fn price(&self, line: &str, details: &str);
+}

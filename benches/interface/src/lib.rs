@@ -1,0 +1,54 @@
+//! What is measured: a call that does nothing, one with bytes, one with a plain struct and one with a type of serde.
+
+use hotslot_plugin::{Plain, interface};
+use serde::{Deserialize, Serialize};
+
+/// A plain struct.
+#[derive(Clone, Copy, Debug, PartialEq, Plain)]
+pub struct Point {
+    /// To the right.
+    pub x: f64,
+    /// Up.
+    pub y: f64,
+}
+
+/// A type of serde: a request as a web server knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// The method.
+    pub method: String,
+    /// The path.
+    pub path: String,
+    /// Names and values.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Request {
+    /// One of ordinary size.
+    pub fn ordinary() -> Request {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        Request {
+            method: "GET".to_owned(),
+            path: "/products/42?currency=EUR".to_owned(),
+            headers: vec![
+                header("host", "shop.example.com"),
+                header("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+                header("accept", "text/html,application/xhtml+xml"),
+                header("accept-language", "en-US,en;q=0.5"),
+            ],
+        }
+    }
+}
+
+/// The interface.
+#[interface(version = "1.0")]
+pub trait Bench {
+    /// Does nothing.
+    fn nothing(&self);
+    /// How many bytes there are.
+    fn length(&self, bytes: &[u8]) -> u64;
+    /// Mirrors a point.
+    fn mirrored(&self, point: Point) -> Point;
+    /// How many headers there are.
+    fn headers(&self, request: &Request) -> u32;
+}

@@ -1,0 +1,33 @@
+//! Does as little as possible, so that what is measured is the way there and back. The same functions are there once
+//! more with a plain C ABI, to be called by hand.
+
+use hotslot_bench_interface::{Bench, Point, Request};
+
+#[derive(Default)]
+struct Nothing;
+
+impl Bench for Nothing {
+    fn nothing(&self) {}
+
+    fn length(&self, bytes: &[u8]) -> u64 {
+        bytes.len() as u64
+    }
+
+    fn mirrored(&self, point: Point) -> Point {
+        Point { x: point.y, y: point.x }
+    }
+
+    fn headers(&self, request: &Request) -> u32 {
+        request.headers.len() as u32
+    }
+}
+
+hotslot_plugin::export!(Nothing as Bench);
+
+#[unsafe(no_mangle)]
+extern "C" fn raw_nothing() {}
+
+#[unsafe(no_mangle)]
+extern "C" fn raw_length(_: *const u8, length: usize) -> u64 {
+    length as u64
+}

@@ -1,0 +1,102 @@
+//! Which plugin fits which host: versions 1.0 and 1.1 in all four combinations, on both backends, and those that do not.
+
+use hotslot::native::Native;
+use hotslot::{Backend, HotSlot, Stage};
+use hotslot_fixture_interface::{Values, changed, less, v1_0, v1_1, v2_0};
+use hotslot_plugin::Interface;
+
+use super::{built, modules, slots};
+
+#[test]
+fn a_1_0_host_serves_a_1_0_plugin() {
+    for (kind, slot) in slots::<dyn v1_0::Fixture>("") {
+        assert_eq!(slot.load().add(3), 3, "{kind}");
+    }
+}
+
+#[test]
+fn a_1_0_host_serves_a_1_1_plugin() {
+    for (kind, slot) in slots::<dyn v1_0::Fixture>("v1_1") {
+        assert_eq!(slot.load().add(3), 3, "{kind}");
+    }
+}
+
+#[test]
+fn a_1_1_host_gives_a_1_0_plugin_the_default_body() {
+    for (kind, slot) in slots::<dyn v1_1::Fixture>("") {
+        assert_eq!((slot.load().add(3), slot.load().describe(7)), (3, "...7 by default of 0".to_owned()), "{kind}");
+    }
+}
+
+#[test]
+fn a_1_1_host_calls_a_1_1_plugin() {
+    for (kind, slot) in slots::<dyn v1_1::Fixture>("v1_1") {
+        assert_eq!((slot.load().add(3), slot.load().describe(7)), (3, "7 described".to_owned()), "{kind}");
+    }
+}
+
+/// The texts of the refusals, one for each kind of plugin that can be built here.
+fn refusals<I: Interface + ?Sized>(features: &str) -> Vec<String> {
+    fn refusal<I: Interface + ?Sized>(backend: impl Backend<I>, bytes: Vec<u8>) -> String {
+        let error = HotSlot::<I>::builder(backend).open(bytes).err().expect("it does not fit");
+        assert_eq!(error.stage(), Stage::Admit, "{error}");
+        error.to_string()
+    }
+    let mut refusals = vec![refusal::<I>(Native::interface::<I>(), built::library(features).bytes())];
+    refusals.extend(built::module(features).map(|module| refusal::<I>(modules::<I>(), module.bytes())));
+    refusals
+}
+
+#[test]
+fn a_changed_signature_is_refused_by_the_name_of_its_method() {
+    for refusal in refusals::<dyn v1_1::Fixture>("changed") {
+        assert!(
+            refusal.contains("`answer`") && refusal.contains("()->u32") && refusal.contains("()->u64"),
+            "{refusal}"
+        );
+    }
+    // Either way round.
+    for refusal in refusals::<dyn changed::Fixture>("v1_1") {
+        assert!(refusal.contains("`answer`"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_missing_method_is_named() {
+    for refusal in refusals::<dyn v1_0::Fixture>("less") {
+        assert!(refusal.contains("lacks the method `add(u64)->u64`"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_plugin_that_has_more_than_its_host_asks_for_fits() {
+    for (kind, slot) in slots::<dyn less::Fixture>("v1_1") {
+        assert_eq!(slot.load().answer(), 0, "{kind}");
+    }
+}
+
+#[test]
+fn another_major_version_is_another_interface() {
+    for refusal in refusals::<dyn v1_0::Fixture>("v2_0") {
+        assert!(refusal.contains("2.0") && refusal.contains("1.0"), "{refusal}");
+    }
+    assert_eq!(refusals::<dyn v2_0::Fixture>("").len(), refusals::<dyn v2_0::Fixture>("v1_1").len());
+}
+
+#[test]
+fn another_interface_is_refused_by_its_name() {
+    for refusal in refusals::<dyn Values>("") {
+        assert!(refusal.contains("`fixture`") && refusal.contains("`values`"), "{refusal}");
+    }
+}
+
+#[test]
+fn the_id_tells_interfaces_apart_and_versions_of_one_together() {
+    let hash = |id: &str| id.split_once('#').expect("it ends in a hash").1.to_owned();
+    assert_eq!(hash(<dyn v1_0::Fixture>::ID), hash(<dyn v1_1::Fixture>::ID), "only an optional method came");
+    assert_ne!(hash(<dyn v1_1::Fixture>::ID), hash(<dyn changed::Fixture>::ID));
+    assert!(<dyn v1_1::Fixture>::ID.starts_with("fixture/1.1#"));
+    let slot: HotSlot<dyn v1_1::Fixture> =
+        HotSlot::builder(Native::interface::<dyn v1_1::Fixture>()).open(built::library("v1_1").bytes()).unwrap();
+    assert_eq!(slot.load().manifest().interface.as_deref(), Some(<dyn v1_1::Fixture>::ID));
+}

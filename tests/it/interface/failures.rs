@@ -1,0 +1,94 @@
+//! How calls and plugins fail, the same on every backend.
+
+use hotslot::native::Native;
+use hotslot::{Cause, HotSlot, Stage};
+use hotslot_fixture_interface::v1_0::Fixture;
+use hotslot_plugin::CallErrorKind;
+
+use super::{built, modules, slots, slots_with};
+use crate::conformance::Kind;
+use crate::native::Libraries;
+
+#[test]
+fn a_panic_and_a_trap_are_the_same_error_and_the_plugin_serves_on() {
+    for (kind, slot) in slots::<dyn Fixture>("") {
+        let rules = slot.load();
+        let error = rules.fail("panic").unwrap_err();
+        assert_eq!(error.kind(), CallErrorKind::Panicked, "{kind}: {error}");
+        assert_eq!(rules.fail("shout").unwrap(), "SHOUT", "{kind}");
+    }
+}
+
+#[test]
+fn an_error_of_the_plugins_own_comes_with_its_text() {
+    for (kind, slot) in slots::<dyn Fixture>("") {
+        let error = slot.load().fail("fail").unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (CallErrorKind::Failed, "as it was told"), "{kind}");
+    }
+}
+
+#[test]
+fn panics_count_against_the_generation_and_errors_of_its_own_do_not() {
+    fn check(kind: &str, slot: &HotSlot<dyn Fixture>, next: Vec<u8>) {
+        slot.reload(next).unwrap();
+        for _ in 0..20 {
+            assert!(slot.load().fail("fail").is_err());
+        }
+        assert_eq!(slot.load().generation(), 2, "{kind}");
+        // In its probation, failures of the plugin roll it back.
+        let events = slot.subscribe();
+        for _ in 0..5 {
+            let _ = slot.load().fail("panic");
+        }
+        crate::support::wait_for(&events, |event| match event {
+            hotslot::Event::Ended(report) => matches!(report.cause, Cause::Automatic { .. }).then_some(()),
+            _ => None,
+        });
+        assert_eq!(slot.load().generation(), 1, "{kind}");
+    }
+    let next = || built::library("").answering(2).version("1.1.0").bytes();
+    let slot = HotSlot::builder(Native::interface::<dyn Fixture>()).keep_previous(1).open(built::library("").bytes());
+    check("native", &slot.unwrap(), next());
+    if let Some(module) = built::module("") {
+        let slot = HotSlot::builder(modules::<dyn Fixture>()).keep_previous(1).open(module.clone().bytes());
+        check("wasm", &slot.unwrap(), module.answering(2).version("1.1.0").bytes());
+    }
+}
+
+#[test]
+fn a_plugin_that_cannot_be_made_is_refused_at_load() {
+    for config in ["refuse", "panic"] {
+        let refused = |slot: Result<HotSlot<dyn Fixture>, hotslot::Error>| slot.err().expect("it does not open");
+        let native = Native::interface::<dyn Fixture>().config(config);
+        let error = refused(HotSlot::builder(native).open(built::library("").bytes()));
+        assert_eq!(error.stage(), Stage::Load);
+        assert!(error.to_string().contains("the configuration"), "{error}");
+        if let Some(module) = built::module("") {
+            let error = refused(HotSlot::builder(modules::<dyn Fixture>().config(config)).open(module.bytes()));
+            assert_eq!(error.stage(), Stage::Load);
+            let named = if config == "refuse" { "the configuration says no" } else { "trapped" };
+            assert!(error.to_string().contains(named), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_plugin_gets_its_configuration() {
+    let config = vec![0xff; 5_000];
+    let slots =
+        slots_with::<dyn Fixture>("", |native| native.config(config.clone()), |wasm| wasm.config(config.clone()));
+    for (kind, slot) in slots {
+        assert_eq!(slot.load().config(), config, "{kind}");
+    }
+}
+
+#[test]
+fn what_is_no_plugin_of_a_declared_interface_says_what_to_do() {
+    let slot = HotSlot::builder(modules::<dyn Fixture>()).open(crate::wasm::module("1.0.0", 1));
+    let error = slot.err().expect("it has no contract");
+    assert_eq!(error.stage(), Stage::Admit);
+    assert!(error.to_string().contains("hotslot_create"), "{error}");
+    let slot = HotSlot::builder(Native::interface::<dyn Fixture>()).open(Libraries::artifact("1.0.0", 1));
+    let error = slot.err().expect("it has no contract");
+    assert!(error.to_string().contains("export!(Type as Interface)"), "{error}");
+}

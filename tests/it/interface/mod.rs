@@ -1,0 +1,41 @@
+//! Declared interfaces: one plugin source, behind one trait, as a library, as a module and in this process.
+
+mod auto;
+pub(crate) mod built;
+mod compatibility;
+mod failures;
+pub(crate) mod kinds;
+mod running;
+mod services;
+mod values;
+
+use hotslot::HotSlot;
+use hotslot::wasm::{InstancePolicy, Wasm, WasmBackend};
+use hotslot_plugin::Interface;
+
+/// An engine's backend with one instance a plugin, which keeps its count.
+pub(crate) fn modules<I: Interface + ?Sized>() -> WasmBackend<I> {
+    let engine = Wasm::builder().instances(12).build().expect("this machine has an engine");
+    engine.interface::<I>().instances(InstancePolicy::Single)
+}
+
+/// A slot on each kind of plugin that can be built here, for `I` in the version of these features.
+fn slots<I: Interface + ?Sized>(features: &str) -> Vec<(&'static str, HotSlot<I>)> {
+    slots_with(features, |native| native, |wasm| wasm)
+}
+
+/// The same with options.
+fn slots_with<I: Interface + ?Sized>(
+    features: &str,
+    native: impl FnOnce(hotslot::native::Native<I>) -> hotslot::native::Native<I>,
+    wasm: impl FnOnce(WasmBackend<I>) -> WasmBackend<I>,
+) -> Vec<(&'static str, HotSlot<I>)> {
+    let backend = native(hotslot::native::Native::interface::<I>());
+    let library = HotSlot::builder(backend).open(built::library(features).bytes());
+    let mut slots = vec![("native", library.expect("the library is sound"))];
+    if let Some(module) = built::module(features) {
+        let module = HotSlot::builder(wasm(modules::<I>())).open(module.bytes());
+        slots.push(("wasm", module.expect("the module is sound")));
+    }
+    slots
+}
