@@ -140,7 +140,9 @@ fn named(interface: &Option<String>) -> String {
 
 impl From<wasmparser::Error> for ModuleError {
     fn from(error: wasmparser::Error) -> ModuleError {
-        let (offset, reason) = (error.offset(), plugin_text(error.message().as_bytes(), TEXT_LIMIT));
+        // Some of its messages are of several lines: in ours they would show as escapes.
+        let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        let (offset, reason) = (error.offset(), plugin_text(message.as_bytes(), TEXT_LIMIT));
         match error.missing_wasm_feature() {
             Some(_) => ModuleError::Proposal { offset, reason },
             None => ModuleError::Malformed { offset, reason },

@@ -79,6 +79,18 @@ fn a_module_with_any_byte_changed_is_refused_or_harmless() {
 }
 
 #[test]
+fn a_refusal_is_one_line() {
+    let engine = engine();
+    let backend = anything(&engine);
+    for garbage in
+        [&b"not a module at all"[..], b"\0asm\xff\xff\xff\xff", b"\0asm\x01\0\0\0\x01\xff\xff\xff\xff\xff\xff"]
+    {
+        let text = backend.admit(garbage).unwrap_err().to_string();
+        assert!(!text.contains('\n') && !text.contains("\\u{a}"), "{text}");
+    }
+}
+
+#[test]
 fn a_missing_or_wrong_export_is_named_with_both_signatures() {
     let engine = engine();
     let backend = anything(&engine).require("inspect", "(i32,i32) -> i64");
