@@ -1,5 +1,6 @@
 //! The backend of one slot: what its modules have to be like, and what their calls may take.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ pub struct WasmBackend<T: Served + ?Sized> {
     module_limits: ModuleLimits,
     limits: CallLimits,
     policy: InstancePolicy,
-    concurrency: usize,
+    concurrency: NonZeroUsize,
     max_wait: Option<Duration>,
     admitted: Admitted,
     offers: Offers,
@@ -71,7 +72,7 @@ impl<T: Served + ?Sized> WasmBackend<T> {
             module_limits: ModuleLimits::default(),
             limits: CallLimits::default(),
             policy: InstancePolicy::default(),
-            concurrency: (family.places().total() / 3).max(1),
+            concurrency: NonZeroUsize::new(family.places().total() / 3).unwrap_or(NonZeroUsize::MIN),
             max_wait: None,
             admitted: Admitted::default(),
             offers: Offers::default(),
@@ -146,7 +147,7 @@ impl<T: Served + ?Sized> WasmBackend<T> {
 
     /// How many calls a generation may have under way. A third of the [engine's](super::WasmBuilder::instances)
     /// instances if this is not set: that leaves room for one that drains and for one that is being staged.
-    pub fn concurrency(mut self, calls: usize) -> Self {
+    pub fn concurrency(mut self, calls: NonZeroUsize) -> Self {
         self.concurrency = calls;
         self
     }
@@ -202,7 +203,7 @@ impl<T: Served + ?Sized> WasmBackend<T> {
             }),
             offers: self.offers.clone(),
             stop: context.stop.clone(),
-            calls: Permits::new(if single { 1 } else { self.concurrency }),
+            calls: Permits::new(if single { 1 } else { self.concurrency.get() }),
             max_wait: self.max_wait.unwrap_or(default_wait),
             idle: Idle::in_family(&self.family, self.policy),
             family: Arc::clone(&self.family),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -124,7 +125,7 @@ pub struct Limits {
     pub deadline: Milliseconds,
     pub memory_bytes: usize,
     /// How many calls run at the same time; one more is a failure, and the failure policy decides.
-    pub concurrent_calls: usize,
+    pub concurrent_calls: NonZeroUsize,
     /// After so many calls an instance of the module is thrown away. With 1 every request meets a fresh one.
     pub calls_per_instance: u32,
 }
@@ -258,7 +259,7 @@ impl Default for Limits {
         Limits {
             deadline: Milliseconds(Duration::from_millis(50)),
             memory_bytes: 16 << 20,
-            concurrent_calls: 64,
+            concurrent_calls: const { NonZeroUsize::new(64).unwrap() },
             calls_per_instance: 1000,
         }
     }
@@ -467,6 +468,7 @@ mod tests {
             ("[waf]\nupstream = \"ftp://x\"", 2, "ftp"),
             ("[waf.wasm.probation]\nmax_error_rate = 7", 2, "share"),
             ("[[waf.wasm.golden]]\nname = \"x\"\ntarget = \"/\"\nverdict = 4", 4, "no verdict"),
+            ("[waf.wasm.limits]\nconcurrent_calls = 0", 2, "nonzero"),
             ("[waf.admin]\ntoken = \"short\"", 2, "16 characters"),
             ("[waf]\n\nfailure_policy = \"last_good\"\n[waf.wasm]\nkeep_previous_versions = 0", 3, "last_good needs"),
             ("[waf.archive]\nfolder = \"a\"\n[waf.archive.s3]\nbucket = \"b\"", 3, "either a folder"),

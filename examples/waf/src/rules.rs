@@ -118,7 +118,7 @@ pub struct Engine {
 impl Engine {
     pub fn new(limits: Limits, cache: std::path::PathBuf) -> Result<Engine, BoxError> {
         // A generation that serves, one that drains, one that is staged, and those of the fallback.
-        let instances = u32::try_from(limits.concurrent_calls.saturating_mul(4))?;
+        let instances = u32::try_from(limits.concurrent_calls.get().saturating_mul(4))?;
         Ok(Engine { wasm: Wasm::builder().instances(instances).folder(cache).build()?, limits })
     }
 

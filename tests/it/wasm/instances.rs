@@ -1,6 +1,6 @@
 //! Which instance a call gets, and what happens when there is none.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<Plugin> {
 
 fn reuse(max_uses: u32) -> InstancePolicy {
     InstancePolicy::Reuse { max_uses: NonZeroU32::new(max_uses).unwrap() }
+}
+
+fn calls(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).unwrap()
 }
 
 fn count(plugin: &Plugin) -> u32 {
@@ -146,7 +150,7 @@ fn full(lease: &Lease<Plugin>, calls: usize, then: impl FnOnce(&Latch)) {
 
 #[test]
 fn more_calls_than_allowed_are_refused_as_saturated() {
-    let slot = HotSlot::builder(backend(&engine()).concurrency(2)).open(module("1.0.0", 1)).unwrap();
+    let slot = HotSlot::builder(backend(&engine()).concurrency(calls(2))).open(module("1.0.0", 1)).unwrap();
     let lease = slot.load();
     full(&lease, 2, |_| {
         let error = answer(&lease).unwrap_err();
@@ -159,7 +163,7 @@ fn more_calls_than_allowed_are_refused_as_saturated() {
 
 #[test]
 fn a_call_can_wait_for_its_turn() {
-    let backend = backend(&engine()).concurrency(2).max_wait(PATIENCE);
+    let backend = backend(&engine()).concurrency(calls(2)).max_wait(PATIENCE);
     let slot = HotSlot::builder(backend).open(module("1.0.0", 1)).unwrap();
     let lease = slot.load();
     thread::scope(|scope| {
@@ -174,7 +178,7 @@ fn a_call_can_wait_for_its_turn() {
 #[test]
 fn an_engine_that_is_full_says_so_instead_of_failing_in_its_allocator() {
     let engine = Wasm::builder().instances(3).build().unwrap();
-    let slot = HotSlot::builder(backend(&engine).concurrency(10)).open(module("1.0.0", 1)).unwrap();
+    let slot = HotSlot::builder(backend(&engine).concurrency(calls(10))).open(module("1.0.0", 1)).unwrap();
     let lease = slot.load();
     full(&lease, 3, |_| {
         let error = answer(&lease).unwrap_err();
@@ -202,7 +206,7 @@ fn a_generation_that_drains_leaves_room_for_its_successor() {
 #[test]
 fn instances_that_wait_in_one_generation_make_room_for_another() {
     let engine = Wasm::builder().instances(4).build().unwrap();
-    let slot = HotSlot::builder(backend(&engine).instances(reuse(1000)).concurrency(4))
+    let slot = HotSlot::builder(backend(&engine).instances(reuse(1000)).concurrency(calls(4)))
         .keep_previous(3)
         .open(module("1.0.0", 1))
         .unwrap();
@@ -219,7 +223,7 @@ fn instances_that_wait_in_one_generation_make_room_for_another() {
 
 #[test]
 fn a_wait_that_is_in_vain_ends() {
-    let backend = backend(&engine()).concurrency(1).max_wait(Duration::from_millis(1));
+    let backend = backend(&engine()).concurrency(calls(1)).max_wait(Duration::from_millis(1));
     let slot = HotSlot::builder(backend).open(module("1.0.0", 1)).unwrap();
     let lease = slot.load();
     full(&lease, 1, |_| assert!(matches!(answer(&lease), Err(CallError::Saturated { .. }))));

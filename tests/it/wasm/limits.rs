@@ -1,5 +1,6 @@
 //! What one call may take, and that nobody else pays for it. FAULTS 12, 14, 15.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -141,7 +142,9 @@ fn a_cancelled_call_ends_and_takes_nobody_along() {
 fn a_panic_of_the_caller_costs_that_instance() {
     let engine = engine();
     let policy = InstancePolicy::Reuse { max_uses: 1000.try_into().unwrap() };
-    let slot = HotSlot::builder(backend(&engine).instances(policy).concurrency(1)).open(module("1.0.0", 1)).unwrap();
+    let slot = HotSlot::builder(backend(&engine).instances(policy).concurrency(NonZeroUsize::MIN))
+        .open(module("1.0.0", 1))
+        .unwrap();
     let lease = slot.load();
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         lease.call(|calls, call| {
