@@ -1,6 +1,6 @@
 //! What goes into a plugin and comes out of it.
 
-use hotslot::wasm::{CallError, WasmPlugin};
+use hotslot::wasm::{Buffer, CallError, WasmPlugin};
 use hotslot::{HotSlot, Stage};
 
 use super::{answer, compile, engine, module, slot, source};
@@ -99,6 +99,41 @@ fn a_plugin_that_the_binder_cannot_bind_is_refused_at_load() {
         assert!(error.to_string().contains(reason), "{error}");
     }
     assert_eq!(answer(&slot.load()).unwrap(), 1);
+}
+
+/// A plugin that is asked for room for 100 bytes, and answers with `address`.
+fn room_at(address: u32) -> Result<HotSlot<WasmPlugin<Buffer>>, hotslot::Error> {
+    let backend = engine().plugins(|binder| binder.room("room", 100));
+    let text = format!(
+        r#"(module (memory (export "memory") 1)
+          (func (export "room") (param i32) (result i32)
+            (if (i32.ne (local.get 0) (i32.const 100)) (then unreachable))
+            (i32.const {address})))"#
+    );
+    HotSlot::builder(backend).open(compile(&text))
+}
+
+#[test]
+fn a_plugin_gives_as_much_room_as_it_is_asked_for() {
+    const END: u32 = 65536;
+    for address in [1, 4096, END - 100] {
+        let slot = room_at(address).unwrap();
+        let lease = slot.load();
+        let written = lease.call(|room, call| {
+            let (ptr, len) = call.write(room, &[7; 100])?;
+            Ok((ptr, call.read(ptr, len)?.to_vec()))
+        });
+        assert_eq!(written.unwrap(), (address, vec![7; 100]));
+        let error = lease.call(|room, call| call.write(room, &[7; 101])).unwrap_err();
+        assert!(matches!(error, CallError::InputTooLarge { len: 101, capacity: 100 }), "{error}");
+    }
+    for (address, reason) in
+        [(0, "no room for 100 bytes"), (END - 99, "not in its memory"), (u32::MAX, "not in its memory")]
+    {
+        let error = room_at(address).map(drop).unwrap_err();
+        assert_eq!(error.stage(), Stage::Load, "{error}");
+        assert!(error.to_string().contains(reason), "{error}");
+    }
 }
 
 #[test]
