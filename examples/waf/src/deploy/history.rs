@@ -1,6 +1,7 @@
 //! What was tried to change what serves, and what came of it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use hotslot::{Outcome, Report, printable};
@@ -138,20 +139,55 @@ impl Record {
     }
 }
 
+/// The attempts, in the order in which they ended: a swap is not added before all that was measured of it is there,
+/// and another one may be through by then.
 #[derive(Default)]
-pub(super) struct History(Mutex<VecDeque<Record>>);
+pub(super) struct History {
+    next: AtomicU64,
+    records: Mutex<VecDeque<(Place, Record)>>,
+}
+
+/// Where in the history an attempt belongs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(u64);
 
 impl History {
-    pub(super) fn add(&self, record: Record) -> Record {
-        let mut records = self.0.lock();
-        if records.len() == REMEMBERED {
+    /// The place of an attempt that ends now. A swap takes it before another one can happen.
+    pub(super) fn place(&self) -> Place {
+        Place(self.next.fetch_add(1, Relaxed))
+    }
+
+    pub(super) fn add(&self, place: Place, record: Record) -> Record {
+        let mut records = self.records.lock();
+        let index = records.iter().rposition(|(other, _)| *other < place).map_or(0, |before| before + 1);
+        records.insert(index, (place, record.clone()));
+        if records.len() > REMEMBERED {
             records.pop_front();
         }
-        records.push_back(record.clone());
         record
     }
 
     pub(super) fn all(&self) -> Vec<Record> {
-        self.0.lock().iter().cloned().collect()
+        self.records.lock().iter().map(|(_, record)| record.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_stand_in_the_order_in_which_they_ended() {
+        let history = History::default();
+        let record = |generation| {
+            let release = Release::new(&b"module"[..], &b"rules"[..]);
+            Record::of_start(SystemTime::UNIX_EPOCH, &release, Duration::ZERO, None, generation)
+        };
+        let [first, second, third] = [(); 3].map(|()| history.place());
+        history.add(second, record(2));
+        history.add(third, record(3));
+        history.add(first, record(1));
+        let generations: Vec<_> = history.all().into_iter().map(|record| record.generation.unwrap()).collect();
+        assert_eq!(generations, [1, 2, 3]);
     }
 }

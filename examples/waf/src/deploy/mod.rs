@@ -18,7 +18,7 @@ use hotslot::{BoxError, Candidate, Digest, Error, ErrorKind, Report, Stage, Stag
 use parking_lot::Mutex;
 
 use self::history::History;
-pub use self::history::{Record, Trigger};
+pub use self::history::{Place, Record, Trigger};
 pub use self::startup::start;
 use crate::archive::Archive;
 use crate::config::Sample;
@@ -107,6 +107,8 @@ impl Deployments {
         };
         let (at, began, window) = (SystemTime::now(), Instant::now(), self.guard.holds().open());
         let result = self.stage(release.clone()).and_then(|ready| self.commit(ready));
+        let place = result.as_ref().map_or_else(|_| self.history.place(), |(_, place)| *place);
+        let result = result.map(|(report, _)| report);
         let took = began.elapsed();
         let held = window.close(PATIENCE);
         self.guard.metrics().reloaded(took, result.is_ok());
@@ -115,7 +117,7 @@ impl Deployments {
             Err(_) => self.version_of(release.module.digest()),
         };
         let outcome = result.as_ref();
-        let record = self.history.add(Record::of_change(at, trigger, &release, took, held, version, outcome));
+        let record = self.history.add(place, Record::of_change(at, trigger, &release, took, held, version, outcome));
         result.map(|_| record)
     }
 
@@ -134,8 +136,8 @@ impl Deployments {
         Ok(Ready { staged, release })
     }
 
-    /// Makes a release serve.
-    pub fn commit(&self, ready: Ready) -> Result<Report, Refusal> {
+    /// Makes a release serve. Says also where in the history that belongs.
+    pub fn commit(&self, ready: Ready) -> Result<(Report, Place), Refusal> {
         let _change = self.change.lock();
         let report = ready.staged.commit().map_err(Refusal::Slot)?;
         if let Some(generation) = report.generation().filter(|_| report.is_swap()) {
@@ -143,7 +145,7 @@ impl Deployments {
             complain(self.archive.serves(&ready.release));
             self.write_rule_file(&ready.release);
         }
-        Ok(report)
+        Ok((report, self.history.place()))
     }
 
     /// Goes back to the version before, or to a generation that is still loaded.
@@ -189,11 +191,13 @@ impl Deployments {
             self.archive.serves(&release)
         });
         self.write_rule_file(&release);
+        let place = self.history.place();
         drop(change);
         self.guard.metrics().rolled_back(trigger.name());
         let held = window.close(PATIENCE);
         let version = version(&report);
-        Ok(Some(self.history.add(Record::of_change(at, trigger, &release, took, held, version, Ok(&report)))))
+        let record = Record::of_change(at, trigger, &release, took, held, version, Ok(&report));
+        Ok(Some(self.history.add(place, record)))
     }
 
     /// Writes down that another generation serves, and forgets those that are gone.

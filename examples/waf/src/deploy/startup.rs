@@ -78,7 +78,8 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
     });
     deployments.archive.keep(&release)?;
     deployments.archive.serves(&release)?;
-    deployments.history.add(Record::of_start(at, &release, began.elapsed(), version, serving.generation));
+    let record = Record::of_start(at, &release, began.elapsed(), version, serving.generation);
+    deployments.history.add(deployments.history.place(), record);
     deployments.catch_up(&wasm.module)?;
 
     // They end with the process: what they look after does, too.
