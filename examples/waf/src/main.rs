@@ -99,6 +99,7 @@ fn run(options: Options) -> Result<(), BoxError> {
 
 /// Serves until a signal comes, and finishes what is under way.
 async fn listen(config: &Config, admin: Admin, stopping: tokio::sync::watch::Sender<bool>) -> Result<(), BoxError> {
+    let mut signals = Signals::new()?;
     let terms = Terms {
         max_connections: config.proxy.max_connections,
         header_timeout: config.proxy.header_timeout.0,
@@ -131,7 +132,7 @@ async fn listen(config: &Config, admin: Admin, stopping: tokio::sync::watch::Sen
             guard.traffic().tick();
         }
     });
-    signal().await?;
+    signals.wait().await;
     tracing::info!("stopping");
     seconds.abort();
     let _ = stopping.send(true);
@@ -143,18 +144,40 @@ async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, BoxError> {
     TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}").into())
 }
 
-/// Waits until somebody wants the node to stop.
-async fn signal() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+/// What tells the node to stop. Listened to before the node says that it serves: a signal that comes right after that
+/// must not end it half way.
+#[cfg(unix)]
+struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    }
+
+    /// Waits until somebody wants the node to stop.
+    async fn wait(&mut self) {
         tokio::select! {
-            result = tokio::signal::ctrl_c() => result,
-            _ = terminate.recv() => Ok(()),
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
         }
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+}
+
+#[cfg(windows)]
+struct Signals(tokio::signal::windows::CtrlC);
+
+#[cfg(windows)]
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        tokio::signal::windows::ctrl_c().map(Signals)
+    }
+
+    /// Waits until somebody wants the node to stop.
+    async fn wait(&mut self) {
+        self.0.recv().await;
+    }
 }
 
 /// What is still under way has had its time.
