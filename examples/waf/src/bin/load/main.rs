@@ -2,7 +2,8 @@
 //!
 //! `cargo build --release -p waf && target/release/load`, with wrk and nginx on the path. 32 connections that are kept
 //! alive ask for 15 s each: the node in peace, at 5 and at 100 swaps a second, and nginx in peace and reloaded every
-//! 0.2 s. All proxies stand in front of the same upstream.
+//! 0.2 s. All proxies stand in front of the same upstream. With `--slow-uploads N` the node is asked once more while N
+//! uploads of modules trickle in.
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, reason = "a program has nobody outside")]
 
@@ -33,6 +34,10 @@ struct Options {
     /// Swaps a second, one load for each
     #[arg(long, value_delimiter = ',', default_value = "5,100")]
     swaps: Vec<u32>,
+
+    /// One more load, while so many uploads trickle in; the node's admin listener takes 256 connections
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=250))]
+    slow_uploads: Option<u32>,
 
     /// The module that is swapped with a copy of itself
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/universal-waf.wasm"))]
@@ -72,6 +77,13 @@ fn run(options: &Options) -> std::result::Result<bool, BoxError> {
     for rate in &options.swaps {
         let (result, swaps) = node.while_swapping(*rate, || load(node.data))?;
         failed += show(&format!("waf, {rate} swaps/s"), &result?, Some(&swaps));
+    }
+    if let Some(uploads) = options.slow_uploads {
+        let (result, open) = node.while_uploads_trickle(uploads, || load(node.data))?;
+        failed += show(&format!("waf, {uploads} slow uploads"), &result?, None);
+        if open < uploads {
+            return Err(format!("only {open} of {uploads} slow uploads were open to the end").into());
+        }
     }
     show("nginx, quiet", &load(proxy.address)?, None);
     let (result, reloads) = proxy.while_reloading(Duration::from_millis(200), || load(proxy.address));

@@ -1,7 +1,7 @@
 //! The node, and uploads to it at a steady pace.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -40,6 +40,7 @@ impl Node {
         let text = format!(
             "[waf]\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{upstream}\"\ndata = {:?}\n\
              [waf.admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"\n\
+             upload_timeout_seconds = 86400\n\
              [waf.wasm]\nmodule = {module:?}\n[waf.wasm.reload]\nmax_reload_frequency_seconds = 0\n",
             folder.join("data")
         );
@@ -69,6 +70,39 @@ impl Node {
             let result = work();
             done.store(true, Relaxed);
             Ok((result, swaps.join().map_err(|_| "the swapping thread panicked")??))
+        })
+    }
+
+    /// Runs `work` while so many uploads send a byte now and then; says also how many of them were open to the end.
+    pub fn while_uploads_trickle<R>(&self, uploads: u32, work: impl FnOnce() -> R) -> Result<(R, u32), BoxError> {
+        let head = format!(
+            "POST /api/v1/wasm/reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Type: multipart/form-data; boundary=frontier\r\nContent-Length: 1000000\r\n\r\n\
+             --frontier\r\nContent-Disposition: form-data; name=\"file\"; filename=\"module.wasm\"\r\n\r\n"
+        );
+        let mut slow = Vec::new();
+        for _ in 0..uploads {
+            let mut stream = TcpStream::connect(self.admin)?;
+            stream.write_all(head.as_bytes())?;
+            stream.set_nonblocking(true)?;
+            slow.push(stream);
+        }
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let trickle = scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    std::thread::sleep(Duration::from_millis(100));
+                    // One that the node has ended does not count in the end.
+                    slow.iter_mut().for_each(|stream| drop(stream.write(&[0])));
+                }
+                let is_open = |stream: &mut TcpStream| {
+                    stream.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+                };
+                slow.iter_mut().filter_map(|stream| is_open(stream).then_some(())).count() as u32
+            });
+            let result = work();
+            done.store(true, Relaxed);
+            Ok((result, trickle.join().map_err(|_| "the uploading thread panicked")?))
         })
     }
 
