@@ -3,6 +3,8 @@
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::node::Folder;
+use crate::support::wait::until;
 use crate::support::{Module, Node, TOKEN, get, request};
 
 fn has(value: &Value, fields: &[&str]) {
@@ -45,6 +47,54 @@ async fn a_bad_module_is_refused_and_the_answer_says_what_serves() {
         assert!(answer["error"].as_str().unwrap().contains(complaint), "{answer}");
     }
     assert_eq!(node.version().await["version"], "1.0.0");
+}
+
+/// FAULTS 1.
+#[tokio::test]
+async fn no_part_of_a_module_is_taken_for_a_module() {
+    let node = Node::start(&Module::new("1.0.0"));
+    let whole = Module::new("1.1.0").bytes();
+    let ends = [1, 4, 7, 8, 9].into_iter().chain((1..8).map(|part| whole.len() * part / 8));
+    for end in ends.chain([whole.len() - 1]) {
+        let answer = node.upload(&whole[..end]).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{end} bytes: {}", answer.text());
+        let answer = answer.json();
+        assert_eq!((&answer["stage"], &answer["current_version"]), (&json!("admit"), &json!("1.0.0")), "{end} bytes");
+        let error = answer["error"].as_str().unwrap();
+        assert!(!error.contains("\\u{"), "no line break shows as an escape: {error}");
+    }
+    assert_eq!(node.upload(&whole).await.status, StatusCode::OK);
+}
+
+/// FAULTS 5.
+#[tokio::test]
+async fn a_module_without_one_of_the_exports_is_refused_and_the_export_named() {
+    let node = Node::start(&Module::new("1.0.0"));
+    for export in ["input_buffer", "configure", "inspect_request", "reason"] {
+        let answer = node.upload(&Module::new("1.1.0").without(export).bytes()).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+        let answer = answer.json();
+        assert_eq!(answer["stage"], "admit");
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.contains(&format!("does not export the function `{export}`")), "{error}");
+    }
+}
+
+/// FAULTS 23.
+#[tokio::test]
+async fn an_older_version_is_a_conflict_unless_it_is_a_rollback() {
+    let node = Node::start(&Module::new("1.0.0"));
+    node.upload(&Module::new("1.2.0").bytes()).await;
+    for older in ["1.1.0", "1.0.0", "1.2.0-rc.1"] {
+        let answer = node.upload(&Module::new(older).bytes()).await;
+        assert_eq!(answer.status, StatusCode::CONFLICT, "{older}: {}", answer.text());
+        assert_eq!(answer.json()["current_version"], "1.2.0");
+    }
+    // Not after a restart either.
+    let node = node.kill().start();
+    assert_eq!(node.upload(&Module::new("1.1.0").bytes()).await.status, StatusCode::CONFLICT);
+    node.upload(&Module::new("1.3.0").bytes()).await;
+    assert_eq!(node.roll_back().await.json()["rolled_back_to"], "1.2.0");
 }
 
 #[tokio::test]
@@ -151,6 +201,36 @@ async fn names_that_come_from_outside_make_no_labels() {
     let metrics = get(node.admin, "/metrics").await;
     let lines = metrics.text().lines().filter(|line| !line.contains("_bucket")).count();
     assert!(lines < 60, "{lines} lines:\n{}", metrics.text());
+}
+
+/// FAULTS 47: names that a module makes up.
+#[tokio::test]
+async fn rules_of_a_module_make_only_so_many_labels() {
+    let node = Node::start(&Module::new("1.0.0"));
+    for name in 0..300 {
+        assert_eq!(node.get(&format!("/?do=k{name:06}")).await.status, StatusCode::FORBIDDEN);
+    }
+    let metrics = get(node.admin, "/metrics").await;
+    assert_eq!(metrics.text().matches("waf_rule_matches_total{").count(), 257, "{}", metrics.text());
+    assert!(metrics.text().contains("waf_rule_matches_total{rule=\"other\"} 44\n"), "{}", metrics.text());
+    let live = node.admin("/api/v1/live").await;
+    assert!(live["rules"].as_array().unwrap().len() <= 20);
+}
+
+/// FAULTS 48: a module's rule is called something that clears the screen of whoever reads the log.
+#[tokio::test]
+async fn escape_codes_of_a_module_reach_neither_the_log_nor_the_api() {
+    let node = Folder::new(&Module::new("1.0.0"), "").start_logged();
+    let wish = request(node.data, Method::POST, "/echo").body("do=k\\u001b");
+    assert_eq!(wish.send().await.status, StatusCode::FORBIDDEN);
+    let escaped = "\\u{1b}ule";
+    until("the verdict in the log", || async { node.folder.log().contains(escaped).then_some(()) }).await;
+    let metrics = get(node.admin, "/metrics").await;
+    let live = get(node.admin, "/api/v1/live").await;
+    for text in [&node.folder.log(), metrics.text(), live.text()] {
+        assert!(!text.contains('\x1b'), "{text}");
+    }
+    assert_eq!(live.json()["rules"][0]["name"], escaped);
 }
 
 #[tokio::test]

@@ -1,13 +1,13 @@
 //! FAULTS 34 to 36: what a node starts on after it has gone down, however that came about.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use hotslot::Digest;
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
+use crate::support::disk::SmallDisk;
 use crate::support::node::{Folder, replace};
 use crate::support::{Module, Node, TOKEN, request};
 
@@ -118,18 +118,14 @@ async fn a_node_that_is_killed_in_a_reload_starts_on_the_old_version_or_the_new_
 async fn a_full_disk_refuses_the_reload_and_leaves_the_archive_whole() {
     let folder = Folder::new(&Module::new("1.0.0"), "");
     let small = folder.path("small");
-    std::fs::create_dir(&small).unwrap();
-    let mount = |arguments: &[&str]| Command::new(arguments[0]).args(&arguments[1..]).arg(&small).output();
-    let mounted = mount(&["mount", "-t", "tmpfs", "-o", "size=128k", "none"]);
-    if !mounted.is_ok_and(|output| output.status.success()) {
-        println!("skipped: a small file system cannot be mounted here");
+    let Some(disk) = SmallDisk::mount(&small, 128) else {
+        eprintln!("skipped: a small file system cannot be mounted here");
         return;
-    }
+    };
     let mut folder = folder;
     folder.configure(&format!("[waf.archive]\nfolder = {:?}", small.join("archive")));
     let node = folder.start();
-    let full = small.join("full");
-    let _ = std::fs::write(&full, vec![0; 1 << 20]);
+    disk.fill();
     let answer = node.upload(&Module::new("1.1.0").bytes()).await;
     assert_eq!(answer.status, StatusCode::INSUFFICIENT_STORAGE, "{}", answer.text());
     let answer = answer.json();
@@ -137,9 +133,9 @@ async fn a_full_disk_refuses_the_reload_and_leaves_the_archive_whole() {
     assert_eq!(node.get("/").await.status, StatusCode::OK);
 
     let node = node.kill().start();
+    // Dropped before the node's folder.
+    let disk = disk;
     assert_eq!(node.version().await["version"], "1.0.0");
-    std::fs::remove_file(full).unwrap();
+    disk.empty();
     assert_eq!(node.upload(&Module::new("1.1.0").bytes()).await.status, StatusCode::OK);
-    drop(node);
-    assert!(mount(&["umount"]).unwrap().status.success());
 }

@@ -7,11 +7,16 @@
 mod access;
 mod admin;
 mod archive;
+mod bombs;
+mod clock;
+mod compiled;
 mod config;
 mod failures;
 mod files;
+mod hangs;
 mod page;
 mod proxy;
+mod races;
 mod store;
 mod support;
 mod swaps;

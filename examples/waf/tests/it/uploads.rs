@@ -62,24 +62,70 @@ async fn an_upload_that_does_not_say_so_is_cut_at_the_cap() {
     assert!(grown < 32 << 20, "{grown} bytes more");
 }
 
+/// Begins an upload that says nothing after its first line.
+pub async fn begin(node: &Node) -> TcpStream {
+    let mut stream = TcpStream::connect(node.admin).await.unwrap();
+    stream.write_all(head("Content-Length: 50000").as_bytes()).await.unwrap();
+    stream.write_all(FILE.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Waits until the node has given an upload up.
+pub async fn is_cut(mut stream: TcpStream) {
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer:?}");
+}
+
 #[tokio::test]
 async fn a_slow_upload_is_cut_and_nobody_else_waits() {
     let node = Node::configured(&Module::new("1.0.0"), SMALL);
     let mut slow = Vec::new();
     for _ in 0..50 {
-        let mut stream = TcpStream::connect(node.admin).await.unwrap();
-        stream.write_all(head("Content-Length: 50000").as_bytes()).await.unwrap();
-        stream.write_all(FILE.as_bytes()).await.unwrap();
-        slow.push(stream);
+        slow.push(begin(&node).await);
     }
     for _ in 0..50 {
         assert_eq!(node.get("/").await.status, StatusCode::OK);
     }
     assert_eq!(node.upload(&Module::new("1.1.0").bytes()).await.status, StatusCode::OK);
-    for mut stream in slow {
-        let answer = read_to_end(&mut stream).await;
-        assert!(answer.starts_with("HTTP/1.1 408"), "{answer:?}");
+    for stream in slow {
+        is_cut(stream).await;
     }
+}
+
+/// The uploads are open all the while: each of them is finished in the end, and taken.
+#[tokio::test]
+async fn the_data_plane_answers_while_slow_uploads_trickle() {
+    let node = Node::configured(&Module::new("1.0.0"), "[waf.admin]\nupload_timeout_seconds = 3600");
+    let module = Module::new("1.1.0").bytes();
+    let before = b"--frontier\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\nuniversal-waf\r\n";
+    let body = [&before[..], FILE.as_bytes(), &module, b"\r\n--frontier--\r\n"].concat();
+    let head = head(&format!("Content-Length: {}\r\nConnection: close", body.len()));
+    let mut slow = Vec::new();
+    for _ in 0..64 {
+        let mut stream = TcpStream::connect(node.admin).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    for byte in body[..20].chunks(1) {
+        for stream in &mut slow {
+            stream.write_all(byte).await.unwrap();
+        }
+        for _ in 0..10 {
+            assert_eq!(node.get("/").await.status, StatusCode::OK);
+            assert_eq!(node.get("/?do=b").await.status, StatusCode::FORBIDDEN);
+        }
+        assert_eq!(node.version().await["version"], "1.0.0");
+    }
+    // Those that serve requests are not kept from a reload either.
+    assert_eq!(node.upload(&Module::new("1.0.1").bytes()).await.status, StatusCode::OK);
+    for mut stream in slow {
+        let nothing = stream.try_read(&mut [0]).unwrap_err();
+        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock, "it is still open, and unanswered");
+        stream.write_all(&body[20..]).await.unwrap();
+        let answer = read_to_end(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    }
+    assert_eq!(node.version().await["version"], "1.1.0");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! What the tests share: a real node in a folder of its own, modules made for the occasion, and an HTTP client.
 
 pub mod browser;
+pub mod cage;
+pub mod disk;
 pub mod http;
 pub mod module;
 pub mod node;

@@ -1,8 +1,10 @@
 //! Modules that do what a test asks of them: small ones in WebAssembly's text format.
 //!
 //! A request says what is to happen: `do=b` in it is blocked, `do=c` challenged, `do=l` logged; `do=t` traps, `do=x`
-//! never ends, `do=n` gets a number that is no verdict. Everything else is allowed. A rule file with `REFUSE` in it is
-//! refused, and with `BLOCK` in it every request is blocked.
+//! never ends, `do=n` gets a number that is no verdict. `do=m` takes memory until there is none, and traps, as allocators
+//! do; `do=g` takes as much, and goes on without; `do=e` does the first with a table, `do=r` calls itself for ever.
+//! `do=k` is blocked by a rule whose name begins with the six bytes behind it. Everything else is allowed. A rule file
+//! with `REFUSE` in it is refused, and with `BLOCK` in it every request is blocked.
 
 /// A module to be made.
 #[derive(Clone)]
@@ -10,12 +12,13 @@ pub struct Module {
     version: String,
     always: Option<char>,
     without: Option<&'static str>,
+    hangs_in: Option<&'static str>,
     salt: u32,
 }
 
 impl Module {
     pub fn new(version: &str) -> Module {
-        Module { version: version.to_owned(), always: None, without: None, salt: 0 }
+        Module { version: version.to_owned(), always: None, without: None, hangs_in: None, salt: 0 }
     }
 
     /// Treats every request as if this letter had been asked for.
@@ -30,6 +33,12 @@ impl Module {
         self
     }
 
+    /// Never comes back from this function, or from its `start`.
+    pub fn hangs_in(mut self, function: &'static str) -> Module {
+        self.hangs_in = Some(function);
+        self
+    }
+
     /// Other bytes, and nothing else that is different.
     pub fn salted(mut self, salt: u32) -> Module {
         self.salt = salt;
@@ -41,16 +50,16 @@ impl Module {
             Some(letter) => format!("(i32.const {})", letter as u32),
             None => "(call $asked (local.get $length))".to_owned(),
         };
-        let export = |name: &str| match self.without {
-            Some(without) if without == name => String::new(),
-            _ => format!("(export \"{name}\")"),
-        };
-        let text = TEXT
+        let mut text = TEXT
             .replace("{letter}", &letter)
-            .replace("{configure}", &export("configure"))
-            .replace("{inspect_request}", &export("inspect_request"))
             .replace("{version}", &self.version)
-            .replace("{salt}", &self.salt.to_string());
+            .replace("{salt}", &self.salt.to_string())
+            .replace("{start}", if self.hangs_in == Some("start") { "(start $ever)" } else { "" });
+        for name in ["input_buffer", "configure", "inspect_request", "reason"] {
+            let export = if self.without == Some(name) { String::new() } else { format!("(export \"{name}\")") };
+            let hang = if self.hangs_in == Some(name) { "(call $ever)" } else { "" };
+            text = text.replace(&format!("{{{name}}}"), &export).replace(&format!("{{{name} hangs}}"), hang);
+        }
         wat::parse_str(text).expect("the text of a module")
     }
 }
@@ -96,16 +105,32 @@ const TEXT: &str = r#"
     (local.set $at (call $behind (local.get $length) (i32.const 16) (i32.const 3)))
     (if (result i32) (local.get $at) (then (i32.load8_u (local.get $at))) (else (i32.const 0))))
 
-  (func (export "input_buffer") (param i32) (result i32) (i32.const 65536))
-  (func (export "reason") (result i64) (i64.const 1099511627857))
+  (func $ever (loop $ever (br $ever)))
+  {start}
+
+  ;; Takes a MiB of memory, so that it is really there; 0 if there is none to be had.
+  (func $take (result i32)
+    (local $was i32)
+    (local.set $was (memory.grow (i32.const 16)))
+    (if (i32.eq (local.get $was) (i32.const -1)) (then (return (i32.const 0))))
+    (memory.fill (i32.shl (local.get $was) (i32.const 16)) (i32.const 1) (i32.const 1048576))
+    (i32.const 1))
+
+  (table $table 1 funcref)
+  (func $recurse (call $recurse))
+
+  (func {input_buffer} (param i32) (result i32) {input_buffer hangs} (i32.const 65536))
+  (func {reason} (result i64) {reason hangs} (i64.const 1099511627857))
 
   (func {configure} (param $length i32) (result i32)
+    {configure hangs}
     (global.set $block (i32.ne (i32.const 0) (call $behind (local.get $length) (i32.const 48) (i32.const 5))))
     (if (result i32) (call $behind (local.get $length) (i32.const 32) (i32.const 6))
       (then (i32.const -3)) (else (i32.const 0))))
 
   (func {inspect_request} (param $length i32) (result i32)
     (local $letter i32)
+    {inspect_request hangs}
     (local.set $letter {letter})
     (if (global.get $block) (then (return (i32.const 1))))
     (if (i32.eq (local.get $letter) (i32.const 98)) (then (return (i32.const 1))))
@@ -113,6 +138,17 @@ const TEXT: &str = r#"
     (if (i32.eq (local.get $letter) (i32.const 108)) (then (return (i32.const 3))))
     (if (i32.eq (local.get $letter) (i32.const 110)) (then (return (i32.const 7))))
     (if (i32.eq (local.get $letter) (i32.const 116)) (then (unreachable)))
-    (if (i32.eq (local.get $letter) (i32.const 120)) (then (loop $ever (br $ever))))
+    (if (i32.eq (local.get $letter) (i32.const 120)) (then (call $ever)))
+    (if (i32.eq (local.get $letter) (i32.const 109)) (then (loop $more (br_if $more (call $take))) (unreachable)))
+    (if (i32.eq (local.get $letter) (i32.const 103)) (then (loop $more (br_if $more (call $take)))))
+    (if (i32.eq (local.get $letter) (i32.const 101)) (then
+      (loop $more (br_if $more (i32.ne (i32.const -1) (table.grow $table (ref.null func) (i32.const 1000)))))
+      (unreachable)))
+    (if (i32.eq (local.get $letter) (i32.const 114)) (then (call $recurse)))
+    (if (i32.eq (local.get $letter) (i32.const 107)) (then
+      (memory.copy (i32.const 265)
+        (i32.add (i32.const 1) (call $behind (local.get $length) (i32.const 16) (i32.const 3)))
+        (i32.const 6))
+      (return (i32.const 1))))
     (i32.const 0)))
 "#;

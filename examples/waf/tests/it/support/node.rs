@@ -88,7 +88,33 @@ impl Folder {
     }
 
     pub fn start(self) -> Node {
-        let mut child = self.command().stdout(Stdio::piped()).spawn().expect("the node");
+        self.start_as(|command| command)
+    }
+
+    /// Starts a node whose log is kept: see [`Folder::log`].
+    pub fn start_logged(self) -> Node {
+        let log = std::fs::File::create(self.path("log")).expect("a file");
+        self.start_as(|mut command| {
+            command.env("WAF_LOG", "info").stderr(log);
+            command
+        })
+    }
+
+    /// What a node has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).expect("a log")
+    }
+
+    /// The compiled modules that are kept.
+    pub fn compiled(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.path("data/compiled")).expect("a folder");
+        let paths = files.map(|file| file.expect("a file").path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "module")).collect()
+    }
+
+    /// Starts the node with what is made of its command.
+    pub fn start_as(self, change: impl FnOnce(Command) -> Command) -> Node {
+        let mut child = change(self.command()).stdout(Stdio::piped()).spawn().expect("the node");
         let mut said = Vec::new();
         let mut address = |what: &str, lines: &mut dyn Iterator<Item = String>| -> SocketAddr {
             let line = lines.inspect(|line| said.push(line.clone())).find(|line| line.contains(what));
@@ -165,6 +191,11 @@ impl Node {
     pub fn stop(&mut self) -> std::process::ExitStatus {
         let done = Command::new("kill").arg(self.id().to_string()).status().expect("kill");
         assert!(done.success());
+        self.ended()
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
         self.child.wait().expect("its end")
     }
 
@@ -187,6 +218,14 @@ impl Node {
             .form(&[("name", None, b"universal-waf"), ("file", Some("universal-waf.wasm"), bytes)])
             .send()
             .await
+    }
+
+    /// The value of a line of `/metrics` that begins like this.
+    pub async fn metric(&self, line: &str) -> f64 {
+        let metrics = get(self.admin, "/metrics").await;
+        let value =
+            metrics.text().lines().find(|other| other.starts_with(line)).and_then(|line| line.split(' ').next_back());
+        value.expect("the line").parse().expect("a number")
     }
 
     pub async fn roll_back(&self) -> Answer {
