@@ -148,6 +148,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] says which line or which rule is wrong.
     pub fn parse(json: &[u8]) -> Result<Config, ConfigError> {
+        // Serde would take a list for the values of the keys, in their order.
+        if json.trim_ascii_start().starts_with(b"[") {
+            return Err(ConfigError::List);
+        }
         let config: Config = serde_json::from_slice(json).map_err(|error| ConfigError::Syntax {
             line: error.line(),
             column: error.column(),
@@ -207,6 +211,9 @@ pub enum ConfigError {
         /// What is wrong there.
         message: String,
     },
+    /// The file is a JSON list.
+    #[error("a rule file is an object, as in `{{ \"dynamic\": [] }}`, and not a list")]
+    List,
     /// `rules` names a built-in rule that does not exist.
     #[error("rules: there is no built-in rule `{rule}`; rules of your own go to `dynamic`")]
     UnknownRule {

@@ -99,6 +99,8 @@ fn what_is_wrong_is_named() {
     for (json, message) in [
         ("{\n  \"familes\": {}\n}", "line 2, column 11: unknown field `familes`"),
         ("{\n  \"rules\": 5 }", "line 2, column 12: invalid type: integer `5`"),
+        ("[]", "a rule file is an object"),
+        (" \n[ {}, {}, [] ]", "and not a list"),
         ("{", "line 1, column 1: EOF while parsing an object"),
         (r#"{ "families": { "sql": {} } }"#, "unknown variant `sql`"),
         (r#"{ "rules": { "sqli-onion": {} } }"#, "no built-in rule `sqli-onion`"),
