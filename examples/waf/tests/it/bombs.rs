@@ -13,6 +13,9 @@ use crate::support::cage::Cage;
 const OK: StatusCode = StatusCode::OK;
 const DOWN: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
+/// It is not time that ends a bomb here.
+const PATIENT: &str = "[waf.wasm.limits]\ndeadline_milliseconds = 60000";
+
 /// So large a body that the node sets a thread aside for its inspection: bombs in such bodies go off at the same time.
 async fn post_large(node: &Node, word: &str) -> StatusCode {
     let body = format!("{}{word}", " ".repeat(20 << 10));
@@ -29,7 +32,7 @@ async fn takes_the_next_module(node: &Node) {
 #[tokio::test]
 async fn a_memory_bomb_is_denied_its_memory_and_the_failure_policy_answers() {
     for (policy, status) in [("closed", DOWN), ("open", OK), ("last_good", OK)] {
-        let node = Node::configured(&Module::new("1.0.0"), &format!("[waf]\nfailure_policy = \"{policy}\""));
+        let node = Node::configured(&Module::new("1.0.0"), &format!("[waf]\nfailure_policy = \"{policy}\"\n{PATIENT}"));
         assert_eq!(node.upload(&Module::new("1.1.0").always('m').bytes()).await.status, OK);
         for _ in 0..10 {
             assert_eq!(node.get("/").await.status, status, "{policy}");
@@ -45,7 +48,7 @@ async fn a_memory_bomb_is_denied_its_memory_and_the_failure_policy_answers() {
 
 #[tokio::test]
 async fn bombs_hit_nobody_but_the_request_that_carries_them() {
-    let node = Node::start(&Module::new("1.0.0"));
+    let node = Node::configured(&Module::new("1.0.0"), PATIENT);
     // Memory that a module does without is no failure.
     for (letter, status, kind, words) in [
         ('m', DOWN, "memory", "bytes of memory"),
@@ -80,8 +83,7 @@ const CAGE: u64 = 512 << 20;
 /// A node in a cage with the memory that its limits promise to stay within, and some for itself.
 #[cfg(target_os = "linux")]
 fn caged(cage: &Cage, memory: u64) -> Node {
-    let limits =
-        format!("[waf.wasm.limits]\nmemory_bytes = {memory}\nconcurrent_calls = 16\ndeadline_milliseconds = 60000");
+    let limits = format!("{PATIENT}\nmemory_bytes = {memory}\nconcurrent_calls = 16");
     let node = Folder::new(&Module::new("1.0.0"), &limits).start_as(|command| cage.around(command));
     assert_eq!(cage.processes(), [node.id()]);
     node
