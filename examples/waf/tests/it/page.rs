@@ -48,16 +48,17 @@ async fn a_module_is_uploaded_and_rolled_back_on_the_page() {
 
     browser.type_into("#file", path.to_str().unwrap()).await;
     browser.click("#reload").await;
+    browser.picture("2-reloading").await;
     browser.wait_for("#version", "1.1.0").await;
     browser.wait_for("#note", "version 1.1.0").await;
     browser.wait_for("#previous", "1.0.0").await;
-    browser.picture("2-reloaded").await;
+    browser.picture("3-reloaded").await;
 
     browser.click("#history button").await;
     browser.wait_for("#version", "1.0.0").await;
     browser.wait_for("#note", "Rolled back to version 1.0.0").await;
     browser.wait_for("#history", "rollback").await;
-    browser.picture("3-rolled-back").await;
+    browser.picture("4-rolled-back").await;
 
     let fetched = browser.run("return performance.getEntriesByType('resource').map(entry => entry.name)").await;
     let own = format!("http://{}/", node.admin);
