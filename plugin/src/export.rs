@@ -164,21 +164,13 @@ macro_rules! __module {
         $crate::__section!(
             "hotslot.manifest" = {
                 use $crate::__private::contract::{self, Part::Text};
-                const SCHEMA: &str = match DESCRIPTOR_OF_MODULE_SCHEMA {
-                    "" => "",
-                    _ => "\nschema=",
-                };
-                contract::text!(&[
-                    Text("name="),
-                    Text($name),
-                    Text("\ninterface="),
-                    Text($id),
-                    Text(SCHEMA),
-                    Text(DESCRIPTOR_OF_MODULE_SCHEMA),
-                ])
+                const SCHEMA: &str = $crate::__private::schema(&$descriptor);
+                const KEY: &str = if SCHEMA.is_empty() { "" } else { "\nschema=" };
+                contract::text!(
+                    &[Text("name="), Text($name), Text("\ninterface="), Text($id), Text(KEY), Text(SCHEMA),]
+                )
             }
         );
-        const DESCRIPTOR_OF_MODULE_SCHEMA: &str = $crate::__private::schema(&$descriptor);
 
         #[unsafe(no_mangle)]
         extern "C" fn hotslot_create(len: usize) -> u64 {

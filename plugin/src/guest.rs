@@ -10,13 +10,15 @@ use std::sync::atomic::AtomicBool;
 
 use crate::abi::{Buffer, Descriptor, Frame, HostApi, Invoke, Slice, Status};
 
-/// Imports that every host of modules offers.
+// Imports that every host of modules offers.
 #[link(wasm_import_module = "hotslot")]
 unsafe extern "C" {
     #[link_name = "log"]
     fn host_log(level: u32, text: *const u8, len: usize);
     #[link_name = "send"]
     fn host_send(message: *const u8, len: usize);
+    #[link_name = "panicked"]
+    fn host_panicked(text: *const u8, len: usize);
     #[link_name = "wait"]
     fn host_wait(nanoseconds: u64) -> u32;
     #[link_name = "service"]
@@ -165,6 +167,12 @@ impl Guest {
     }
 }
 
+/// Says why the call that is under way is about to trap.
+pub(crate) fn panicked(text: &str) {
+    // SAFETY: the text is lent for the call.
+    unsafe { host_panicked(text.as_ptr(), text.len()) }
+}
+
 /// Waits, or for no time at all, and says whether the plugin has to stop.
 pub(crate) fn wait(nanoseconds: u64) -> bool {
     // SAFETY: the import takes a number.
@@ -214,5 +222,5 @@ unsafe fn own(buffer: &mut Buffer) {
 
 /// `hotslot_give`: memory for `len` bytes that the host gives the plugin.
 pub fn give(len: usize) -> *mut u8 {
-    Box::into_raw(vec![0; len].into_boxed_slice()).cast()
+    Box::into_raw(vec![0_u8; len].into_boxed_slice()).cast()
 }

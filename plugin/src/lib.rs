@@ -65,6 +65,7 @@ mod entries;
 mod export;
 mod frame;
 #[cfg(target_arch = "wasm32")]
+#[allow(missing_docs, reason = "for the macros")]
 mod guest;
 #[cfg(not(target_arch = "wasm32"))]
 mod harness;

@@ -94,10 +94,14 @@ fn message_of(payload: Box<dyn Any + Send>) -> String {
 fn report_panics_to(host: Host) {
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.payload_as_str().unwrap_or("a panic without a text");
-        match panic.location() {
-            Some(place) => host.log(Level::Error, &format!("panicked at {place}: {text}")),
-            None => host.log(Level::Error, &format!("panicked: {text}")),
-        }
+        let text = match panic.location() {
+            Some(place) => format!("panicked at {place}: {text}"),
+            None => format!("panicked: {text}"),
+        };
+        // A module ends here: the host gets to know why.
+        #[cfg(target_arch = "wasm32")]
+        crate::guest::panicked(&text);
+        host.log(Level::Error, &text);
     }));
 }
 

@@ -56,6 +56,8 @@
 //! A plugin of an interface implements [`Stateful`](crate::Stateful) and [`Runnable`](crate::Runnable) as any other, so
 //! [`carry_state`](crate::carry_state) and [`Runner`](crate::Runner) take a `HotSlot<dyn Trait>`.
 
+#[cfg(any(feature = "native", feature = "wasm"))]
+mod config;
 mod contract;
 mod life;
 #[cfg(any(feature = "native", feature = "wasm"))]
@@ -66,6 +68,7 @@ pub use hotslot_plugin::{CallError, CallErrorKind, Interface, Plain};
 
 #[cfg(any(feature = "native", feature = "wasm"))]
 pub(crate) use {
+    config::Config,
     contract::Numbers,
     services::{Bound, Services},
 };

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use semver::Version;
 
 use crate::deadline::panic_text;
-use crate::interface::{Bound, Services};
+use crate::interface::{Bound, Config, Services};
 pub(super) use crate::text::plugin_text;
 use crate::{LoadContext, Manifest, StopSignal, printable};
 
@@ -33,7 +33,7 @@ pub(super) type OnMessage = Arc<dyn Fn(&Sender, &[u8]) + Send + Sync>;
 /// What a backend's user offers to its plugins.
 #[derive(Clone, Default)]
 pub(super) struct Offers {
-    pub(super) config: Arc<[u8]>,
+    pub(super) config: Config,
     pub(super) on_message: Option<OnMessage>,
     /// `None` in a rehearsal, which has no services: every one is found there, and has no methods.
     pub(super) services: Option<Services>,
@@ -56,6 +56,7 @@ pub(super) struct HostContext {
 impl HostContext {
     pub(super) fn new(context: &LoadContext, manifest: &Manifest, offers: &Offers) -> Arc<HostContext> {
         let Offers { config, on_message, services } = offers.clone();
+        let config = config.bytes();
         let sender = Sender {
             slot: context.slot.clone(),
             generation: context.generation,

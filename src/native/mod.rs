@@ -92,7 +92,7 @@ use rehearsal::Part;
 use source::{Place, Source};
 use unload::Mapping;
 
-use crate::interface::{Contract, Services};
+use crate::interface::{Config, Contract, Services};
 use crate::{Anchor, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Release};
 
 /// A [`Backend`] for plugins that export a [descriptor](hotslot_plugin::abi::Descriptor): as `T`, which is the trait
@@ -135,7 +135,13 @@ impl<T: ?Sized> Native<T> {
 
     /// Bytes for each plugin's `create`; what they mean is up to the interface.
     pub fn config(mut self, config: impl Into<Vec<u8>>) -> Self {
-        self.offers.config = config.into().into();
+        self.offers.config = Config::Fixed(config.into().into());
+        self
+    }
+
+    /// The same, asked for at each load: for a configuration that changes along with the plugin.
+    pub fn config_with(mut self, config: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
+        self.offers.config = Config::Asked(Arc::new(config));
         self
     }
 
@@ -181,9 +187,12 @@ impl<T: ?Sized> Native<T> {
 
     fn loaded(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<NativePlugin>, BoxError> {
         let (identity, manifest) = self.admitted(artifact.bytes())?;
-        let part = Part::Create(self.offers.config.clone());
+        // Asked once, so that the rehearsal is of what is then made.
+        let config = self.offers.config.bytes();
+        let offers = Offers { config: Config::Fixed(Arc::clone(&config)), ..self.offers.clone() };
+        let part = Part::Create(config);
         let library = Arc::new(self.options.open(artifact, context, &part)?);
-        let host = HostContext::new(context, &manifest, &self.offers);
+        let host = HostContext::new(context, &manifest, &offers);
         let anchor = self.options.anchor(library.clone(), Some(host.clone()));
         match NativePlugin::create(library, &identity, manifest, &host, context.health.clone()) {
             Ok(plugin) => Ok(Loaded::new(plugin).anchored(anchor)),

@@ -21,6 +21,7 @@ use super::library::Library;
 use super::plugin::NativePlugin;
 use super::source::{Place, PrivateFolder, Scratch, Source, random};
 use crate::health::Health;
+use crate::interface::Config;
 use crate::{BoxError, LoadContext, StopSignal};
 
 /// The limits of a rehearsal. The child also writes no core file, and no file much larger than the artifact.
@@ -379,7 +380,7 @@ fn create(artifact: &[u8], config: Arc<[u8]>, place: &Place) -> Result<(), BoxEr
     let manifest = descriptor::manifest(&identity)?;
     let context =
         LoadContext { generation: 0, slot: "rehearsal".into(), stop: StopSignal::new(), health: Health::new(|| {}) };
-    let host = HostContext::new(&context, &manifest, &Offers { config, ..Offers::default() });
+    let host = HostContext::new(&context, &manifest, &Offers { config: Config::Fixed(config), ..Offers::default() });
     let library = Arc::new(load(artifact, place)?);
     drop(NativePlugin::create(library, &identity, manifest, &host, context.health)?);
     // Threads of the plugin may look at it until the process is gone.

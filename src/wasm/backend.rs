@@ -20,7 +20,7 @@ use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::Permits;
 use super::plugin::WasmPlugin;
 use super::signature::Signature;
-use crate::interface::{Contract, Interface};
+use crate::interface::{Config, Contract, Interface};
 use crate::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, StopSignal};
 
 /// A [`Backend`] for WebAssembly modules: as `T`, which is the trait object of a
@@ -95,7 +95,14 @@ impl<T: Served + ?Sized> WasmBackend<T> {
 
     /// Bytes for each instance's `create`, for modules of a declared interface; what they mean is up to it.
     pub fn config(mut self, config: impl Into<Vec<u8>>) -> Self {
-        self.offers.config = config.into().into();
+        self.offers.config = Config::Fixed(config.into().into());
+        self
+    }
+
+    /// The same, asked for at each load, for all instances of that plugin: for a configuration that changes along with
+    /// it.
+    pub fn config_with(mut self, config: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
+        self.offers.config = Config::Asked(Arc::new(config));
         self
     }
 
@@ -201,7 +208,7 @@ impl<T: Served + ?Sized> WasmBackend<T> {
                 name: manifest.name.clone(),
                 version: manifest.version.clone(),
             }),
-            offers: self.offers.clone(),
+            offers: Offers { config: Config::Fixed(self.offers.config.bytes()), ..self.offers.clone() },
             stop: context.stop.clone(),
             calls: Permits::new(if single { 1 } else { self.concurrency.get() }),
             max_wait: self.max_wait.unwrap_or(default_wait),

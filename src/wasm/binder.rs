@@ -129,7 +129,7 @@ impl<'a> Call<'a> {
     pub fn run<P: WasmParams, R: WasmResults>(&mut self, func: &Func<P, R>, params: P) -> Result<R, CallError> {
         func.0.call(&mut *self.store, params).map_err(|error| {
             self.broken = true;
-            CallError::from_call(&error, self.store.data().bounds.denied())
+            CallError::from_call(&error, self.store.data().bounds.clues())
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wasmtime::{Trap, WasmBacktrace};
 
-use super::limits::{Denied, Interruption};
+use super::limits::{Clues, Denied, Interruption};
 use crate::BoxError;
 use crate::interface::ContractError;
 use crate::text::plugin_text;
@@ -245,7 +245,7 @@ impl CallError {
     }
 
     /// What came out of a call into the plugin, with what its limits noted in the meantime.
-    pub(super) fn from_call(error: &wasmtime::Error, denied: Option<Denied>) -> CallError {
+    pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues) -> CallError {
         if let Some(interruption) = error.downcast_ref::<Interruption>() {
             return match *interruption {
                 Interruption::Deadline(deadline) => CallError::DeadlineExceeded(deadline),
@@ -253,10 +253,14 @@ impl CallError {
                 Interruption::Retired => CallError::Retired,
             };
         }
+        let Clues { denied, panic } = clues;
         match (error.downcast_ref::<Trap>(), denied) {
-            (Some(_), Some(Denied::Memory { limit })) => CallError::OutOfMemory { limit },
-            (Some(_), Some(Denied::Table { limit })) => CallError::OutOfTable { limit },
-            (Some(trap), None) => CallError::Trapped { reason: trap.to_string(), site: site(error) },
+            (Some(_), Some(Denied::Memory { limit })) => CallError::OutOfMemory { limit: *limit },
+            (Some(_), Some(Denied::Table { limit })) => CallError::OutOfTable { limit: *limit },
+            (Some(trap), None) => match panic {
+                Some(panic) => CallError::Trapped { reason: panic.clone(), site: None },
+                None => CallError::Trapped { reason: trap.to_string(), site: site(error) },
+            },
             (None, _) => CallError::Host(plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT)),
         }
     }

@@ -56,7 +56,7 @@ impl Guest {
             run: binder.func("hotslot_run")?,
             place: Cell::new((0, 0)),
         };
-        let config = Arc::clone(&binder.store.data().offers.config);
+        let config = binder.store.data().offers.config.bytes();
         let mut call = Call::new(binder.store);
         let room = guest.room_for(&mut call, config.len())?;
         call.write_at(room, &config)?;

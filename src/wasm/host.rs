@@ -13,7 +13,7 @@ use super::guest;
 use super::limits::Bounds;
 use super::signature::Signature;
 use crate::deadline::panic_text;
-use crate::interface::{Bound, Services};
+use crate::interface::{Bound, Config, Services};
 use crate::printable;
 use crate::text::plugin_text;
 
@@ -37,7 +37,7 @@ type OnMessage = Arc<dyn Fn(&PluginInfo, &[u8]) + Send + Sync>;
 /// What a backend's user offers to its plugins.
 #[derive(Clone, Default)]
 pub(super) struct Offers {
-    pub(super) config: Arc<[u8]>,
+    pub(super) config: Config,
     pub(super) on_message: Option<OnMessage>,
     pub(super) services: Services,
 }
@@ -135,6 +135,11 @@ pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         let plugin = Arc::clone(&caller.data().plugin);
         catch_unwind(AssertUnwindSafe(|| on_message(&plugin, &message)))
             .map_err(|panic| wasmtime::Error::msg(format!("the host's on_message panicked: {}", panic_text(panic))))
+    })?;
+    linker.func_wrap("hotslot", "panicked", |mut caller: Caller<'_, Host>, ptr: u32, len: u32| {
+        let text = plugin_text(guest_bytes(&mut caller, ptr, len)?, LOG_LIMIT);
+        caller.data_mut().bounds.note_panic(text);
+        wasmtime::Result::Ok(())
     })?;
     linker.func_wrap("hotslot", "wait", |caller: Caller<'_, Host>, nanoseconds: u64| {
         Ok(u32::from(caller.data().bounds.wait(Duration::from_nanos(nanoseconds))?))

@@ -1,5 +1,6 @@
 //! Which instance a call gets: a fresh one, one that has been used before, or the only one.
 
+use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -43,6 +44,16 @@ impl InstancePolicy {
             InstancePolicy::Single => u32::MAX,
         }
     }
+}
+
+thread_local! {
+    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// How long the last call on this thread waited until there was an instance for it: for its turn, and for the instance
+/// to be made. Zero if there was no call yet, or none that got an instance.
+pub fn waited() -> Duration {
+    WAITED.get()
 }
 
 /// Makes a user's struct of functions from an instance.
@@ -99,6 +110,7 @@ impl<C: Send + 'static> Instances<C> {
         options: &CallOptions,
         work: impl FnOnce(&mut Instance<C>) -> Result<R, CallError>,
     ) -> Result<R, CallError> {
+        let asked = Instant::now();
         let _turn = self.turn()?;
         let began = Instant::now();
         let mut instance = match self.idle.take() {
@@ -112,6 +124,7 @@ impl<C: Send + 'static> Instances<C> {
             },
             None => self.make(began, options)?,
         };
+        WAITED.set(asked.elapsed());
         let result = work(&mut instance);
         self.give_back(instance);
         result
@@ -145,7 +158,7 @@ impl<C: Send + 'static> Instances<C> {
         enforce(&mut store);
         store.data_mut().bounds.begin(began, &self.limits, options)?;
         let wasm = code.linked.instantiate(&mut store).map_err(|error| {
-            match CallError::from_call(&error, store.data().bounds.denied()) {
+            match CallError::from_call(&error, store.data().bounds.clues()) {
                 // Neither a trap nor an interruption: the allocator's.
                 CallError::Host(reason) => CallError::NoInstance(reason),
                 other => other,

@@ -90,6 +90,15 @@ pub(super) enum Denied {
     Table { limit: usize },
 }
 
+/// What is known of a call that ended in a trap, beside the trap.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clues {
+    /// The last thing that was refused: the trap is most likely because of it.
+    pub(super) denied: Option<Denied>,
+    /// What the plugin said of it.
+    pub(super) panic: Option<String>,
+}
+
 /// The bounds of the call that is under way in an instance.
 pub(super) struct Bounds {
     memory: usize,
@@ -99,14 +108,13 @@ pub(super) struct Bounds {
     cancel: Option<StopSignal>,
     until: Instant,
     deadline: Duration,
-    /// The last thing that was refused in this call: a trap that follows is most likely because of it.
-    denied: Option<Denied>,
+    clues: Clues,
 }
 
 impl Bounds {
     pub(super) fn new(limits: &CallLimits, stop: StopSignal) -> Bounds {
         let CallLimits { deadline, memory, table_elements } = *limits;
-        Bounds { memory, table_elements, stop, cancel: None, until: Instant::now(), deadline, denied: None }
+        Bounds { memory, table_elements, stop, cancel: None, until: Instant::now(), deadline, clues: Clues::default() }
     }
 
     /// Sets out for a call that began at `began`, unless it has been ended already.
@@ -119,12 +127,16 @@ impl Bounds {
         self.deadline = options.deadline.unwrap_or(limits.deadline);
         self.until = began.checked_add(self.deadline).unwrap_or(began + Duration::from_secs(1 << 32));
         self.cancel.clone_from(&options.cancel);
-        self.denied = None;
-        self.check().map_err(|interruption| CallError::from_call(&interruption.into(), None))
+        self.clues = Clues::default();
+        self.check().map_err(|interruption| CallError::from_call(&interruption.into(), &self.clues))
     }
 
-    pub(super) fn denied(&self) -> Option<Denied> {
-        self.denied
+    pub(super) fn clues(&self) -> &Clues {
+        &self.clues
+    }
+
+    pub(super) fn note_panic(&mut self, text: String) {
+        self.clues.panic = Some(text);
     }
 
     /// Waits for a plugin that has nothing to do, and says whether it has to stop. The limits of the call hold.
@@ -160,7 +172,7 @@ impl ResourceLimiter for Bounds {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.memory;
         if !fits {
-            self.denied = Some(Denied::Memory { limit: self.memory });
+            self.clues.denied = Some(Denied::Memory { limit: self.memory });
         }
         Ok(fits)
     }
@@ -168,7 +180,7 @@ impl ResourceLimiter for Bounds {
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.table_elements;
         if !fits {
-            self.denied = Some(Denied::Table { limit: self.table_elements });
+            self.clues.denied = Some(Denied::Table { limit: self.table_elements });
         }
         Ok(fits)
     }

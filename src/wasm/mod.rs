@@ -92,6 +92,7 @@
 //! | `hotslot`, `wall_clock` | `() -> i64` | nanoseconds since 1970 |
 //! | `hotslot`, `monotonic_clock` | `() -> i64` | nanoseconds since some moment, never going back |
 //! | `hotslot`, `send` | `(i32, i32)` | address and length of a message for [`on_message`](WasmBackend::on_message) |
+//! | `hotslot`, `panicked` | `(i32, i32)` | address and length of a text that says why the plugin is about to trap |
 //! | `hotslot`, `wait` | `(i64) -> i32` | waits so many nanoseconds, or less if the plugin has to stop; 1 if it has |
 //! | `hotslot`, `service`, `invoke` | | what `hotslot-plugin` calls [services](WasmBackend::service) of the host through |
 //!
@@ -143,7 +144,7 @@ pub use checks::ModuleLimits;
 pub use engine::Allocation;
 pub use error::{CallError, EngineError, ModuleError};
 pub use host::{Host, PluginInfo, guest_bytes};
-pub use instances::InstancePolicy;
+pub use instances::{InstancePolicy, waited};
 pub use limits::{CallLimits, CallOptions};
 pub use plugin::WasmPlugin;
 /// The engine underneath, for functions of the host: `Caller`, `Linker`, and its errors.

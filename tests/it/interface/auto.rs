@@ -7,6 +7,7 @@ use hotslot::{Auto, HotSlot, Stage, carry_state};
 use hotslot_fixture_interface::v1_0::Fixture;
 
 use super::{built, modules};
+use crate::support::Done;
 
 fn auto() -> Auto<dyn Fixture> {
     Auto::new().libraries(Native::interface::<dyn Fixture>()).modules(modules::<dyn Fixture>())
@@ -18,6 +19,7 @@ fn a_slot_goes_from_a_module_to_a_library_and_back_under_calls_with_its_state() 
     let slot = HotSlot::builder(auto()).hand_over(carry_state).open(module.clone().answering(1).bytes()).unwrap();
     let (done, calls) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _done = Done(&done);
         for _ in 0..2 {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
@@ -33,7 +35,6 @@ fn a_slot_goes_from_a_module_to_a_library_and_back_under_calls_with_its_state() 
             assert_eq!(slot.load().add(1), answer - 1, "the count goes over");
             slot.reload(image.version(&version).answering(answer).bytes()).unwrap();
         }
-        done.store(true, Ordering::Relaxed);
     });
     assert!(calls.into_inner() > 0);
     assert_eq!(slot.load().add(0), 8);

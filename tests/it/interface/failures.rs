@@ -1,5 +1,7 @@
 //! How calls and plugins fail, the same on every backend.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use hotslot::native::Native;
 use hotslot::{Cause, HotSlot, Stage};
 use hotslot_fixture_interface::v1_0::Fixture;
@@ -8,6 +10,7 @@ use hotslot_plugin::CallErrorKind;
 use super::{built, modules, slots, slots_with};
 use crate::conformance::Kind;
 use crate::native::Libraries;
+use crate::support::{PATIENCE, wait_for};
 
 #[test]
 fn a_panic_and_a_trap_are_the_same_error_and_the_plugin_serves_on() {
@@ -37,20 +40,26 @@ fn panics_count_against_the_generation_and_errors_of_its_own_do_not() {
         assert_eq!(slot.load().generation(), 2, "{kind}");
         // In its probation, failures of the plugin roll it back.
         let events = slot.subscribe();
-        for _ in 0..5 {
+        for _ in 0..6 {
             let _ = slot.load().fail("panic");
         }
-        crate::support::wait_for(&events, |event| match event {
+        wait_for(&events, |event| match event {
             hotslot::Event::Ended(report) => matches!(report.cause, Cause::Automatic { .. }).then_some(()),
             _ => None,
         });
         assert_eq!(slot.load().generation(), 1, "{kind}");
     }
     let next = || built::library("").answering(2).version("1.1.0").bytes();
-    let slot = HotSlot::builder(Native::interface::<dyn Fixture>()).keep_previous(1).open(built::library("").bytes());
+    let slot = HotSlot::builder(Native::interface::<dyn Fixture>())
+        .probation(PATIENCE, 5)
+        .keep_previous(1)
+        .open(built::library("").bytes());
     check("native", &slot.unwrap(), next());
     if let Some(module) = built::module("") {
-        let slot = HotSlot::builder(modules::<dyn Fixture>()).keep_previous(1).open(module.clone().bytes());
+        let slot = HotSlot::builder(modules::<dyn Fixture>())
+            .probation(PATIENCE, 5)
+            .keep_previous(1)
+            .open(module.clone().bytes());
         check("wasm", &slot.unwrap(), module.answering(2).version("1.1.0").bytes());
     }
 }
@@ -79,6 +88,22 @@ fn a_plugin_gets_its_configuration() {
         slots_with::<dyn Fixture>("", |native| native.config(config.clone()), |wasm| wasm.config(config.clone()));
     for (kind, slot) in slots {
         assert_eq!(slot.load().config(), config, "{kind}");
+    }
+}
+
+#[test]
+fn a_configuration_can_be_asked_for_at_each_load() {
+    let (asked, again) = (AtomicU64::new(0), AtomicU64::new(0));
+    let count = |count: AtomicU64| move || count.fetch_add(1, Ordering::Relaxed).to_string().into_bytes();
+    let slots =
+        slots_with::<dyn Fixture>("", |native| native.config_with(count(asked)), |wasm| wasm.config_with(count(again)));
+    for (kind, slot) in slots {
+        assert_eq!(slot.load().config(), b"0", "{kind}");
+        let same = slot.load().digest();
+        let image = [Some(built::library("")), built::module("")].into_iter().flatten().map(|image| image.bytes());
+        let bytes = image.into_iter().find(|bytes| hotslot::Digest::of(bytes) == same).expect("it is one of them");
+        slot.reload(hotslot::Candidate::new(bytes).force()).unwrap();
+        assert_eq!(slot.load().config(), b"1", "{kind}");
     }
 }
 

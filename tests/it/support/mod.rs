@@ -1,11 +1,13 @@
 //! What makes a test short: a backend of plain Rust values, a census of its plugins, and ways to wait for an event.
 
 mod census;
+mod done;
 mod latch;
 mod values;
 mod wait;
 
 pub(crate) use census::Census;
+pub(crate) use done::Done;
 pub(crate) use latch::Latch;
 pub(crate) use values::{Plugin, Values};
 pub(crate) use wait::{PATIENCE, block_on, eventually, wait_for};
