@@ -37,15 +37,15 @@ impl Ledger for Lines {
     }
 }
 
-/// Slots whose plugins use the ledger.
-fn with_ledger(ledger: &Arc<Lines>) -> Vec<(&'static str, HotSlot<dyn Fixture>)> {
-    let service = || Arc::clone(ledger) as Arc<dyn Ledger>;
+/// Slots whose plugins use a ledger of their own.
+fn with_ledger() -> Vec<(&'static str, HotSlot<dyn Fixture>)> {
+    let service = || -> Arc<dyn Ledger> { Arc::new(Lines::default()) };
     slots_with("", |native| native.config("ledger").service(service()), |wasm| wasm.config("ledger").service(service()))
 }
 
 #[test]
 fn a_plugin_calls_its_host() {
-    for (kind, slot) in with_ledger(&Arc::default()) {
+    for (kind, slot) in with_ledger() {
         let plugin = slot.load();
         let error = plugin.fail("first").unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (CallErrorKind::Failed, "nothing was noted"), "{kind}");
@@ -57,7 +57,7 @@ fn a_plugin_calls_its_host() {
 
 #[test]
 fn a_panic_of_the_hosts_service_is_an_error_inside_the_plugin() {
-    for (kind, slot) in with_ledger(&Arc::default()) {
+    for (kind, slot) in with_ledger() {
         let error = slot.load().fail("host panic").unwrap_err();
         assert!(error.to_string().contains("the ledger is broken"), "{kind}: {error}");
         assert_eq!(slot.load().fail("shout").unwrap(), "SHOUT", "{kind}");
