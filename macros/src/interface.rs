@@ -1,10 +1,10 @@
 //! `#[interface]`: from a trait to its contract, the host's proxy and the plugin's dispatch.
 
-use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
-use syn::{Error, Ident, ItemTrait, LitStr, Path, Token, TraitItem, parse_quote};
+use syn::{Error, Ident, ItemTrait, LitStr, Path, Token, TraitItem, TypeParamBound, parse_quote};
 
 use crate::method::Method;
 use crate::version::Version;
@@ -23,7 +23,7 @@ impl Parse for Arguments {
             let key = input.call(<Ident as syn::ext::IdentExt>::parse_any)?;
             input.parse::<Token![=]>()?;
             match key.to_string().as_str() {
-                "version" => version = Some(Version::parse(&input.parse()?)?),
+                "version" => version = Some(Version::of(&input.parse()?)?),
                 "name" => name = Some(input.parse()?),
                 "crate" => plugin = Some(input.call(Path::parse_mod_style)?),
                 _ => return Err(Error::new(key.span(), "there are `version`, `name` and `crate`")),
@@ -41,9 +41,19 @@ impl Parse for Arguments {
 
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, Error> {
     let Arguments { version, name, plugin } = syn::parse2(arguments)?;
-    let mut item: ItemTrait = syn::parse2(item)?;
+    let mut item: ItemTrait = syn::parse2(item)
+        .map_err(|error| Error::new(error.span(), format!("#[interface] declares a trait: {error}")))?;
     if let Some(parameter) = item.generics.params.first() {
         return Err(Error::new(parameter.span(), "an interface is one contract: it cannot be generic"));
+    }
+    if let Some(bounds) = &item.generics.where_clause {
+        return Err(Error::new_spanned(bounds, "every plugin can implement an interface: leave the bounds out"));
+    }
+    if let Some(other) = item.supertraits.iter().find(|bound| !is_marker(bound)) {
+        return Err(Error::new_spanned(
+            other,
+            "the methods of another trait do not cross: declare them here, or leave it out",
+        ));
     }
     if let Some(unsafety) = item.unsafety {
         return Err(Error::new(unsafety.span(), "an interface is called safely: leave `unsafe` out"));
@@ -64,7 +74,21 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let numbers = 0u32..;
     let proxies = numbers.clone().zip(&methods).map(|(number, method)| method.proxy(number));
     let arms = numbers.zip(&methods).map(|(number, method)| method.arm(number));
-    let proxy = format_ident!("{ident}Proxy");
+    let proxy = format_ident!("__{ident}Proxy");
+    // The author's names of parameters are not those of this code, which has `arguments` and `answer`, too.
+    let dispatch = quote_spanned! {Span::mixed_site()=>
+        fn dispatch(
+            &self,
+            method: u32,
+            arguments: &mut __plugin::Arguments<'_>,
+            answer: &mut __plugin::Answer<'_>,
+        ) -> ::core::result::Result<(), __plugin::CallError> {
+            match method {
+                #(#arms)*
+                _ => ::core::result::Result::Err(__plugin::CallError::unsupported()),
+            }
+        }
+    };
     Ok(quote! {
         #(#attrs)*
         #vis trait #ident: #(#supertraits +)* ::core::marker::Send + ::core::marker::Sync + 'static {
@@ -76,48 +100,39 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         }
 
         const _: () = {
-            use #plugin as plugin;
-            use plugin::__private::{codec, contract};
+            use #plugin as __plugin;
+            use __plugin::__private::{codec as __codec, contract as __contract};
             #[allow(unused_imports, reason = "only types of the user's need it")]
-            use codec::ByPostcard as _;
+            use __codec::ByPostcard as _;
 
             /// The plugin as the host sees it.
-            struct #proxy<L>(L);
+            struct #proxy<__L>(__L);
 
-            impl<L: plugin::Transport> #ident for #proxy<L> {
+            #[diagnostic::do_not_recommend]
+            impl<__L: __plugin::Transport> #ident for #proxy<__L> {
                 #(#proxies)*
 
-                fn __link(&self) -> ::core::option::Option<&dyn plugin::Link> {
+                fn __link(&self) -> ::core::option::Option<&dyn __plugin::Link> {
                     ::core::option::Option::Some(&self.0)
                 }
             }
 
-            impl plugin::Interface for dyn #ident {
+            impl __plugin::Interface for dyn #ident {
                 const NAME: &'static str = #name;
                 const VERSION: (u32, u32) = (#major, #minor);
                 const CONTRACT: &'static str =
-                    contract::text!(&[contract::Part::Text(#title), #(#parts)*]);
-                const ID: &'static str = contract::id!(#name, #major, #minor, &[#(#required)*]);
+                    __contract::text!(&[__contract::Part::Text(#title), #(#parts)*]);
+                const ID: &'static str = __contract::id!(#name, #major, #minor, &[#(#required)*]);
 
-                fn proxy<L: plugin::Transport>(link: L) -> ::std::boxed::Box<Self> {
+                fn proxy<L: __plugin::Transport>(link: L) -> ::std::boxed::Box<Self> {
                     ::std::boxed::Box::new(#proxy(link))
                 }
 
-                fn link(&self) -> ::core::option::Option<&dyn plugin::Link> {
+                fn link(&self) -> ::core::option::Option<&dyn __plugin::Link> {
                     self.__link()
                 }
 
-                fn dispatch(
-                    &self,
-                    method: u32,
-                    arguments: &mut plugin::Arguments<'_>,
-                    answer: &mut plugin::Answer<'_>,
-                ) -> ::core::result::Result<(), plugin::CallError> {
-                    match method {
-                        #(#arms)*
-                        _ => ::core::result::Result::Err(plugin::CallError::unsupported()),
-                    }
-                }
+                #dispatch
             }
         };
     })
@@ -126,15 +141,25 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
 /// The methods, each understood, or all that is wrong with them.
 fn methods(item: &mut ItemTrait, version: Version) -> Result<Vec<Method>, Error> {
     let mut methods = Vec::new();
+    let mut names = Vec::new();
     let mut wrong: Option<Error> = None;
     for member in std::mem::take(&mut item.items) {
+        let name = match &member {
+            TraitItem::Fn(method) => Some(method.sig.ident.clone()),
+            _ => None,
+        };
         let method = match member {
+            TraitItem::Fn(method) if names.contains(&method.sig.ident) => Err(Error::new(
+                method.sig.ident.span(),
+                "there is a method of this name: a plugin's methods are found by name, so a changed one needs another",
+            )),
             TraitItem::Fn(method) => Method::read(method, version),
-            other => Err(Error::new(
-                other.span(),
+            other => Err(Error::new_spanned(
+                other,
                 "only methods cross an interface: leave constants and types to the crate that declares it",
             )),
         };
+        names.extend(name);
         match (method, &mut wrong) {
             (Ok(method), _) => methods.push(method),
             (Err(error), Some(earlier)) => earlier.combine(error),
@@ -142,6 +167,17 @@ fn methods(item: &mut ItemTrait, version: Version) -> Result<Vec<Method>, Error>
         }
     }
     wrong.map_or(Ok(methods), Err)
+}
+
+/// A bound that asks for no method.
+fn is_marker(bound: &TypeParamBound) -> bool {
+    const MARKERS: [&str; 5] = ["Send", "Sync", "Unpin", "UnwindSafe", "RefUnwindSafe"];
+    match bound {
+        TypeParamBound::Trait(bound) => {
+            bound.path.segments.last().is_some_and(|last| MARKERS.iter().any(|marker| last.ident == marker))
+        }
+        _ => true,
+    }
 }
 
 /// `PriceFeed` is the interface `price-feed`.

@@ -42,7 +42,7 @@ impl Kind {
         if let Some(lifetime) = &reference.lifetime {
             return Err(Error::new(lifetime.span(), "what is lent is lent for the call: leave the lifetime out"));
         }
-        let kind = match &*reference.elem {
+        let kind = match bare(&reference.elem) {
             Type::Path(path) if path.path.is_ident("str") => Kind::Text,
             Type::Slice(slice) if is_ident(&slice.elem, "u8") => Kind::Bytes,
             Type::Slice(slice) => {
@@ -58,12 +58,18 @@ impl Kind {
 
     /// Of what a method returns.
     pub(crate) fn of_result(ty: &Type) -> Result<Kind, Error> {
+        let ty = bare(ty);
         if let Type::Reference(reference) = ty {
-            return Err(Error::new(
-                reference.span(),
+            return Err(Error::new_spanned(
+                reference,
                 "what a method returns has to be owned, because the plugin may be gone before it is used: return \
                  `String` for `&str`, `Vec<u8>` for `&[u8]`, or the value itself",
             ));
+        }
+        if last_segment(ty).is_some_and(|segment| segment.ident == "Result")
+            && generics(ty, "Result").is_none_or(|types| types.len() != 2)
+        {
+            return Err(Error::new_spanned(ty, "write both types of the result out: `Result<T, E>`"));
         }
         let Some([value, error]) = generics(ty, "Result").as_deref().and_then(<[Type]>::first_chunk::<2>).cloned()
         else {
@@ -77,8 +83,8 @@ impl Kind {
     }
 
     fn owned(ty: &Type) -> Result<Kind, Error> {
-        let refuse = |why: &str| Err(Error::new(ty.span(), why));
-        match ty {
+        let refuse = |why: &str| Err(Error::new_spanned(ty, why));
+        match bare(ty) {
             Type::Tuple(tuple) if tuple.elems.is_empty() => Ok(Kind::Unit),
             Type::Path(_) if is_ident(ty, "String") => Ok(Kind::OwnedText),
             Type::Path(_) if SCALARS.iter().any(|scalar| is_ident(ty, scalar)) => Ok(Kind::Scalar(ty.clone())),
@@ -93,11 +99,15 @@ impl Kind {
             }
             Type::Path(_) => match generics(ty, "Vec").as_deref() {
                 Some([element]) if is_ident(element, "u8") => Ok(Kind::OwnedBytes),
-                _ => Ok(Kind::Other(ty.clone())),
+                _ => {
+                    inner_types(ty).into_iter().try_for_each(sound_inside)?;
+                    Ok(Kind::Other(ty.clone()))
+                }
             },
-            Type::Array(_) | Type::Tuple(_) => Ok(Kind::Other(ty.clone())),
-            Type::Paren(inner) => Kind::owned(&inner.elem),
-            Type::Group(inner) => Kind::owned(&inner.elem),
+            Type::Array(_) | Type::Tuple(_) => {
+                sound_inside(ty)?;
+                Ok(Kind::Other(ty.clone()))
+            }
             Type::Reference(_) | Type::Slice(_) => {
                 refuse("a reference inside of another type cannot cross: use the owned type")
             }
@@ -121,15 +131,15 @@ impl Kind {
     /// in scope.
     pub(crate) fn codec(&self) -> TokenStream {
         match self {
-            Kind::Unit => quote!(codec::Unit),
-            Kind::Bytes => quote!(codec::Bytes),
-            Kind::Text => quote!(codec::Text),
-            Kind::OwnedBytes => quote!(codec::OwnedBytes),
-            Kind::OwnedText => quote!(codec::OwnedText),
-            Kind::Scalar(ty) | Kind::Other(ty) => quote_spanned!(ty.span()=> codec::Probe::<#ty>::codec()),
+            Kind::Unit => quote!(__codec::Unit),
+            Kind::Bytes => quote!(__codec::Bytes),
+            Kind::Text => quote!(__codec::Text),
+            Kind::OwnedBytes => quote!(__codec::OwnedBytes),
+            Kind::OwnedText => quote!(__codec::OwnedText),
+            Kind::Scalar(ty) | Kind::Other(ty) => quote_spanned!(ty.span()=> __codec::Probe::<#ty>::codec()),
             Kind::Result(value, error) => {
                 let (value, error) = (value.codec(), error.codec());
-                quote!(codec::ResultOf(#value, #error))
+                quote!(__codec::ResultOf(#value, #error))
             }
             Kind::Fallible(value) => value.codec(),
         }
@@ -138,7 +148,7 @@ impl Kind {
     /// How many arguments of the transport a parameter takes.
     pub(crate) fn slots(&self) -> TokenStream {
         match self {
-            Kind::Scalar(ty) | Kind::Other(ty) => quote_spanned!(ty.span()=> codec::Probe::<#ty>::SLOTS),
+            Kind::Scalar(ty) | Kind::Other(ty) => quote_spanned!(ty.span()=> __codec::Probe::<#ty>::SLOTS),
             Kind::Unit => quote!(0),
             _ => quote!(1),
         }
@@ -147,10 +157,10 @@ impl Kind {
     /// How many words an answer takes.
     pub(crate) fn words(&self) -> TokenStream {
         match self {
-            Kind::Scalar(ty) | Kind::Other(ty) => quote_spanned!(ty.span()=> codec::Probe::<#ty>::WORDS),
+            Kind::Scalar(ty) | Kind::Other(ty) => quote_spanned!(ty.span()=> __codec::Probe::<#ty>::WORDS),
             Kind::Result(value, error) => {
                 let (value, error) = (value.words(), error.words());
-                quote!(1 + codec::larger(#value, #error))
+                quote!(1 + __codec::larger(#value, #error))
             }
             Kind::Fallible(value) => value.words(),
             _ => quote!(0),
@@ -160,28 +170,28 @@ impl Kind {
     /// The type in the contract's text, as parts of it.
     pub(crate) fn parts(&self) -> TokenStream {
         match self {
-            Kind::Unit => quote!(contract::Part::Text("()"),),
-            Kind::Bytes => quote!(contract::Part::Text("&[u8]"),),
-            Kind::Text => quote!(contract::Part::Text("&str"),),
-            Kind::OwnedBytes => quote!(contract::Part::Text("Vec<u8>"),),
-            Kind::OwnedText => quote!(contract::Part::Text("String"),),
+            Kind::Unit => quote!(__contract::Part::Text("()"),),
+            Kind::Bytes => quote!(__contract::Part::Text("&[u8]"),),
+            Kind::Text => quote!(__contract::Part::Text("&str"),),
+            Kind::OwnedBytes => quote!(__contract::Part::Text("Vec<u8>"),),
+            Kind::OwnedText => quote!(__contract::Part::Text("String"),),
             Kind::Scalar(ty) => {
                 let name = spelled(ty);
-                quote!(contract::Part::Text(#name),)
+                quote!(__contract::Part::Text(#name),)
             }
             Kind::Other(ty) => {
                 let name = spelled(ty);
-                quote!(contract::Part::Text(#name), contract::Part::Shape(codec::Probe::<#ty>::SHAPE),)
+                quote!(__contract::Part::Text(#name), __contract::Part::Shape(__codec::Probe::<#ty>::SHAPE),)
             }
             Kind::Result(value, error) => {
                 let (value, error) = (value.parts(), error.parts());
                 quote! {
-                    contract::Part::Text("Result<"), #value contract::Part::Text(","), #error contract::Part::Text(">"),
+                    __contract::Part::Text("Result<"), #value __contract::Part::Text(","), #error __contract::Part::Text(">"),
                 }
             }
             Kind::Fallible(value) => {
                 let value = value.parts();
-                quote!(contract::Part::Text("Result<"), #value contract::Part::Text(",CallError>"),)
+                quote!(__contract::Part::Text("Result<"), #value __contract::Part::Text(",CallError>"),)
             }
         }
     }
@@ -216,8 +226,39 @@ fn strip_modules(ty: &mut Type) {
     }
 }
 
-fn last_segment(ty: &Type) -> Option<&syn::PathSegment> {
+/// Refuses what could not cross inside of another type either.
+fn sound_inside(ty: &Type) -> Result<(), Error> {
+    match bare(ty) {
+        Type::Path(_) => inner_types(ty).into_iter().try_for_each(sound_inside),
+        Type::Tuple(tuple) => tuple.elems.iter().try_for_each(sound_inside),
+        Type::Array(array) => sound_inside(&array.elem),
+        other => Kind::owned(other).map(drop),
+    }
+}
+
+/// The types between the last angle brackets.
+fn inner_types(ty: &Type) -> Vec<&Type> {
+    let Some(PathArguments::AngleBracketed(arguments)) = last_segment(ty).map(|segment| &segment.arguments) else {
+        return Vec::new();
+    };
+    let types = arguments.args.iter().filter_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    });
+    types.collect()
+}
+
+/// A type that a macro passed on is in a group of its own.
+pub(crate) fn bare(ty: &Type) -> &Type {
     match ty {
+        Type::Group(group) => bare(&group.elem),
+        Type::Paren(paren) => bare(&paren.elem),
+        ty => ty,
+    }
+}
+
+fn last_segment(ty: &Type) -> Option<&syn::PathSegment> {
+    match bare(ty) {
         Type::Path(path) if path.qself.is_none() => path.path.segments.last(),
         _ => None,
     }
@@ -228,7 +269,7 @@ fn is_ident(ty: &Type, name: &str) -> bool {
 }
 
 /// The types between the angle brackets, if this is a `name<…>`.
-fn generics(ty: &Type, name: &str) -> Option<Vec<Type>> {
+pub(crate) fn generics(ty: &Type, name: &str) -> Option<Vec<Type>> {
     let segment = last_segment(ty).filter(|segment| segment.ident == name)?;
     let PathArguments::AngleBracketed(arguments) = &segment.arguments else { return None };
     let types = arguments.args.iter().map(|argument| match argument {

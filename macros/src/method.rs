@@ -1,11 +1,11 @@
 //! One method of an interface: what it looks like on the trait, in the host's proxy and in the plugin's dispatch.
 
-use proc_macro2::{Ident, TokenStream};
-use quote::{format_ident, quote};
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Attribute, Block, Error, Expr, FnArg, LitStr, Meta, Pat, ReturnType, Token, TraitItemFn, Type};
+use syn::{Attribute, Block, Error, Expr, FnArg, Lit, Meta, Pat, ReturnType, Token, TraitItemFn, Type};
 
-use crate::kind::Kind;
+use crate::kind::{Kind, bare, generics};
 use crate::version::Version;
 
 /// A method that is understood.
@@ -43,6 +43,24 @@ impl Method {
                 "the plugin is compiled before the host knows its types: a method of an interface cannot be generic",
             ));
         }
+        if let Some(bounds) = &signature.generics.where_clause {
+            return Err(Error::new_spanned(
+                bounds,
+                "a method of an interface is there for everybody: leave the bounds out",
+            ));
+        }
+        if let Some(unsafety) = &signature.unsafety {
+            return Err(Error::new(unsafety.span(), "an interface is called safely: leave `unsafe` out"));
+        }
+        if let Some(abi) = &signature.abi {
+            return Err(Error::new_spanned(abi, "how a method is called is up to the interface: leave the ABI out"));
+        }
+        if let Some(cfg) = item.attrs.iter().find(|attribute| attribute.path().is_ident("cfg")) {
+            return Err(Error::new_spanned(
+                cfg,
+                "a contract is the same wherever it is compiled: leave the condition out, or put it in the body",
+            ));
+        }
         if let Some(variadic) = &signature.variadic {
             return Err(Error::new(variadic.span(), "a method of an interface has a fixed number of parameters"));
         }
@@ -50,8 +68,8 @@ impl Method {
         let this = match inputs.next() {
             Some(FnArg::Receiver(receiver)) if is_shared(receiver) => receiver.self_token,
             Some(FnArg::Receiver(receiver)) => {
-                return Err(Error::new(
-                    receiver.span(),
+                return Err(Error::new_spanned(
+                    receiver,
                     "several callers use a plugin at the same time: take `&self`, and put what changes behind an atomic \
                      or a lock",
                 ));
@@ -75,10 +93,10 @@ impl Method {
                 "a method that came later needs a body: it is what a host gets from a plugin that does not have it yet",
             ));
         }
-        let on_error = take(&mut item.attrs, "on_error")?.map(|meta| meta.require_list()?.parse_args()).transpose()?;
+        let on_error = take(&mut item.attrs, "on_error")?.map(|meta| on_error(&meta)).transpose()?;
         if let (Some(_), Kind::Fallible(_)) = (&on_error, &result) {
-            return Err(Error::new(
-                on_error.span(),
+            return Err(Error::new_spanned(
+                &on_error,
                 "this method returns the error of a call: there is nothing to replace",
             ));
         }
@@ -114,25 +132,27 @@ impl Method {
         };
         let parameters = self.parameters.iter().enumerate().map(|(at, parameter)| {
             let parts = parameter.kind.parts();
-            let comma = (at > 0).then(|| quote!(contract::Part::Text(","),));
+            let comma = (at > 0).then(|| quote!(__contract::Part::Text(","),));
             // Whether a value of the user's is lent makes no difference to what goes over.
             quote!(#comma #parts)
         });
         let result = self.result.parts();
         quote! {
-            contract::Part::Text(#start), #(#parameters)* contract::Part::Text(")->"), #result
-            contract::Part::Text("\n"),
+            __contract::Part::Text(#start), #(#parameters)* __contract::Part::Text(")->"), #result
+            __contract::Part::Text("\n"),
         }
     }
 
     /// In the host's proxy, which reaches the plugin through `self.0`.
     pub(crate) fn proxy(&self, number: u32) -> TokenStream {
+        // The author's names of parameters are not those of this code.
+        let site = Span::mixed_site();
         let signature = &self.item.sig;
         let (this, value) = (&self.this, self.value_type());
         let names: Vec<_> = self.names().collect();
         let codecs: Vec<_> = self.parameters.iter().map(|parameter| parameter.kind.codec()).collect();
         let slots = self.parameters.iter().map(|parameter| parameter.kind.slots());
-        let held: Vec<_> = (0..names.len()).map(|at| format_ident!("held_{at}")).collect();
+        let held: Vec<_> = (0..names.len()).map(|at| Ident::new(&format!("held_{at}"), site)).collect();
         let lent: Vec<_> = self
             .parameters
             .iter()
@@ -141,43 +161,46 @@ impl Method {
         let words = self.result.words();
         let codec = self.result.codec();
         let failed = match (&self.result, &self.on_error) {
-            (Kind::Fallible(_), _) => quote!(::core::result::Result::Err(error)),
-            (_, Some(value)) => quote!({
+            (Kind::Fallible(_), _) => quote_spanned!(site=> ::core::result::Result::Err(error)),
+            (_, Some(value)) => quote_spanned!(site=> {
                 let _ = error;
                 #value
             }),
             (Kind::Result(..), None) => {
-                quote!(::core::result::Result::Err(::core::convert::From::<plugin::CallError>::from(error)))
+                let error = self.error_type();
+                quote_spanned!(site.located_at(error.span())=>
+                    ::core::result::Result::Err(<#error as __codec::OfCall>::of_call(error))
+                )
             }
-            _ => quote!(error.unwind()),
+            _ => quote_spanned!(site=> error.unwind()),
         };
         let succeeded = match &self.result {
-            Kind::Fallible(_) => quote!(::core::result::Result::Ok(answer)),
-            _ => quote!(answer),
+            Kind::Fallible(_) => quote_spanned!(site=> ::core::result::Result::Ok(answer)),
+            _ => quote_spanned!(site=> answer),
         };
         let or_default = self.is_later().then(|| {
             let default = self.default_name();
-            quote! {
-                ::core::result::Result::Err(error) if error.kind() == plugin::CallErrorKind::Unsupported => {
+            quote_spanned! {site=>
+                ::core::result::Result::Err(error) if error.kind() == __plugin::CallErrorKind::Unsupported => {
                     #this.#default(#(#names),*)
                 }
             }
         });
-        quote! {
+        quote_spanned! {site=>
             #[inline]
             #signature {
                 let answer = 'call: {
                     #(
-                        let #held = match codec::Lend::hold(&#codecs, #lent) {
+                        let #held = match __codec::Lend::hold(&#codecs, #lent) {
                             ::core::result::Result::Ok(held) => held,
                             ::core::result::Result::Err(error) => break 'call ::core::result::Result::Err(error),
                         };
                     )*
-                    let mut lent = codec::Lent::<{ 0 #(+ #slots)* }>::new();
-                    #( codec::Lend::lend(&#codecs, #lent, &#held, &mut lent); )*
+                    let mut lent = __codec::Lent::<{ 0 #(+ #slots)* }>::new();
+                    #( __codec::Lend::lend(&#codecs, #lent, &#held, &mut lent); )*
                     let mut words = [0; #words];
-                    plugin::Transport::invoke(&#this.0, #number, lent.arguments(), &mut words, |answer| {
-                        codec::Codec::<#value>::receive(&#codec, answer)
+                    __plugin::Transport::invoke(&#this.0, #number, lent.arguments(), &mut words, |answer| {
+                        __codec::Codec::<#value>::receive(&#codec, answer)
                     })
                 };
                 match answer {
@@ -191,6 +214,7 @@ impl Method {
 
     /// In the plugin's dispatch: an arm of a match over the method's number.
     pub(crate) fn arm(&self, number: u32) -> TokenStream {
+        let site = Span::mixed_site();
         let name = &self.item.sig.ident;
         let names: Vec<_> = self.names().collect();
         let codecs = self.parameters.iter().map(|parameter| parameter.kind.codec());
@@ -202,12 +226,12 @@ impl Method {
         let value = self.value_type();
         let codec = self.result.codec();
         let question = matches!(self.result, Kind::Fallible(_)).then(|| quote!(?));
-        quote! {
+        quote_spanned! {site=>
             #number => {
-                #( let #names = codec::Take::<'_, #types>::take(&#codecs, arguments)?; )*
+                #( let #names = __codec::Take::<'_, #types>::take(&#codecs, arguments)?; )*
                 arguments.end()?;
                 let value = self.#name(#(#passed),*) #question;
-                codec::Codec::<#value>::give(&#codec, value, answer)
+                __codec::Codec::<#value>::give(&#codec, value, answer)
             }
         }
     }
@@ -224,9 +248,18 @@ impl Method {
     fn value_type(&self) -> TokenStream {
         let ty = self.result_type();
         match &self.result {
-            Kind::Fallible(_) => quote!(<#ty as codec::Fallible>::Value),
+            Kind::Fallible(_) => quote!(<#ty as __codec::Fallible>::Value),
             _ => ty,
         }
+    }
+
+    /// `E` of a method that returns `Result<T, E>`.
+    fn error_type(&self) -> Type {
+        match &self.item.sig.output {
+            ReturnType::Type(_, ty) => generics(ty, "Result").and_then(|types| types.into_iter().nth(1)),
+            ReturnType::Default => None,
+        }
+        .expect("it was found when the method was read")
     }
 
     fn names(&self) -> impl Iterator<Item = &Ident> {
@@ -242,10 +275,11 @@ impl Parameter {
     fn read(input: &FnArg) -> Result<Parameter, Error> {
         let FnArg::Typed(typed) = input else { unreachable!("only the first is a receiver") };
         let Pat::Ident(name) = &*typed.pat else {
-            return Err(Error::new(typed.pat.span(), "give the parameter a name"));
+            return Err(Error::new_spanned(&typed.pat, "give the parameter a name"));
         };
-        let (kind, is_lent) = Kind::of_parameter(&typed.ty)?;
-        let taken = match (&kind, &*typed.ty) {
+        let ty = bare(&typed.ty);
+        let (kind, is_lent) = Kind::of_parameter(ty)?;
+        let taken = match (&kind, ty) {
             (Kind::Text | Kind::Bytes, ty) => ty.clone(),
             (_, Type::Reference(reference)) => (*reference.elem).clone(),
             (_, ty) => ty.clone(),
@@ -263,14 +297,24 @@ fn take(attributes: &mut Vec<Attribute>, name: &str) -> Result<Option<Meta>, Err
     let Some(at) = attributes.iter().position(|attribute| attribute.path().is_ident(name)) else { return Ok(None) };
     let taken = attributes.remove(at).meta;
     match attributes.iter().find(|attribute| attribute.path().is_ident(name)) {
-        Some(second) => Err(Error::new(second.span(), "this is said twice")),
+        Some(second) => Err(Error::new_spanned(second, "this is said twice")),
         None => Ok(Some(taken)),
     }
 }
 
+fn on_error(meta: &Meta) -> Result<Expr, Error> {
+    match meta {
+        Meta::List(list) => list.parse_args(),
+        other => Err(Error::new_spanned(other, "say what a call that failed gives: #[on_error(value)]")),
+    }
+}
+
 fn since(meta: &Meta, version: Version) -> Result<Version, Error> {
-    let text: LitStr = meta.require_list()?.parse_args()?;
-    let since = Version::parse(&text)?;
+    let Meta::List(list) = meta else {
+        return Err(Error::new_spanned(meta, "say which version the method came with: #[since(\"1.1\")]"));
+    };
+    let text: Lit = list.parse_args()?;
+    let since = Version::of(&text)?;
     if since.major != version.major || since > version {
         let message = format!(
             "the interface is at {version}: a method of it came with a version from {}.0 to {version}",

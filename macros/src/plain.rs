@@ -10,19 +10,24 @@ use crate::kind::spelled;
 pub(crate) fn expand(item: TokenStream) -> Result<TokenStream, Error> {
     let input: DeriveInput = syn::parse2(item)?;
     if let Some(parameter) = input.generics.params.first() {
-        return Err(Error::new(parameter.span(), "a plain type is one layout: it cannot be generic"));
+        return Err(Error::new(
+            parameter.span(),
+            "a plain type is one layout, so it cannot be generic: write the type out",
+        ));
     }
     let name = &input.ident;
     let body = match &input.data {
         Data::Struct(data) => of_struct(&data.fields),
         Data::Enum(data) => of_enum(data)?,
         Data::Union(data) => {
-            return Err(Error::new(data.union_token.span(), "a union does not say which of its fields is meant"));
+            return Err(Error::new(
+                data.union_token.span(),
+                "a union does not say which of its fields is meant: make it an enum, or a struct",
+            ));
         }
     };
     Ok(quote! {
         const _: () = {
-            use ::hotslot_plugin::__private::contract;
             #[automatically_derived]
             impl ::hotslot_plugin::Plain for #name {
                 #body
@@ -38,11 +43,12 @@ fn of_struct(fields: &Fields) -> TokenStream {
     let spellings = types.iter().map(|ty| spelled(ty));
     quote! {
         const WORDS: usize = 0 #(+ <#types as ::hotslot_plugin::Plain>::WORDS)*;
-        const SHAPE: &'static contract::Shape = &contract::Shape::Fields(&[#(
-            contract::Field { name: #names, ty: #spellings, shape: <#types as ::hotslot_plugin::Plain>::SHAPE },
+        const SHAPE: &'static ::hotslot_plugin::__private::contract::Shape =
+            &::hotslot_plugin::__private::contract::Shape::Fields(&[#(
+            ::hotslot_plugin::__private::contract::Field { name: #names, ty: #spellings, shape: <#types as ::hotslot_plugin::Plain>::SHAPE },
         )*]);
         fn put(&self, word: &mut impl FnMut(u64)) {
-            #( ::hotslot_plugin::Plain::put(&self.#members, word); )*
+            #( <#types as ::hotslot_plugin::Plain>::put(&self.#members, word); )*
             let _ = word;
         }
         fn get(words: &mut impl Iterator<Item = u64>) -> Option<Self> {
@@ -55,22 +61,26 @@ fn of_struct(fields: &Fields) -> TokenStream {
 fn of_enum(data: &syn::DataEnum) -> Result<TokenStream, Error> {
     for variant in &data.variants {
         if !matches!(variant.fields, Fields::Unit) {
-            return Err(Error::new(
-                variant.fields.span(),
+            return Err(Error::new_spanned(
+                &variant.fields,
                 "a plain enum has no fields: derive serde's Serialize and Deserialize instead, and switch the feature \
                  `postcard` of hotslot-plugin on",
             ));
         }
     }
     if data.variants.is_empty() {
-        return Err(Error::new(data.enum_token.span(), "an enum without variants has no value that could cross"));
+        return Err(Error::new(
+            data.enum_token.span(),
+            "an enum without variants has no value that could cross: give it one",
+        ));
     }
     let variants: Vec<_> = data.variants.iter().map(|variant| &variant.ident).collect();
     let names = variants.iter().map(|variant| variant.to_string());
     Ok(quote! {
         const WORDS: usize = 1;
-        const SHAPE: &'static contract::Shape = &contract::Shape::Variants(&[#(
-            contract::Variant { name: #names, value: Self::#variants as i64 },
+        const SHAPE: &'static ::hotslot_plugin::__private::contract::Shape =
+            &::hotslot_plugin::__private::contract::Shape::Variants(&[#(
+            ::hotslot_plugin::__private::contract::Variant { name: #names, value: Self::#variants as i64 },
         )*]);
         fn put(&self, word: &mut impl FnMut(u64)) {
             word(match self { #( Self::#variants => Self::#variants as i64, )* } as u64);

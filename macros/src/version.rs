@@ -1,6 +1,8 @@
 //! The version of an interface: major and minor, `"1.1"`.
 
-use syn::{Error, LitStr};
+use syn::{Error, Lit, LitStr};
+
+const MALFORMED: &str = "an interface's version is a text of a major and a minor number, for instance \"1.0\"";
 
 /// Within a major version, methods are only added.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -10,14 +12,20 @@ pub(crate) struct Version {
 }
 
 impl Version {
+    /// What was written for a version, which may well be `1.0` without quotes.
+    pub(crate) fn of(written: &Lit) -> Result<Version, Error> {
+        match written {
+            Lit::Str(text) => Version::parse(text),
+            other => Err(Error::new(other.span(), MALFORMED)),
+        }
+    }
+
     pub(crate) fn parse(text: &LitStr) -> Result<Version, Error> {
         let value = text.value();
         let parsed = value
             .split_once('.')
             .and_then(|(major, minor)| Some(Version { major: number(major)?, minor: number(minor)? }));
-        parsed.ok_or_else(|| {
-            Error::new(text.span(), "an interface's version is a major and a minor number, for instance \"1.0\"")
-        })
+        parsed.ok_or_else(|| Error::new(text.span(), MALFORMED))
     }
 }
 

@@ -93,8 +93,11 @@ pub trait ByPostcard<T> {
     const SLOTS: usize = 1;
     const WORDS: usize = 0;
 
-    fn codec() -> Postcard<T> {
-        Postcard(PhantomData)
+    fn codec() -> Postcard<T>
+    where
+        T: Crosses,
+    {
+        Postcard { encode: T::encode, decode: T::decode }
     }
 }
 
@@ -107,6 +110,24 @@ pub trait Fallible {
 
 impl<T> Fallible for Result<T, CallError> {
     type Value = T;
+}
+
+/// The error type of a method that is to return the errors of calls, too.
+#[diagnostic::on_unimplemented(
+    message = "a call can fail, and `{Self}` cannot hold its error",
+    label = "implement `From<hotslot_plugin::CallError>` for this type",
+    note = "or return `Result<_, CallError>`, or say what a call that failed gives: #[on_error(value)]"
+)]
+pub trait OfCall {
+    fn of_call(error: CallError) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: From<CallError>> OfCall for E {
+    #[inline]
+    fn of_call(error: CallError) -> E {
+        error.into()
+    }
 }
 
 /// The larger one, also in constants.
@@ -267,8 +288,12 @@ impl<T, E, A: Codec<T>, B: Codec<E>> Codec<Result<T, E>> for ResultOf<A, B> {
     }
 }
 
-/// Values of serde, as bytes in the postcard format.
-pub struct Postcard<T>(PhantomData<T>);
+/// Values of serde, as bytes in the postcard format. Whether the type is of serde was asked when this was made, and only
+/// there, so that the compiler says it once.
+pub struct Postcard<T> {
+    encode: fn(&T) -> Result<Vec<u8>, CallError>,
+    decode: fn(&[u8]) -> Result<T, Malformed>,
+}
 
 /// A type that can cross by serde.
 #[diagnostic::on_unimplemented(
@@ -284,6 +309,7 @@ pub trait Crosses: Sized {
 }
 
 #[cfg(feature = "postcard")]
+#[diagnostic::do_not_recommend]
 impl<T: serde::Serialize + serde::de::DeserializeOwned> Crosses for T {
     fn encode(&self) -> Result<Vec<u8>, CallError> {
         postcard::to_allocvec(self)
@@ -298,11 +324,11 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Crosses for T {
     }
 }
 
-impl<T: Crosses> Lend<T> for Postcard<T> {
+impl<T> Lend<T> for Postcard<T> {
     type Held = Vec<u8>;
 
     fn hold(&self, value: &T) -> Result<Vec<u8>, CallError> {
-        value.encode()
+        (self.encode)(value)
     }
 
     fn lend<'a, const N: usize>(&self, _: &'a T, held: &'a Vec<u8>, lent: &mut Lent<'a, N>) {
@@ -310,19 +336,19 @@ impl<T: Crosses> Lend<T> for Postcard<T> {
     }
 }
 
-impl<'a, T: Crosses> Take<'a, T> for Postcard<T> {
+impl<'a, T> Take<'a, T> for Postcard<T> {
     fn take(&self, arguments: &mut Arguments<'a>) -> Result<T, Malformed> {
-        T::decode(arguments.bytes()?)
+        (self.decode)(arguments.bytes()?)
     }
 }
 
-impl<T: Crosses> Codec<T> for Postcard<T> {
+impl<T> Codec<T> for Postcard<T> {
     fn give(&self, value: T, answer: &mut Answer<'_>) -> Result<(), CallError> {
-        answer.bytes(value.encode()?);
+        answer.bytes((self.encode)(&value)?);
         Ok(())
     }
 
     fn receive(&self, answered: &mut Answered<'_>) -> Result<T, Malformed> {
-        T::decode(answered.bytes())
+        (self.decode)(answered.bytes())
     }
 }

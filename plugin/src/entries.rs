@@ -54,36 +54,62 @@ pub const fn named(
     Descriptor { identity, functions: functions.as_ptr(), ..template }
 }
 
-/// Finds out at compile time what an author wrote: the constants are those of this inherent implementation for a
-/// [`Plugin`], and those of [`ByDefault`] for a type with a [`Default`].
+/// Finds out at compile time what an author wrote: how it is made is the constant of this inherent implementation for a
+/// [`Plugin`], and that of [`ByDefault`] for any other type.
 pub struct Author<P>(PhantomData<P>);
 
+/// A type that should be a [`Plugin`]. Whether it is one is asked of [`template_of`], where the compiler can say what is
+/// missing.
+pub struct Made<P>(PhantomData<P>);
+
 impl<P: Plugin> Author<P> {
-    pub const TEMPLATE: Descriptor = template::<P>(shim::create::<P>);
-    /// For a process that has a panic hook of its own.
-    pub const IN_PROCESS: Descriptor = template::<P>(shim::create_in_process::<P>);
+    pub const MADE: Made<P> = Made(PhantomData);
 }
 
 /// What a type has that is no [`Plugin`].
 pub trait ByDefault<P> {
-    const TEMPLATE: Descriptor;
-    const IN_PROCESS: Descriptor;
+    const MADE: Made<Defaulted<P>> = Made(PhantomData);
 }
 
-impl<P: Default + Send + Sync + 'static> ByDefault<P> for Author<P> {
-    const TEMPLATE: Descriptor = template::<Defaulted<P>>(shim::create::<Defaulted<P>>);
-    const IN_PROCESS: Descriptor = template::<Defaulted<P>>(shim::create_in_process::<Defaulted<P>>);
+impl<P> ByDefault<P> for Author<P> {}
+
+/// The descriptor without its texts and functions.
+pub const fn template_of<P: Plugin>(_: Made<P>) -> Descriptor {
+    template::<P>(shim::create::<P>)
+}
+
+/// The same for a process that has a panic hook of its own.
+pub const fn in_process<P: Plugin>(_: Made<P>) -> Descriptor {
+    template::<P>(shim::create_in_process::<P>)
+}
+
+/// A type that is made by its default.
+#[diagnostic::on_unimplemented(
+    message = "a host cannot make a `{Self}`",
+    label = "not a plugin",
+    note = "implement `hotslot_plugin::Plugin` for it, whose `create` gets the host, or derive `Default`; it has to be \
+            `Send` and `Sync`, too"
+)]
+pub trait Makeable: Send + Sync + 'static {
+    fn make() -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<P: Default + Send + Sync + 'static> Makeable for P {
+    fn make() -> P {
+        P::default()
+    }
 }
 
 /// A type with a default, as a plugin that has no state and does not run. An instance of it is one of the type.
 #[repr(transparent)]
-struct Defaulted<P>(P);
+pub struct Defaulted<P>(P);
 
-impl<P: Default + Send + Sync + 'static> Plugin for Defaulted<P> {
+impl<P: Makeable> Plugin for Defaulted<P> {
     const INTERFACE: &'static str = "";
 
     fn create(_: Host) -> Result<Self, Error> {
-        Ok(Defaulted(P::default()))
+        Ok(Defaulted(P::make()))
     }
 }
 

@@ -61,7 +61,7 @@ macro_rules! export {
     };
     ($plugin:ty as $interface:path, name: $name:expr, version: $version:expr $(,)?) => {
         const _: () = {
-            use $crate::__private::{Author, ByDefault as _, named};
+            use $crate::__private::{Author, ByDefault as _, named, template_of};
             use $crate::abi;
 
             unsafe extern "C" fn invoke(
@@ -80,7 +80,7 @@ macro_rules! export {
             const CONTRACT: &str = <dyn $interface as $crate::Interface>::CONTRACT;
             const FUNCTIONS: &[abi::Function] = &[abi::Function(invoke as *const ::std::ffi::c_void)];
             const DESCRIPTOR: abi::Descriptor =
-                named(Author::<$plugin>::TEMPLATE, $name, $version, ID, FUNCTIONS);
+                named(template_of(Author::<$plugin>::MADE), $name, $version, ID, FUNCTIONS);
 
             $crate::__descriptor! {
                 abi::InterfaceDescriptor<{ CONTRACT.len() }> = abi::InterfaceDescriptor::new(DESCRIPTOR, CONTRACT);
@@ -117,7 +117,7 @@ macro_rules! export {
 
             $crate::__descriptor! {
                 abi::Descriptor = $crate::__private::named(
-                    $crate::__private::Author::<$plugin>::TEMPLATE,
+                    $crate::__private::template_of($crate::__private::Author::<$plugin>::MADE),
                     $name,
                     $version,
                     <$plugin as $crate::Plugin>::INTERFACE,

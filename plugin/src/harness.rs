@@ -317,7 +317,7 @@ unsafe extern "C" fn invoke(context: *const c_void, service: u32, method: u32, f
 #[macro_export]
 macro_rules! harness {
     ($plugin:ty as $interface:path) => {{
-        use $crate::__private::{Author, ByDefault as _};
+        use $crate::__private::{Author, ByDefault as _, in_process};
 
         unsafe extern "C" fn invoke(
             instance: *const ::std::ffi::c_void,
@@ -330,6 +330,6 @@ macro_rules! harness {
                 $crate::shim::invoke::<dyn $interface>(plugin, method, frame)
             }
         }
-        $crate::Harness::<dyn $interface>::new(Author::<$plugin>::IN_PROCESS, invoke)
+        $crate::Harness::<dyn $interface>::new(in_process(Author::<$plugin>::MADE), invoke)
     }};
 }

@@ -90,7 +90,7 @@ pub use stop::Stop;
 /// What the macros write, and nobody else.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::entries::{Author, ByDefault, named};
+    pub use crate::entries::{Author, ByDefault, in_process, named, template_of};
     pub use crate::{codec, contract};
     #[cfg(target_arch = "wasm32")]
     pub use crate::{

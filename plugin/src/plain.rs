@@ -24,6 +24,12 @@ use crate::contract::Shape;
 /// assert_eq!(Order::get(&mut words.into_iter()), Some(order));
 /// assert_eq!(Side::get(&mut [0].into_iter()), None);
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no plain type",
+    label = "not plain",
+    note = "numbers, `bool`, `char`, arrays and options of plain types are plain, and what has #[derive(Plain)]",
+    note = "a type with text or lists in it crosses by serde instead: derive Serialize and Deserialize for all of it"
+)]
 pub trait Plain: Sized {
     /// How many words it takes.
     const WORDS: usize;
