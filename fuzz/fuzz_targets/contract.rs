@@ -1,0 +1,19 @@
+//! Contracts that nobody vouches for: what is read can be shown as it is, and is read again as the same.
+//!
+//! `fuzz/run` makes the seeds and runs it.
+#![no_main]
+
+use hotslot::interface::Contract;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| match Contract::parse(bytes) {
+    Ok(contract) => {
+        let text = contract.to_string();
+        assert!(text.lines().all(|line| hotslot::printable(line) == line));
+        assert_eq!(Contract::parse(text.as_bytes()), Ok(contract));
+    }
+    Err(error) => {
+        let text = error.to_string();
+        assert_eq!(hotslot::printable(&text), text);
+    }
+});
