@@ -92,8 +92,12 @@ impl<T: Plain, const N: usize> Plain for [T; N] {
 
     #[inline]
     fn get(words: &mut impl Iterator<Item = u64>) -> Option<Self> {
-        let elements: Option<Vec<T>> = (0..N).map(|_| T::get(words)).collect();
-        elements?.try_into().ok()
+        // Through options, because it must not allocate.
+        let elements: [Option<T>; N] = std::array::from_fn(|_| T::get(words));
+        if elements.iter().any(Option::is_none) {
+            return None;
+        }
+        Some(elements.map(|element| element.expect("none of them is missing")))
     }
 }
 
