@@ -29,6 +29,9 @@ pub(super) const EXPORTS: [(&str, &str); 5] = [
     ("hotslot_run", "() -> i64"),
 ];
 
+/// How many services one instance may ask for: each takes the host's memory until the instance is gone.
+const SERVICES: usize = 256;
+
 /// The longest error text that is taken from a plugin, in bytes.
 const ERROR_LIMIT: usize = 8 * 1024;
 
@@ -244,6 +247,9 @@ pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
             match caller.data().offers.services.bind(&contract) {
                 Ok(bound) => {
                     let host = caller.data_mut();
+                    if host.bound.len() == SERVICES {
+                        return Err(wasmtime::Error::msg("the plugin asks for services again and again"));
+                    }
                     host.bound.push(Arc::new(bound));
                     let found = u32::try_from(host.bound.len() - 1)?;
                     put(&mut caller, number, &found.to_le_bytes())?;
@@ -267,6 +273,13 @@ pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         }
         let raw = guest_bytes(&mut caller, arguments_at, argument_count * ARGUMENT as u32)?.to_vec();
         let half = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        // The same bytes can be lent many times over, and each time they are copied.
+        let lent =
+            raw.chunks_exact(ARGUMENT).map(|argument| half(&argument[8..])).filter(|&len| len != Argument::IS_WORD);
+        let memory = caller.get_export("memory").and_then(Extern::into_memory);
+        if lent.fold(0, u64::saturating_add) > memory.map_or(0, |memory| memory.data_size(&caller) as u64) {
+            return Err(wasmtime::Error::msg("a call of a service lends more bytes than the plugin's memory has"));
+        }
         let mut taken = Vec::new();
         for argument in raw.chunks_exact(ARGUMENT) {
             let (word, len) = (half(&argument[..8]), half(&argument[8..]));

@@ -169,3 +169,55 @@ fn a_load_that_hangs_in_the_host_is_left_behind_and_the_slot_stays_usable() {
     let status = slot.close(crate::support::PATIENCE);
     assert_eq!((status.hung, status.retired.len(), engine.status().instances), (0, 0, 0));
 }
+
+/// A service that does nothing.
+#[hotslot::interface(version = "1.0")]
+trait Idle {
+    fn idle(&self, bytes: &[u8]);
+}
+
+struct Nothing;
+
+impl Idle for Nothing {
+    fn idle(&self, _: &[u8]) {}
+}
+
+/// What a plugin whose `run` does `body` comes to, beside a service whose contract is at address 16.
+fn beside_a_service(body: &str) -> Result<u64, CallError> {
+    const IMPORTS: &str = r#"(import "hotslot" "service" (func $service (param i32 i32 i32 i32) (result i32)))
+        (import "hotslot" "invoke" (func $invoke (param i32 i32 i32) (result i32)))"#;
+    let contract = "interface idle 1.0\\nmethod idle(&[u8])->()\\n";
+    let ask = "(drop (call $service (i32.const 16) (i32.const 42) (i32.const 1024) (i32.const 1040)))";
+    let module = runs(IMPORTS, contract, &format!("(local $n i32) {} (i64.const 7)", body.replace("ASK", ask)));
+    let service: Arc<dyn Idle> = Arc::new(Nothing);
+    let backend = engine().plugins(bind).service(service).call_limits(super::limits());
+    let slot = HotSlot::builder(backend).open(module).unwrap();
+    slot.load().call(|run, call| call.run(run, ()))
+}
+
+/// Calls the service with `count` arguments, each of them the whole memory.
+fn lends(count: u32) -> String {
+    format!(
+        "ASK
+        (loop $next
+          (i64.store (i32.add (i32.const 65544) (i32.mul (local.get $n) (i32.const 16))) (i64.const 1048576))
+          (br_if $next (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const {count}))))
+        (i32.store (i32.const 2048) (i32.const 65536))
+        (i32.store (i32.const 2052) (i32.const {count}))
+        (drop (call $invoke (i32.const 0) (i32.const 0) (i32.const 2048)))"
+    )
+}
+
+#[test]
+fn a_call_of_a_service_lends_no_more_than_there_is() {
+    assert_eq!(beside_a_service(&lends(1)).unwrap(), 7);
+    let refused = beside_a_service(&lends(1000)).unwrap_err();
+    assert!(format!("{refused:?}").contains("more bytes than"), "{refused:?}");
+}
+
+#[test]
+fn a_plugin_that_asks_for_services_again_and_again_is_ended() {
+    assert_eq!(beside_a_service("ASK ASK").unwrap(), 7);
+    let refused = beside_a_service("(loop $again ASK (br $again))").unwrap_err();
+    assert!(format!("{refused:?}").contains("again and again"), "{refused:?}");
+}
