@@ -1,5 +1,7 @@
 //! A place in a program where exactly one plugin serves at a time, and is replaced while it does.
 //!
+//! [The guide](guide) begins with a first plugin in five minutes, and has a chapter for each question after that.
+//!
 //! # The problem
 //! A program that must not stop has a part that must change: trading logic, firewall rules, a price feed. The naive
 //! way is a lock around a library handle:
@@ -75,6 +77,7 @@ mod error;
 mod event;
 mod gate;
 mod generation;
+pub mod guide;
 mod health;
 pub mod interface;
 mod journal;
