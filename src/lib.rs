@@ -79,6 +79,8 @@ mod gate;
 mod generation;
 pub mod guide;
 mod health;
+#[cfg(any(feature = "native", feature = "wasm"))]
+mod inspect;
 pub mod interface;
 mod journal;
 mod lease;
@@ -118,6 +120,8 @@ pub use gate::WhenBusy;
 pub use health::Health;
 /// Declares an [interface](mod@interface): see [`hotslot_plugin::interface`].
 pub use hotslot_plugin::interface;
+#[cfg(any(feature = "native", feature = "wasm"))]
+pub use inspect::{Inspection, inspect};
 pub use lease::Lease;
 pub use manifest::Manifest;
 pub use report::{Cause, Outcome, Report, Stage};

@@ -181,6 +181,35 @@ impl Contract {
         Ok(contract)
     }
 
+    /// Whether a host of this contract takes a plugin of that one.
+    ///
+    /// Backends ask this at admission; a tool that reads both from files asks it here.
+    ///
+    /// ```
+    /// use hotslot::interface::Contract;
+    ///
+    /// let host = Contract::parse(b"interface pricer 1.0\nmethod quote(&str)->f64\n")?;
+    /// let newer = Contract::parse(b"interface pricer 1.1\nmethod quote(&str)->f64\nsince 1.1 describe()->String\n")?;
+    /// let changed = Contract::parse(b"interface pricer 1.0\nmethod quote(&str)->f32\n")?;
+    /// host.admits(&newer)?;
+    /// assert!(host.admits(&changed).unwrap_err().to_string().contains("`quote`"));
+    /// # Ok::<(), hotslot::interface::ContractError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// It does not, and why.
+    pub fn admits(&self, plugin: &Contract) -> Result<(), ContractError> {
+        self.numbers_in(plugin).map(drop)
+    }
+
+    /// What identifies the interface: [`Interface::ID`], from the contract alone.
+    pub fn id(&self) -> String {
+        let required = |method: &&Method| method.since.is_none();
+        let lines = self.methods.iter().filter(required).map(|method| format!("method {method}\n"));
+        let hash = hotslot_plugin::__private::contract::hash(lines.collect::<String>().as_bytes());
+        format!("{}/{}#{}", self.name, self.version_text(), String::from_utf8_lossy(&hash))
+    }
+
     /// Where this side, which calls, finds its methods on the other side, which answers.
     pub(crate) fn numbers_in(&self, plugin: &Contract) -> Result<Numbers, ContractError> {
         if self.name != plugin.name {
@@ -278,6 +307,22 @@ mod tests {
         let text = "interface waf 1.2\nmethod a(&[u8])->Verdict{Allow=0}\nsince 1.2 b()->()\n";
         assert_eq!(contract(text).to_string(), text);
         assert_eq!(contract(text).methods[1].since, Some((1, 2)));
+    }
+
+    #[test]
+    fn an_interface_is_identified_by_its_contract_alone() {
+        mod shared {
+            #[hotslot_plugin::interface(version = "1.1")]
+            pub trait Pricer {
+                fn quote(&self, symbol: &str) -> f64;
+                #[since("1.1")]
+                fn describe(&self) -> String {
+                    String::new()
+                }
+            }
+        }
+        let contract = Contract::of::<dyn shared::Pricer>();
+        assert_eq!(contract.id(), <dyn shared::Pricer as Interface>::ID);
     }
 
     #[test]

@@ -100,12 +100,38 @@ impl<'data> Image<'data> {
         Ok(Image { file })
     }
 
+    /// The same without a look at this process: any format, any machine, and a program as well as a library.
+    pub(super) fn of_any_machine(bytes: &'data [u8]) -> Result<Image<'data>, ImageError> {
+        let found = format_of(bytes);
+        if ![ELF, MACH_O, PE].contains(&found) {
+            return Err(ImageError::WrongFormat { found, expected: "ELF, Mach-O and PE images" });
+        }
+        let file = File::parse(bytes)?;
+        check_bounds(&file, bytes.len() as u64)?;
+        Ok(Image { file })
+    }
+
+    /// The format, by its short name.
+    pub(super) fn format(&self) -> &'static str {
+        match self.file.format() {
+            BinaryFormat::MachO => "Mach-O",
+            BinaryFormat::Pe => "PE",
+            _ => "ELF",
+        }
+    }
+
+    /// The machine that it is for.
+    pub(super) fn machine(&self) -> String {
+        let architecture = format!("{:?}", self.file.architecture()).to_lowercase();
+        machine(&architecture, self.file.is_64(), self.file.is_little_endian())
+    }
+
     /// The address of an exported function or variable.
     pub(super) fn export(&self, name: &str) -> Result<Option<u64>, ImageError> {
         for export in self.file.exports()? {
             let export = export?;
             if let (NameOrOrdinal::Name(found), ExportTarget::Address { address }) = (export.name(), export.target())
-                && plain_name(found) == name.as_bytes()
+                && plain_name(self.file.format(), found) == name.as_bytes()
             {
                 return Ok(Some(address));
             }
@@ -125,7 +151,7 @@ impl<'data> Image<'data> {
         let section = self
             .file
             .sections()
-            .find(|section| section.name_bytes().is_ok_and(is_descriptor_section))
+            .find(|section| section.name_bytes().is_ok_and(|name| is_descriptor_section(self.file.format(), name)))
             .ok_or(ImageError::MisplacedDescriptor { what: "there is no such section" })?;
         let offset = address
             .checked_sub(section.address())
@@ -234,13 +260,13 @@ fn check_bounds(file: &File<'_>, length: u64) -> Result<(), ImageError> {
 }
 
 /// A symbol's name as C writes it: Mach-O puts an underscore before it.
-fn plain_name(name: &[u8]) -> &[u8] {
-    if cfg!(target_vendor = "apple") { name.strip_prefix(b"_").unwrap_or(name) } else { name }
+fn plain_name(format: BinaryFormat, name: &[u8]) -> &[u8] {
+    if format == BinaryFormat::MachO { name.strip_prefix(b"_").unwrap_or(name) } else { name }
 }
 
 /// Whether a section is the descriptor's.
-fn is_descriptor_section(name: &[u8]) -> bool {
-    if cfg!(target_vendor = "apple") { name == b"__hotslot" } else { name == abi::DESCRIPTOR_SECTION.as_bytes() }
+fn is_descriptor_section(format: BinaryFormat, name: &[u8]) -> bool {
+    if format == BinaryFormat::MachO { name == b"__hotslot" } else { name == abi::DESCRIPTOR_SECTION.as_bytes() }
 }
 
 #[cfg(test)]

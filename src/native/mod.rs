@@ -57,6 +57,7 @@ mod host;
 mod image;
 #[cfg(target_os = "linux")]
 mod inside;
+mod inspect;
 mod library;
 mod link;
 #[cfg(target_os = "linux")]
@@ -83,6 +84,8 @@ pub use plugin::{CallError, NativePlugin};
 pub use raw::RawNative;
 pub use rehearsal::{Rehearsal, RehearsalError, rehearsal_point, rehearsal_point_with};
 pub use unload::{Budget, Unload, WhenSpent, kept};
+
+pub(crate) use inspect::inspect;
 
 use descriptor::Expected;
 use host::{HostContext, Offers};
@@ -112,6 +115,8 @@ enum Wanted {
     Named(String),
     /// A declared interface.
     Contract(Arc<Contract>),
+    /// Whatever it implements.
+    Any,
 }
 
 impl Native {
@@ -124,6 +129,12 @@ impl Native {
     /// refused.
     pub fn plugins(interface: impl Into<String>) -> Native {
         Native::wanting(Wanted::Named(interface.into()))
+    }
+
+    /// A backend for plugins of whatever interface, in the raw layer: for tools, and for hosts that look at the
+    /// [manifest](crate::Manifest) themselves.
+    pub fn any() -> Native {
+        Native::wanting(Wanted::Any)
     }
 }
 
@@ -173,7 +184,7 @@ impl<T: ?Sized> Native<T> {
         let identity = descriptor::read(section)?;
         let interface = match &self.wanted {
             Wanted::Named(name) => Some(name.as_str()),
-            Wanted::Contract(_) => None,
+            Wanted::Contract(_) | Wanted::Any => None,
         };
         let expected = Expected { interface, allow_panic_abort: self.allow_panic_abort };
         let mut manifest = descriptor::check(&identity, &expected)?;

@@ -12,6 +12,7 @@ use wasmparser::{
 };
 
 use super::error::ModuleError;
+use super::guest;
 use super::sections::Sections;
 use super::signature::Signature;
 use crate::Manifest;
@@ -20,7 +21,7 @@ use crate::text::plugin_text;
 /// The proposals that a module may use: what compilers for WebAssembly produce by default.
 ///
 /// Off are, among others, 64-bit and multiple memories, threads, garbage collection and exceptions.
-const PROPOSALS: WasmFeatures =
+pub(super) const PROPOSALS: WasmFeatures =
     WasmFeatures::WASM2.union(WasmFeatures::EXTENDED_CONST).difference(WasmFeatures::GC_TYPES);
 
 /// How much of everything a module may have. What is not named here, a plugin has no need for.
@@ -265,10 +266,13 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// What the host asks for, what a schema promises, and what a contract does.
     fn exports(&self, types: types::TypesRef<'_>) -> Result<(), ModuleError> {
         let exported: HashMap<_, _> = types.core_exports().into_iter().flatten().collect();
         let promised = STATE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
         let promised = self.sections.manifest.schema.iter().flat_map(|_| &promised);
+        let interface = guest::EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
+        let promised = promised.chain(self.sections.manifest.contract.iter().flat_map(|_| &interface));
         for (name, wanted) in self.wanted.exports.iter().chain(promised) {
             let found = match exported.get(name.as_str()) {
                 Some(types::EntityType::Func(id) | types::EntityType::FuncExact(id)) => {
@@ -313,12 +317,12 @@ fn at_most(
     Ok(())
 }
 
-fn signature(types: types::TypesRef<'_>, id: types::CoreTypeId) -> Signature {
+pub(super) fn signature(types: types::TypesRef<'_>, id: types::CoreTypeId) -> Signature {
     let function = types[id].unwrap_func();
     Signature::of(function.params(), function.results())
 }
 
 /// A name from the module, as it can be shown.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     plugin_text(name.as_bytes(), 256)
 }

@@ -20,7 +20,7 @@ use crate::interface::{CallError as Failure, CallErrorKind, Numbers};
 use crate::text::plugin_text;
 use crate::{BoxError, State, Stateful};
 
-/// What a module of a declared interface exports.
+/// What a module of a declared interface exports: its contract promises it.
 pub(super) const EXPORTS: [(&str, &str); 5] = [
     ("hotslot_create", "(i32) -> i64"),
     ("hotslot_room", "(i32) -> i32"),
