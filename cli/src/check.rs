@@ -1,0 +1,97 @@
+//! `cargo hotslot check`: what a host would say, by the library's own admission.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use hotslot::interface::ContractError;
+use hotslot::native::Native;
+use hotslot::wasm::{CallError, CallLimits, ModuleLimits, Wasm, WasmBackend, WasmPlugin};
+use hotslot::{Backend, BoxError, Digest, Manifest, printable};
+
+use crate::files::{contract, read, refused};
+use crate::{Failure, Outcome};
+
+#[derive(Args)]
+pub(crate) struct Check {
+    /// The plugin: a library for this machine, or a WebAssembly module
+    file: PathBuf,
+    /// What the host was built with: a contract as text, or another plugin, whose contract is taken
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// A limit of the host for modules, for instance `functions=500`: one of size, functions, body, nesting, locals,
+    /// loop-locals, types, arity, imports, exports, globals, data-segments, element-segments, tables, memory
+    #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
+    limits: Vec<(String, u64)>,
+    /// As a host that lets libraries in which abort on panic
+    #[arg(long)]
+    allow_panic_abort: bool,
+}
+
+impl Check {
+    pub(crate) fn run(&self) -> Outcome {
+        let host = self.against.as_deref().map(contract).transpose()?;
+        let bytes = read(&self.file)?;
+        let manifest = self.admit(&bytes)?;
+        let name = match &manifest.version {
+            Some(version) => format!("{} {version}", manifest.name),
+            None => manifest.name.clone(),
+        };
+        let mut text = format!("ok: {} ({}) can be loaded here", printable(name.trim()), Digest::of(&bytes).short());
+        if let Some(host) = host {
+            let missing = || ContractError::Missing { host: host.name.clone() };
+            let fits = manifest.contract.as_deref().ok_or_else(missing).and_then(|plugin| host.admits(plugin));
+            fits.map_err(|error| refused(&self.file, &error.into()))?;
+            let (major, minor) = host.version;
+            text += &format!(", and fits a host of `{}` {major}.{minor}", host.name);
+        }
+        Ok(text + "\n")
+    }
+
+    fn admit(&self, bytes: &[u8]) -> Result<Manifest, Failure> {
+        let admitted = if bytes.starts_with(b"\0asm") {
+            let (module, call) = self.module_limits()?;
+            let engine = Wasm::builder().on_demand().instances(1).compile_threads(1).build();
+            let engine = engine.map_err(|error| Failure::Misuse(error.to_string()))?;
+            let backend: WasmBackend<WasmPlugin<()>> = engine.plugins(|_| Ok::<_, CallError>(()));
+            backend.module_limits(module).call_limits(call).admit(bytes)
+        } else {
+            let backend = Native::any();
+            let backend = if self.allow_panic_abort { backend.allow_panic_abort() } else { backend };
+            Backend::<hotslot::native::NativePlugin>::admit(&backend, bytes)
+        };
+        admitted.map_err(|error: BoxError| refused(&self.file, &error))
+    }
+
+    fn module_limits(&self) -> Result<(ModuleLimits, CallLimits), Failure> {
+        let (mut module, mut call) = (ModuleLimits::default(), CallLimits::default());
+        for (name, number) in &self.limits {
+            let small = u32::try_from(*number).unwrap_or(u32::MAX);
+            let size = usize::try_from(*number).unwrap_or(usize::MAX);
+            match name.as_str() {
+                "size" => module.size = size,
+                "functions" => module.functions = small,
+                "body" => module.body = size,
+                "nesting" => module.nesting = small,
+                "locals" => module.locals = small,
+                "loop-locals" => module.loop_locals = *number,
+                "types" => module.types = small,
+                "arity" => module.arity = size,
+                "imports" => module.imports = small,
+                "exports" => module.exports = small,
+                "globals" => module.globals = small,
+                "data-segments" => module.data_segments = small,
+                "element-segments" => module.element_segments = small,
+                "tables" => module.tables = small,
+                "memory" => call.memory = size,
+                _ => return Err(Failure::Misuse(format!("there is no limit `{}`: see --help", printable(name)))),
+            }
+        }
+        Ok((module, call))
+    }
+}
+
+fn limit(text: &str) -> Result<(String, u64), String> {
+    let (name, number) = text.split_once('=').ok_or("a limit is NAME=NUMBER")?;
+    let number = number.parse().map_err(|error| format!("{number:?} is no number: {error}"))?;
+    Ok((name.to_owned(), number))
+}

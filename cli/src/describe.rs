@@ -1,0 +1,91 @@
+//! `cargo hotslot describe`: gives a module from a compiler that writes no custom sections the three that a host reads.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use hotslot::interface::Contract;
+
+use crate::files::{contract, read, reason, refused, shown};
+use crate::{Failure, Outcome};
+
+#[derive(Args)]
+pub(crate) struct Describe {
+    /// The module, which is written over unless there is an --output
+    file: PathBuf,
+    /// The interface that it implements: a contract as text, or a plugin that carries one
+    #[arg(long, value_name = "FILE")]
+    contract: PathBuf,
+    /// The plugin's name
+    #[arg(long)]
+    name: String,
+    /// The plugin's version
+    #[arg(long)]
+    version: String,
+    /// The schema of the state that it saves, if it saves any
+    #[arg(long)]
+    schema: Option<String>,
+    /// Where to write it
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Describe {
+    pub(crate) fn run(&self) -> Outcome {
+        let contract = contract(&self.contract)?;
+        let mut module = read(&self.file)?;
+        if !module.starts_with(b"\0asm") {
+            let text = format!("{} is no WebAssembly module; a library has a descriptor instead", shown(&self.file));
+            return Err(Failure::Misuse(text));
+        }
+        let found = hotslot::inspect(&module).map_err(|error| refused(&self.file, &error))?;
+        if found.manifest.is_some() {
+            return Err(Failure::Refused(format!("{} says already what it is", shown(&self.file))));
+        }
+        module.extend(section("version", &self.version));
+        module.extend(section("hotslot.manifest", &self.manifest(&contract)));
+        module.extend(section("hotslot.contract", &contract.to_string()));
+        hotslot::inspect(&module).map_err(|error| Failure::Misuse(reason(&*error)))?;
+        let output = self.output.as_deref().unwrap_or(&self.file);
+        replace(output, &module).map_err(|error| Failure::Misuse(format!("{}: {error}", shown(output))))?;
+        Ok(format!("described: {} is {} {} of {}\n", shown(output), self.name, self.version, contract.id()))
+    }
+
+    fn manifest(&self, contract: &Contract) -> String {
+        let manifest = format!("name={}\ninterface={}", self.name, contract.id());
+        match &self.schema {
+            Some(schema) => format!("{manifest}\nschema={schema}"),
+            None => manifest,
+        }
+    }
+}
+
+/// A custom section.
+fn section(name: &str, text: &str) -> Vec<u8> {
+    let mut body = leb128(name.len());
+    body.extend(name.as_bytes());
+    body.extend(text.as_bytes());
+    let mut section = vec![0];
+    section.extend(leb128(body.len()));
+    section.extend(body);
+    section
+}
+
+/// A number as the format writes it: seven bits a byte, the lowest first.
+fn leb128(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+/// In one step, so that a host that watches the file sees the old one or the new one.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let part = path.with_file_name(name);
+    std::fs::write(&part, bytes)?;
+    std::fs::rename(&part, path).inspect_err(|_| drop(std::fs::remove_file(&part)))
+}

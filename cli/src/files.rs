@@ -1,0 +1,53 @@
+//! What the commands read: plugins, and contracts by themselves or in plugins.
+
+use std::path::Path;
+
+use hotslot::interface::Contract;
+use hotslot::{BoxError, printable};
+
+use crate::Failure;
+
+/// The bytes of a file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::Misuse(format!("{}: {error}", shown(path))))
+}
+
+/// The contract in a file: a text, or a plugin that carries one.
+pub(crate) fn contract(path: &Path) -> Result<Contract, Failure> {
+    let bytes = read(path)?;
+    if bytes.starts_with(b"interface ") {
+        let contract = Contract::parse(&bytes);
+        return contract.map_err(|error| Failure::Misuse(format!("{}: {}", shown(path), reason(&error))));
+    }
+    let found = hotslot::inspect(&bytes).map_err(|error| {
+        let reason = reason(&*error);
+        Failure::Misuse(format!("{} is neither a contract nor a plugin with one: {reason}", shown(path)))
+    })?;
+    let contract = found.manifest.and_then(|manifest| manifest.contract);
+    let contract = contract.ok_or_else(|| Failure::Misuse(format!("{} carries no contract", shown(path))))?;
+    Ok((*contract).clone())
+}
+
+/// An error with its sources, which may quote a file that nobody vouches for.
+pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    printable(&text).into_owned()
+}
+
+/// A refusal for this reason.
+pub(crate) fn refused(path: &Path, error: &BoxError) -> Failure {
+    Failure::Refused(format!("{}: {}", shown(path), reason(&**error)))
+}
+
+/// A path as it can be printed.
+pub(crate) fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy()).into_owned()
+}

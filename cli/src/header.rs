@@ -1,0 +1,86 @@
+//! `cargo hotslot header`: an interface as a C header, for plugins that are written in C and built as libraries.
+//!
+//! The ABI is `template/abi.h`, the same for every interface; what is added here follows from the contract.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use hotslot::interface::Contract;
+
+use crate::Outcome;
+use crate::files::contract;
+
+#[derive(Args)]
+pub(crate) struct Header {
+    /// The interface: a contract as text, or a plugin that carries one
+    file: PathBuf,
+}
+
+const ABI: &str = include_str!("../template/abi.h");
+const INTERFACE: &str = include_str!("../template/interface.h");
+
+impl Header {
+    pub(crate) fn run(&self) -> Outcome {
+        Ok(header(&contract(&self.file)?))
+    }
+}
+
+fn header(contract: &Contract) -> String {
+    let prefix = upper(&contract.name);
+    let mut numbers = String::new();
+    let mut taken = HashSet::new();
+    for (number, method) in contract.methods.iter().enumerate() {
+        let mut name = upper(&method.name);
+        if !taken.insert(name.clone()) {
+            // Rust tells more names apart than this does.
+            name = format!("{name}_{number}");
+            taken.insert(name.clone());
+        }
+        let comment = method.to_string().replace("*/", "* /");
+        let _ = writeln!(numbers, "    {prefix}_{name} = {number}, /* {comment} */");
+    }
+    let text: String = contract.to_string().lines().map(|line| format!(" \\\n    {}", literal(line))).collect();
+    let interface = INTERFACE
+        .replace("{{prefix}}", &prefix)
+        .replace("{{methods}}", &numbers)
+        .replace("{{name}}", &contract.name)
+        .replace("{{version}}", &format!("{}.{}", contract.version.0, contract.version.1))
+        .replace("{{id}}", &contract.id())
+        .replace("{{contract}}", &text);
+    format!("{ABI}\n{interface}")
+}
+
+/// A name as C's constants have it.
+fn upper(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+}
+
+/// A line as a string of C. A question mark is escaped because two of them begin a trigraph.
+fn literal(line: &str) -> String {
+    let mut text = String::from("\"");
+    for byte in line.bytes() {
+        match byte {
+            b'"' | b'\\' | b'?' => text.extend(['\\', char::from(byte)]),
+            0x20..0x7f => text.push(char::from(byte)),
+            _ => drop(write!(text, "\\{byte:03o}")),
+        }
+    }
+    text + "\\n\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_c_cannot_say_is_said_otherwise() {
+        assert_eq!(literal("a??(\"é\")"), r#""a\?\?(\"\303\251\")\n""#);
+        let text = "interface tid-bits 1.0\nmethod a_b()->()\nmethod A_b()->()\nmethod é()->()\n";
+        let text = header(&Contract::parse(text.as_bytes()).expect("it is a contract"));
+        for name in ["TID_BITS_A_B = 0,", "TID_BITS_A_B_1 = 1,", "TID_BITS__ = 2,"] {
+            assert!(text.contains(name), "{name} is not in:\n{text}");
+        }
+    }
+}

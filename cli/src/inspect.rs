@@ -1,0 +1,80 @@
+//! `cargo hotslot inspect`: what a file says of itself.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use hotslot::{Digest, Inspection, printable};
+use serde_json::json;
+
+use crate::files::{read, refused};
+use crate::{Failure, Outcome};
+
+#[derive(Args)]
+pub(crate) struct Inspect {
+    /// A library (ELF, Mach-O, PE) or a WebAssembly module, for whatever machine
+    file: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// The contract alone, as `check --against`, `header` and `describe` take it
+    #[arg(long, conflicts_with = "json")]
+    contract: bool,
+}
+
+impl Inspect {
+    pub(crate) fn run(&self) -> Outcome {
+        let bytes = read(&self.file)?;
+        let found = hotslot::inspect(&bytes).map_err(|error| refused(&self.file, &error))?;
+        if self.contract {
+            let contract = found.manifest.and_then(|manifest| manifest.contract);
+            let contract = contract.ok_or_else(|| Failure::Refused("the plugin carries no contract".to_owned()))?;
+            return Ok(contract.to_string());
+        }
+        Ok(if self.json { as_json(&found, &bytes) } else { as_text(&found, &bytes) })
+    }
+}
+
+fn as_json(found: &Inspection, bytes: &[u8]) -> String {
+    let contract = found.manifest.as_ref().and_then(|manifest| manifest.contract.as_deref());
+    let shown = json!({
+        "format": found.format,
+        "architecture": found.architecture,
+        "size": bytes.len(),
+        "digest": Digest::of(bytes).to_string(),
+        "manifest": found.manifest,
+        "contract": contract,
+        "imports": found.imports,
+        "exports": found.exports,
+    });
+    format!("{shown:#}\n")
+}
+
+fn as_text(found: &Inspection, bytes: &[u8]) -> String {
+    let mut lines = vec![
+        ("format", format!("{}, {}", found.format, found.architecture)),
+        ("size", format!("{} bytes", bytes.len())),
+        ("digest", Digest::of(bytes).to_string()),
+    ];
+    if let Some(manifest) = &found.manifest {
+        let absent = || "-".to_owned();
+        let version = manifest.version.as_ref().map_or_else(absent, ToString::to_string);
+        lines.push(("name", manifest.name.clone()));
+        lines.push(("version", version));
+        lines.push(("interface", manifest.interface.clone().unwrap_or_else(absent)));
+        lines.push(("schema", manifest.schema.clone().unwrap_or_else(absent)));
+        match &manifest.contract {
+            Some(contract) => lines.extend(contract.methods.iter().map(|method| ("method", method.to_string()))),
+            None => lines.push(("contract", absent())),
+        }
+    } else {
+        lines.push(("plugin", "no: it says nothing of itself".to_owned()));
+    }
+    lines.extend(found.imports.iter().map(|import| ("import", import.clone())));
+    lines.extend(found.exports.iter().map(|export| ("export", export.clone())));
+    let mut text = String::new();
+    for (what, value) in lines {
+        let _ = writeln!(text, "{what:<10} {}", printable(&value));
+    }
+    text
+}

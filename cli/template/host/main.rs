@@ -1,0 +1,58 @@
+//! The host: greets once a second, and takes a new library as soon as there is one.
+
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, SystemTime};
+use std::{env, fs, io, thread};
+
+use {{crate}}_interface::{Greeter, Tone};
+use hotslot::HotSlot;
+use hotslot::interface::CallError;
+use hotslot::native::Native;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let library = library()?;
+    let mut seen = changed(&library);
+    let slot: HotSlot<dyn Greeter> =
+        HotSlot::builder(Native::interface::<dyn Greeter>()).name("greeter").open(fs::read(&library)?)?;
+
+    let (enter, entered) = channel();
+    thread::spawn(move || io::stdin().lines().map_while(Result::ok).try_for_each(|line| enter.send(line)));
+    loop {
+        let now = changed(&library);
+        if now != seen {
+            seen = now;
+            // A plugin that is refused changes nothing: the one that serves goes on.
+            match fs::read(&library).map_err(Into::into).and_then(|bytes| Ok(slot.reload(bytes)?)) {
+                Ok(report) if report.is_swap() => eprintln!("replaced in {:?}", report.total),
+                Ok(_) => {} // the same bytes as before
+                Err::<_, Box<dyn Error>>(error) => eprintln!("not taken: {error}"),
+            }
+        }
+        // A panic in the plugin is an error here.
+        match CallError::catch(|| slot.load().greet("world", Tone::Warm)) {
+            Ok(greeting) => println!("{greeting}"),
+            Err(error) => eprintln!("no greeting: {error}"),
+        }
+        match entered.recv_timeout(Duration::from_secs(1)) {
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+/// The plugin's library: what the command line says, or the one beside this program.
+fn library() -> io::Result<PathBuf> {
+    if let Some(path) = env::args_os().nth(1) {
+        return Ok(path.into());
+    }
+    Ok(env::current_exe()?.with_file_name(format!("{DLL_PREFIX}{{crate}}_plugin{DLL_SUFFIX}")))
+}
+
+/// When the file was written last, and how long it is.
+fn changed(library: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = fs::metadata(library).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
