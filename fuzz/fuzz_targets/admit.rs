@@ -13,6 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(manifest.interface.as_deref(), Some("fixture/1"));
         assert_eq!(hotslot::printable(&manifest.name), manifest.name);
     }
+    let _ = hotslot::inspect(bytes);
     // SAFETY: nothing is loaded.
     let raw = unsafe { Native::raw(|_: &Library| Ok(())) }.require(["HOTSLOT_PLUGIN", "answer"]);
     let _ = raw.admit(bytes);

@@ -96,6 +96,18 @@
 //! | `hotslot`, `wait` | `(i64) -> i32` | waits so many nanoseconds, or less if the plugin has to stop; 1 if it has |
 //! | `hotslot`, `service`, `invoke` | | what `hotslot-plugin` calls [services](WasmBackend::service) of the host through |
 //!
+//! # A declared interface in another language
+//! What `hotslot_plugin::export!` writes for a module in Rust, another compiler's module brings by itself. Its sections
+//! are added with `cargo hotslot describe`; the contract among them promises a `memory`, and these exports:
+//!
+//! | name | signature | |
+//! |---|---|---|
+//! | `hotslot_create` | `(i32) -> i64` | makes the plugin, with so many bytes of configuration in the room; answers 0, or an error text, its address in the upper half and its length in the lower |
+//! | `hotslot_room` | `(i32) -> i32` | the address of room for so many bytes, aligned to 8, which stays until more is asked for |
+//! | `hotslot_invoke` | `(i32, i32) -> i32` | a method's number in the contract, and the address of a [frame](hotslot_plugin::abi::Frame) in the room; answers a [status](hotslot_plugin::abi::Status), with the answer's words and bytes in the frame |
+//! | `hotslot_give` | `(i32) -> i32` | memory for so many bytes that a service of the host answers with |
+//! | `hotslot_run` | `() -> i64` | runs until `wait` says to stop; answers as `hotslot_create` |
+//!
 //! # State
 //! A plugin whose manifest names a `schema` hands its state over to its successor with
 //! [`carry_state`](crate::carry_state). It exports:
