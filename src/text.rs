@@ -33,7 +33,6 @@ fn steers(character: char) -> bool {
 }
 
 /// A plugin's text as the host may print it: at most `limit` bytes of it, valid, and without control characters.
-#[cfg(any(feature = "native", feature = "wasm"))]
 pub(crate) fn plugin_text(bytes: &[u8], limit: usize) -> String {
     let shown = &bytes[..bytes.len().min(limit)];
     let mut text = printable(&String::from_utf8_lossy(shown)).into_owned();
@@ -43,7 +42,7 @@ pub(crate) fn plugin_text(bytes: &[u8], limit: usize) -> String {
     text
 }
 
-#[cfg(all(test, any(feature = "native", feature = "wasm")))]
+#[cfg(test)]
 mod tests {
     use super::plugin_text;
 
