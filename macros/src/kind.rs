@@ -115,7 +115,7 @@ impl Kind {
                 "host and plugin share no code, so a trait object cannot cross: pass data, or offer the trait as a \
                  service of the host",
             ),
-            Type::BareFn(_) => refuse(
+            Type::FnPtr(_) => refuse(
                 "a function cannot cross: declare an interface of its own for what plugins call, and offer it as a \
                  service of the host",
             ),
@@ -209,7 +209,7 @@ fn strip_modules(ty: &mut Type) {
     match ty {
         Type::Path(TypePath { path, .. }) => {
             path.leading_colon = None;
-            let Some(mut last) = path.segments.pop().map(syn::punctuated::Pair::into_value) else { return };
+            let Some(mut last) = path.segments.pop() else { return };
             if let PathArguments::AngleBracketed(arguments) = &mut last.arguments {
                 for argument in &mut arguments.args {
                     if let GenericArgument::Type(ty) = argument {

@@ -49,7 +49,7 @@ impl Method {
                 "a method of an interface is there for everybody: leave the bounds out",
             ));
         }
-        if let Some(unsafety) = &signature.unsafety {
+        if let syn::Safety::Unsafe(unsafety) = &signature.safety {
             return Err(Error::new(unsafety.span(), "an interface is called safely: leave `unsafe` out"));
         }
         if let Some(abi) = &signature.abi {
@@ -289,7 +289,7 @@ impl Parameter {
 }
 
 fn is_shared(receiver: &syn::Receiver) -> bool {
-    receiver.colon_token.is_none() && receiver.mutability.is_none() && matches!(&receiver.reference, Some((_, None)))
+    matches!(&receiver.kind, syn::ReceiverKind::Reference(_, None, None)) && receiver.mutability.is_none()
 }
 
 /// Takes the attribute out of the list.
