@@ -9,7 +9,8 @@ use crate::{BoxError, Digest, Manifest};
 /// How many modules are remembered.
 const MODULES: usize = 64;
 
-/// The modules that one backend admitted, the latest one last. Its limits do not change, so neither does the answer.
+/// The modules that one backend admitted, the latest one last. A backend that is told another limit begins anew, so the
+/// answer does not change.
 #[derive(Default)]
 pub(super) struct Admitted(Mutex<VecDeque<(Digest, Manifest)>>);
 

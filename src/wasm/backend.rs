@@ -84,12 +84,14 @@ impl<T: Served + ?Sized> WasmBackend<T> {
     /// Functions without which a module is refused at admission: a name, and a signature as in `"(i32, i32) -> i64"`.
     pub fn require(mut self, name: impl Into<String>, signature: &str) -> Self {
         self.exports.push((name.into(), Signature::spelled(signature)));
+        self.admitted = Admitted::default();
         self
     }
 
     /// The interface that a module's manifest has to name; any, or none, if this is not set.
     pub fn interface(mut self, interface: impl Into<String>) -> Self {
         self.interface = Some(interface.into());
+        self.admitted = Admitted::default();
         self
     }
 
@@ -137,12 +139,14 @@ impl<T: Served + ?Sized> WasmBackend<T> {
     /// How much of everything a module may have.
     pub fn module_limits(mut self, limits: ModuleLimits) -> Self {
         self.module_limits = limits;
+        self.admitted = Admitted::default();
         self
     }
 
     /// What one call may take.
     pub fn call_limits(mut self, limits: CallLimits) -> Self {
         self.limits = limits;
+        self.admitted = Admitted::default();
         self
     }
 
