@@ -32,7 +32,7 @@ fn through(c: &mut Criterion, name: &str, bench: &dyn Bench) {
 }
 
 fn library(c: &mut Criterion) {
-    let path = hotslot_guests::library(PLUGIN, &["--release"]);
+    let path = hotslot_guests::library(PLUGIN, &["--release"], &[]);
     let slot = HotSlot::builder(Native::interface::<dyn Bench>());
     let slot = slot.open(std::fs::read(&path).expect("it was built")).expect("it is sound");
     // SAFETY: the library is this workspace's own, and its constructors are the standard library's.

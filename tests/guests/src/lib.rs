@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Builds a package of this workspace as a dynamic library, and gives its path. `more` goes to cargo.
-pub fn library(package: &str, more: &[&str]) -> PathBuf {
-    let output = build(&mut Command::new("cargo"), package, &[&["--message-format", "json"], more].concat());
+/// Builds a package of this workspace as a dynamic library, and gives its path. `options` go to cargo, and `flags` to the
+/// compiler, for this package only.
+pub fn library(package: &str, options: &[&str], flags: &[&str]) -> PathBuf {
+    let options = [&["--message-format", "json"], options].concat();
+    let output = build(&mut Command::new("cargo"), package, &options, flags);
     let messages = String::from_utf8(output).expect("cargo writes UTF-8");
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let name = package.replace('-', "_");
@@ -17,8 +19,8 @@ pub fn library(package: &str, more: &[&str]) -> PathBuf {
 }
 
 /// Builds a package of this workspace as a WebAssembly module, and gives its path; `None`, with a word about it, where no
-/// toolchain can. `more` goes to cargo.
-pub fn module(package: &str, more: &[&str]) -> Option<PathBuf> {
+/// toolchain can. `flags` go to the compiler, for this package only.
+pub fn module(package: &str, flags: &[&str]) -> Option<PathBuf> {
     let toolchain = Toolchain::find()?;
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests");
     let (mut command, own) = toolchain.cargo();
@@ -30,15 +32,17 @@ pub fn module(package: &str, more: &[&str]) -> Option<PathBuf> {
     // Small modules are compiled sooner, and what they do is not the point.
     command.envs([("CARGO_PROFILE_RELEASE_LTO", "true"), ("CARGO_PROFILE_RELEASE_PANIC", "abort")]);
     let wasm = ["--release", "--target", "wasm32-unknown-unknown"];
-    build(&mut command, package, &[&wasm[..], own, more].concat());
+    build(&mut command, package, &[&wasm[..], own].concat(), flags);
     let file = format!("{}.wasm", package.replace('-', "_"));
     Some(target.join("wasm32-unknown-unknown/release").join(file))
 }
 
-fn build(cargo: &mut Command, package: &str, more: &[&str]) -> Vec<u8> {
+fn build(cargo: &mut Command, package: &str, options: &[&str], flags: &[&str]) -> Vec<u8> {
     let output = cargo
-        .args(["build", "--quiet", "--package", package])
-        .args(more)
+        .args(["rustc", "--quiet", "--lib", "--package", package])
+        .args(options)
+        .arg("--")
+        .args(flags)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo starts");

@@ -44,7 +44,7 @@ fn a_slot_goes_from_a_module_to_a_library_and_back_under_calls_with_its_state() 
 
 #[test]
 fn bytes_of_neither_kind_say_so() {
-    let error = HotSlot::builder(auto()).open(b"#!/bin/sh").err().expect("it is a script");
+    let error = HotSlot::builder(auto()).open(b"#!/bin/sh").expect_err("it is a script");
     assert_eq!(error.stage(), Stage::Admit);
     assert!(error.to_string().contains("neither a library"), "{error}");
 }

@@ -8,28 +8,35 @@ use std::sync::Mutex;
 #[derive(Clone)]
 pub(crate) struct Image(Vec<u8>);
 
-/// The fixture as a dynamic library, with these features.
-pub(crate) fn library(features: &str) -> Image {
+/// The fixture as a dynamic library, in the variant of this name; the one for version 1.0 has none.
+pub(crate) fn library(variant: &str) -> Image {
     static BUILT: Cache = Cache(Mutex::new(None));
-    BUILT.get(features, || Some(hotslot_guests::library(PACKAGE, &["--features", features]))).expect("it is built")
+    let flags = flags(variant);
+    BUILT.get(variant, || Some(hotslot_guests::library(PACKAGE, &[], &[&flags[0], &flags[1]]))).expect("it is built")
 }
 
 /// The same as a WebAssembly module; `None` where no toolchain can build one.
-pub(crate) fn module(features: &str) -> Option<Image> {
+pub(crate) fn module(variant: &str) -> Option<Image> {
     static BUILT: Cache = Cache(Mutex::new(None));
-    BUILT.get(features, || hotslot_guests::module(PACKAGE, &["--features", features]))
+    let flags = flags(variant);
+    BUILT.get(variant, || hotslot_guests::module(PACKAGE, &[&flags[0], &flags[1]]))
+}
+
+fn flags(variant: &str) -> [String; 2] {
+    let variant = if variant.is_empty() { "v1_0" } else { variant };
+    ["--cfg".to_owned(), format!("fixture=\"{variant}\"")]
 }
 
 const PACKAGE: &str = "hotslot-fixture-typed";
 
-/// What has been built, by features. The lock is held over a build: they overwrite each other's files.
+/// What has been built, by variant. The lock is held over a build: they overwrite each other's files.
 struct Cache(Mutex<Option<HashMap<String, Option<Image>>>>);
 
 impl Cache {
-    fn get(&self, features: &str, build: impl FnOnce() -> Option<PathBuf>) -> Option<Image> {
+    fn get(&self, variant: &str, build: impl FnOnce() -> Option<PathBuf>) -> Option<Image> {
         let mut built = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let built = built.get_or_insert_default();
-        let entry = built.entry(features.to_owned());
+        let entry = built.entry(variant.to_owned());
         let image = entry.or_insert_with(|| {
             let path = build()?;
             Some(Image(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))))

@@ -36,14 +36,14 @@ fn a_1_1_host_calls_a_1_1_plugin() {
 }
 
 /// The texts of the refusals, one for each kind of plugin that can be built here.
-fn refusals<I: Interface + ?Sized>(features: &str) -> Vec<String> {
+fn refusals<I: Interface + ?Sized>(variant: &str) -> Vec<String> {
     fn refusal<I: Interface + ?Sized>(backend: impl Backend<I>, bytes: Vec<u8>) -> String {
-        let error = HotSlot::<I>::builder(backend).open(bytes).err().expect("it does not fit");
+        let error = HotSlot::<I>::builder(backend).open(bytes).expect_err("it does not fit");
         assert_eq!(error.stage(), Stage::Admit, "{error}");
         error.to_string()
     }
-    let mut refusals = vec![refusal::<I>(Native::interface::<I>(), built::library(features).bytes())];
-    refusals.extend(built::module(features).map(|module| refusal::<I>(modules::<I>(), module.bytes())));
+    let mut refusals = vec![refusal::<I>(Native::interface::<I>(), built::library(variant).bytes())];
+    refusals.extend(built::module(variant).map(|module| refusal::<I>(modules::<I>(), module.bytes())));
     refusals
 }
 

@@ -67,7 +67,7 @@ fn panics_count_against_the_generation_and_errors_of_its_own_do_not() {
 #[test]
 fn a_plugin_that_cannot_be_made_is_refused_at_load() {
     for config in ["refuse", "panic"] {
-        let refused = |slot: Result<HotSlot<dyn Fixture>, hotslot::Error>| slot.err().expect("it does not open");
+        let refused = |slot: Result<HotSlot<dyn Fixture>, hotslot::Error>| slot.expect_err("it does not open");
         let native = Native::interface::<dyn Fixture>().config(config);
         let error = refused(HotSlot::builder(native).open(built::library("").bytes()));
         assert_eq!(error.stage(), Stage::Load);
@@ -110,10 +110,10 @@ fn a_configuration_can_be_asked_for_at_each_load() {
 #[test]
 fn what_is_no_plugin_of_a_declared_interface_says_what_to_do() {
     let slot = HotSlot::builder(modules::<dyn Fixture>()).open(crate::wasm::module("1.0.0", 1));
-    let error = slot.err().expect("it has no contract");
+    let error = slot.expect_err("it has no contract");
     assert_eq!(error.stage(), Stage::Admit);
     assert!(error.to_string().contains("hotslot_create"), "{error}");
     let slot = HotSlot::builder(Native::interface::<dyn Fixture>()).open(Libraries::artifact("1.0.0", 1));
-    let error = slot.err().expect("it has no contract");
+    let error = slot.expect_err("it has no contract");
     assert!(error.to_string().contains("export!(Type as Interface)"), "{error}");
 }

@@ -22,21 +22,21 @@ pub(crate) fn modules<I: Interface + ?Sized>() -> WasmBackend<I> {
     ENGINE.interface::<I>().instances(InstancePolicy::Single)
 }
 
-/// A slot on each kind of plugin that can be built here, for `I` in the version of these features.
-fn slots<I: Interface + ?Sized>(features: &str) -> Vec<(&'static str, HotSlot<I>)> {
-    slots_with(features, |native| native, |wasm| wasm)
+/// A slot on each kind of plugin that can be built here, for `I` in this variant.
+fn slots<I: Interface + ?Sized>(variant: &str) -> Vec<(&'static str, HotSlot<I>)> {
+    slots_with(variant, |native| native, |wasm| wasm)
 }
 
 /// The same with options.
 fn slots_with<I: Interface + ?Sized>(
-    features: &str,
+    variant: &str,
     native: impl FnOnce(hotslot::native::Native<I>) -> hotslot::native::Native<I>,
     wasm: impl FnOnce(WasmBackend<I>) -> WasmBackend<I>,
 ) -> Vec<(&'static str, HotSlot<I>)> {
     let backend = native(hotslot::native::Native::interface::<I>());
-    let library = HotSlot::builder(backend).open(built::library(features).bytes());
+    let library = HotSlot::builder(backend).open(built::library(variant).bytes());
     let mut slots = vec![("native", library.expect("the library is sound"))];
-    if let Some(module) = built::module(features) {
+    if let Some(module) = built::module(variant) {
         let module = HotSlot::builder(wasm(modules::<I>())).open(module.bytes());
         slots.push(("wasm", module.expect("the module is sound")));
     }

@@ -67,7 +67,7 @@ fn a_panic_of_the_hosts_service_is_an_error_inside_the_plugin() {
 #[test]
 fn a_plugin_whose_service_is_missing_is_refused_at_load_by_its_name() {
     let check = |slot: Result<HotSlot<dyn Fixture>, hotslot::Error>| {
-        let error = slot.err().expect("there is no ledger");
+        let error = slot.expect_err("there is no ledger");
         assert_eq!(error.stage(), Stage::Load);
         assert!(error.to_string().contains("`ledger`"), "{error}");
     };
