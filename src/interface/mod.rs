@@ -47,9 +47,12 @@
 //! marked `#[since("1.1")]` are optional: a 1.1 host gets their default body from a 1.0 plugin, and a 1.0 host does not
 //! see that a 1.1 plugin has more. Another major version is another interface.
 //!
+//! What a type of serde is made of, the contract does not say: give it another name, or the interface another major
+//! version, when its fields change.
+//!
 //! # When a call fails
-//! A panic in a library and a trap in a module are the same [`CallError`], and count in the generation's
-//! [health](crate::Health). A method that returns `Result<_, E>` with `E: From<CallError>` returns it; one that is marked
+//! A panic in a library and a trap in a module are the same [`CallError`]; they, and answers that cannot be read, count in
+//! the generation's [health](crate::Health). A method that returns `Result<_, E>` with `E: From<CallError>` returns it; one that is marked
 //! `#[on_error(value)]` gives the value; every other unwinds to the next [`CallError::catch`].
 //!
 //! # State, and plugins that run

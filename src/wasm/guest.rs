@@ -230,7 +230,9 @@ impl From<CallError> for Failure {
             CallError::Retired => CallErrorKind::Retired,
             CallError::Saturated { .. } => CallErrorKind::Saturated,
             CallError::OutOfMemory { .. } | CallError::OutOfTable { .. } => CallErrorKind::OutOfMemory,
-            CallError::OutOfBounds { .. } => CallErrorKind::Malformed,
+            CallError::OutOfBounds { .. } | CallError::Unbound(_) => CallErrorKind::Malformed,
+            // What `create` answered, for an instance that had to be made first.
+            CallError::Failed(_) => CallErrorKind::Failed,
             _ => CallErrorKind::Unavailable,
         };
         Failure::new(kind, error.to_string())
