@@ -51,9 +51,10 @@ thread_local! {
 }
 
 /// How long the last call on this thread waited until there was an instance for it: for its turn, and for the instance
-/// to be made. Zero if there was no call yet, or none that got an instance.
+/// to be made; or until it was refused one. It is told once, so that no later call, to a library for instance, is taken
+/// for one that waited: zero if there was no call since it was asked last.
 pub fn waited() -> Duration {
-    WAITED.get()
+    WAITED.take()
 }
 
 /// Makes a user's struct of functions from an instance.
@@ -111,23 +112,31 @@ impl<C: Send + 'static> Instances<C> {
         work: impl FnOnce(&mut Instance<C>) -> Result<R, CallError>,
     ) -> Result<R, CallError> {
         let asked = Instant::now();
-        let _turn = self.turn()?;
-        let began = Instant::now();
-        let mut instance = match self.idle.take() {
-            Some(mut instance) => match instance.begin(began, &self.limits, options) {
-                Ok(()) => instance,
-                Err(ended) => {
-                    // The call was over before it began, and the instance has not been touched.
-                    self.idle.put(instance);
-                    return Err(ended);
-                }
-            },
-            None => self.make(began, options)?,
-        };
-        WAITED.set(asked.elapsed());
-        let result = work(&mut instance);
-        self.give_back(instance);
+        let got = self.get(options);
+        let waited = asked.elapsed();
+        let result = got.and_then(|(_turn, mut instance)| {
+            let result = work(&mut instance);
+            self.give_back(instance);
+            result
+        });
+        // At the end: a function of the host may have called another plugin meanwhile.
+        WAITED.set(waited);
         result
+    }
+
+    /// A turn, and an instance that is ready for a call.
+    fn get(&self, options: &CallOptions) -> Result<(Permit, Instance<C>), CallError> {
+        let turn = self.turn()?;
+        let began = Instant::now();
+        let Some(mut instance) = self.idle.take() else { return Ok((turn, self.make(began, options)?)) };
+        match instance.begin(began, &self.limits, options) {
+            Ok(()) => Ok((turn, instance)),
+            Err(ended) => {
+                // The call was over before it began, and the instance has not been touched.
+                self.idle.put(instance);
+                Err(ended)
+            }
+        }
     }
 
     /// Leave to make one more call of this generation.

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
-use hotslot::wasm::{CallError, CallOptions, InstancePolicy, Wasm};
+use hotslot::wasm::{CallError, CallOptions, InstancePolicy, Wasm, waited};
 use hotslot::{HotSlot, Lease, StopSignal};
 
 use super::{Plugin, answer, backend, engine, module};
@@ -34,6 +34,23 @@ fn a_fresh_instance_has_seen_nothing() {
         assert_eq!(count(&slot.load()), 1);
     }
     assert_eq!(engine.status().instances, 0);
+}
+
+#[test]
+fn how_long_a_call_waited_for_its_instance_is_told_once_whether_it_got_one_or_not() {
+    let slot = HotSlot::builder(backend(&engine()).instances(InstancePolicy::Fresh).concurrency(calls(1)));
+    let slot = slot.open(module("1.0.0", 1)).unwrap();
+    assert_eq!(waited(), Duration::ZERO, "there was no call yet");
+    count(&slot.load());
+    assert!(waited() > Duration::ZERO);
+    assert_eq!(waited(), Duration::ZERO);
+    let inside = slot.load().call(|calls, call| {
+        assert!(matches!(answer(&slot.load()), Err(CallError::Saturated { .. })));
+        assert!(waited() > Duration::ZERO, "until it was refused");
+        call.run(&calls.count, ())
+    });
+    assert_eq!(inside.unwrap(), 1);
+    assert!(waited() > Duration::ZERO, "the outer call's own");
 }
 
 /// Also where many instances of many plugins take turns in the same place.
