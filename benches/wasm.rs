@@ -14,7 +14,8 @@ use hotslot::wasm::wasmtime::{
     PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder, TypedFunc, UpdateDeadline,
 };
 use hotslot::wasm::{Buffer, CallError, Func, InstancePolicy, Wasm, WasmBackend, WasmPlugin};
-use hotslot::{Candidate, HotSlot, VersionRule};
+use hotslot::{Backend, Candidate, HotSlot, VersionRule};
+use waf_interface::{Verdict, Waf};
 
 /// A plugin of some size: besides what is called, 300 functions that the compiler has to look at.
 fn module(number: u64) -> Vec<u8> {
@@ -38,16 +39,14 @@ fn module(number: u64) -> Vec<u8> {
     wat::parse_str(text).expect("the text is a module")
 }
 
-struct Calls<P, R> {
+struct Sum {
     input: Buffer,
-    run: Func<P, R>,
+    run: Func<(u32, u32), u64>,
 }
-
-type Sum = Calls<(u32, u32), u64>;
 
 fn backend(engine: &Wasm, policy: InstancePolicy) -> WasmBackend<WasmPlugin<Sum>> {
     let bind = |plugin: &mut hotslot::wasm::Binder<'_>| -> Result<Sum, CallError> {
-        Ok(Calls { input: plugin.buffer("input")?, run: plugin.func("sum")? })
+        Ok(Sum { input: plugin.buffer("input")?, run: plugin.func("sum")? })
     };
     engine.plugins(bind).instances(policy)
 }
@@ -164,11 +163,11 @@ fn reload(c: &mut Criterion) {
 }
 
 /// Every way for a module to come in, or back.
-fn reload_of<C: Send + 'static>(
+fn reload_of<T: ?Sized + 'static, B: Backend<T>>(
     c: &mut Criterion,
     name: &str,
     module: &[u8],
-    backend: impl Fn(&Wasm) -> WasmBackend<WasmPlugin<C>>,
+    backend: impl Fn(&Wasm) -> B,
 ) {
     let mut group = c.benchmark_group(format!("reload of {name} of {} KiB", module.len() / 1024));
     group.sample_size(20);
@@ -196,7 +195,7 @@ fn reload_of<C: Send + 'static>(
     group.bench_function("known, in memory", |b| b.iter(|| slot.reload(again()).expect("it is sound")));
     group.bench_function("of it the admission", |b| {
         let backend = backend(&engine);
-        b.iter(|| hotslot::Backend::admit(&backend, black_box(&known)).expect("it is sound"));
+        b.iter(|| Backend::admit(&backend, black_box(&known)).expect("it is sound"));
     });
     let folder = tempfile::TempDir::new().expect("there is room");
     let forgetful = Wasm::builder().keep_compiled(0).folder(folder.path().join("compiled"));
@@ -231,14 +230,11 @@ fn numbered(module: &[u8], number: u64) -> Vec<u8> {
     bytes
 }
 
-/// The rules of the WAF example, with a regular request for them.
+/// The rules of the WAF example.
 const WAF: &[u8] = include_bytes!("../examples/waf/rules/universal-waf.wasm");
 
-fn waf(engine: &Wasm) -> WasmBackend<WasmPlugin<Calls<u32, i32>>> {
-    let bind = |plugin: &mut hotslot::wasm::Binder<'_>| -> Result<_, CallError> {
-        Ok(Calls { input: plugin.room("input_buffer", 1 << 16)?, run: plugin.func("inspect_request")? })
-    };
-    engine.plugins(bind).instances(InstancePolicy::Reuse { max_uses: NonZeroU32::MAX })
+fn waf(engine: &Wasm) -> WasmBackend<dyn Waf> {
+    engine.interface::<dyn Waf>().config("{}").instances(InstancePolicy::Reuse { max_uses: NonZeroU32::MAX })
 }
 
 /// Reloads the WAF module ten thousand times while two threads call it, and says what that does to memory.
@@ -246,9 +242,9 @@ fn memory(_: &mut Criterion) {
     const RELOADS: usize = 10_000;
     let engine = Wasm::new().expect("this machine has an engine");
     let slot = HotSlot::builder(waf(&engine)).version_rule(VersionRule::Any).open(WAF).expect("it is sound");
-    let mut request = [0; 1024];
+    let mut request = Vec::new();
     let headers = [(&b"host"[..], &b"example.com"[..])];
-    let len = waf_request::encode(&mut request, b"GET", b"/products?id=42", headers, b"").expect("it is short");
+    waf_interface::encode(&mut request, b"GET", b"/products?id=42", headers, b"").expect("it is short");
     let versions: [Arc<[u8]>; 4] = std::array::from_fn(|number| numbered(WAF, number as u64).into());
     let (done, calls) = (AtomicBool::new(false), AtomicU64::new(0));
     println!("RSS over {RELOADS} reloads of the WAF module, under calls from two threads:");
@@ -256,11 +252,8 @@ fn memory(_: &mut Criterion) {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    let verdict = slot.load().call(|waf, call| {
-                        let (_, len) = call.write(&waf.input, &request[..len])?;
-                        call.run(&waf.run, len)
-                    });
-                    assert_eq!(verdict.expect("it has a verdict"), 0);
+                    let decision = slot.load().inspect_request(&request).expect("it has a verdict");
+                    assert_eq!(decision.verdict, Verdict::Allow);
                     calls.fetch_add(1, Ordering::Relaxed);
                 }
             });

@@ -11,7 +11,6 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::rules::ROOM;
 use crate::upstream::Upstream;
 
 /// What the file may say.
@@ -35,6 +34,7 @@ pub struct Config {
     pub proxy: Proxy,
     pub admin: Admin,
     pub wasm: Wasm,
+    pub native: Native,
     pub rules: Rules,
     pub archive: Archive,
 }
@@ -103,6 +103,14 @@ pub struct Wasm {
     pub probation: Probation,
     /// Requests with the verdict that a module has to give on them.
     pub golden: Vec<Sample>,
+}
+
+/// Libraries beside modules.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Native {
+    /// Whether they are taken at all: a library can do whatever the node can, and no limit holds for it.
+    pub enabled: bool,
 }
 
 #[derive(Clone, Deserialize)]
@@ -201,6 +209,7 @@ impl Default for Config {
             proxy: Proxy::default(),
             admin: Admin::default(),
             wasm: Wasm::default(),
+            native: Native::default(),
             rules: Rules::default(),
             archive: Archive::default(),
         }
@@ -312,11 +321,10 @@ fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> 
 }
 
 fn body_cap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    // The other half of the module's room is for the header.
-    let most = ROOM as usize / 2;
+    const MOST: usize = 512 << 10;
     match usize::deserialize(deserializer)? {
-        cap if cap <= most => Ok(cap),
-        _ => Err(D::Error::custom(format!("at most {most} bytes of a body can be inspected"))),
+        cap if cap <= MOST => Ok(cap),
+        _ => Err(D::Error::custom(format!("at most {MOST} bytes of a body can be inspected"))),
     }
 }
 

@@ -4,25 +4,26 @@ use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
-use hotslot::{HotSlot, Lease, printable};
+use hotslot::{Lease, printable};
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use parking_lot::Mutex;
 use serde::Serialize;
+use waf_interface::{Decision, Verdict, Waf};
 
 use crate::config::FailurePolicy;
 use crate::hold::{Holds, Waiting};
 use crate::json::moment;
 use crate::live::Traffic;
 use crate::metrics::Metrics;
-use crate::rules::{Action, Failure, Inspected, Reason, Rules, Verdict};
+use crate::rules::{Failure, Inspected, RuleSlot, inspect};
 use crate::trial::Trials;
 
 /// How many errors are remembered.
 const ERRORS: usize = 256;
 
 /// What becomes of a request.
-pub enum Decision {
+pub enum Action {
     Pass,
     Block,
     Challenge,
@@ -37,9 +38,9 @@ pub struct Condemned {
 }
 
 pub struct Guard {
-    slot: HotSlot<Rules>,
+    slot: RuleSlot,
     /// Runs the last version that went through its probation, if the failure policy wants it.
-    fallback: Option<HotSlot<Rules>>,
+    fallback: Option<RuleSlot>,
     policy: FailurePolicy,
     condemned: Sender<Condemned>,
     trials: Trials,
@@ -63,8 +64,8 @@ pub struct RuleError {
 impl Guard {
     /// A guard over what serves in `slot`. Versions that fail in their probation are sent to `condemned`.
     pub fn new(
-        slot: HotSlot<Rules>,
-        fallback: Option<HotSlot<Rules>>,
+        slot: RuleSlot,
+        fallback: Option<RuleSlot>,
         policy: FailurePolicy,
         condemned: Sender<Condemned>,
         trials: Trials,
@@ -84,26 +85,27 @@ impl Guard {
     }
 
     /// Asks the rules about a request.
-    pub fn inspect(&self, request: &Inspected<'_>, id: &HeaderValue) -> Decision {
-        let mut waiting = self.holds.ask();
+    pub fn inspect(&self, request: &Inspected<'_>, id: &HeaderValue) -> Action {
+        let waiting = self.holds.ask();
         let rules = self.slot.load();
-        match self.ask(&rules, request, &mut waiting) {
-            Ok(verdict) => self.act(verdict, id),
+        match self.ask(&rules, request, waiting) {
+            Ok(decision) => self.act(decision, id),
             Err(failure) => {
                 self.remember(&rules, &failure, id);
                 match self.policy {
-                    FailurePolicy::Closed => Decision::Unavailable,
-                    FailurePolicy::Open => Decision::Pass,
+                    FailurePolicy::Closed => Action::Unavailable,
+                    FailurePolicy::Open => Action::Pass,
                     FailurePolicy::LastGood => self.ask_last_good(request, id),
                 }
             }
         }
     }
 
-    fn ask(&self, rules: &Lease<Rules>, request: &Inspected<'_>, waiting: &mut Waiting) -> Result<Verdict, Failure> {
-        let result = rules.inspect(request, || waiting.end());
-        waiting.end();
-        let took = waiting.since.elapsed();
+    fn ask(&self, rules: &Lease<dyn Waf>, request: &Inspected<'_>, waiting: Waiting) -> Result<Decision, Failure> {
+        let (since, leased) = (waiting.since, waiting.since.elapsed());
+        let (result, waited) = inspect(&**rules, request);
+        waiting.end(leased + waited);
+        let took = since.elapsed();
         self.traffic.called(took);
         self.metrics.called(took);
         let trial = self.trials.of(rules.generation(), || rules.version().map(ToString::to_string));
@@ -115,24 +117,25 @@ impl Guard {
         result
     }
 
-    fn ask_last_good(&self, request: &Inspected<'_>, id: &HeaderValue) -> Decision {
-        let verdict = self.fallback.as_ref().map(|fallback| fallback.load().inspect(request, || {}));
-        match verdict {
-            Some(Ok(verdict)) => self.act(verdict, id),
-            Some(Err(_)) | None => Decision::Unavailable,
+    fn ask_last_good(&self, request: &Inspected<'_>, id: &HeaderValue) -> Action {
+        let result = self.fallback.as_ref().map(|fallback| inspect(&*fallback.load(), request).0);
+        match result {
+            Some(Ok(decision)) => self.act(decision, id),
+            Some(Err(_)) | None => Action::Unavailable,
         }
     }
 
-    fn act(&self, Verdict { action, reason }: Verdict, id: &HeaderValue) -> Decision {
-        self.metrics.verdict(action, (action != Action::Allow).then_some(&reason.rule));
-        if action != Action::Allow {
-            let Reason { rule, part, matched, .. } = &reason;
-            tracing::info!(request = ?id, verdict = action.name(), rule, part, matched);
+    fn act(&self, Decision { verdict, reason }: Decision, id: &HeaderValue) -> Action {
+        let reason = reason.filter(|_| verdict != Verdict::Allow);
+        self.metrics.verdict(verdict, reason.as_ref().map(|reason| &*reason.rule));
+        if let Some(reason) = reason {
+            let (rule, part, matched) = (reason.rule, reason.part, reason.matched);
+            tracing::info!(request = ?id, verdict = verdict.name(), rule, part, matched);
         }
-        match action {
-            Action::Allow | Action::Log => Decision::Pass,
-            Action::Block => Decision::Block,
-            Action::Challenge => Decision::Challenge,
+        match verdict {
+            Verdict::Allow | Verdict::Log => Action::Pass,
+            Verdict::Block => Action::Block,
+            Verdict::Challenge => Action::Challenge,
         }
     }
 
@@ -142,7 +145,7 @@ impl Guard {
         self.metrics.answered(status);
     }
 
-    fn remember(&self, rules: &Lease<Rules>, failure: &Failure, id: &HeaderValue) {
+    fn remember(&self, rules: &Lease<dyn Waf>, failure: &Failure, id: &HeaderValue) {
         self.metrics.failed(failure.kind());
         let error = RuleError {
             timestamp: moment(SystemTime::now()),
@@ -159,11 +162,11 @@ impl Guard {
         errors.push_back(error);
     }
 
-    pub fn slot(&self) -> &HotSlot<Rules> {
+    pub fn slot(&self) -> &RuleSlot {
         &self.slot
     }
 
-    pub fn fallback(&self) -> Option<&HotSlot<Rules>> {
+    pub fn fallback(&self) -> Option<&RuleSlot> {
         self.fallback.as_ref()
     }
 

@@ -1,7 +1,7 @@
 //! How long requests were held up by a swap: measured on the requests themselves.
 //!
 //! A request is held up from the moment it asks for the rules until they begin to work on it: until it has a lease on
-//! what serves, and an instance. While a reload or a rollback is under way, every request notes how long that took;
+//! what serves, and an instance if that is a module. While a reload or a rollback is under way, every request notes how long that took;
 //! the longest of these times is the reload's `downtime_ms`, their number its `requests_during_reload`. Work of the
 //! rules themselves is no hold-up, and a reload that no request came across held up nobody: 0, of 0 requests.
 
@@ -67,20 +67,14 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// The rules begin to work on it, or it has been given up.
+    /// The rules have worked on it, or it has been given up, after it was held up for so long.
     #[inline]
-    pub fn end(&mut self) {
-        for window in self.windows.drain(..) {
-            let nanos = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    pub fn end(self, held: Duration) {
+        for window in self.windows {
+            let nanos = u64::try_from(held.as_nanos()).unwrap_or(u64::MAX);
             window.longest_nanos.fetch_max(nanos, Ordering::Relaxed);
             window.served.fetch_add(1, Ordering::Release);
         }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 
@@ -120,16 +114,15 @@ mod tests {
     #[test]
     fn requests_count_for_the_reloads_that_they_came_across() {
         let holds = Holds::default();
-        holds.ask().end();
+        let millis = Duration::from_millis;
+        holds.ask().end(millis(9));
         let outer = holds.open();
-        let mut waiting = holds.ask();
+        let waiting = holds.ask();
         let inner = holds.open();
-        holds.ask().end();
-        assert_eq!(inner.close(Duration::ZERO).requests, 1);
-        waiting.end();
-        let held = outer.close(Duration::MAX.min(Duration::from_secs(60)));
-        assert_eq!(held.requests, 2);
-        assert!(held.longest > Duration::ZERO);
+        holds.ask().end(millis(2));
+        assert_eq!(inner.close(Duration::ZERO), Held { requests: 1, longest: millis(2) });
+        waiting.end(millis(3));
+        assert_eq!(outer.close(Duration::from_secs(60)), Held { requests: 2, longest: millis(3) });
         assert_eq!(holds.open().close(Duration::ZERO), Held::default());
     }
 }

@@ -69,7 +69,7 @@ fn run(options: Options) -> Result<(), BoxError> {
     let name = config.wasm.module.file_stem().and_then(|name| name.to_str()).ok_or("the module has no name")?;
 
     let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK).build()?;
-    let engine = Engine::new(config.wasm.limits.clone(), config.data.join("compiled"))?;
+    let engine = Engine::new(&config)?;
     let archive = Archive::open(&config, runtime.handle().clone())?;
     let deployments = deploy::start(&config, name, &engine, archive)?;
     let reload = &config.wasm.reload;

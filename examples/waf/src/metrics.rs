@@ -11,8 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-
-use crate::rules::Action;
+use waf_interface::Verdict;
 
 /// More rules than this are counted together, as `other`.
 const RULES: usize = 256;
@@ -23,7 +22,7 @@ struct Module {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Verdict {
+struct Given {
     verdict: &'static str,
 }
 
@@ -58,7 +57,7 @@ pub struct Metrics {
     retired: Family<Module, Gauge>,
     instances: Family<Module, Gauge>,
     generation: Family<Module, Gauge>,
-    verdicts: Family<Verdict, Counter>,
+    verdicts: Family<Given, Counter>,
     matches: Family<Rule, Counter>,
     known_rules: Mutex<BTreeSet<String>>,
     calls: Histogram,
@@ -107,7 +106,7 @@ impl Metrics {
         let about = "Duration of a call of the rules, waiting for an instance included";
         registry.register_with_unit("waf_rules_call_duration", about, Unit::Seconds, self.calls.clone());
         registry.register("waf_rules_errors", "Calls of the rules that gave no verdict", self.errors.clone());
-        registry.register("waf_requests", "Requests that were answered", self.requests.clone());
+        registry.register("waf_interfaces", "Requests that were answered", self.requests.clone());
         // There from the start, so that a rate can be taken over the first one.
         drop(self.reloads.get_or_create(&self.module));
         drop(self.reload_failures.get_or_create(&self.module));
@@ -130,8 +129,8 @@ impl Metrics {
         self.calls.observe(took.as_secs_f64());
     }
 
-    pub fn verdict(&self, action: Action, rule: Option<&str>) {
-        self.verdicts.get_or_create(&Verdict { verdict: action.name() }).inc();
+    pub fn verdict(&self, verdict: Verdict, rule: Option<&str>) {
+        self.verdicts.get_or_create(&Given { verdict: verdict.name() }).inc();
         if let Some(rule) = rule {
             self.matches.get_or_create(&Rule { rule: self.bounded(rule) }).inc();
         }
@@ -176,9 +175,9 @@ impl Metrics {
 
     /// How often each verdict was given.
     pub fn verdicts(&self) -> [(&'static str, u64); 4] {
-        [Action::Allow, Action::Block, Action::Challenge, Action::Log].map(|action| {
-            let verdict = Verdict { verdict: action.name() };
-            (action.name(), self.verdicts.get(&verdict).map_or(0, |counter| counter.get()))
+        Verdict::ALL.map(|verdict| {
+            let given = Given { verdict: verdict.name() };
+            (verdict.name(), self.verdicts.get(&given).map_or(0, |counter| counter.get()))
         })
     }
 
@@ -195,12 +194,12 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use super::{Action, Metrics};
+    use super::{Metrics, Verdict};
 
     #[test]
     fn ten_thousand_rules_do_not_make_ten_thousand_labels() {
         let metrics = Metrics::new("universal-waf");
-        (0..10_000).for_each(|rule| metrics.verdict(Action::Block, Some(&format!("rule-{rule}"))));
+        (0..10_000).for_each(|rule| metrics.verdict(Verdict::Block, Some(&format!("rule-{rule}"))));
         let text = metrics.text(1, 0, 0).unwrap();
         assert_eq!(text.matches("waf_rule_matches_total{").count(), 257);
         assert_eq!(metrics.matches()[0], ("other".to_owned(), 10_000 - 256));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hotslot::Digest;
 
-/// A module and its rule file. Cloning shares the bytes.
+/// A module and its rule file. Cloning shares the bytes, and comparing looks at the digests.
 #[derive(Clone)]
 pub struct Release {
     pub module: Module,
@@ -37,6 +37,12 @@ impl Module {
 impl Release {
     pub fn new(module: impl Into<Bytes>, rules: impl Into<Arc<[u8]>>) -> Release {
         Release { module: Module::new(module), rules: RuleFile::new(rules) }
+    }
+}
+
+impl PartialEq for Release {
+    fn eq(&self, other: &Release) -> bool {
+        (self.module.digest, self.rules.digest) == (other.module.digest, other.rules.digest)
     }
 }
 

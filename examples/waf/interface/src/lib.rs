@@ -1,6 +1,7 @@
-//! How a request is written into the buffer of a WAF module.
+//! What a WAF node and its rules share: the [interface](Waf), and how a request is written down for it.
 //!
-//! The host writes, the module reads: one copy of the bytes, no allocation on either side. Integers are little-endian.
+//! The host writes, the rules read: the bytes are copied once, into a module's memory, and not at all for a library.
+//! Integers are little-endian.
 //!
 //! | field | size in bytes |
 //! |---|---|
@@ -12,70 +13,129 @@
 //! | length of the body, then the body | 4 + n |
 //!
 //! Nothing follows the body. Names and values are bytes, not text: what an attacker sends need not be UTF-8.
-#![no_std]
 #![forbid(unsafe_code)]
 
-use core::fmt;
+use std::cmp::Ordering;
+use std::fmt;
+
+use hotslot_plugin::{CallError, interface};
+use serde::{Deserialize, Serialize};
+
+/// Rules for requests. They are configured with a rule file.
+#[interface(version = "1.0")]
+pub trait Waf {
+    /// What is to happen to a request, which [`encode`] wrote.
+    fn inspect_request(&self, request: &[u8]) -> Result<Decision, CallError>;
+}
+
+/// A verdict with its reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// What is to happen.
+    pub verdict: Verdict,
+    /// Why. `None` if nothing was found.
+    pub reason: Option<Reason>,
+}
+
+/// What is to happen to a request. Of two, the greater one is the stronger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Let it through.
+    Allow = 0,
+    /// Refuse it.
+    Block = 1,
+    /// Make the client show that a person is behind it.
+    Challenge = 2,
+    /// Let it through, and write it down.
+    Log = 3,
+}
+
+impl Verdict {
+    /// All of them, by their numbers.
+    pub const ALL: [Verdict; 4] = [Verdict::Allow, Verdict::Block, Verdict::Challenge, Verdict::Log];
+
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        ["allow", "block", "challenge", "log"][self as usize]
+    }
+
+    fn strength(self) -> usize {
+        [0, 3, 2, 1][self as usize]
+    }
+}
+
+impl Ord for Verdict {
+    fn cmp(&self, other: &Verdict) -> Ordering {
+        self.strength().cmp(&other.strength())
+    }
+}
+
+impl PartialOrd for Verdict {
+    fn partial_cmp(&self, other: &Verdict) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Which rule decided, and on what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// The id of the rule: a built-in one, or a dynamic one of the rule file.
+    pub rule: String,
+    /// Where it matched: `path`, `arg:NAME`, `header:NAME`, `cookie:NAME`, `file:NAME`, `body`, …
+    pub part: String,
+    /// What matched, decoded, at most [`Reason::LONGEST_MATCH`] characters of it.
+    pub matched: String,
+    /// The family's score in that part; 0 for a dynamic rule, or a rule with an action of its own.
+    pub score: u32,
+}
+
+impl Reason {
+    /// How many characters of the match, and of the part's name, a reason quotes.
+    pub const LONGEST_MATCH: usize = 80;
+}
 
 /// The version of the format, its first byte.
 pub const VERSION: u8 = 1;
 
-/// Writes a request and returns how many bytes it took.
+/// Writes a request in the place of what is in `buffer`.
 ///
 /// `headers` are pairs of name and value, in the order in which they came.
 ///
 /// # Errors
-/// [`EncodeError`] if `buffer` is too small, or a length does not fit its field. The buffer's content is then of no use.
+/// [`FieldTooLong`]. The buffer's content is then of no use.
 pub fn encode<'a>(
-    buffer: &mut [u8],
+    buffer: &mut Vec<u8>,
     method: &[u8],
     target: &[u8],
     headers: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
     body: &[u8],
-) -> Result<usize, EncodeError> {
-    let mut out = Writer { buffer, at: 0 };
-    out.bytes(&[VERSION, 0, 0])?;
-    out.short(method.len())?;
-    out.bytes(method)?;
-    out.long(target.len())?;
-    out.bytes(target)?;
+) -> Result<(), FieldTooLong> {
+    buffer.clear();
+    buffer.extend([VERSION, 0, 0]);
+    buffer.extend(short(method.len())?);
+    buffer.extend(method);
+    buffer.extend(long(target.len())?);
+    buffer.extend(target);
     let mut count: u16 = 0;
     for (name, value) in headers {
-        count = count.checked_add(1).ok_or(EncodeError::FieldTooLong)?;
-        out.short(name.len())?;
-        out.long(value.len())?;
-        out.bytes(name)?;
-        out.bytes(value)?;
+        count = count.checked_add(1).ok_or(FieldTooLong)?;
+        buffer.extend(short(name.len())?);
+        buffer.extend(long(value.len())?);
+        buffer.extend(name);
+        buffer.extend(value);
     }
-    out.long(body.len())?;
-    out.bytes(body)?;
-    let Writer { buffer, at } = out;
+    buffer.extend(long(body.len())?);
+    buffer.extend(body);
     buffer[1..3].copy_from_slice(&count.to_le_bytes());
-    Ok(at)
+    Ok(())
 }
 
-struct Writer<'b> {
-    buffer: &'b mut [u8],
-    at: usize,
+fn short(length: usize) -> Result<[u8; 2], FieldTooLong> {
+    u16::try_from(length).map(u16::to_le_bytes).map_err(|_| FieldTooLong)
 }
 
-impl Writer<'_> {
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        let end = self.at.checked_add(bytes.len()).ok_or(EncodeError::BufferTooSmall)?;
-        self.buffer.get_mut(self.at..end).ok_or(EncodeError::BufferTooSmall)?.copy_from_slice(bytes);
-        self.at = end;
-        Ok(())
-    }
-
-    fn short(&mut self, length: usize) -> Result<(), EncodeError> {
-        let length = u16::try_from(length).map_err(|_| EncodeError::FieldTooLong)?;
-        self.bytes(&length.to_le_bytes())
-    }
-
-    fn long(&mut self, length: usize) -> Result<(), EncodeError> {
-        let length = u32::try_from(length).map_err(|_| EncodeError::FieldTooLong)?;
-        self.bytes(&length.to_le_bytes())
-    }
+fn long(length: usize) -> Result<[u8; 4], FieldTooLong> {
+    u32::try_from(length).map(u32::to_le_bytes).map_err(|_| FieldTooLong)
 }
 
 /// A request, borrowed from the bytes that it was read from.
@@ -170,25 +230,17 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Why a request could not be written.
+/// A length, or the number of headers, is more than the format can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EncodeError {
-    /// The request is larger than the buffer.
-    BufferTooSmall,
-    /// A length, or the number of headers, does not fit its field.
-    FieldTooLong,
-}
+pub struct FieldTooLong;
 
-impl fmt::Display for EncodeError {
+impl fmt::Display for FieldTooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            EncodeError::BufferTooSmall => "the request is larger than the module's buffer: cut the body shorter",
-            EncodeError::FieldTooLong => "a field of the request is longer than the format can say",
-        })
+        f.write_str("a field of the request is longer than the format can say")
     }
 }
 
-impl core::error::Error for EncodeError {}
+impl std::error::Error for FieldTooLong {}
 
 /// Why bytes are not a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,11 +256,11 @@ pub enum DecodeError {
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            DecodeError::Version => "the request has a format version that this module does not read",
+            DecodeError::Version => "the request has a format version that these rules do not read",
             DecodeError::Truncated => "a length in the request points behind its end",
             DecodeError::TrailingBytes => "there are bytes behind the request's body",
         })
     }
 }
 
-impl core::error::Error for DecodeError {}
+impl std::error::Error for DecodeError {}

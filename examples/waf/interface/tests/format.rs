@@ -1,21 +1,22 @@
 //! What is written is read back, and nothing that is read can go wrong.
 
 use proptest::prelude::*;
-use waf_request::{DecodeError, EncodeError, Request, encode};
+use waf_interface::{DecodeError, FieldTooLong, Request, Verdict, encode};
 
 type Pair<'a> = (&'a [u8], &'a [u8]);
 
 const HEADERS: [Pair<'static>; 2] = [(b"Host", b"example.com"), (b"X-Empty", b"")];
 
-fn sample(buffer: &mut [u8]) -> Result<usize, EncodeError> {
-    encode(buffer, b"POST", b"/search?q=1", HEADERS, b"body \xff")
+fn sample() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(&mut bytes, b"POST", b"/search?q=1", HEADERS, b"body \xff").unwrap();
+    bytes
 }
 
 #[test]
 fn a_request_is_read_back_as_it_was_written() {
-    let mut buffer = [0; 128];
-    let length = sample(&mut buffer).unwrap();
-    let request = Request::decode(&buffer[..length]).unwrap();
+    let bytes = sample();
+    let request = Request::decode(&bytes).unwrap();
     assert_eq!(request.method, b"POST");
     assert_eq!(request.target, b"/search?q=1");
     assert!(request.headers().eq(HEADERS));
@@ -23,22 +24,20 @@ fn a_request_is_read_back_as_it_was_written() {
 }
 
 #[test]
-fn a_buffer_that_is_too_small_is_refused_at_every_length() {
-    let mut buffer = [0; 128];
-    let length = sample(&mut buffer).unwrap();
-    for short in 0..length {
-        assert_eq!(sample(&mut buffer[..short]), Err(EncodeError::BufferTooSmall));
-    }
+fn a_request_takes_the_place_of_the_one_before() {
+    let mut bytes = vec![0xff; 1000];
+    encode(&mut bytes, b"POST", b"/search?q=1", HEADERS, b"body \xff").unwrap();
+    assert_eq!(bytes, sample());
 }
 
 #[test]
 fn a_request_cut_anywhere_is_refused() {
-    let mut buffer = [0; 128];
-    let length = sample(&mut buffer).unwrap();
-    for cut in 0..length {
-        assert_eq!(Request::decode(&buffer[..cut]), Err(DecodeError::Truncated));
+    let mut bytes = sample();
+    for cut in 0..bytes.len() {
+        assert_eq!(Request::decode(&bytes[..cut]), Err(DecodeError::Truncated));
     }
-    assert_eq!(Request::decode(&buffer[..=length]), Err(DecodeError::TrailingBytes));
+    bytes.push(0);
+    assert_eq!(Request::decode(&bytes), Err(DecodeError::TrailingBytes));
 }
 
 #[test]
@@ -49,7 +48,16 @@ fn another_version_is_refused() {
 #[test]
 fn a_field_that_is_too_long_is_refused() {
     let method = vec![b'A'; 70_000];
-    assert_eq!(encode(&mut vec![0; 80_000], &method, b"/", [], b""), Err(EncodeError::FieldTooLong));
+    assert_eq!(encode(&mut Vec::new(), &method, b"/", [], b""), Err(FieldTooLong));
+    let headers = std::iter::repeat_n((&b"a"[..], &b"b"[..]), 70_000);
+    assert_eq!(encode(&mut Vec::new(), b"GET", b"/", headers, b""), Err(FieldTooLong));
+}
+
+#[test]
+fn the_stronger_of_two_verdicts_is_the_greater() {
+    let mut verdicts = Verdict::ALL;
+    verdicts.sort();
+    assert_eq!(verdicts.map(Verdict::name), ["allow", "log", "challenge", "block"]);
 }
 
 proptest! {
@@ -59,12 +67,12 @@ proptest! {
         honest_version in any::<bool>(),
     ) {
         if let (true, Some(first)) = (honest_version, bytes.first_mut()) {
-            *first = waf_request::VERSION;
+            *first = waf_interface::VERSION;
         }
         if let Ok(request) = Request::decode(&bytes) {
-            let mut again = vec![0; bytes.len()];
-            let length = encode(&mut again, request.method, request.target, request.headers(), request.body).unwrap();
-            prop_assert_eq!(&again[..length], &bytes[..]);
+            let mut again = Vec::new();
+            encode(&mut again, request.method, request.target, request.headers(), request.body).unwrap();
+            prop_assert_eq!(again, bytes);
         }
     }
 
@@ -77,9 +85,9 @@ proptest! {
         body in proptest::collection::vec(any::<u8>(), 0..60),
     ) {
         let pairs: Vec<Pair<'_>> = headers.iter().map(|(name, value)| (&name[..], &value[..])).collect();
-        let mut buffer = vec![0; 4096];
-        let length = encode(&mut buffer, &method, &target, pairs.iter().copied(), &body).unwrap();
-        let request = Request::decode(&buffer[..length]).unwrap();
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &method, &target, pairs.iter().copied(), &body).unwrap();
+        let request = Request::decode(&bytes).unwrap();
         prop_assert_eq!(request.method, &method[..]);
         prop_assert_eq!(request.target, &target[..]);
         prop_assert!(request.headers().eq(pairs));

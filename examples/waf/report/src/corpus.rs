@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 use universal_waf::catalogue::Family;
-use universal_waf::{Decision, Verdict, Waf};
-use waf_request::Request;
+use universal_waf::{Decision, Rules, Verdict};
+use waf_interface::Request;
 
 #[derive(Deserialize)]
 pub(crate) struct Sample {
@@ -42,18 +42,16 @@ impl Sample {
             .collect()
     }
 
-    pub(crate) fn judge(&self, waf: &Waf) -> Result<Outcome, String> {
+    pub(crate) fn judge(&self, waf: &Rules) -> Result<Outcome, String> {
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let headers: Vec<(&str, String)> =
             self.headers.iter().map(|(name, value)| (name.as_str(), text(value))).collect();
         let body = self.body.as_deref().unwrap_or_default();
-        let size: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
-        let mut buffer = vec![0; 64 + self.method.len() + self.uri.len() + size + body.len()];
+        let mut written = Vec::new();
         let pairs = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let length =
-            waf_request::encode(&mut buffer, self.method.as_bytes(), self.uri.as_bytes(), pairs, body.as_bytes())
-                .map_err(|error| format!("{}: {error}", self.id))?;
-        let request = Request::decode(&buffer[..length]).map_err(|error| format!("{}: {error}", self.id))?;
+        waf_interface::encode(&mut written, self.method.as_bytes(), self.uri.as_bytes(), pairs, body.as_bytes())
+            .map_err(|error| format!("{}: {error}", self.id))?;
+        let request = Request::decode(&written).map_err(|error| format!("{}: {error}", self.id))?;
         let decision = waf.inspect(&request);
         let verdict = match self.family {
             Some(family) => decision.families.iter().find(|(known, _)| *known == family).map(|(_, verdict)| *verdict),

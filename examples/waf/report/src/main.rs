@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use universal_waf::{Config, Waf};
+use universal_waf::{Config, Rules};
 
 use crate::corpus::Sample;
 use crate::table::Table;
@@ -52,10 +52,10 @@ fn run(options: &Options) -> Result<(), String> {
     let waf = match &options.config {
         Some(path) => {
             let json = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            let build = |config: Config| Waf::new(&config);
+            let build = |config: Config| Rules::new(&config);
             Config::parse(&json).and_then(build).map_err(|error| format!("{}: {error}", path.display()))?
         }
-        None => Waf::default(),
+        None => Rules::default(),
     };
     let mut table = Table::default();
     for path in &options.corpora {
@@ -78,7 +78,7 @@ fn run(options: &Options) -> Result<(), String> {
 #[cfg(test)]
 #[test]
 fn nothing_harmless_is_flagged() {
-    let waf = Waf::default();
+    let waf = Rules::default();
     for sample in Sample::read(concat!(env!("CARGO_MANIFEST_DIR"), "/benign.jsonl").as_ref()).unwrap() {
         let outcome = sample.judge(&waf).unwrap();
         assert!(!outcome.flagged, "{}", sample.describe(&outcome));

@@ -1,6 +1,6 @@
 //! Runs the detectors over a request and makes a decision of what they found.
 
-use waf_request::Request;
+use waf_interface::Request;
 
 use crate::catalogue::{CATALOGUE, Family, Rule};
 use crate::config::{Config, ConfigError, FamilyConfig, Limits, Where};
@@ -12,7 +12,7 @@ use crate::{agents, decode, files, shell, sql, windows, xss};
 
 /// The rules with the settings of a rule file, ready to inspect requests.
 #[derive(Debug)]
-pub struct Waf {
+pub struct Rules {
     families: [FamilyConfig; Family::ALL.len()],
     rules: Vec<Setting>,
     dynamic: Dynamic,
@@ -27,10 +27,10 @@ enum Setting {
     Off,
 }
 
-impl Default for Waf {
+impl Default for Rules {
     /// All built-in rules, none of the dynamic ones. Builds nothing, so that a fresh instance is ready at once.
-    fn default() -> Waf {
-        Waf {
+    fn default() -> Rules {
+        Rules {
             families: Family::ALL.map(FamilyConfig::of),
             rules: vec![Setting::Score; CATALOGUE.len()],
             dynamic: Dynamic::default(),
@@ -39,13 +39,14 @@ impl Default for Waf {
     }
 }
 
-impl Waf {
+impl Rules {
     /// The rules as a rule file wants them.
     ///
     /// # Errors
     /// [`ConfigError`] names the rule whose pattern cannot be used.
-    pub fn new(config: &Config) -> Result<Waf, ConfigError> {
-        let mut waf = Waf { limits: config.limits.clone(), dynamic: Dynamic::new(&config.dynamic)?, ..Waf::default() };
+    pub fn new(config: &Config) -> Result<Rules, ConfigError> {
+        let mut waf =
+            Rules { limits: config.limits.clone(), dynamic: Dynamic::new(&config.dynamic)?, ..Rules::default() };
         for (family, settings) in &config.families {
             waf.families[*family as usize] = settings.clone();
         }
@@ -96,7 +97,7 @@ fn is_name(text: &str) -> bool {
 
 /// A request while it is being looked at.
 struct Case<'w> {
-    waf: &'w Waf,
+    waf: &'w Rules,
     decision: Decision,
     /// The score behind the decision so far: of two reasons for one verdict the stronger is told.
     score: u32,

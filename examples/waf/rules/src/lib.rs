@@ -1,13 +1,14 @@
 //! A web application firewall's rules.
 //!
-//! [`Waf::inspect`] takes a request apart, undoes every layer of encoding on each of its values, and lets detectors look
+//! [`Rules::inspect`] takes a request apart, undoes every layer of encoding on each of its values, and lets detectors look
 //! at the result. A detector knows a grammar, not attacks: it reads a value as SQL, as markup and script, as a path or as
 //! a command line would be read, and says which constructs it saw. Each construct is a [rule](catalogue) with a weight;
 //! the weights of one part of the request add up per family, and the rule file says from which score on a family acts.
 //!
 //! The time for a request is linear in its length, and no detector recurses.
 //!
-//! Compiled for wasm32 this crate is the plugin `universal-waf`; its exports are described in its README.
+//! This crate is the plugin `universal-waf` of the interface [`waf_interface::Waf`]: a module if it is compiled for wasm32,
+//! and a library for every other target.
 
 pub mod catalogue;
 pub mod config;
@@ -19,6 +20,7 @@ mod agents;
 mod dynamic;
 mod engine;
 mod files;
+mod plugin;
 mod shell;
 mod sql;
 mod view;
@@ -26,9 +28,6 @@ mod windows;
 mod words;
 mod xss;
 
-#[cfg(target_arch = "wasm32")]
-mod guest;
-
 pub use config::{Config, ConfigError};
-pub use engine::Waf;
+pub use engine::Rules;
 pub use verdict::{Action, Decision, Reason, Verdict};

@@ -7,7 +7,7 @@ mod json;
 mod multipart;
 mod xml;
 
-use waf_request::Request;
+use waf_interface::Request;
 
 use crate::decode;
 

@@ -1,7 +1,7 @@
 //! Everything that changes what serves: a new module, new rules, a way back.
 //!
-//! A reload is two steps. [`stage`](Deployments::stage) does what is slow and what can fail: the module is loaded, set
-//! up with its rule file, tried on the samples, and kept in the archive. [`commit`](Deployments::commit) makes it
+//! A reload is two steps. [`stage`](Deployments::stage) does what is slow and what can fail: the module is loaded
+//! with its rule file, tried on the samples, and kept in the archive. [`commit`](Deployments::commit) makes it
 //! serve. Whoever has to bring several nodes along acknowledges between the two.
 
 mod files;
@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use hotslot::{BoxError, Candidate, Digest, Error, ErrorKind, Report, Stage, Staged};
+use hotslot::{BoxError, Digest, Error, ErrorKind, Report, Stage, Staged};
 use parking_lot::Mutex;
+use waf_interface::Waf;
 
 use self::history::History;
 pub use self::history::{Place, Record, Trigger};
@@ -24,7 +25,7 @@ use crate::archive::Archive;
 use crate::config::Sample;
 use crate::guard::{Condemned, Guard};
 use crate::release::{Module, Release, RuleFile};
-use crate::rules::{Rules, prove};
+use crate::rules::prove;
 
 /// How long the end of a reload waits for requests that came across it, to have measured them all.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -70,7 +71,7 @@ pub enum Change {
 
 /// A release that is one commit away from serving.
 pub struct Ready {
-    staged: Staged<Rules>,
+    staged: Staged<dyn Waf>,
     release: Release,
 }
 
@@ -124,13 +125,9 @@ impl Deployments {
     /// Loads and proves a release beside the serving one, and archives it.
     pub fn stage(&self, release: Release) -> Result<Ready, Refusal> {
         let same_rules = self.served.lock().release().rules.digest() == release.rules.digest();
-        let mut candidate = Candidate::new(&release.module.bytes()[..]);
-        if !same_rules {
-            candidate = candidate.force();
-        }
-        let staged = self.guard.slot().stage(candidate).map_err(Refusal::Slot)?;
+        let staged = self.guard.slot().stage(&release, same_rules).map_err(Refusal::Slot)?;
         if let Some(rules) = staged.plugin() {
-            prove(rules, &release.rules, &self.samples).map_err(Refusal::Proof)?;
+            prove(rules, &self.samples).map_err(Refusal::Proof)?;
             self.archive.keep(&release).map_err(Refusal::Archive)?;
         }
         Ok(Ready { staged, release })
@@ -222,25 +219,21 @@ impl Deployments {
         complain(self.archive.saw_rule_file(rules.digest()));
     }
 
-    /// Has the fallback run what serves, once that is through its probation.
-    pub fn promote(&self) {
+    /// Has the fallback run what serves, once that is through its probation, in the place of what it runs.
+    pub fn promote(&self, stands_by: &mut Release) {
         let Some(fallback) = self.guard.fallback() else { return };
         let (generation, release) = {
             let served = self.served.lock();
             (served.generation, served.release().clone())
         };
         let passed = self.guard.trials().find(generation).is_some_and(|trial| trial.is_passed());
-        let same = fallback.load().is_set_up_with(release.module.digest(), &release.rules);
-        if !passed || same {
+        if !passed || *stands_by == release {
             return;
         }
-        let promoted = fallback.stage(Candidate::new(&release.module.bytes()[..]).force()).map_err(BoxError::from);
-        complain(promoted.and_then(|staged| {
-            let rules = staged.plugin().expect("what is forced is loaded");
-            prove(rules, &release.rules, &[])?;
-            staged.commit()?;
-            Ok(())
-        }));
+        match fallback.stage(&release, false).and_then(Staged::commit) {
+            Ok(_) => *stands_by = release,
+            Err(error) => complain(Err(error.into())),
+        }
     }
 
     /// The version that a module said it has, if the slot got as far as asking it.

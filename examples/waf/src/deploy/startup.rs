@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
-use hotslot::{BoxError, Candidate, HotSlot};
+use hotslot::BoxError;
 use parking_lot::Mutex;
 
 use super::history::History;
 use super::{Deployments, Record, Served, replace_file};
 use crate::archive::Archive;
-use crate::config::{Config, FailurePolicy, Sample};
+use crate::config::{Config, FailurePolicy};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::release::{Release, RuleFile};
-use crate::rules::{Engine, Rules, prove};
+use crate::rules::{Engine, RuleSlot};
 use crate::trial::Trials;
 
 /// A rule file that changes nothing about the built-in rules.
@@ -31,7 +31,7 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
     let (at, began) = (SystemTime::now(), Instant::now());
     let wasm = &config.wasm;
     let samples = if wasm.validate_before_reload { wasm.golden.clone() } else { Vec::new() };
-    let open = |name: &str, release: &Release| open(config, name, engine, release, &samples);
+    let open = |name: &str, release: &Release| RuleSlot::open(config, name, engine, release, &samples);
 
     let archived = archive.releases().find_map(|release| match open(name, &release) {
         Ok(slot) => Some((slot, release)),
@@ -90,34 +90,14 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
     if deployments.guard.fallback().is_some() {
         let theirs = Arc::clone(&deployments);
         std::thread::Builder::new().name("fallback".to_owned()).spawn(move || {
+            let mut stands_by = release;
             loop {
                 std::thread::sleep(PROMOTE_EVERY);
-                theirs.promote();
+                theirs.promote(&mut stands_by);
             }
         })?;
     }
     Ok(deployments)
-}
-
-/// A slot in which a release serves that has been proven.
-fn open(
-    config: &Config,
-    name: &str,
-    engine: &Engine,
-    release: &Release,
-    samples: &[Sample],
-) -> Result<HotSlot<Rules>, BoxError> {
-    let slot = HotSlot::builder(engine.backend())
-        .name(name)
-        .keep_previous(config.wasm.keep_previous_versions)
-        .min_reload_interval(config.wasm.reload.min_interval.0)
-        .reload_timeout(config.wasm.reload.timeout.0)
-        .max_artifact_size(config.admin.max_upload_bytes)
-        // The node has limits of its own for the probation, in shares of the calls and not in numbers.
-        .probation(Duration::ZERO, u64::MAX)
-        .open(Candidate::new(&release.module.bytes()[..]))?;
-    prove(&slot.load(), &release.rules, samples)?;
-    Ok(slot)
 }
 
 /// The rule file as it is, or a new one.

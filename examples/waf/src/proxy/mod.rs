@@ -19,7 +19,7 @@ use self::forward::Forward;
 use self::headers::X_REQUEST_ID;
 use crate::body::{Body, Held, full};
 use crate::config;
-use crate::guard::{Decision, Guard};
+use crate::guard::{Action, Guard};
 use crate::request_id::RequestIds;
 use crate::rules::Inspected;
 use crate::upstream::Upstream;
@@ -79,17 +79,17 @@ impl Proxy {
         // The rules are called right here, on a worker of the runtime: a call takes some ten microseconds, less than
         // moving it to another thread and back, and its deadline bounds the worst one. Only for a large body the
         // runtime is told to move the worker's other tasks out of the way first.
-        let decision = if beginning.len() < LARGE {
+        let action = if beginning.len() < LARGE {
             self.guard.inspect(&seen, id)
         } else {
             block_in_place(|| self.guard.inspect(&seen, id))
         };
-        match decision {
-            Decision::Pass => {}
-            Decision::Block => return refuse(id),
-            Decision::Challenge if self.challenge.is_passed(peer.ip(), &parts.headers) => {}
-            Decision::Challenge => return self.challenge.page(peer.ip(), &parts.headers),
-            Decision::Unavailable => {
+        match action {
+            Action::Pass => {}
+            Action::Block => return refuse(id),
+            Action::Challenge if self.challenge.is_passed(peer.ip(), &parts.headers) => {}
+            Action::Challenge => return self.challenge.page(peer.ip(), &parts.headers),
+            Action::Unavailable => {
                 let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, "the rules gave no verdict: try again\n");
                 answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 return answer;

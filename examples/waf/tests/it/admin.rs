@@ -3,6 +3,7 @@
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::module::EXPORTS;
 use crate::support::node::Folder;
 use crate::support::wait::until;
 use crate::support::{Module, Node, TOKEN, get, request};
@@ -33,9 +34,9 @@ async fn a_bad_module_is_refused_and_the_answer_says_what_serves() {
     let node = Node::start(&Module::new("1.0.0"));
     let whole = Module::new("1.1.0").bytes();
     for (bytes, complaint) in [
-        (b"no module at all".to_vec(), "not a valid WebAssembly module"),
+        (b"no module at all".to_vec(), "nor a WebAssembly module"),
         (whole[..whole.len() / 2].to_vec(), "not a valid WebAssembly module"),
-        (Module::new("1.1.0").without("inspect_request").bytes(), "inspect_request"),
+        (Module::new("1.1.0").without("hotslot_invoke").bytes(), "hotslot_invoke"),
         (Module::new("0.9.0").bytes(), "0.9.0 is older than 1.0.0"),
     ] {
         let answer = node.upload(&bytes).await;
@@ -70,7 +71,7 @@ async fn no_part_of_a_module_is_taken_for_a_module() {
 #[tokio::test]
 async fn a_module_without_one_of_the_exports_is_refused_and_the_export_named() {
     let node = Node::start(&Module::new("1.0.0"));
-    for export in ["input_buffer", "configure", "inspect_request", "reason"] {
+    for export in EXPORTS {
         let answer = node.upload(&Module::new("1.1.0").without(export).bytes()).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
         let answer = answer.json();
@@ -177,7 +178,7 @@ async fn metrics_are_named_as_promised() {
         "waf_verdicts_total{verdict=\"block\"} 1\n",
         "waf_rule_matches_total{rule=\"test-rule\"} 1\n",
         "waf_rules_call_duration_seconds_count 2\n",
-        "waf_requests_total{status=\"4xx\"} 1\n",
+        "waf_interfaces_total{status=\"4xx\"} 1\n",
     ] {
         assert!(metrics.text().contains(line), "{line}{}", metrics.text());
     }
@@ -221,9 +222,9 @@ async fn rules_of_a_module_make_only_so_many_labels() {
 #[tokio::test]
 async fn escape_codes_of_a_module_reach_neither_the_log_nor_the_api() {
     let node = Folder::new(&Module::new("1.0.0"), "").start_logged();
-    let wish = request(node.data, Method::POST, "/echo").body("do=k\\u001b");
+    let wish = request(node.data, Method::POST, "/echo").body("do=k\x1b[2J::");
     assert_eq!(wish.send().await.status, StatusCode::FORBIDDEN);
-    let escaped = "\\u{1b}ule";
+    let escaped = "\\u{1b}[2J::ule";
     until("the verdict in the log", || async { node.folder.log().contains(escaped).then_some(()) }).await;
     let metrics = get(node.admin, "/metrics").await;
     let live = get(node.admin, "/api/v1/live").await;

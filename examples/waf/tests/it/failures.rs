@@ -8,7 +8,7 @@ use crate::support::{Module, Node};
 
 async fn statuses(node: &Node) -> Vec<StatusCode> {
     let mut statuses = Vec::new();
-    for target in ["/", "/?do=t", "/?do=x", "/?do=n", "/?do=b"] {
+    for target in ["/", "/?do=t", "/?do=x", "/?do=n", "/?do=o", "/?do=f", "/?do=b"] {
         statuses.push(node.get(target).await.status);
     }
     statuses
@@ -21,19 +21,19 @@ const DOWN: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 #[tokio::test]
 async fn closed_is_the_default() {
     let node = Node::start(&Module::new("1.0.0"));
-    assert_eq!(statuses(&node).await, [OK, DOWN, DOWN, DOWN, NO]);
+    assert_eq!(statuses(&node).await, [OK, DOWN, DOWN, DOWN, DOWN, DOWN, NO]);
 }
 
 #[tokio::test]
 async fn open_lets_requests_through_that_have_no_verdict() {
     let node = Node::configured(&Module::new("1.0.0"), "[waf]\nfailure_policy = \"open\"");
-    assert_eq!(statuses(&node).await, [OK, OK, OK, OK, NO]);
+    assert_eq!(statuses(&node).await, [OK, OK, OK, OK, OK, OK, NO]);
 }
 
 #[tokio::test]
 async fn the_last_good_version_stands_in_for_one_that_fails() {
     let node = Node::configured(&Module::new("1.0.0"), "[waf]\nfailure_policy = \"last_good\"");
-    assert_eq!(statuses(&node).await, [OK, DOWN, DOWN, DOWN, NO]);
+    assert_eq!(statuses(&node).await, [OK, DOWN, DOWN, DOWN, DOWN, DOWN, NO]);
     node.upload(&Module::new("1.1.0").always('t').bytes()).await;
     assert_eq!(node.get("/").await.status, OK);
     assert_eq!(node.get("/?do=b").await.status, NO);
@@ -88,8 +88,14 @@ async fn a_version_that_fails_now_and_then_stays() {
 async fn a_golden_request_with_another_verdict_refuses_the_module() {
     let golden = "[[waf.wasm.golden]]\nname = \"an attack\"\ntarget = \"/?do=b\"\nverdict = 1";
     let node = Node::configured(&Module::new("1.0.0"), golden);
-    for (letter, complaint) in [('c', "verdict 2 instead of 1"), ('t', "trapped"), ('n', "answered 7"), ('x', "within")]
-    {
+    for (letter, complaint) in [
+        ('c', "verdict 2 instead of 1"),
+        ('t', "trapped"),
+        ('n', "no value of the type"),
+        ('o', "not in its memory"),
+        ('f', "the request says so"),
+        ('x', "within"),
+    ] {
         let answer = node.upload(&Module::new("1.1.0").always(letter).bytes()).await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
         let answer = answer.json();

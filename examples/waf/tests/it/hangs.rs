@@ -14,13 +14,9 @@ const OK: StatusCode = StatusCode::OK;
 async fn a_module_that_hangs_before_it_serves_is_refused_and_the_next_one_taken() {
     let golden = "[[waf.wasm.golden]]\nname = \"an attack\"\ntarget = \"/?do=b\"\nverdict = 1";
     let node = Node::configured(&Module::new("1.0.0"), golden);
-    for (function, stage) in [
-        ("start", "load"),
-        ("input_buffer", "load"),
-        ("configure", "probe"),
-        ("inspect_request", "probe"),
-        ("reason", "probe"),
-    ] {
+    for (function, stage) in
+        [("start", "load"), ("hotslot_create", "load"), ("hotslot_room", "load"), ("hotslot_invoke", "probe")]
+    {
         let hanging = Module::new("1.1.0").hangs_in(function).bytes();
         let others = async {
             for _ in 0..20 {

@@ -42,7 +42,7 @@ async fn a_module_is_uploaded_and_rolled_back_on_the_page() {
     browser.wait_for("#note", "needs the token").await;
     browser.type_into("#token", TOKEN).await;
     browser.click("#reload").await;
-    browser.wait_for("#note", "not a valid WebAssembly module").await;
+    browser.wait_for("#note", "nor a WebAssembly module").await;
     browser.wait_for("#history", "admit").await;
     assert_eq!(browser.text("#version").await, "1.0.0");
 

@@ -2,14 +2,14 @@
 
 use crate::support::{Sent, get, inspect, value};
 use universal_waf::Config;
-use universal_waf::{Verdict, Waf};
+use universal_waf::{Rules, Verdict};
 
-fn waf(json: &str) -> Waf {
-    Waf::new(&Config::parse(json.as_bytes()).unwrap()).unwrap()
+fn waf(json: &str) -> Rules {
+    Rules::new(&Config::parse(json.as_bytes()).unwrap()).unwrap()
 }
 
 fn refused(json: &str) -> String {
-    Config::parse(json.as_bytes()).and_then(|config| Waf::new(&config)).unwrap_err().to_string()
+    Config::parse(json.as_bytes()).and_then(|config| Rules::new(&config)).unwrap_err().to_string()
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn the_sample_file_is_valid() {
 
 #[test]
 fn a_reason_says_rule_part_and_match() {
-    let reason = value(&Waf::default(), "1 union select 1,2").reason.unwrap();
+    let reason = value(&Rules::default(), "1 union select 1,2").reason.unwrap();
     assert_eq!((reason.rule.as_str(), reason.part.as_str()), ("sqli-union", "arg:q"));
     assert_eq!(reason.matched, "union select 1,2");
 }
@@ -28,7 +28,7 @@ fn a_reason_says_rule_part_and_match() {
 #[test]
 fn a_rule_is_switched_off_by_id() {
     let off = waf(r#"{ "rules": { "lfi-hidden-file": { "enabled": false } } }"#);
-    assert_eq!(get(&Waf::default(), "/.cursorignore").verdict, Verdict::Block);
+    assert_eq!(get(&Rules::default(), "/.cursorignore").verdict, Verdict::Block);
     assert_eq!(get(&off, "/.cursorignore").verdict, Verdict::Allow);
 }
 
@@ -48,7 +48,7 @@ fn a_family_and_a_rule_have_actions_of_their_own() {
 
 #[test]
 fn thresholds_decide_when_a_family_acts() {
-    assert_eq!(value(&Waf::default(), "4294967296").verdict, Verdict::Log);
+    assert_eq!(value(&Rules::default(), "4294967296").verdict, Verdict::Log);
     let strict = waf(r#"{ "families": { "sqli": { "threshold": 3 } } }"#);
     assert_eq!(value(&strict, "4294967296").verdict, Verdict::Block);
     let lenient = waf(r#"{ "families": { "sqli": { "log_threshold": 4 } } }"#);

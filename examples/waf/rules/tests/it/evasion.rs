@@ -2,11 +2,11 @@
 
 use crate::support::{of, value};
 use universal_waf::catalogue::Family;
-use universal_waf::{Verdict, Waf};
+use universal_waf::{Rules, Verdict};
 
 /// Checks that each of these values is stopped by a rule of the family.
 fn stopped(family: Family, values: &[&str]) {
-    let waf = Waf::default();
+    let waf = Rules::default();
     let through: Vec<&str> =
         values.iter().copied().filter(|text| of(&value(&waf, text), family) < Verdict::Challenge).collect();
     assert!(through.is_empty(), "{} of {} got through: {through:#?}", through.len(), values.len());

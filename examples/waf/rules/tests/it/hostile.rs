@@ -2,7 +2,7 @@
 
 use crate::support::{Sent, inspect};
 use proptest::prelude::*;
-use universal_waf::{Reason, Waf};
+use universal_waf::{Reason, Rules};
 
 /// Pieces of attacks and of encodings; strung together they reach deeper than random bytes do.
 const PIECES: &[&str] = &[
@@ -135,7 +135,7 @@ proptest! {
         let target = String::from_utf8_lossy(&target);
         let header = String::from_utf8_lossy(&header);
         let headers = [("Content-Type", kind), ("Cookie", &header), ("User-Agent", &header), ("X-Filename", &header)];
-        let decision = inspect(&Waf::default(), &Sent { target: &target, headers: &headers, body: &body });
+        let decision = inspect(&Rules::default(), &Sent { target: &target, headers: &headers, body: &body });
         if let Some(reason) = decision.reason {
             prop_assert!(reason.part.chars().count() <= Reason::LONGEST_MATCH);
             prop_assert!(reason.matched.chars().count() <= Reason::LONGEST_MATCH);

@@ -1,8 +1,8 @@
 //! Short ways to ask the rules about a request.
 
 use universal_waf::catalogue::Family;
-use universal_waf::{Decision, Verdict, Waf};
-use waf_request::Request;
+use universal_waf::{Decision, Rules, Verdict};
+use waf_interface::Request;
 
 /// A request with these parts.
 pub(crate) struct Sent<'a> {
@@ -12,20 +12,20 @@ pub(crate) struct Sent<'a> {
 }
 
 /// What the rules say of it.
-pub(crate) fn inspect(waf: &Waf, sent: &Sent<'_>) -> Decision {
-    let mut buffer = vec![0; 1 << 20];
+pub(crate) fn inspect(waf: &Rules, sent: &Sent<'_>) -> Decision {
+    let mut written = Vec::new();
     let headers = sent.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    let length = waf_request::encode(&mut buffer, b"POST", sent.target.as_bytes(), headers, sent.body).unwrap();
-    waf.inspect(&Request::decode(&buffer[..length]).unwrap())
+    waf_interface::encode(&mut written, b"POST", sent.target.as_bytes(), headers, sent.body).unwrap();
+    waf.inspect(&Request::decode(&written).unwrap())
 }
 
 /// What the rules say of a target alone.
-pub(crate) fn get(waf: &Waf, target: &str) -> Decision {
+pub(crate) fn get(waf: &Rules, target: &str) -> Decision {
     inspect(waf, &Sent { target, headers: &[], body: b"" })
 }
 
 /// What the rules say of a value, sent as a parameter and percent-encoded as a browser would.
-pub(crate) fn value(waf: &Waf, value: &str) -> Decision {
+pub(crate) fn value(waf: &Rules, value: &str) -> Decision {
     let encoded: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
     get(waf, &format!("/search?q={encoded}"))
 }

@@ -1,10 +1,14 @@
-//! Modules that do what a test asks of them: small ones in WebAssembly's text format.
+//! Modules that do what a test asks of them: small ones in WebAssembly's text format, of the interface that rules have.
 //!
 //! A request says what is to happen: `do=b` in it is blocked, `do=c` challenged, `do=l` logged; `do=t` traps, `do=x`
-//! never ends, `do=n` gets a number that is no verdict. `do=m` takes memory until there is none, and traps, as allocators
-//! do; `do=g` takes as much, and goes on without; `do=e` does the first with a table, `do=r` calls itself for ever.
-//! `do=k` is blocked by a rule whose name begins with the six bytes behind it. Everything else is allowed. A rule file
-//! with `REFUSE` in it is refused, and with `BLOCK` in it every request is blocked.
+//! never ends, `do=n` gets a number that is no verdict, `do=o` an answer that is not in the memory, `do=f` an error.
+//! `do=m` takes memory until there is none, and traps, as allocators do; `do=g` takes as much, and goes on without;
+//! `do=e` does the first with a table, `do=r` calls itself for ever. `do=k` is blocked by a rule whose name begins with
+//! the six bytes behind it. Everything else is allowed. A rule file with `REFUSE` in it is refused, and with `BLOCK` in
+//! it every request is blocked.
+
+use hotslot::interface::Interface;
+use waf_interface::Waf;
 
 /// A module to be made.
 #[derive(Clone)]
@@ -48,14 +52,16 @@ impl Module {
     pub fn bytes(&self) -> Vec<u8> {
         let letter = match self.always {
             Some(letter) => format!("(i32.const {})", letter as u32),
-            None => "(call $asked (local.get $length))".to_owned(),
+            None => "(call $asked)".to_owned(),
         };
         let mut text = TEXT
             .replace("{letter}", &letter)
             .replace("{version}", &self.version)
+            .replace("{interface}", <dyn Waf as Interface>::ID)
+            .replace("{contract}", &<dyn Waf as Interface>::CONTRACT.escape_default().to_string())
             .replace("{salt}", &self.salt.to_string())
             .replace("{start}", if self.hangs_in == Some("start") { "(start $ever)" } else { "" });
-        for name in ["input_buffer", "configure", "inspect_request", "reason"] {
+        for name in EXPORTS {
             let export = if self.without == Some(name) { String::new() } else { format!("(export \"{name}\")") };
             let hang = if self.hangs_in == Some(name) { "(call $ever)" } else { "" };
             text = text.replace(&format!("{{{name}}}"), &export).replace(&format!("{{{name} hangs}}"), hang);
@@ -64,17 +70,30 @@ impl Module {
     }
 }
 
+/// What a module of an interface has to export.
+pub const EXPORTS: [&str; 5] = ["hotslot_create", "hotslot_room", "hotslot_invoke", "hotslot_give", "hotslot_run"];
+
+/// A call comes as a frame: the bytes of its only argument are at the address that is 32 bytes into it, so many as the
+/// number at 40 says. The answer goes, as address and length, to 16 and 20: a verdict and its reason in the postcard
+/// format, which for short texts is lengths and bytes.
 const TEXT: &str = r#"
 (module
   (@custom "version" "{version}")
-  (@custom "hotslot.manifest" "name=universal-waf\ninterface=waf/1\n")
+  (@custom "hotslot.manifest" "name=universal-waf\ninterface={interface}")
+  (@custom "hotslot.contract" "{contract}")
   (@custom "salt" "{salt}")
   (memory (export "memory") 18)
   (global $block (mut i32) (i32.const 0))
+  ;; The request or the rule file.
+  (global $input (mut i32) (i32.const 0))
+  (global $length (mut i32) (i32.const 0))
   (data (i32.const 16) "do=")
   (data (i32.const 32) "REFUSE")
   (data (i32.const 48) "BLOCK")
-  (data (i32.const 256) "{\"rule\":\"test-rule\",\"part\":\"path\",\"matched\":\"do=\",\"error\":\"the file says REFUSE\"}")
+  ;; Verdict, Some(reason): the texts of rule, part and matched, and the score.
+  (data (i32.const 256) "\00\01\09test-rule\04path\03do=\05")
+  (data (i32.const 512) "the file says REFUSE")
+  (data (i32.const 544) "the request says so")
 
   ;; Whether the bytes at two addresses are the same.
   (func $same (param $a i32) (param $b i32) (param $length i32) (result i32)
@@ -88,10 +107,10 @@ const TEXT: &str = r#"
     (unreachable))
 
   ;; The address behind a word in the input, or 0.
-  (func $behind (param $length i32) (param $word i32) (param $size i32) (result i32)
+  (func $behind (param $word i32) (param $size i32) (result i32)
     (local $at i32) (local $end i32)
-    (local.set $at (i32.const 65536))
-    (local.set $end (i32.sub (i32.add (i32.const 65536) (local.get $length)) (local.get $size)))
+    (local.set $at (global.get $input))
+    (local.set $end (i32.sub (i32.add (global.get $input) (global.get $length)) (local.get $size)))
     (loop $next
       (if (i32.gt_s (local.get $at) (local.get $end)) (then (return (i32.const 0))))
       (if (call $same (local.get $at) (local.get $word) (local.get $size))
@@ -100,9 +119,9 @@ const TEXT: &str = r#"
       (br $next))
     (unreachable))
 
-  (func $asked (param $length i32) (result i32)
+  (func $asked (result i32)
     (local $at i32)
-    (local.set $at (call $behind (local.get $length) (i32.const 16) (i32.const 3)))
+    (local.set $at (call $behind (i32.const 16) (i32.const 3)))
     (if (result i32) (local.get $at) (then (i32.load8_u (local.get $at))) (else (i32.const 0))))
 
   (func $ever (loop $ever (br $ever)))
@@ -119,19 +138,37 @@ const TEXT: &str = r#"
   (table $table 1 funcref)
   (func $recurse (call $recurse))
 
-  (func {input_buffer} (param i32) (result i32) {input_buffer hangs} (i32.const 65536))
-  (func {reason} (result i64) {reason hangs} (i64.const 1099511627857))
+  (func {hotslot_room} (param i32) (result i32) {hotslot_room hangs} (i32.const 65536))
+  (func {hotslot_give} (param i32) (result i32) {hotslot_give hangs} (i32.const 0))
+  (func {hotslot_run} (result i64) {hotslot_run hangs} (i64.const 0))
 
-  (func {configure} (param $length i32) (result i32)
-    {configure hangs}
-    (global.set $block (i32.ne (i32.const 0) (call $behind (local.get $length) (i32.const 48) (i32.const 5))))
-    (if (result i32) (call $behind (local.get $length) (i32.const 32) (i32.const 6))
-      (then (i32.const -3)) (else (i32.const 0))))
+  (func {hotslot_create} (param $length i32) (result i64)
+    {hotslot_create hangs}
+    (global.set $input (i32.const 65536))
+    (global.set $length (local.get $length))
+    (global.set $block (i32.ne (i32.const 0) (call $behind (i32.const 48) (i32.const 5))))
+    (if (result i64) (call $behind (i32.const 32) (i32.const 6))
+      ;; Address and length of the text.
+      (then (i64.const 0x200_0000_0014)) (else (i64.const 0))))
 
-  (func {inspect_request} (param $length i32) (result i32)
+  (func {hotslot_invoke} (param $method i32) (param $frame i32) (result i32)
     (local $letter i32)
-    {inspect_request hangs}
+    {hotslot_invoke hangs}
+    (global.set $input (i32.load offset=32 (local.get $frame)))
+    (global.set $length (i32.load offset=40 (local.get $frame)))
     (local.set $letter {letter})
+    (if (i32.eq (local.get $letter) (i32.const 102)) (then
+      (i32.store offset=16 (local.get $frame) (i32.const 544))
+      (i32.store offset=20 (local.get $frame) (i32.const 19))
+      (return (i32.const 1))))
+    (i32.store offset=16 (local.get $frame) (i32.const 256))
+    (i32.store offset=20 (local.get $frame) (i32.const 22))
+    (if (i32.eq (local.get $letter) (i32.const 111)) (then
+      (i32.store offset=16 (local.get $frame) (i32.const -16))))
+    (i32.store8 (i32.const 256) (call $verdict (local.get $letter)))
+    (i32.const 0))
+
+  (func $verdict (param $letter i32) (result i32)
     (if (global.get $block) (then (return (i32.const 1))))
     (if (i32.eq (local.get $letter) (i32.const 98)) (then (return (i32.const 1))))
     (if (i32.eq (local.get $letter) (i32.const 99)) (then (return (i32.const 2))))
@@ -146,8 +183,8 @@ const TEXT: &str = r#"
       (unreachable)))
     (if (i32.eq (local.get $letter) (i32.const 114)) (then (call $recurse)))
     (if (i32.eq (local.get $letter) (i32.const 107)) (then
-      (memory.copy (i32.const 265)
-        (i32.add (i32.const 1) (call $behind (local.get $length) (i32.const 16) (i32.const 3)))
+      (memory.copy (i32.const 259)
+        (i32.add (i32.const 1) (call $behind (i32.const 16) (i32.const 3)))
         (i32.const 6))
       (return (i32.const 1))))
     (i32.const 0)))
