@@ -14,6 +14,7 @@ mod config;
 mod failures;
 mod files;
 mod hangs;
+mod libraries;
 mod page;
 mod proxy;
 mod races;
