@@ -163,7 +163,7 @@ fn reload(c: &mut Criterion) {
 }
 
 /// Every way for a module to come in, or back.
-fn reload_of<T: ?Sized + 'static, B: Backend<T>>(
+fn reload_of<T: Send + Sync + ?Sized + 'static, B: Backend<T>>(
     c: &mut Criterion,
     name: &str,
     module: &[u8],
