@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use parking_lot::Mutex;
 use serde::Serialize;
-use waf_interface::{Decision, Verdict, Waf};
+use waf_interface::{Decision, Reason, Verdict, Waf};
 
 use crate::config::FailurePolicy;
 use crate::hold::{Holds, Waiting};
@@ -126,10 +126,9 @@ impl Guard {
     }
 
     fn act(&self, Decision { verdict, reason }: Decision, id: &HeaderValue) -> Action {
-        let reason = reason.filter(|_| verdict != Verdict::Allow);
-        self.metrics.verdict(verdict, reason.as_ref().map(|reason| &*reason.rule));
-        if let Some(reason) = reason {
-            let (rule, part, matched) = (reason.rule, reason.part, reason.matched);
+        let Reason { rule, part, matched, .. } = reason.unwrap_or_default();
+        self.metrics.verdict(verdict, (verdict != Verdict::Allow).then_some(&rule));
+        if verdict != Verdict::Allow {
             tracing::info!(request = ?id, verdict = verdict.name(), rule, part, matched);
         }
         match verdict {

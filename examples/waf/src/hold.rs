@@ -1,9 +1,10 @@
 //! How long requests were held up by a swap: measured on the requests themselves.
 //!
 //! A request is held up from the moment it asks for the rules until they begin to work on it: until it has a lease on
-//! what serves, and an instance if that is a module. While a reload or a rollback is under way, every request notes how long that took;
-//! the longest of these times is the reload's `downtime_ms`, their number its `requests_during_reload`. Work of the
-//! rules themselves is no hold-up, and a reload that no request came across held up nobody: 0, of 0 requests.
+//! what serves, and an instance if that is a module. While a reload or a rollback is under way, every request notes how
+//! long that took; the longest of these times is the reload's `downtime_ms`, their number its `requests_during_reload`.
+//! Work of the rules themselves is no hold-up, and a reload that no request came across held up nobody: 0, of 0
+//! requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -77,7 +77,7 @@ impl PartialOrd for Verdict {
 }
 
 /// Which rule decided, and on what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// The id of the rule: a built-in one, or a dynamic one of the rule file.
     pub rule: String,

@@ -4,4 +4,5 @@ mod artifact;
 mod config;
 mod evasion;
 mod hostile;
+mod plugin;
 mod support;
