@@ -16,7 +16,7 @@ fn an_edit_and_a_key_run_the_new_code_with_the_old_state_in_the_same_process() {
         trader.price_of(symbol);
         serves = symbol;
     }
-    trader.output.wait_for_sight("REPLAY | price_printer 0.1.0 | gen 6 | up 00:");
+    trader.output.wait_for_sight("REPLAY | price_printer 0.1.0 | BTCUSDC | gen 6 | up 00:");
     trader.output.wait_for_sight("| last reload ");
     trader.assert_no_tick_is_lost();
     assert_eq!(trader.exchange.requests("/api/v3/klines"), 1, "only the first one warms up");
