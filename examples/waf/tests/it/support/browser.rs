@@ -56,12 +56,17 @@ impl Browser {
     }
 
     async fn ask(&self, method: Method, path: &str, body: &Value) -> Value {
+        let answer = self.try_ask(method, path, body).await;
+        assert!(answer["error"].is_null(), "{path}: {answer}");
+        answer
+    }
+
+    /// An answer that may be an error.
+    async fn try_ask(&self, method: Method, path: &str, body: &Value) -> Value {
         let target = if self.session.is_empty() { path.to_owned() } else { format!("/session/{}{path}", self.session) };
         let wish = request(self.address, method.clone(), &target);
         let answer = if method == Method::GET { wish.send().await } else { wish.json(body).send().await };
-        let answer = answer.json();
-        assert!(answer["value"]["error"].is_null(), "{target}: {answer}");
-        answer["value"].clone()
+        answer.json()["value"].clone()
     }
 
     pub async fn open(&self, url: &str) {
@@ -97,9 +102,16 @@ impl Browser {
         self.ask(Method::POST, &format!("/element/{element}/value"), &json!({ "text": text })).await;
     }
 
+    /// Clicks on what a selector finds; once more if the page was drawn anew between the two.
     pub async fn click(&self, selector: &str) {
-        let element = self.element(selector).await;
-        self.ask(Method::POST, &format!("/element/{element}/click"), &json!({})).await;
+        let click = || async move {
+            let element = self.element(selector).await;
+            let answer = self.try_ask(Method::POST, &format!("/element/{element}/click"), &json!({})).await;
+            let is_stale = answer["error"] == "stale element reference";
+            assert!(is_stale || answer["error"].is_null(), "{selector}: {answer}");
+            (!is_stale).then_some(())
+        };
+        until(&format!("a click on {selector}"), click).await;
     }
 
     /// Writes down what the page looks like, if the environment says where.
