@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use semver::Version;
 
-use crate::call_sites::HeldAt;
-use crate::deadline::after;
+use crate::HeldAt;
 use crate::{Release, Report, Stage};
 
 /// How many events wait for a subscriber that does not fetch them.
@@ -147,7 +146,8 @@ impl Subscription {
 
     /// The next event; `None` if there is none within `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<Event> {
-        self.next_until(Some(after(timeout)))
+        // A moment too far away to be named is as good as never.
+        self.next_until(Instant::now().checked_add(timeout))
     }
 
     /// The next event, if there is one already.

@@ -68,42 +68,23 @@
 mod artifact;
 mod auto;
 mod backend;
-mod bell;
-mod builder;
-mod call_sites;
-mod current;
-mod deadline;
 mod error;
 mod event;
-mod gate;
-mod generation;
+mod failures;
 pub mod guide;
-mod health;
+pub mod host;
 #[cfg(any(feature = "native", feature = "wasm"))]
 mod inspect;
-pub mod interface;
-mod journal;
-mod lease;
 mod manifest;
-#[cfg(all(test, hotslot_loom))]
-mod models;
 #[cfg(feature = "native")]
 #[cfg_attr(docsrs, doc(cfg(feature = "native")))]
 pub mod native;
-mod policy;
-mod reaper;
 mod report;
-mod runner;
-mod shared;
 mod slot;
-mod staged;
 mod state;
 mod status;
 mod stop;
-mod succession;
-mod sync;
 mod text;
-mod transition;
 mod version_rule;
 #[cfg(feature = "wasm")]
 #[cfg_attr(docsrs, doc(cfg(feature = "wasm")))]
@@ -112,23 +93,17 @@ pub mod wasm;
 pub use artifact::{Artifact, Candidate, Digest};
 pub use auto::Auto;
 pub use backend::{Anchor, Backend, BoxError, LoadContext, Loaded, Release};
-pub use builder::Builder;
-pub use call_sites::HeldAt;
 pub use error::{Error, ErrorKind, Serving};
 pub use event::{Event, Subscription};
-pub use gate::WhenBusy;
-pub use health::Health;
-/// Declares an [interface](mod@interface): see [`hotslot_plugin::interface`].
+pub use failures::Health;
+/// Declares an [interface](mod@host): see [`hotslot_plugin::interface`].
 pub use hotslot_plugin::interface;
 #[cfg(any(feature = "native", feature = "wasm"))]
 pub use inspect::{Inspection, inspect};
-pub use lease::Lease;
 pub use manifest::Manifest;
 pub use report::{Cause, Outcome, Report, Stage};
-pub use runner::Runner;
 pub use semver;
-pub use slot::HotSlot;
-pub use staged::Staged;
+pub use slot::{Builder, HeldAt, HotSlot, Lease, Runner, Staged, WhenBusy};
 pub use state::{Runnable, State, Stateful, carry_state};
 pub use status::{Counters, Kept, Phase, RetiredStatus, ServingStatus, Status};
 pub use stop::StopSignal;

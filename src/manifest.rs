@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use semver::Version;
 
-use crate::interface::Contract;
+use crate::host::Contract;
 
 /// Name, version, interface and state schema of a plugin.
 ///

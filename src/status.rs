@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use semver::Version;
 
 use crate::Digest;
-use crate::call_sites::HeldAt;
+use crate::HeldAt;
 
 /// A slot at one moment: see [`HotSlot::status`](crate::HotSlot::status).
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! Text from a plugin, made safe to print.
 
+use std::any::Any;
 use std::borrow::Cow;
 
 /// The text with every character that could steer a terminal or forge a log line written as an escape.
@@ -40,6 +41,17 @@ pub(crate) fn plugin_text(bytes: &[u8], limit: usize) -> String {
         text.push('…');
     }
     text
+}
+
+/// The text of a panic.
+pub(crate) fn panic_text(payload: Box<dyn Any + Send>) -> String {
+    match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => match payload.downcast_ref::<&str>() {
+            Some(text) => (*text).to_owned(),
+            None => "a panic without a text".to_owned(),
+        },
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use hotslot::interface::ContractError;
+use hotslot::host::ContractError;
 use hotslot::native::Native;
 use hotslot::wasm::{CallError, CallLimits, ModuleLimits, Wasm, WasmBackend, WasmPlugin};
 use hotslot::{Backend, BoxError, Digest, Manifest, printable};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use hotslot::interface::Contract;
+use hotslot::host::Contract;
 
 use crate::files::{contract, read, reason, refused, shown};
 use crate::{Failure, Outcome};

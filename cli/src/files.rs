@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hotslot::interface::Contract;
+use hotslot::host::Contract;
 use hotslot::{BoxError, printable};
 
 use crate::Failure;

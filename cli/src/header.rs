@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use hotslot::interface::Contract;
+use hotslot::host::Contract;
 
 use crate::Outcome;
 use crate::files::contract;

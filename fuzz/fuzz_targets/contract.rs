@@ -3,7 +3,7 @@
 //! `fuzz/run` makes the seeds and runs it.
 #![no_main]
 
-use hotslot::interface::Contract;
+use hotslot::host::Contract;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| match Contract::parse(bytes) {

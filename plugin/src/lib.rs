@@ -63,7 +63,7 @@ pub mod contract;
 #[allow(missing_docs, reason = "for the macros")]
 mod entries;
 mod export;
-mod frame;
+
 #[cfg(target_arch = "wasm32")]
 #[allow(missing_docs, reason = "for the macros")]
 mod guest;

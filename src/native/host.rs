@@ -8,8 +8,8 @@ use hotslot_plugin::abi::{Buffer, Frame, HostApi, Slice, Status};
 use parking_lot::RwLock;
 use semver::Version;
 
-use crate::deadline::panic_text;
-use crate::interface::{Bound, Config, Services};
+use crate::host::{Bound, Config, Services};
+use crate::text::panic_text;
 pub(super) use crate::text::plugin_text;
 use crate::{LoadContext, Manifest, StopSignal, printable};
 

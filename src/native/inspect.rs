@@ -2,7 +2,7 @@
 
 use super::descriptor;
 use super::image::{Image, ImageError};
-use crate::interface::Contract;
+use crate::host::Contract;
 use crate::{BoxError, Inspection};
 
 pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, BoxError> {

@@ -13,7 +13,7 @@ use libloading::os::windows as os;
 use parking_lot::Mutex;
 
 use super::host::plugin_text;
-use super::source::Source;
+use super::load_file::Source;
 use super::unload;
 
 /// Why a library could not be loaded, or does not have what was asked of it.

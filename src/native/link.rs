@@ -4,7 +4,7 @@ use hotslot_plugin::abi::Invoke;
 use hotslot_plugin::{Answered, Argument, Link, Malformed, Stop, Transport};
 
 use super::plugin::NativePlugin;
-use crate::interface::{CallError, Numbers};
+use crate::host::{CallError, Numbers};
 use crate::{BoxError, State, Stateful};
 
 /// The way to one plugin.

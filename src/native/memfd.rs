@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::PathBuf;
 use std::ptr;
 
-use super::source::spelled;
+use super::load_file::spelled;
 
 /// An empty memfd. `name` is what the memory map shows.
 pub(super) fn create(name: &str) -> io::Result<File> {

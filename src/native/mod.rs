@@ -55,11 +55,10 @@
 mod descriptor;
 mod host;
 mod image;
-#[cfg(target_os = "linux")]
-mod inside;
 mod inspect;
 mod library;
 mod link;
+mod load_file;
 #[cfg(target_os = "linux")]
 mod maps;
 #[cfg(target_os = "linux")]
@@ -67,7 +66,8 @@ mod memfd;
 mod plugin;
 mod raw;
 mod rehearsal;
-mod source;
+#[cfg(target_os = "linux")]
+mod threads;
 mod unload;
 
 use std::marker::PhantomData;
@@ -91,11 +91,11 @@ use descriptor::Expected;
 use host::{HostContext, Offers};
 use image::Image;
 use link::NativeLink;
+use load_file::{Place, Source};
 use rehearsal::Part;
-use source::{Place, Source};
 use unload::Mapping;
 
-use crate::interface::{Config, Contract, Services};
+use crate::host::{Config, Contract, Services};
 use crate::{Anchor, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Release};
 
 /// A [`Backend`] for plugins that export a [descriptor](hotslot_plugin::abi::Descriptor): as `T`, which is the trait
@@ -317,7 +317,7 @@ macro_rules! loading_options {
         /// Loads from files in private folders inside `parent`, for systems that map no code from memory or from the
         /// temporary folder. By default Linux loads from memory, and other systems from the temporary folder.
         pub fn private_folder(mut self, parent: impl Into<std::path::PathBuf>) -> Self {
-            self.options.place = $crate::native::source::Place { memory: false, folder: parent.into() };
+            self.options.place = $crate::native::load_file::Place { memory: false, folder: parent.into() };
             self
         }
     };

@@ -10,8 +10,8 @@ use hotslot_plugin::{Answered, Argument, Malformed, Stop};
 use super::descriptor;
 use super::host::{HostContext, plugin_text};
 use super::library::Library;
-use crate::health::Health;
-use crate::interface::{self, CallErrorKind};
+use crate::failures::Health;
+use crate::host::{self, CallErrorKind};
 use crate::{BoxError, Manifest, Runnable, State, Stateful, StopSignal};
 
 /// How a call into a plugin failed.
@@ -102,7 +102,7 @@ impl NativePlugin {
         arguments: &[Argument<'_>],
         words: &mut [u64],
         read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
-    ) -> Result<R, interface::CallError> {
+    ) -> Result<R, host::CallError> {
         let mut frame = Frame::new(arguments, words);
         // SAFETY: the instance lives, and the frame and what it points to are lent for the call.
         let status = unsafe { enter(self.instance, method, &raw mut frame) };

@@ -149,7 +149,7 @@ impl Anchor for Mapping {
 /// Leaves the library mapped, and names the threads that still run in it, where that can be seen.
 fn keep(library: Library) -> String {
     #[cfg(target_os = "linux")]
-    let threads = super::maps::Maps::read().and_then(|maps| super::inside::threads(&maps.of(library.name()), &maps));
+    let threads = super::maps::Maps::read().and_then(|maps| super::threads::threads(&maps.of(library.name()), &maps));
     #[cfg(not(target_os = "linux"))]
     let threads = std::io::Result::Ok(Vec::<String>::new());
     drop(library);
@@ -164,7 +164,7 @@ fn keep(library: Library) -> String {
 /// Unmaps the library if nothing uses it, and makes sure of it. The error says why it is still there.
 #[cfg(target_os = "linux")]
 fn unmap(library: Library) -> Result<(), String> {
-    use super::inside::threads_or_doubts;
+    use super::threads::threads_or_doubts;
     let unreadable = |error: std::io::Error| format!("the process's memory map cannot be read: {error}");
 
     let (name, size) = (library.name().to_owned(), library.size());

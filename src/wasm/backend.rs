@@ -9,18 +9,18 @@ use wasmtime::{Linker, Store};
 
 use super::admitted::Admitted;
 use super::binder::Binder;
-use super::checks::{ModuleLimits, Offered, Wanted, check};
+use super::call_frame::{self, Guest, WasmLink};
 use super::code::Linkers;
 use super::engine::Family;
 use super::error::{CallError, EngineError};
-use super::guest::{self, Guest, WasmLink};
 use super::host::{self, Host, Offers, PluginInfo};
 use super::instances::{Bind, Idle, InstancePolicy, Instances};
 use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::Permits;
 use super::plugin::WasmPlugin;
 use super::signature::Signature;
-use crate::interface::{Config, Contract, Interface};
+use super::validate::{ModuleLimits, Offered, Wanted, check};
+use crate::host::{Config, Contract, Interface};
 use crate::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, StopSignal};
 
 /// A [`Backend`] for WebAssembly modules: as `T`, which is the trait object of a
@@ -244,7 +244,7 @@ impl<I: Interface + ?Sized> WasmBackend<I> {
     /// For the interface that `I` declares.
     pub(super) fn of_interface(family: Arc<Family>) -> WasmBackend<I> {
         let mut backend = WasmBackend::new(family, Guest::bind);
-        for (name, signature) in guest::EXPORTS {
+        for (name, signature) in call_frame::EXPORTS {
             backend = backend.require(name, signature);
         }
         backend.contract = Some(Contract::of::<I>());

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::backend::WasmBackend;
 use super::binder::Binder;
-use super::cache::Folder;
 use super::compile::Compiler;
+use super::disk_cache::Folder;
 use super::engine::{Allocation, EngineSettings, Family};
 use super::error::{CallError, EngineError};
 use super::plugin::WasmPlugin;
-use crate::interface::Interface;
+use crate::host::Interface;
 
 /// A WebAssembly engine, with its compiler and its caches, for one slot or for several.
 ///

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use wasmtime::{Engine, Module};
 
-use super::cache::Folder;
+use super::disk_cache::Folder;
 use super::error::EngineError;
 use crate::{Artifact, BoxError, Digest};
 

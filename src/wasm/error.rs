@@ -7,7 +7,7 @@ use wasmtime::{Trap, WasmBacktrace};
 
 use super::limits::{Clues, Denied, Interruption};
 use crate::BoxError;
-use crate::interface::ContractError;
+use crate::host::ContractError;
 use crate::text::plugin_text;
 
 /// The longest text that is taken from a module, in bytes.

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use semver::Version;
 use wasmtime::{Caller, Linker, Memory, Store};
 
-use super::checks::Offered;
-use super::guest;
+use super::call_frame;
 use super::limits::Bounds;
 use super::signature::Signature;
-use crate::deadline::panic_text;
-use crate::interface::{Bound, Config, Services};
+use super::validate::Offered;
+use crate::host::{Bound, Config, Services};
 use crate::printable;
+use crate::text::panic_text;
 use crate::text::plugin_text;
 
 /// The longest log line that is taken from a plugin, in bytes.
@@ -144,7 +144,7 @@ pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     linker.func_wrap("hotslot", "wait", |caller: Caller<'_, Host>, nanoseconds: u64| {
         Ok(u32::from(caller.data().bounds.wait(Duration::from_nanos(nanoseconds))?))
     })?;
-    guest::link(linker)
+    call_frame::link(linker)
 }
 
 /// Everything that a linker offers, for admission to compare with.

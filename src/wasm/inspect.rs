@@ -3,9 +3,9 @@
 use wasmparser::types::{EntityType, TypesRef};
 use wasmparser::{Parser, Payload, ValidPayload, Validator};
 
-use super::checks::{PROPOSALS, shown, signature};
 use super::error::ModuleError;
 use super::sections::Sections;
+use super::validate::{PROPOSALS, shown, signature};
 use crate::{Inspection, Manifest};
 
 pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, ModuleError> {

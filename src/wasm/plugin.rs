@@ -4,7 +4,7 @@ use super::binder::Call;
 use super::error::CallError;
 use super::instances::Instances;
 use super::limits::CallOptions;
-use crate::health::Health;
+use crate::failures::Health;
 use crate::{BoxError, Manifest, State, Stateful};
 
 /// A plugin that is a WebAssembly module; `C` is the user's struct of functions, made by the

@@ -9,7 +9,7 @@ use semver::Version;
 
 use super::error::ModuleError;
 use crate::Manifest;
-use crate::interface::Contract;
+use crate::host::Contract;
 use crate::text::plugin_text;
 
 /// The longest value that is taken, in bytes.

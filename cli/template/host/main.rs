@@ -9,7 +9,7 @@ use std::{env, fs, io, thread};
 
 use {{crate}}_interface::{Greeter, Tone};
 use hotslot::HotSlot;
-use hotslot::interface::CallError;
+use hotslot::host::CallError;
 use hotslot::native::Native;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -15,10 +15,7 @@ fn a_library_is_shown_with_its_contract() {
         assert!(text.contains(line), "{line} is not in:\n{text}");
     }
     assert!(text.contains("method     fail(&str)->Result<String,CallError>\n"), "{text}");
-    assert!(
-        text.contains(<dyn hotslot_fixture_interface::v1_0::Fixture as hotslot::interface::Interface>::ID),
-        "{text}"
-    );
+    assert!(text.contains(<dyn hotslot_fixture_interface::v1_0::Fixture as hotslot::host::Interface>::ID), "{text}");
 
     let json = hotslot(["hotslot".as_ref(), "inspect".as_ref(), library.as_os_str(), "--json".as_ref()]).ok();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use hotslot::interface::CallErrorKind;
+use hotslot::host::CallErrorKind;
 use hotslot::native::Native;
 use hotslot::wasm::{InstancePolicy, Wasm};
 use hotslot::{Auto, HotSlot, carry_state};

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use hotslot::interface::Contract;
+use hotslot::host::Contract;
 use hotslot_fixture_interface::v1_0::Fixture;
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotslot::interface::{CallError, CallErrorKind};
+use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
 use hotslot::wasm::{CallLimits, InstancePolicy, Wasm, waited};
 use hotslot::{

@@ -7,7 +7,7 @@
 //! the six bytes behind it. Everything else is allowed. A rule file with `REFUSE` in it is refused, and with `BLOCK` in
 //! it every request is blocked.
 
-use hotslot::interface::Interface;
+use hotslot::host::Interface;
 use waf_interface::Waf;
 
 /// A module to be made.

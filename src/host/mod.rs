@@ -62,9 +62,9 @@
 #[cfg(any(feature = "native", feature = "wasm"))]
 mod config;
 mod contract;
-mod life;
 #[cfg(any(feature = "native", feature = "wasm"))]
 mod services;
+mod stateful;
 
 pub use contract::{Contract, ContractError, Method};
 pub use hotslot_plugin::{CallError, CallErrorKind, Interface, Plain};

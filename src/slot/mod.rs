@@ -1,14 +1,40 @@
 //! The slot: the place in a program where exactly one plugin serves at a time.
 
+mod attempt;
+mod builder;
+mod core;
+mod current;
+mod deadline;
+mod gate;
+mod generation;
+mod journal;
+mod lease;
+mod lease_sites;
+mod lineage;
+#[cfg(all(test, hotslot_loom))]
+mod loom;
+mod reaper;
+mod runner;
+mod settings;
+mod staged;
+mod sync;
+mod wakeup;
+
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::deadline::after;
-use crate::shared::Shared;
-use crate::succession::Target;
-use crate::{Backend, Builder, Candidate, Cause, Error, Lease, Report, Staged, Status, Subscription};
+pub use self::builder::Builder;
+use self::core::Shared;
+use self::deadline::after;
+pub use self::gate::WhenBusy;
+pub use self::lease::Lease;
+pub use self::lease_sites::HeldAt;
+use self::lineage::Target;
+pub use self::runner::Runner;
+pub use self::staged::Staged;
+use crate::{Backend, Candidate, Cause, Error, Report, Status, Subscription};
 
 /// A place where exactly one plugin serves at a time, and can be replaced while it does.
 ///

@@ -6,9 +6,9 @@
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
-use crate::current::Current;
-use crate::succession::{Member, NotCommitted, Succession, Target};
-use crate::sync::Arc;
+use super::current::Current;
+use super::lineage::{Member, NotCommitted, Succession, Target};
+use super::sync::Arc;
 
 loom::thread_local! {
     /// Set on the thread that may destroy generations.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::{Policy, Probation};
-use crate::shared::Shared;
+use super::core::Shared;
+use super::settings::{Policy, Probation};
 use crate::{Artifact, Backend, BoxError, Candidate, Cause, Error, ErrorKind, HotSlot, Stage, VersionRule, WhenBusy};
 
 /// Builds a [`HotSlot`]: see [`HotSlot::builder`].

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::gate::Pass;
-use crate::generation::{Generation, GenerationRef};
-use crate::shared::Shared;
-use crate::transition::Attempt;
+use super::attempt::Attempt;
+use super::core::Shared;
+use super::gate::Pass;
+use super::generation::{Generation, GenerationRef};
 use crate::{Digest, Error, Manifest, Outcome, Report};
 
 /// A plugin beside the serving one, one [`commit`](Staged::commit) away from taking its place.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use semver::Version;
 
-use crate::generation::Generation;
-use crate::shared::Shared;
+use super::core::Shared;
+use super::generation::Generation;
+use super::lineage::{Collected, Target};
 use crate::status::{Phase, RetiredStatus};
-use crate::succession::{Collected, Target};
 use crate::{Cause, Digest, ErrorKind, Loaded, Release};
 
 /// How often the reaper looks while a generation drains: a lease's end rings for it, except in a race that it need

@@ -60,7 +60,7 @@ mod over_arc_swap {
 /// The obvious implementation, slow and plainly right: what the models run on.
 #[cfg(hotslot_loom)]
 mod reference {
-    use crate::sync::{Arc, Mutex};
+    use super::sync::{Arc, Mutex};
 
     pub(crate) struct Current<G>(Mutex<Option<Arc<G>>>);
 

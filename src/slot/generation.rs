@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use crate::bell::Bell;
-use crate::call_sites::CallSites;
-use crate::health::Health;
-use crate::succession::Member;
+use super::lease_sites::CallSites;
+use super::lineage::Member;
+use super::wakeup::Bell;
+use crate::failures::Health;
 use crate::{Artifact, Digest, Loaded, Manifest, StopSignal};
 
 /// A counted reference; its count tells the reaper when nobody holds the generation.
-pub(crate) type GenerationRef<T> = crate::sync::Arc<Generation<T>>;
+pub(crate) type GenerationRef<T> = super::sync::Arc<Generation<T>>;
 
 pub(crate) struct Generation<T: ?Sized> {
     pub(crate) number: u64,

@@ -8,15 +8,16 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use semver::Version;
 
-use crate::deadline::{Lost, after, left, panic_text, within};
+use super::core::Shared;
+use super::deadline::{Lost, after, left, within};
+use super::gate::WhenBusy;
+use super::generation::{Generation, GenerationRef};
+use super::lineage::{Change, NotCommitted, NotRolledBack, Target};
+use super::staged::{Fresh, HandOver, Inner};
 use crate::error::Serving;
 use crate::event::Event;
-use crate::gate::WhenBusy;
-use crate::generation::{Generation, GenerationRef};
-use crate::health::Health;
-use crate::shared::Shared;
-use crate::staged::{Fresh, HandOver, Inner};
-use crate::succession::{Change, NotCommitted, NotRolledBack, Target};
+use crate::failures::Health;
+use crate::text::panic_text;
 use crate::{
     Artifact, Candidate, Cause, Digest, Error, ErrorKind, Lease, LoadContext, Outcome, Report, Stage, Staged,
     StopSignal,

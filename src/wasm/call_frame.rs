@@ -16,7 +16,7 @@ use super::error::CallError;
 use super::host::{Host, guest_bytes};
 use super::limits::CallOptions;
 use super::plugin::WasmPlugin;
-use crate::interface::{CallError as Failure, CallErrorKind, Numbers};
+use crate::host::{CallError as Failure, CallErrorKind, Numbers};
 use crate::text::plugin_text;
 use crate::{BoxError, State, Stateful};
 

@@ -10,10 +10,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::deadline::panic_text;
+use super::lineage::Target;
+use super::staged::HandOver;
 use crate::event::Event;
-use crate::staged::HandOver;
-use crate::succession::Target;
+use crate::text::panic_text;
 use crate::{Candidate, Cause, Error, ErrorKind, HotSlot, Lease, Report, Runnable, Stage, Staged};
 
 /// Runs the current plugin of a slot on a thread of its own.

@@ -7,16 +7,16 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::bell::Bell;
+use super::gate::Gate;
+use super::generation::{Generation, GenerationRef};
+use super::journal::Journal;
+use super::lineage::{RetiredView, ServingView, Succession};
+use super::reaper::{self, Burial};
+use super::settings::Policy;
+use super::wakeup::Bell;
 use crate::error::Serving;
 use crate::event::Event;
-use crate::gate::Gate;
-use crate::generation::{Generation, GenerationRef};
-use crate::journal::Journal;
-use crate::policy::Policy;
-use crate::reaper::{self, Burial};
 use crate::status::{Phase, RetiredStatus, ServingStatus, Status};
-use crate::succession::{RetiredView, ServingView, Succession};
 use crate::{Backend, Lease};
 
 pub(crate) struct Shared<T: ?Sized> {

@@ -13,7 +13,9 @@
 use std::ffi::c_void;
 use std::sync::atomic::AtomicBool;
 
-pub use crate::frame::Frame;
+mod frame;
+
+pub use frame::Frame;
 
 /// The version of this ABI. It changes when anything in this module changes meaning or layout.
 pub const ABI_VERSION: u32 = 1;

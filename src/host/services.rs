@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hotslot_plugin::{Answer, Argument, Arguments, CallError, CallErrorKind, Interface};
 
 use super::contract::{Contract, ContractError, Numbers};
-use crate::deadline::panic_text;
+use crate::text::panic_text;
 
 /// What a host offers to the plugins of one backend.
 #[derive(Clone, Default)]

@@ -18,10 +18,10 @@ use super::descriptor;
 use super::host::{HostContext, Offers, plugin_text};
 use super::image::Image;
 use super::library::Library;
+use super::load_file::{Place, PrivateFolder, Scratch, Source, random};
 use super::plugin::NativePlugin;
-use super::source::{Place, PrivateFolder, Scratch, Source, random};
-use crate::health::Health;
-use crate::interface::Config;
+use crate::failures::Health;
+use crate::host::Config;
 use crate::{BoxError, LoadContext, StopSignal};
 
 /// The limits of a rehearsal. The child also writes no core file, and no file much larger than the artifact.

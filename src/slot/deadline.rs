@@ -1,11 +1,12 @@
 //! Runs foreign code on a thread of its own, so that nobody waits for it longer than agreed.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::text::panic_text;
 
 /// Why there is no result.
 #[derive(Debug)]
@@ -76,16 +77,5 @@ pub(crate) fn within<R: Send + 'static>(
         Meeting::Working | Meeting::Abandoned => {
             unreachable!("the worker leaves a result, and only the caller takes it")
         }
-    }
-}
-
-/// The text of a panic.
-pub(crate) fn panic_text(payload: Box<dyn Any + Send>) -> String {
-    match payload.downcast::<String>() {
-        Ok(text) => *text,
-        Err(payload) => match payload.downcast_ref::<&str>() {
-            Some(text) => (*text).to_owned(),
-            None => "a panic without a text".to_owned(),
-        },
     }
 }

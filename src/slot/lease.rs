@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use semver::Version;
 
-use crate::bell::Bell;
-use crate::current::Hold;
-use crate::generation::Generation;
+use super::current::Hold;
+use super::generation::Generation;
+use super::wakeup::Bell;
 use crate::{Digest, Manifest, StopSignal};
 
 /// A hold on one generation: it dereferences to the plugin, which lives at least as long as the lease.

@@ -14,8 +14,8 @@
 
 use std::time::Instant;
 
-use crate::current::{Current, Hold};
-use crate::sync::{Arc, Mutex};
+use super::current::{Current, Hold};
+use super::sync::{Arc, Mutex};
 
 /// What a generation must do to stand in the line.
 pub(crate) trait Member {

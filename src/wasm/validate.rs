@@ -11,8 +11,8 @@ use wasmparser::{
     ValidPayload, Validator, ValidatorResources, WasmFeatures, types,
 };
 
+use super::call_frame;
 use super::error::ModuleError;
-use super::guest;
 use super::sections::Sections;
 use super::signature::Signature;
 use crate::Manifest;
@@ -271,7 +271,7 @@ impl Pass<'_> {
         let exported: HashMap<_, _> = types.core_exports().into_iter().flatten().collect();
         let promised = STATE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
         let promised = self.sections.manifest.schema.iter().flat_map(|_| &promised);
-        let interface = guest::EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
+        let interface = call_frame::EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
         let promised = promised.chain(self.sections.manifest.contract.iter().flat_map(|_| &interface));
         for (name, wanted) in self.wanted.exports.iter().chain(promised) {
             let found = match exported.get(name.as_str()) {

@@ -19,7 +19,7 @@ const METHODS: usize = 1_000;
 /// #     #[since("1.1")] fn describe(&self) -> String { String::new() }
 /// # } }
 /// # use shared::Pricer;
-/// use hotslot::interface::Contract;
+/// use hotslot::host::Contract;
 ///
 /// let contract = Contract::of::<dyn Pricer>();
 /// assert_eq!(contract.name, "pricer");
@@ -186,14 +186,14 @@ impl Contract {
     /// Backends ask this at admission; a tool that reads both from files asks it here.
     ///
     /// ```
-    /// use hotslot::interface::Contract;
+    /// use hotslot::host::Contract;
     ///
     /// let host = Contract::parse(b"interface pricer 1.0\nmethod quote(&str)->f64\n")?;
     /// let newer = Contract::parse(b"interface pricer 1.1\nmethod quote(&str)->f64\nsince 1.1 describe()->String\n")?;
     /// let changed = Contract::parse(b"interface pricer 1.0\nmethod quote(&str)->f32\n")?;
     /// host.admits(&newer)?;
     /// assert!(host.admits(&changed).unwrap_err().to_string().contains("`quote`"));
-    /// # Ok::<(), hotslot::interface::ContractError>(())
+    /// # Ok::<(), hotslot::host::ContractError>(())
     /// ```
     ///
     /// # Errors

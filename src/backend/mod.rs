@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::health::Health;
+use crate::failures::Health;
 use crate::{Artifact, Manifest, StopSignal};
 
 /// An error of a backend, of a hook or of a plugin: whatever type it was, owned by the host.
