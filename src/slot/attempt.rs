@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// An attempt to change the current generation, while it is under way.
-pub(crate) struct Attempt<T: ?Sized + Send + Sync + 'static> {
-    pub(crate) shared: Arc<Shared<T>>,
-    pub(crate) digest: Option<Digest>,
+pub(super) struct Attempt<T: ?Sized + Send + Sync + 'static> {
+    pub(super) shared: Arc<Shared<T>>,
+    pub(super) digest: Option<Digest>,
     at: SystemTime,
     began: Instant,
     cause: Cause,
@@ -56,14 +56,14 @@ struct Refusal(Stage, ErrorKind);
 
 impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     /// Stages a plugin; its turn ends with this call.
-    pub(crate) fn stage(self: &Arc<Self>, candidate: Candidate, cause: Cause) -> Result<Staged<T>, Error> {
+    pub(super) fn stage(self: &Arc<Self>, candidate: Candidate, cause: Cause) -> Result<Staged<T>, Error> {
         let mut staged = self.stage_in_turn(candidate, cause)?;
         staged.end_turn();
         Ok(staged)
     }
 
     /// Stages a plugin; its turn ends with the commit, so that nothing else can come between.
-    pub(crate) fn stage_in_turn(self: &Arc<Self>, candidate: Candidate, cause: Cause) -> Result<Staged<T>, Error> {
+    pub(super) fn stage_in_turn(self: &Arc<Self>, candidate: Candidate, cause: Cause) -> Result<Staged<T>, Error> {
         let mut attempt = Attempt::begin(self, cause);
         attempt.size = candidate.bytes.len();
         attempt.version = candidate.version.clone();
@@ -151,7 +151,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     }
 
     /// Goes back. `then` is called after the swap and before the attempt is recorded: it gives the gap between runs.
-    pub(crate) fn rollback(
+    pub(super) fn rollback(
         self: &Arc<Self>,
         target: Target,
         cause: Cause,
@@ -262,7 +262,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
     }
 
     /// Says that nothing has to change, if that is still so.
-    pub(crate) fn confirm(self, generation: u64) -> Result<Report, Error> {
+    pub(super) fn confirm(self, generation: u64) -> Result<Report, Error> {
         match self.shared.serving() {
             Some(serving) if serving.generation == generation => Ok(self.end(Outcome::Unchanged { generation }, None)),
             Some(serving) => {
@@ -274,7 +274,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
     }
 
     /// The last two stages. `left` is what is left of the time for the whole reload, if this is part of one.
-    pub(crate) fn commit(
+    pub(super) fn commit(
         self,
         generation: GenerationRef<T>,
         base: Option<u64>,
@@ -345,7 +345,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
     }
 
     /// Records how the attempt ended.
-    pub(crate) fn end(self, outcome: Outcome, gap: Option<Duration>) -> Report {
+    pub(super) fn end(self, outcome: Outcome, gap: Option<Duration>) -> Report {
         let report = Report {
             attempt: self.itinerary.attempt,
             at: self.at,

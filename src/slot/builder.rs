@@ -16,7 +16,7 @@ pub struct Builder<T: ?Sized> {
 }
 
 impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
-    pub(crate) fn new(backend: Arc<dyn Backend<T>>) -> Builder<T> {
+    pub(super) fn new(backend: Arc<dyn Backend<T>>) -> Builder<T> {
         let policy = Policy {
             keep_previous: 2,
             min_reload_interval: Duration::ZERO,

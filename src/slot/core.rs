@@ -19,38 +19,38 @@ use crate::event::Event;
 use crate::status::{Phase, RetiredStatus, ServingStatus, Status};
 use crate::{Backend, Lease};
 
-pub(crate) struct Shared<T: ?Sized> {
-    pub(crate) name: Arc<str>,
-    pub(crate) backend: Arc<dyn Backend<T>>,
-    pub(crate) policy: Policy<T>,
-    pub(crate) line: Succession<Generation<T>>,
-    pub(crate) journal: Journal,
+pub(super) struct Shared<T: ?Sized> {
+    pub(super) name: Arc<str>,
+    pub(super) backend: Arc<dyn Backend<T>>,
+    pub(super) policy: Policy<T>,
+    pub(super) line: Succession<Generation<T>>,
+    pub(super) journal: Journal,
     /// Rung for the reaper.
-    pub(crate) bell: Arc<Bell>,
+    pub(super) bell: Arc<Bell>,
     /// Rung by the reaper when something is gone.
-    pub(crate) freed: Bell,
+    pub(super) freed: Bell,
     /// One stage at a time; a reload keeps its turn until it has committed.
-    pub(crate) staging: Gate,
+    pub(super) staging: Gate,
     /// One hand-over at a time, also between staged plugins that are committed at once.
-    pub(crate) handing_over: Gate,
+    pub(super) handing_over: Gate,
     /// Held from a swap until it is recorded, so that the history has the order of the swaps.
-    pub(crate) swapping: Mutex<()>,
-    pub(crate) next_generation: AtomicU64,
-    pub(crate) last_reload: Mutex<Option<Instant>>,
+    pub(super) swapping: Mutex<()>,
+    pub(super) next_generation: AtomicU64,
+    pub(super) last_reload: Mutex<Option<Instant>>,
     /// Work that was abandoned and has not come back.
-    pub(crate) hung: AtomicUsize,
-    pub(crate) burials: Mutex<Vec<Burial>>,
-    pub(crate) tally: Tally,
+    pub(super) hung: AtomicUsize,
+    pub(super) burials: Mutex<Vec<Burial>>,
+    pub(super) tally: Tally,
     /// Told of every swap: how a runner follows.
-    pub(crate) follower: Mutex<Option<Follower>>,
+    pub(super) follower: Mutex<Option<Follower>>,
 }
 
 /// Called after each change of the current generation.
-pub(crate) type Follower = Arc<dyn Fn() + Send + Sync>;
+pub(super) type Follower = Arc<dyn Fn() + Send + Sync>;
 
 /// How many generations linger in memory without being of use, and why.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Lingering {
+pub(super) struct Lingering {
     /// Somebody has a lease.
     held: usize,
     /// The reaper has not come to them yet.
@@ -61,19 +61,19 @@ pub(crate) struct Lingering {
 }
 
 impl Lingering {
-    pub(crate) fn sum(self) -> usize {
+    pub(super) fn sum(self) -> usize {
         self.held + self.free + self.destroying + self.hung
     }
 
     /// Those that will not go by themselves.
-    pub(crate) fn held(self) -> usize {
+    pub(super) fn held(self) -> usize {
         self.held + self.hung
     }
 }
 
 /// Counts leases, but only while somebody wants to know: readers share a flag, not a counter.
 #[derive(Default)]
-pub(crate) struct Tally {
+pub(super) struct Tally {
     attempts: AtomicUsize,
     leases: AtomicU64,
 }
@@ -87,13 +87,13 @@ impl Tally {
     }
 
     /// Begins to count; gives where the count stands.
-    pub(crate) fn begin(&self) -> u64 {
+    pub(super) fn begin(&self) -> u64 {
         self.attempts.fetch_add(1, Ordering::Relaxed);
         self.leases.load(Ordering::Relaxed)
     }
 
     /// Ends what `begin` began; gives the leases since.
-    pub(crate) fn end(&self, begun_at: u64) -> u64 {
+    pub(super) fn end(&self, begun_at: u64) -> u64 {
         let leases = self.leases.load(Ordering::Relaxed) - begun_at;
         self.attempts.fetch_sub(1, Ordering::Relaxed);
         leases
@@ -102,7 +102,7 @@ impl Tally {
 
 impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     /// A slot without a plugin, and its reaper.
-    pub(crate) fn start(
+    pub(super) fn start(
         name: Arc<str>,
         backend: Arc<dyn Backend<T>>,
         policy: Policy<T>,
@@ -130,18 +130,18 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     }
 
     #[inline]
-    pub(crate) fn load(&self, location: &'static Location<'static>) -> Option<Lease<T>> {
+    pub(super) fn load(&self, location: &'static Location<'static>) -> Option<Lease<T>> {
         self.tally.note();
         self.line.load().map(|hold| Lease::new(hold, location))
     }
 
     /// Retires everything; the reaper ends when all of it is gone.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         self.line.close();
         self.bell.ring();
     }
 
-    pub(crate) fn serving(&self) -> Option<Serving> {
+    pub(super) fn serving(&self) -> Option<Serving> {
         self.line.serving(|view| Serving {
             generation: view.generation.number,
             version: view.generation.manifest.version.clone(),
@@ -150,13 +150,13 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     }
 
     /// Hands a generation that will not serve to the reaper.
-    pub(crate) fn discard(&self, generation: GenerationRef<T>) {
+    pub(super) fn discard(&self, generation: GenerationRef<T>) {
         self.line.discard(generation);
         self.bell.ring();
     }
 
     /// Reports what has had leases out for too long, as `due` sees it.
-    pub(crate) fn report_stuck(&self, due: impl Fn(&RetiredView<'_, Generation<T>>) -> bool) {
+    pub(super) fn report_stuck(&self, due: impl Fn(&RetiredView<'_, Generation<T>>) -> bool) {
         let events = self.line.mark_stuck(due, |view| {
             view.generation.stop.set_overdue();
             Event::Stuck {
@@ -171,7 +171,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     }
 
     /// What must not pile up.
-    pub(crate) fn lingering(&self) -> Lingering {
+    pub(super) fn lingering(&self) -> Lingering {
         // What hung and came back is on the line before it is struck off here: in this order, none is overlooked.
         let hung = self.hung.load(Ordering::Acquire);
         // Held meanwhile, so that none is seen twice on its way from the line to its burial.
@@ -186,7 +186,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
         lingering
     }
 
-    pub(crate) fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let serving = |view: ServingView<'_, Generation<T>>| ServingStatus {
             generation: view.generation.number,
             name: view.generation.manifest.name.clone(),

@@ -6,9 +6,9 @@
 //!    further one can appear except by cloning one that is out. So a count of one means that the last reader has gone.
 
 #[cfg(not(hotslot_loom))]
-pub(crate) use over_arc_swap::{Current, Hold};
+pub(super) use over_arc_swap::{Current, Hold};
 #[cfg(hotslot_loom)]
-pub(crate) use reference::{Current, Hold};
+pub(super) use reference::{Current, Hold};
 
 /// arc-swap: a reader notes a debt in a slot of its own thread instead of touching a shared counter; a swap pays the
 /// debts on the old pointer by raising its count before it returns (property 2).
@@ -18,28 +18,28 @@ mod over_arc_swap {
 
     use arc_swap::{ArcSwapOption, Guard};
 
-    pub(crate) struct Current<G>(ArcSwapOption<G>);
+    pub(in crate::slot) struct Current<G>(ArcSwapOption<G>);
 
     impl<G> Current<G> {
-        pub(crate) fn new() -> Current<G> {
+        pub(in crate::slot) fn new() -> Current<G> {
             Current(ArcSwapOption::empty())
         }
 
         /// A hold on the current value, if there is one.
         #[inline]
-        pub(crate) fn load(&self) -> Option<Hold<G>> {
+        pub(in crate::slot) fn load(&self) -> Option<Hold<G>> {
             let guard = self.0.load();
             if guard.is_some() { Some(Hold(guard)) } else { None }
         }
 
         /// Puts `new` in, or nothing, and gives back what was there.
-        pub(crate) fn replace(&self, new: Option<Arc<G>>) -> Option<Arc<G>> {
+        pub(in crate::slot) fn replace(&self, new: Option<Arc<G>>) -> Option<Arc<G>> {
             self.0.swap(new)
         }
     }
 
     /// Keeps one value alive. Never holds `None`.
-    pub(crate) struct Hold<G>(Guard<Option<Arc<G>>>);
+    pub(in crate::slot) struct Hold<G>(Guard<Option<Arc<G>>>);
 
     impl<G> std::ops::Deref for Hold<G> {
         type Target = G;
@@ -62,23 +62,23 @@ mod over_arc_swap {
 mod reference {
     use super::sync::{Arc, Mutex};
 
-    pub(crate) struct Current<G>(Mutex<Option<Arc<G>>>);
+    pub(in crate::slot) struct Current<G>(Mutex<Option<Arc<G>>>);
 
     impl<G> Current<G> {
-        pub(crate) fn new() -> Current<G> {
+        pub(in crate::slot) fn new() -> Current<G> {
             Current(Mutex::new(None))
         }
 
-        pub(crate) fn load(&self) -> Option<Hold<G>> {
+        pub(in crate::slot) fn load(&self) -> Option<Hold<G>> {
             self.0.lock().clone().map(Hold)
         }
 
-        pub(crate) fn replace(&self, new: Option<Arc<G>>) -> Option<Arc<G>> {
+        pub(in crate::slot) fn replace(&self, new: Option<Arc<G>>) -> Option<Arc<G>> {
             std::mem::replace(&mut *self.0.lock(), new)
         }
     }
 
-    pub(crate) struct Hold<G>(Arc<G>);
+    pub(in crate::slot) struct Hold<G>(Arc<G>);
 
     impl<G> std::ops::Deref for Hold<G> {
         type Target = G;

@@ -10,7 +10,7 @@ use crate::text::panic_text;
 
 /// Why there is no result.
 #[derive(Debug)]
-pub(crate) enum Lost {
+pub(super) enum Lost {
     /// The work goes on, but nobody waits for it any more.
     TimedOut,
     /// The work panicked, with this text.
@@ -27,13 +27,13 @@ enum Meeting<R> {
 }
 
 /// The moment `timeout` from now, or one that is as good as never.
-pub(crate) fn after(timeout: Duration) -> Instant {
+pub(super) fn after(timeout: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     Instant::now() + timeout.min(CENTURY)
 }
 
 /// The time from now to `deadline`.
-pub(crate) fn left(deadline: Instant) -> Duration {
+pub(super) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn left(deadline: Instant) -> Duration {
 ///
 /// If the deadline passes first, `abandon` is called, and some time after it, on that thread, `late` with the result;
 /// with `None` if it panicked.
-pub(crate) fn within<R: Send + 'static>(
+pub(super) fn within<R: Send + 'static>(
     deadline: Instant,
     thread: &str,
     work: impl FnOnce() -> R + Send + 'static,

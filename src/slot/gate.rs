@@ -17,7 +17,7 @@ pub enum WhenBusy {
 
 /// Numbered tickets, as at a counter.
 #[derive(Clone, Default)]
-pub(crate) struct Gate(Arc<Counter>);
+pub(super) struct Gate(Arc<Counter>);
 
 #[derive(Default)]
 struct Counter {
@@ -33,7 +33,7 @@ struct Tickets {
 
 impl Gate {
     /// Waits for a turn, or gives `None` if there would be a wait and `when_busy` refuses one.
-    pub(crate) fn enter(&self, when_busy: WhenBusy) -> Option<Pass> {
+    pub(super) fn enter(&self, when_busy: WhenBusy) -> Option<Pass> {
         let mut tickets = self.0.tickets.lock();
         if when_busy == WhenBusy::Refuse && tickets.next != tickets.serving {
             return None;
@@ -48,7 +48,7 @@ impl Gate {
 }
 
 /// A turn; it ends when this is dropped.
-pub(crate) struct Pass(Gate);
+pub(super) struct Pass(Gate);
 
 impl Drop for Pass {
     fn drop(&mut self) {

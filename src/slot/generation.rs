@@ -11,28 +11,28 @@ use crate::failures::Health;
 use crate::{Artifact, Digest, Loaded, Manifest, StopSignal};
 
 /// A counted reference; its count tells the reaper when nobody holds the generation.
-pub(crate) type GenerationRef<T> = super::sync::Arc<Generation<T>>;
+pub(super) type GenerationRef<T> = super::sync::Arc<Generation<T>>;
 
-pub(crate) struct Generation<T: ?Sized> {
-    pub(crate) number: u64,
-    pub(crate) digest: Digest,
-    pub(crate) size: usize,
-    pub(crate) manifest: Manifest,
-    pub(crate) loaded: Loaded<T>,
-    pub(crate) loaded_at: SystemTime,
-    pub(crate) stop: StopSignal,
-    pub(crate) health: Health,
+pub(super) struct Generation<T: ?Sized> {
+    pub(super) number: u64,
+    pub(super) digest: Digest,
+    pub(super) size: usize,
+    pub(super) manifest: Manifest,
+    pub(super) loaded: Loaded<T>,
+    pub(super) loaded_at: SystemTime,
+    pub(super) stop: StopSignal,
+    pub(super) health: Health,
     /// Failures that no longer count: probation begins anew when it becomes current again.
     forgiven: AtomicU64,
-    pub(crate) call_sites: Option<CallSites>,
+    pub(super) call_sites: Option<CallSites>,
     /// Rung when a lease of this generation ends after it was retired.
-    pub(crate) bell: Arc<Bell>,
+    pub(super) bell: Arc<Bell>,
     /// What [`Lease::is_retired`](crate::Lease::is_retired) reads. It guards nothing, so relaxed is enough.
     retired: AtomicBool,
 }
 
 impl<T: ?Sized> Generation<T> {
-    pub(crate) fn new(
+    pub(super) fn new(
         number: u64,
         artifact: &Artifact,
         loaded: Loaded<T>,
@@ -58,17 +58,17 @@ impl<T: ?Sized> Generation<T> {
     }
 
     #[inline]
-    pub(crate) fn is_retired(&self) -> bool {
+    pub(super) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }
 
     /// Failures since it last became current, or was forgiven.
-    pub(crate) fn failures(&self) -> u64 {
+    pub(super) fn failures(&self) -> u64 {
         self.health.failures().saturating_sub(self.forgiven.load(Ordering::Relaxed))
     }
 
     /// Counts failures from here on.
-    pub(crate) fn forgive(&self) {
+    pub(super) fn forgive(&self) {
         self.forgiven.store(self.health.failures(), Ordering::Relaxed);
     }
 }

@@ -14,7 +14,7 @@ use crate::{Release, Subscription};
 /// How many attempts the history keeps.
 const HISTORY: usize = 256;
 
-pub(crate) struct Journal {
+pub(super) struct Journal {
     slot: Arc<str>,
     next_attempt: AtomicU64,
     hub: Hub,
@@ -29,32 +29,32 @@ struct Pages {
 }
 
 impl Journal {
-    pub(crate) fn new(slot: Arc<str>) -> Journal {
+    pub(super) fn new(slot: Arc<str>) -> Journal {
         Journal { slot, next_attempt: AtomicU64::new(1), hub: Hub::default(), pages: Mutex::default() }
     }
 
-    pub(crate) fn next_attempt(&self) -> u64 {
+    pub(super) fn next_attempt(&self) -> u64 {
         self.next_attempt.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn subscribe(&self) -> Subscription {
+    pub(super) fn subscribe(&self) -> Subscription {
         self.hub.subscribe()
     }
 
-    pub(crate) fn history(&self) -> Vec<Arc<Report>> {
+    pub(super) fn history(&self) -> Vec<Arc<Report>> {
         self.pages.lock().history.iter().cloned().collect()
     }
 
-    pub(crate) fn counters(&self) -> Counters {
+    pub(super) fn counters(&self) -> Counters {
         self.pages.lock().counters
     }
 
-    pub(crate) fn kept(&self) -> Kept {
+    pub(super) fn kept(&self) -> Kept {
         self.pages.lock().kept
     }
 
     /// Writes down how an attempt ended.
-    pub(crate) fn ended(&self, report: Report) -> Arc<Report> {
+    pub(super) fn ended(&self, report: Report) -> Arc<Report> {
         self.log(&report);
         let report = Arc::new(report);
         {
@@ -101,11 +101,11 @@ impl Journal {
     }
 
     /// Passes on what has no counter and no line in the log of its own.
-    pub(crate) fn emit(&self, event: &Event) {
+    pub(super) fn emit(&self, event: &Event) {
         self.hub.emit(event);
     }
 
-    pub(crate) fn stuck(&self, event: &Event) {
+    pub(super) fn stuck(&self, event: &Event) {
         if let Event::Stuck { generation, age, leases, oldest_lease, .. } = event {
             let held_at = oldest_lease.as_ref().map(|held| tracing::field::display(&held.location));
             tracing::warn!(slot = &*self.slot, generation, ?age, leases, held_at, "stuck");
@@ -115,7 +115,7 @@ impl Journal {
     }
 
     /// Counts a destruction, before the generation is seen to be gone.
-    pub(crate) fn count_destroyed(&self, size: usize, release: &Release) {
+    pub(super) fn count_destroyed(&self, size: usize, release: &Release) {
         let mut pages = self.pages.lock();
         pages.counters.destroyed += 1;
         if matches!(release, Release::Kept { .. }) {
@@ -125,7 +125,7 @@ impl Journal {
     }
 
     /// Tells of a destruction, after that.
-    pub(crate) fn destroyed(&self, generation: u64, release: Release) {
+    pub(super) fn destroyed(&self, generation: u64, release: Release) {
         let alarm = match &release {
             Release::Freed => None,
             Release::Kept { alarm, .. } => alarm.clone(),
@@ -137,7 +137,7 @@ impl Journal {
         }
     }
 
-    pub(crate) fn alarm(&self, message: String) {
+    pub(super) fn alarm(&self, message: String) {
         tracing::error!(slot = &*self.slot, %message, "alarm");
         self.pages.lock().counters.alarms += 1;
         self.hub.emit(&Event::Alarm { message });

@@ -40,7 +40,7 @@ impl Drop for Parting {
 
 impl<T: ?Sized> Lease<T> {
     #[inline]
-    pub(crate) fn new(hold: Hold<Generation<T>>, location: &'static Location<'static>) -> Lease<T> {
+    pub(super) fn new(hold: Hold<Generation<T>>, location: &'static Location<'static>) -> Lease<T> {
         let note = hold.call_sites.as_ref().and_then(|sites| sites.note(location));
         Lease { hold, parting: Parting(None), note }
     }

@@ -22,7 +22,7 @@ pub struct HeldAt {
 }
 
 /// The notes of one generation.
-pub(crate) struct CallSites {
+pub(super) struct CallSites {
     cells: Box<[Mutex<Option<Note>>]>,
     next: AtomicUsize,
 }
@@ -34,12 +34,12 @@ struct Note {
 }
 
 impl CallSites {
-    pub(crate) fn new() -> CallSites {
+    pub(super) fn new() -> CallSites {
         CallSites { cells: (0..CELLS).map(|_| Mutex::new(None)).collect(), next: AtomicUsize::new(0) }
     }
 
     /// Notes a lease, if a free cell turns up within a few tries; gives the cell. Never waits for a lock.
-    pub(crate) fn note(&self, location: &'static Location<'static>) -> Option<usize> {
+    pub(super) fn note(&self, location: &'static Location<'static>) -> Option<usize> {
         let note = Note { location, since: Instant::now() };
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         (first..first + TRIES).map(|at| at % CELLS).find(|&at| {
@@ -53,12 +53,12 @@ impl CallSites {
     }
 
     /// Frees the cell of a lease that is gone. The lock is only ever held for a copy.
-    pub(crate) fn forget(&self, cell: usize) {
+    pub(super) fn forget(&self, cell: usize) {
         *self.cells[cell].lock() = None;
     }
 
     /// The lease that has been out for the longest time.
-    pub(crate) fn oldest(&self) -> Option<HeldAt> {
+    pub(super) fn oldest(&self) -> Option<HeldAt> {
         let note = self.cells.iter().filter_map(|cell| *cell.lock()).min_by_key(|note| note.since)?;
         Some(HeldAt { location: note.location.to_string(), age: note.since.elapsed() })
     }

@@ -18,7 +18,7 @@ use super::current::{Current, Hold};
 use super::sync::{Arc, Mutex};
 
 /// What a generation must do to stand in the line.
-pub(crate) trait Member {
+pub(super) trait Member {
     /// Its number.
     fn number(&self) -> u64;
     /// Called before it becomes current.
@@ -27,7 +27,7 @@ pub(crate) trait Member {
     fn retire(&self);
 }
 
-pub(crate) struct Succession<G> {
+pub(super) struct Succession<G> {
     current: Current<G>,
     line: Mutex<Line<G>>,
 }
@@ -64,45 +64,45 @@ struct Retired<G> {
 }
 
 /// What an outsider may know of a retired generation.
-pub(crate) struct RetiredView<'a, G> {
-    pub(crate) generation: &'a G,
-    pub(crate) epoch: u64,
-    pub(crate) since: Instant,
+pub(super) struct RetiredView<'a, G> {
+    pub(super) generation: &'a G,
+    pub(super) epoch: u64,
+    pub(super) since: Instant,
     /// Kept for a rollback.
-    pub(crate) warm: bool,
+    pub(super) warm: bool,
     /// Had leases out for longer than the drain timeout.
-    pub(crate) stuck: bool,
-    pub(crate) leases: usize,
+    pub(super) stuck: bool,
+    pub(super) leases: usize,
 }
 
 /// A generation that can be destroyed, and when it was retired.
-pub(crate) struct Collected<G> {
-    pub(crate) generation: G,
-    pub(crate) epoch: u64,
-    pub(crate) since: Instant,
+pub(super) struct Collected<G> {
+    pub(super) generation: G,
+    pub(super) epoch: u64,
+    pub(super) since: Instant,
 }
 
 /// What an outsider may know of the current generation.
-pub(crate) struct ServingView<'a, G> {
-    pub(crate) generation: &'a G,
-    pub(crate) epoch: u64,
-    pub(crate) since: Instant,
+pub(super) struct ServingView<'a, G> {
+    pub(super) generation: &'a G,
+    pub(super) epoch: u64,
+    pub(super) since: Instant,
     /// The generation that a rollback goes to.
-    pub(crate) replaced: Option<u64>,
+    pub(super) replaced: Option<u64>,
 }
 
 /// A change of the current generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) epoch: u64,
+pub(super) struct Change {
+    pub(super) epoch: u64,
     /// `None` if this was the first.
-    pub(crate) from: Option<u64>,
-    pub(crate) to: u64,
+    pub(super) from: Option<u64>,
+    pub(super) to: u64,
 }
 
 /// Why a commit was not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NotCommitted {
+pub(super) enum NotCommitted {
     /// Another generation than the expected one is current.
     BaseChanged { base: Option<u64>, current: u64 },
     /// Nothing is current any more.
@@ -111,7 +111,7 @@ pub(crate) enum NotCommitted {
 
 /// Why there was no rollback.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum NotRolledBack {
+pub(super) enum NotRolledBack {
     /// The wanted generation is not kept; these are.
     NotKept { wanted: Option<u64>, kept: Vec<u64> },
     /// Another generation than the expected one is current.
@@ -124,7 +124,7 @@ pub(crate) enum NotRolledBack {
 
 /// Where a rollback goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(super) enum Target {
     /// To what the current generation replaced.
     Previous,
     /// To what it replaced, if this generation still is the current one.
@@ -135,7 +135,7 @@ pub(crate) enum Target {
 
 impl<G: Member> Succession<G> {
     /// A line with nothing in it; the first commit has no base. `keep` retired generations stay warm.
-    pub(crate) fn new(keep: usize) -> Succession<G> {
+    pub(super) fn new(keep: usize) -> Succession<G> {
         Succession {
             current: Current::new(),
             line: Mutex::new(Line {
@@ -152,12 +152,12 @@ impl<G: Member> Succession<G> {
     /// A hold on the current generation, wait-free; `None` before the first commit and after
     /// [`close`](Succession::close).
     #[inline]
-    pub(crate) fn load(&self) -> Option<Hold<G>> {
+    pub(super) fn load(&self) -> Option<Hold<G>> {
         self.current.load()
     }
 
     /// Makes `new` current in the place of generation `base`.
-    pub(crate) fn commit(&self, new: &Arc<G>, base: Option<u64>) -> Result<Change, NotCommitted> {
+    pub(super) fn commit(&self, new: &Arc<G>, base: Option<u64>) -> Result<Change, NotCommitted> {
         let mut line = self.line.lock();
         if line.closed {
             return Err(NotCommitted::Closed);
@@ -169,7 +169,7 @@ impl<G: Member> Succession<G> {
     }
 
     /// Makes a warm generation current again, one pointer store, and looks at it.
-    pub(crate) fn rollback<R>(&self, target: Target, look: impl FnOnce(&G) -> R) -> Result<(Change, R), NotRolledBack> {
+    pub(super) fn rollback<R>(&self, target: Target, look: impl FnOnce(&G) -> R) -> Result<(Change, R), NotRolledBack> {
         let mut line = self.line.lock();
         let serving = line.serving.as_ref().ok_or(NotRolledBack::Closed)?;
         let current = serving.generation.number();
@@ -207,13 +207,13 @@ impl<G: Member> Succession<G> {
     }
 
     /// Takes a generation that never became current, to be collected.
-    pub(crate) fn discard(&self, generation: Arc<G>) {
+    pub(super) fn discard(&self, generation: Arc<G>) {
         let mut line = self.line.lock();
         line.retire(Standing { generation, replaced: None }, false);
     }
 
     /// Retires everything: from here on there is nothing to load. A second call does nothing.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         let mut line = self.line.lock();
         self.current.replace(None);
         line.closed = true;
@@ -226,12 +226,12 @@ impl<G: Member> Succession<G> {
     }
 
     /// Whether [`close`](Succession::close) was called.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.line.lock().closed
     }
 
     /// The retired generations that are neither warm nor held by anybody: they are the caller's to destroy.
-    pub(crate) fn collect(&self) -> Vec<Collected<G>> {
+    pub(super) fn collect(&self) -> Vec<Collected<G>> {
         let mut line = self.line.lock();
         let mut free = Vec::new();
         let mut at = 0;
@@ -256,17 +256,17 @@ impl<G: Member> Succession<G> {
     }
 
     /// Looks at the current generation.
-    pub(crate) fn serving<R>(&self, look: impl FnOnce(ServingView<'_, G>) -> R) -> Option<R> {
+    pub(super) fn serving<R>(&self, look: impl FnOnce(ServingView<'_, G>) -> R) -> Option<R> {
         self.line.lock().current().map(look)
     }
 
     /// Looks at every retired generation, the longest retired first.
-    pub(crate) fn retired<R>(&self, look: impl FnMut(RetiredView<'_, G>) -> R) -> Vec<R> {
+    pub(super) fn retired<R>(&self, look: impl FnMut(RetiredView<'_, G>) -> R) -> Vec<R> {
         self.line.lock().ended().map(look).collect()
     }
 
     /// Looks at all of them at one moment: [`serving`](Succession::serving) and [`retired`](Succession::retired).
-    pub(crate) fn all<S, R>(
+    pub(super) fn all<S, R>(
         &self,
         serving: impl FnOnce(ServingView<'_, G>) -> S,
         retired: impl FnMut(RetiredView<'_, G>) -> R,
@@ -276,7 +276,7 @@ impl<G: Member> Succession<G> {
     }
 
     /// Marks as stuck, once, what has leases out and is `due`; gives what `look` makes of each.
-    pub(crate) fn mark_stuck<R>(
+    pub(super) fn mark_stuck<R>(
         &self,
         due: impl Fn(&RetiredView<'_, G>) -> bool,
         mut look: impl FnMut(RetiredView<'_, G>) -> R,

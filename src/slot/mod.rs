@@ -44,7 +44,7 @@ use crate::{Backend, Candidate, Cause, Error, Report, Status, Subscription};
 /// Dropping it retires the plugin and returns at once; leases that are out stay good, and what they hold is destroyed
 /// on a thread of its own when the last one is gone. [`close`](HotSlot::close) waits for that.
 pub struct HotSlot<T: ?Sized + Send + Sync + 'static> {
-    pub(crate) shared: Arc<Shared<T>>,
+    shared: Arc<Shared<T>>,
 }
 
 impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {

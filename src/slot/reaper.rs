@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LOOK_EVERY_WHEN_STUCK: Duration = Duration::from_millis(250);
 
 /// A destruction under way.
-pub(crate) struct Burial {
+pub(super) struct Burial {
     generation: u64,
     version: Option<Version>,
     digest: Digest,
@@ -32,7 +32,7 @@ pub(crate) struct Burial {
 }
 
 impl Burial {
-    pub(crate) fn status(&self) -> RetiredStatus {
+    pub(super) fn status(&self) -> RetiredStatus {
         RetiredStatus {
             generation: self.generation,
             version: self.version.clone(),
@@ -48,7 +48,7 @@ impl Burial {
     }
 }
 
-pub(crate) fn start<T: ?Sized + Send + Sync + 'static>(shared: Arc<Shared<T>>) -> std::io::Result<()> {
+pub(super) fn start<T: ?Sized + Send + Sync + 'static>(shared: Arc<Shared<T>>) -> std::io::Result<()> {
     std::thread::Builder::new().name("hotslot-reaper".to_owned()).spawn(move || run(&shared)).map(drop)
 }
 

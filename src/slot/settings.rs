@@ -10,25 +10,25 @@ type ProbeHook<T> = Arc<dyn Fn(&T) -> Result<(), BoxError> + Send + Sync>;
 type HandOverHook<T> = Arc<dyn Fn(&T, &T) -> Result<(), BoxError> + Send + Sync>;
 
 /// What the builder sets.
-pub(crate) struct Policy<T: ?Sized> {
-    pub(crate) keep_previous: usize,
-    pub(crate) min_reload_interval: Duration,
-    pub(crate) reload_timeout: Duration,
-    pub(crate) drain_timeout: Duration,
-    pub(crate) max_artifact_size: usize,
-    pub(crate) max_retired: usize,
-    pub(crate) version_rule: VersionRule,
-    pub(crate) when_busy: WhenBusy,
-    pub(crate) probation: Probation,
-    pub(crate) track_leases: bool,
-    pub(crate) admit: Vec<AdmitHook>,
-    pub(crate) probe: Vec<ProbeHook<T>>,
-    pub(crate) hand_over: Option<HandOverHook<T>>,
+pub(super) struct Policy<T: ?Sized> {
+    pub(super) keep_previous: usize,
+    pub(super) min_reload_interval: Duration,
+    pub(super) reload_timeout: Duration,
+    pub(super) drain_timeout: Duration,
+    pub(super) max_artifact_size: usize,
+    pub(super) max_retired: usize,
+    pub(super) version_rule: VersionRule,
+    pub(super) when_busy: WhenBusy,
+    pub(super) probation: Probation,
+    pub(super) track_leases: bool,
+    pub(super) admit: Vec<AdmitHook>,
+    pub(super) probe: Vec<ProbeHook<T>>,
+    pub(super) hand_over: Option<HandOverHook<T>>,
 }
 
 /// For how long a new generation is watched, and how many failures it may have.
 #[derive(Clone, Copy)]
-pub(crate) struct Probation {
-    pub(crate) window: Duration,
-    pub(crate) max_failures: u64,
+pub(super) struct Probation {
+    pub(super) window: Duration,
+    pub(super) max_failures: u64,
 }

@@ -20,18 +20,18 @@ pub struct Staged<T: ?Sized + Send + Sync + 'static> {
     inner: Option<Inner<T>>,
 }
 
-pub(crate) struct Inner<T: ?Sized + Send + Sync + 'static> {
-    pub(crate) attempt: Attempt<T>,
-    pub(crate) fresh: Fresh<T>,
+pub(super) struct Inner<T: ?Sized + Send + Sync + 'static> {
+    pub(super) attempt: Attempt<T>,
+    pub(super) fresh: Fresh<T>,
     /// The generation that served when this was staged.
-    pub(crate) base: Option<u64>,
+    pub(super) base: Option<u64>,
     /// The turn of the reload that this is part of, if it is; and what is left of its time. A runner's commit may have
     /// to wait for the old plugin to stop, which is not to be taken from it.
-    pub(crate) turn: Option<(Pass, Duration)>,
+    pub(super) turn: Option<(Pass, Duration)>,
 }
 
 /// What came out of staging.
-pub(crate) enum Fresh<T: ?Sized> {
+pub(super) enum Fresh<T: ?Sized> {
     /// A generation that can serve.
     Loaded(GenerationRef<T>),
     /// These bytes serve already, as this generation.
@@ -39,17 +39,17 @@ pub(crate) enum Fresh<T: ?Sized> {
 }
 
 impl<T: ?Sized + Send + Sync + 'static> Staged<T> {
-    pub(crate) fn new(inner: Inner<T>) -> Staged<T> {
+    pub(super) fn new(inner: Inner<T>) -> Staged<T> {
         Staged { inner: Some(inner) }
     }
 
     /// Whether `shared` is the slot that it was staged in.
-    pub(crate) fn is_of(&self, shared: &Arc<Shared<T>>) -> bool {
+    pub(super) fn is_of(&self, shared: &Arc<Shared<T>>) -> bool {
         Arc::ptr_eq(&self.inner().attempt.shared, shared)
     }
 
     /// Lets the next transition in before this one is committed.
-    pub(crate) fn end_turn(&mut self) {
+    pub(super) fn end_turn(&mut self) {
         if let Some(inner) = &mut self.inner {
             inner.turn = None;
         }
@@ -65,7 +65,7 @@ impl<T: ?Sized + Send + Sync + 'static> Staged<T> {
     }
 
     /// Commits, then calls `then` before the attempt is recorded: it gives the gap between two runs.
-    pub(crate) fn commit_with(
+    pub(super) fn commit_with(
         mut self,
         hand_over: HandOver,
         then: impl FnOnce() -> Option<Duration>,
@@ -119,7 +119,7 @@ impl<T: ?Sized + Send + Sync + 'static> Staged<T> {
 
 /// What a hand-over that fails means for the commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HandOver {
+pub(super) enum HandOver {
     /// The commit fails too.
     Required,
     /// The new plugin starts without the state: the old one is in no condition to give it.

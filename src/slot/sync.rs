@@ -4,27 +4,27 @@
 //! loom's types, and everything else stays as it is.
 
 #[cfg(not(hotslot_loom))]
-pub(crate) use parking_lot::Mutex;
+pub(super) use parking_lot::Mutex;
 #[cfg(not(hotslot_loom))]
-pub(crate) use std::sync::Arc;
+pub(super) use std::sync::Arc;
 
 #[cfg(hotslot_loom)]
-pub(crate) use loom::sync::Arc;
+pub(super) use loom::sync::Arc;
 #[cfg(hotslot_loom)]
-pub(crate) use loom_mutex::Mutex;
+pub(super) use loom_mutex::Mutex;
 
 #[cfg(hotslot_loom)]
 mod loom_mutex {
     /// loom's mutex with parking_lot's signature: no poisoning.
     #[derive(Debug)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub(in crate::slot) struct Mutex<T>(loom::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Mutex<T> {
+        pub(in crate::slot) fn new(value: T) -> Mutex<T> {
             Mutex(loom::sync::Mutex::new(value))
         }
 
-        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        pub(in crate::slot) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
             self.0.lock().expect("no model panics while it holds a lock")
         }
     }

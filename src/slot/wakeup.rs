@@ -6,19 +6,19 @@ use parking_lot::{Condvar, Mutex};
 
 /// Remembers that it was rung until somebody has waited for it, so that no ring is lost.
 #[derive(Default)]
-pub(crate) struct Bell {
+pub(super) struct Bell {
     rung: Mutex<bool>,
     waiting: Condvar,
 }
 
 impl Bell {
-    pub(crate) fn ring(&self) {
+    pub(super) fn ring(&self) {
         *self.rung.lock() = true;
         self.waiting.notify_one();
     }
 
     /// Waits for a ring, until `deadline` if there is one.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) {
+    pub(super) fn wait(&self, deadline: Option<Instant>) {
         let mut rung = self.rung.lock();
         while !*rung {
             match deadline {
