@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use criterion::{Criterion, criterion_group, criterion_main};
-use hotslot::native::{Budget, Native, NativePlugin, WhenSpent};
+use hotslot::native::{Budget, Native, NativePlugin, OverBudget};
 use hotslot::{Artifact, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest};
 use hotslot_plugin::abi::Status;
 
@@ -179,7 +179,7 @@ fn library(c: &mut Criterion) {
 
 fn native(image: &[u8]) -> HotSlot<NativePlugin> {
     // Every library stays mapped, as is the default, and as for the raw one below; here without an alarm.
-    let budget = Budget { generations: u64::MAX, bytes: u64::MAX, when_spent: WhenSpent::Alarm };
+    let budget = Budget { generations: u64::MAX, bytes: u64::MAX, when_spent: OverBudget::Alarm };
     let backend = Native::plugins("bench/1").budget(budget);
     HotSlot::builder(backend).open(image).expect("the plugin was just built")
 }

@@ -58,7 +58,7 @@ pub enum ErrorKind {
         limit: usize,
     },
     /// Another transition is under way, and this slot does not queue.
-    #[error("another transition is under way: try again when it has ended, or build the slot with WhenBusy::Queue")]
+    #[error("another transition is under way: try again when it has ended, or build the slot with BusyPolicy::Queue")]
     Busy,
     /// The last swap was too short a time ago.
     #[error("the last swap was less than min_reload_interval ago: try again in {retry_after:?}")]
@@ -86,12 +86,12 @@ pub enum ErrorKind {
         current: u64,
     },
     /// There is nothing to roll back to.
-    #[error("{}", nothing_to_roll_back_to(*.wanted, .kept))]
-    NotKept {
+    #[error("{}", nothing_to_roll_back_to(*.wanted, .warm))]
+    NotWarm {
         /// The generation that was wanted; `None` if the serving one is the first.
         wanted: Option<u64>,
         /// The generations that are kept.
-        kept: Vec<u64>,
+        warm: Vec<u64>,
     },
     /// The generation to roll back to serves already.
     #[error("generation {0} serves already")]
@@ -111,13 +111,13 @@ fn or_none(generation: Option<u64>) -> String {
     generation.map_or_else(|| "none".to_owned(), |number| number.to_string())
 }
 
-fn nothing_to_roll_back_to(wanted: Option<u64>, kept: &[u64]) -> String {
-    match (wanted, kept) {
+fn nothing_to_roll_back_to(wanted: Option<u64>, warm: &[u64]) -> String {
+    match (wanted, warm) {
         (None, []) => "there is no earlier generation to roll back to".to_owned(),
-        (None, kept) => format!("no generation came before this one; rollback_to can reach {kept:?}"),
-        (Some(wanted), []) => format!("generation {wanted} is not kept, and no other is: raise keep_previous"),
-        (Some(wanted), kept) => {
-            format!("generation {wanted} is not kept, only {kept:?} can be rolled back to: raise keep_previous")
+        (None, warm) => format!("no generation came before this one; rollback_to can reach {warm:?}"),
+        (Some(wanted), []) => format!("generation {wanted} is no longer warm, and no other is: raise keep_previous"),
+        (Some(wanted), warm) => {
+            format!("generation {wanted} is no longer warm, only {warm:?} can be rolled back to: raise keep_previous")
         }
     }
 }

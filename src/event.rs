@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use semver::Version;
 
-use crate::HeldAt;
+use crate::LeaseOrigin;
 use crate::{Release, Report, Stage};
 
 /// How many events wait for a subscriber that does not fetch them.
@@ -48,7 +48,7 @@ pub enum Event {
         /// How many leases are out.
         leases: usize,
         /// The oldest of them, if leases are tracked.
-        oldest_lease: Option<HeldAt>,
+        oldest_lease: Option<LeaseOrigin>,
     },
     /// A generation is gone.
     Destroyed {
@@ -75,7 +75,7 @@ pub enum Event {
         error: Option<String>,
     },
     /// This subscriber was too slow: so many of the oldest events are lost to it.
-    Lost(u64),
+    Lagged(u64),
 }
 
 #[cfg(feature = "serde")]
@@ -135,7 +135,7 @@ impl Drop for Hub {
 
 /// Receives a slot's events from now on; as an iterator, until the slot and all its generations are gone.
 ///
-/// A subscriber that does not keep up loses the oldest events, and finds [`Event::Lost`] in their place.
+/// A subscriber that does not keep up loses the oldest events, and finds [`Event::Lagged`] in their place.
 pub struct Subscription(Arc<Queue>);
 
 impl Subscription {
@@ -177,7 +177,7 @@ impl QueueState {
     fn take(&mut self) -> Option<Event> {
         match std::mem::take(&mut self.lost) {
             0 => self.events.pop_front(),
-            lost => Some(Event::Lost(lost)),
+            lost => Some(Event::Lagged(lost)),
         }
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 /// [`Lease::report_failure`](crate::Lease::report_failure). More failures than the slot's
 /// [probation](crate::Builder::probation) allows roll the generation back.
 #[derive(Clone)]
-pub struct Health(Arc<Inner>);
+pub struct FailureCounter(Arc<Inner>);
 
 struct Inner {
     failures: AtomicU64,
@@ -21,9 +21,13 @@ struct Inner {
     notify: Box<dyn Fn() + Send + Sync>,
 }
 
-impl Health {
-    pub(crate) fn new(notify: impl Fn() + Send + Sync + 'static) -> Health {
-        Health(Arc::new(Inner { failures: AtomicU64::new(0), last: Mutex::new(None), notify: Box::new(notify) }))
+impl FailureCounter {
+    pub(crate) fn new(notify: impl Fn() + Send + Sync + 'static) -> FailureCounter {
+        FailureCounter(Arc::new(Inner {
+            failures: AtomicU64::new(0),
+            last: Mutex::new(None),
+            notify: Box::new(notify),
+        }))
     }
 
     /// Counts one failed call and remembers what went wrong.
@@ -44,8 +48,8 @@ impl Health {
     }
 }
 
-impl fmt::Debug for Health {
+impl fmt::Debug for FailureCounter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Health").field("failures", &self.failures()).finish_non_exhaustive()
+        f.debug_struct("FailureCounter").field("failures", &self.failures()).finish_non_exhaustive()
     }
 }

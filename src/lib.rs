@@ -92,10 +92,10 @@ pub mod wasm;
 
 pub use artifact::{Artifact, Candidate, Digest};
 pub use auto::Auto;
-pub use backend::{Anchor, Backend, BoxError, LoadContext, Loaded, Release};
+pub use backend::{Backend, BoxError, KeepAlive, LoadContext, Loaded, Release};
 pub use error::{Error, ErrorKind, Serving};
 pub use event::{Event, Subscription};
-pub use failures::Health;
+pub use failures::FailureCounter;
 /// Declares an [interface](mod@host): see [`hotslot_plugin::interface`].
 pub use hotslot_plugin::interface;
 #[cfg(any(feature = "native", feature = "wasm"))]
@@ -103,9 +103,9 @@ pub use inspect::{Inspection, inspect};
 pub use manifest::Manifest;
 pub use report::{Cause, Outcome, Report, Stage};
 pub use semver;
-pub use slot::{Builder, HeldAt, HotSlot, Lease, Runner, Staged, WhenBusy};
-pub use state::{Runnable, State, Stateful, carry_state};
-pub use status::{Counters, Kept, Phase, RetiredStatus, ServingStatus, Status};
+pub use slot::{Builder, BusyPolicy, HotSlot, Lease, LeaseOrigin, Runner, Staged};
+pub use state::{Runnable, State, Stateful, transfer_state};
+pub use status::{Counters, Phase, Retained, RetiredStatus, ServingStatus, Status};
 pub use stop::StopSignal;
-pub use text::printable;
+pub use text::escape_untrusted;
 pub use version_rule::VersionRule;

@@ -24,8 +24,6 @@ pub enum Stage {
     HandOver,
     /// The new plugin becomes current.
     Commit,
-    /// It serves, and is watched.
-    Watch,
 }
 
 impl fmt::Display for Stage {
@@ -37,7 +35,6 @@ impl fmt::Display for Stage {
             Stage::Probe => "probe",
             Stage::HandOver => "hand_over",
             Stage::Commit => "commit",
-            Stage::Watch => "watch",
         })
     }
 }

@@ -38,7 +38,7 @@ pub trait Runnable: Stateful {
 ///
 /// # Errors
 /// What `save` or `restore` answered; the reload is refused, and the old plugin serves on.
-pub fn carry_state<T: Stateful + ?Sized>(old: &T, new: &T) -> Result<(), BoxError> {
+pub fn transfer_state<T: Stateful + ?Sized>(old: &T, new: &T) -> Result<(), BoxError> {
     match old.save()? {
         Some(state) => new.restore(&state),
         None => Ok(()),

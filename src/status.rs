@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use semver::Version;
 
 use crate::Digest;
-use crate::HeldAt;
+use crate::LeaseOrigin;
 
 /// A slot at one moment: see [`HotSlot::status`](crate::HotSlot::status).
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct Status {
     /// Loads and hooks that were abandoned after `reload_timeout` and still have not come back.
     pub hung: usize,
     /// Generations that were destroyed, but whose code stays in memory.
-    pub kept: Kept,
+    pub retained: Retained,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -75,7 +75,7 @@ pub struct RetiredStatus {
     /// How many leases are out.
     pub leases: usize,
     /// The oldest of them, if [leases are tracked](crate::Builder::track_leases).
-    pub oldest_lease: Option<HeldAt>,
+    pub oldest_lease: Option<LeaseOrigin>,
     /// Whether it still had leases out when its drain timeout ended.
     pub stuck: bool,
 }
@@ -97,7 +97,7 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct Kept {
+pub struct Retained {
     /// How many.
     pub generations: u64,
     /// The sum of their artifacts' sizes.

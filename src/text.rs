@@ -9,10 +9,10 @@ use std::borrow::Cow;
 /// invisible line separators become `\u{…}`; everything else stays.
 ///
 /// ```
-/// assert_eq!(hotslot::printable("142.31 ▲"), "142.31 ▲");
-/// assert_eq!(hotslot::printable("\x1b[2Jgone"), "\\u{1b}[2Jgone");
+/// assert_eq!(hotslot::escape_untrusted("142.31 ▲"), "142.31 ▲");
+/// assert_eq!(hotslot::escape_untrusted("\x1b[2Jgone"), "\\u{1b}[2Jgone");
 /// ```
-pub fn printable(text: &str) -> Cow<'_, str> {
+pub fn escape_untrusted(text: &str) -> Cow<'_, str> {
     if !text.contains(steers) {
         return Cow::Borrowed(text);
     }
@@ -36,7 +36,7 @@ fn steers(character: char) -> bool {
 /// A plugin's text as the host may print it: at most `limit` bytes of it, valid, and without control characters.
 pub(crate) fn plugin_text(bytes: &[u8], limit: usize) -> String {
     let shown = &bytes[..bytes.len().min(limit)];
-    let mut text = printable(&String::from_utf8_lossy(shown)).into_owned();
+    let mut text = escape_untrusted(&String::from_utf8_lossy(shown)).into_owned();
     if shown.len() < bytes.len() {
         text.push('…');
     }

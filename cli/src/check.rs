@@ -6,7 +6,7 @@ use clap::Args;
 use hotslot::host::ContractError;
 use hotslot::native::Native;
 use hotslot::wasm::{CallError, CallLimits, ModuleLimits, Wasm, WasmBackend, WasmPlugin};
-use hotslot::{Backend, BoxError, Digest, Manifest, printable};
+use hotslot::{Backend, BoxError, Digest, Manifest, escape_untrusted};
 
 use crate::files::{contract, read, refused};
 use crate::{Failure, Outcome};
@@ -36,7 +36,8 @@ impl Check {
             Some(version) => format!("{} {version}", manifest.name),
             None => manifest.name.clone(),
         };
-        let mut text = format!("ok: {} ({}) can be loaded here", printable(name.trim()), Digest::of(&bytes).short());
+        let mut text =
+            format!("ok: {} ({}) can be loaded here", escape_untrusted(name.trim()), Digest::of(&bytes).short());
         if let Some(host) = host {
             let missing = || ContractError::Missing { host: host.name.clone() };
             let fits = manifest.contract.as_deref().ok_or_else(missing).and_then(|plugin| host.admits(plugin));
@@ -83,7 +84,9 @@ impl Check {
                 "element-segments" => module.element_segments = small,
                 "tables" => module.tables = small,
                 "memory" => call.memory = size,
-                _ => return Err(Failure::Misuse(format!("there is no limit `{}`: see --help", printable(name)))),
+                _ => {
+                    return Err(Failure::Misuse(format!("there is no limit `{}`: see --help", escape_untrusted(name))));
+                }
             }
         }
         Ok((module, call))

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hotslot::host::Contract;
-use hotslot::{BoxError, printable};
+use hotslot::{BoxError, escape_untrusted};
 
 use crate::Failure;
 
@@ -39,7 +39,7 @@ pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
         }
         source = error.source();
     }
-    printable(&text).into_owned()
+    escape_untrusted(&text).into_owned()
 }
 
 /// A refusal for this reason.
@@ -49,5 +49,5 @@ pub(crate) fn refused(path: &Path, error: &BoxError) -> Failure {
 
 /// A path as it can be printed.
 pub(crate) fn shown(path: &Path) -> String {
-    printable(&path.to_string_lossy()).into_owned()
+    escape_untrusted(&path.to_string_lossy()).into_owned()
 }

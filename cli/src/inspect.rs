@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use hotslot::{Digest, Inspection, printable};
+use hotslot::{Digest, Inspection, escape_untrusted};
 use serde_json::json;
 
 use crate::files::{read, refused};
@@ -74,7 +74,7 @@ fn as_text(found: &Inspection, bytes: &[u8]) -> String {
     lines.extend(found.exports.iter().map(|export| ("export", export.clone())));
     let mut text = String::new();
     for (what, value) in lines {
-        let _ = writeln!(text, "{what:<10} {}", printable(&value));
+        let _ = writeln!(text, "{what:<10} {}", escape_untrusted(&value));
     }
     text
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use hotslot::native::{self, Native, Rehearsal};
-use hotslot::{BoxError, HotSlot, Report, Runner, carry_state, printable};
+use hotslot::{BoxError, HotSlot, Report, Runner, escape_untrusted, transfer_state};
 use trader_feed::{PriceFeed, Tape};
 
 use self::cli::Options;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     match trade(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("trader: {}", printable(&error.to_string()));
+            eprintln!("trader: {}", escape_untrusted(&error.to_string()));
             ExitCode::FAILURE
         }
     }
@@ -60,7 +60,7 @@ fn trade(options: &Options) -> Result<(), BoxError> {
 
     // The slot: where exactly one plugin serves at a time. A new one takes over the state of the one before.
     let slot =
-        HotSlot::builder(backend).name("trader").keep_previous(2).hand_over(carry_state).open(source.bytes()?)?;
+        HotSlot::builder(backend).name("trader").keep_previous(2).hand_over(transfer_state).open(source.bytes()?)?;
     // What the slot does of its own accord is told as it happens.
     let (events, teller) = (slot.subscribe(), screen.clone());
     std::thread::spawn(move || events.filter_map(|event| words::surprise(&event)).for_each(|line| teller.note(&line)));

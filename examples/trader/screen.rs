@@ -11,7 +11,7 @@ use crossterm::terminal::{
     disable_raw_mode, enable_raw_mode,
 };
 use crossterm::{execute, queue};
-use hotslot::printable;
+use hotslot::escape_untrusted;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
@@ -22,7 +22,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The one place that writes. Cloning gives another handle to it.
 ///
-/// Everything is [made printable](printable) here, at the last moment, whoever it comes from.
+/// Everything is [made escape_untrusted](escape_untrusted) here, at the last moment, whoever it comes from.
 #[derive(Clone)]
 pub struct Screen {
     is_replay: bool,
@@ -59,7 +59,7 @@ impl Screen {
 
     /// Shows a price, and on a terminal the details that come with it. Elsewhere `RUST_LOG=trader=debug` shows those.
     pub fn price(&self, price: &str, details: &str) -> io::Result<()> {
-        let (price, details) = (printable(price), printable(details));
+        let (price, details) = (escape_untrusted(price), escape_untrusted(details));
         tracing::debug!("{price}, {details}");
         let mark = if self.is_replay { " (replay)" } else { "" };
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,7 +73,7 @@ impl Screen {
     /// Shows a line that is not a price.
     pub fn note(&self, line: &str) {
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = printable(line);
+        let line = escape_untrusted(line);
         // Nobody can be told that nobody can be told.
         let _ = if TAKEN.load(Ordering::SeqCst) { draw(Some(&line), &bar) } else { writeln!(io::stderr(), "{line}") };
     }
@@ -89,7 +89,7 @@ impl Screen {
     /// Changes the status bar.
     pub fn set_bar(&self, new: Bar) {
         let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
-        *bar = new.map(|line| printable(&line).into_owned());
+        *bar = new.map(|line| escape_untrusted(&line).into_owned());
         if TAKEN.load(Ordering::SeqCst) {
             // As in `note`.
             let _ = draw(None, &bar);

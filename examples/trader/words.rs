@@ -45,7 +45,7 @@ pub fn surprise(event: &Event) -> Option<String> {
         }
         Event::RunEnded { generation, error: Some(error) } => Some(format!("generation {generation} failed: {error}")),
         Event::Alarm { message } => Some(format!("alarm: {message}")),
-        Event::Lost(events) => Some(format!("{events} events were lost: the terminal is too slow")),
+        Event::Lagged(events) => Some(format!("{events} events were lost: the terminal is too slow")),
         _ => None,
     }
 }

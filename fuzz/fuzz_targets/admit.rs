@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     let plugins = Native::plugins("fixture/1").allow_panic_abort();
     if let Ok(manifest) = Backend::<NativePlugin>::admit(&plugins, bytes) {
         assert_eq!(manifest.interface.as_deref(), Some("fixture/1"));
-        assert_eq!(hotslot::printable(&manifest.name), manifest.name);
+        assert_eq!(hotslot::escape_untrusted(&manifest.name), manifest.name);
     }
     let _ = hotslot::inspect(bytes);
     // SAFETY: nothing is loaded.

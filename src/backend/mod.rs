@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::failures::Health;
+use crate::failures::FailureCounter;
 use crate::{Artifact, Manifest, StopSignal};
 
 /// An error of a backend, of a hook or of a plugin: whatever type it was, owned by the host.
@@ -82,13 +82,13 @@ pub struct LoadContext {
     /// The generation's stop signal: raised when it is no longer current, lowered if a rollback brings it back.
     pub stop: StopSignal,
     /// Where a backend reports calls that failed; during probation they can cause a rollback.
-    pub health: Health,
+    pub failures: FailureCounter,
 }
 
 /// A live plugin, and what has to outlive it.
 pub struct Loaded<T: ?Sized> {
     pub(crate) plugin: Box<T>,
-    pub(crate) anchor: Option<Box<dyn Anchor>>,
+    pub(crate) keep_alive: Option<Box<dyn KeepAlive>>,
 }
 
 impl<T> Loaded<T> {
@@ -101,20 +101,20 @@ impl<T> Loaded<T> {
 impl<T: ?Sized> Loaded<T> {
     /// A plugin that owns all it needs, behind a box: for trait objects.
     pub fn boxed(plugin: Box<T>) -> Loaded<T> {
-        Loaded { plugin, anchor: None }
+        Loaded { plugin, keep_alive: None }
     }
 
     /// Adds what the plugin's code or memory lives in. It is released after the plugin has been dropped, and after
     /// the thread that dropped it has ended.
-    pub fn anchored(mut self, anchor: impl Anchor) -> Loaded<T> {
-        self.anchor = Some(Box::new(anchor));
+    pub fn keep_alive(mut self, keep_alive: impl KeepAlive) -> Loaded<T> {
+        self.keep_alive = Some(Box::new(keep_alive));
         self
     }
 
     /// Makes another type of the plugin; what it lives in goes along. So a backend can wrap another one, and plugins
     /// of different kinds can take turns in a slot for a trait object.
     ///
-    /// What `f` returns has to own the plugin that it was given, if that has an anchor: when the new box is dropped,
+    /// What `f` returns has to own the plugin that it was given, if that has an keep_alive: when the new box is dropped,
     /// the code of the old one may be unmapped.
     ///
     /// ```
@@ -124,15 +124,15 @@ impl<T: ?Sized> Loaded<T> {
     /// # let _ = shown;
     /// ```
     pub fn map<U: ?Sized>(self, f: impl FnOnce(Box<T>) -> Box<U>) -> Loaded<U> {
-        let Loaded { plugin, anchor } = self;
-        Loaded { plugin: f(plugin), anchor }
+        let Loaded { plugin, keep_alive } = self;
+        Loaded { plugin: f(plugin), keep_alive }
     }
 }
 
 /// What a plugin lives in, a mapped library for instance.
 ///
-/// An anchor that is dropped without having been released must do what is safe: see the backend.
-pub trait Anchor: Send + Sync + 'static {
+/// An keep_alive that is dropped without having been released must do what is safe: see the backend.
+pub trait KeepAlive: Send + Sync + 'static {
     /// Gives it back, if that is safe, and says what became of it. Called on a thread of the slot's reaper.
     fn release(self: Box<Self>) -> Release;
 }
@@ -145,7 +145,7 @@ pub enum Release {
     /// All memory was given back.
     Freed,
     /// It stays in memory for the life of the process.
-    Kept {
+    Retained {
         /// Why.
         reason: String,
         /// Set if more is kept now than the backend's budget allows: what to do about it.

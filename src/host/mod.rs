@@ -52,12 +52,12 @@
 //!
 //! # When a call fails
 //! A panic in a library and a trap in a module are the same [`CallError`]; they, and answers that cannot be read, count in
-//! the generation's [health](crate::Health). A method that returns `Result<_, E>` with `E: From<CallError>` returns it; one that is marked
+//! the generation's [health](crate::FailureCounter). A method that returns `Result<_, E>` with `E: From<CallError>` returns it; one that is marked
 //! `#[on_error(value)]` gives the value; every other unwinds to the next [`CallError::catch`].
 //!
 //! # State, and plugins that run
 //! A plugin of an interface implements [`Stateful`](crate::Stateful) and [`Runnable`](crate::Runnable) as any other, so
-//! [`carry_state`](crate::carry_state) and [`Runner`](crate::Runner) take a `HotSlot<dyn Trait>`.
+//! [`transfer_state`](crate::transfer_state) and [`Runner`](crate::Runner) take a `HotSlot<dyn Trait>`.
 
 #[cfg(any(feature = "native", feature = "wasm"))]
 mod config;

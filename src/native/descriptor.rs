@@ -3,7 +3,7 @@
 use hotslot_plugin::abi::{self, Identity, Text};
 use semver::Version;
 
-use crate::{Manifest, printable};
+use crate::{Manifest, escape_untrusted};
 
 /// Why a descriptor was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -166,7 +166,7 @@ fn text<'a>(field: &'static str, text: &'a Text) -> Result<&'a str, DescriptorEr
     let problem = |problem: &str| DescriptorError::Text { field, problem: problem.to_owned() };
     let end = text.bytes.iter().position(|byte| *byte == 0).ok_or_else(|| problem("not terminated by a zero byte"))?;
     let text = std::str::from_utf8(&text.bytes[..end]).map_err(|_| problem("not UTF-8"))?;
-    if printable(text) != text {
+    if escape_untrusted(text) != text {
         return Err(problem("a text with control characters"));
     }
     Ok(text)

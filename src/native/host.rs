@@ -11,7 +11,7 @@ use semver::Version;
 use crate::host::{Bound, Config, Services};
 use crate::text::panic_text;
 pub(super) use crate::text::plugin_text;
-use crate::{LoadContext, Manifest, StopSignal, printable};
+use crate::{LoadContext, Manifest, StopSignal, escape_untrusted};
 
 /// Which plugin a message comes from.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl HostContext {
                 tracing::event!(
                     target: "hotslot::plugin",
                     tracing::Level::$level,
-                    slot = %printable(slot),
+                    slot = %escape_untrusted(slot),
                     generation,
                     plugin,
                     plugin_target = target,

@@ -83,7 +83,7 @@ pub use library::{Library, LibraryError};
 pub use plugin::{CallError, NativePlugin};
 pub use raw::RawNative;
 pub use rehearsal::{Rehearsal, RehearsalError, rehearsal_point, rehearsal_point_with};
-pub use unload::{Budget, Unload, WhenSpent, kept};
+pub use unload::{Budget, OverBudget, Unload, retained};
 
 pub(crate) use inspect::inspect;
 
@@ -96,7 +96,7 @@ use rehearsal::Part;
 use unload::Mapping;
 
 use crate::host::{Config, Contract, Services};
-use crate::{Anchor, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Release};
+use crate::{Artifact, Backend, BoxError, KeepAlive, LoadContext, Loaded, Manifest, Release};
 
 /// A [`Backend`] for plugins that export a [descriptor](hotslot_plugin::abi::Descriptor): as `T`, which is the trait
 /// object of a [declared interface](Native::interface), or [`NativePlugin`] for the [raw layer](Native::plugins).
@@ -158,7 +158,7 @@ impl<T: ?Sized> Native<T> {
 
     /// Takes what plugins send, on the threads that they send it from. Without it, messages are dropped.
     ///
-    /// Text in a message is the plugin's: pass it through [`printable`](crate::printable) before showing it.
+    /// Text in a message is the plugin's: pass it through [`escape_untrusted`](crate::escape_untrusted) before showing it.
     pub fn on_message(mut self, take: impl Fn(&Sender, &[u8]) + Send + Sync + 'static) -> Self {
         self.offers.on_message = Some(Arc::new(take));
         self
@@ -204,11 +204,11 @@ impl<T: ?Sized> Native<T> {
         let part = Part::Create(config);
         let library = Arc::new(self.options.open(artifact, context, &part)?);
         let host = HostContext::new(context, &manifest, &offers);
-        let anchor = self.options.anchor(library.clone(), Some(host.clone()));
-        match NativePlugin::create(library, &identity, manifest, &host, context.health.clone()) {
-            Ok(plugin) => Ok(Loaded::new(plugin).anchored(anchor)),
+        let keep_alive = self.options.keep_alive(library.clone(), Some(host.clone()));
+        match NativePlugin::create(library, &identity, manifest, &host, context.failures.clone()) {
+            Ok(plugin) => Ok(Loaded::new(plugin).keep_alive(keep_alive)),
             Err(error) => {
-                self.options.give_up(anchor);
+                self.options.give_up(keep_alive);
                 Err(error)
             }
         }
@@ -280,13 +280,13 @@ impl Options {
         Ok(unsafe { Library::open(source, artifact.bytes().len())? })
     }
 
-    fn anchor(&self, library: Arc<Library>, host: Option<Arc<HostContext>>) -> Mapping {
+    fn keep_alive(&self, library: Arc<Library>, host: Option<Arc<HostContext>>) -> Mapping {
         Mapping::new(library, host, self.unload, self.budget)
     }
 
     /// Releases a library whose plugin did not come to life.
-    fn give_up(&self, anchor: Mapping) {
-        if let Release::Kept { alarm: Some(alarm), .. } = Box::new(anchor).release() {
+    fn give_up(&self, keep_alive: Mapping) {
+        if let Release::Retained { alarm: Some(alarm), .. } = Box::new(keep_alive).release() {
             tracing::warn!("{alarm}");
         }
     }

@@ -10,7 +10,7 @@ use hotslot_plugin::{Answered, Argument, Malformed, Stop};
 use super::descriptor;
 use super::host::{HostContext, plugin_text};
 use super::library::Library;
-use crate::failures::Health;
+use crate::failures::FailureCounter;
 use crate::host::{self, CallErrorKind};
 use crate::{BoxError, Manifest, Runnable, State, Stateful, StopSignal};
 
@@ -43,7 +43,7 @@ pub struct NativePlugin {
     descriptor: *const Descriptor,
     instance: *mut c_void,
     manifest: Manifest,
-    health: Health,
+    failures: FailureCounter,
     /// Keeps what the pointers above point to mapped.
     _library: Arc<Library>,
 }
@@ -65,13 +65,13 @@ impl NativePlugin {
         admitted: &Identity,
         manifest: Manifest,
         host: &HostContext,
-        health: Health,
+        failures: FailureCounter,
     ) -> Result<NativePlugin, BoxError> {
         // SAFETY: the address of a variable is a pointer to it; it is not kept beyond `library`.
         let descriptor: *const Descriptor = unsafe { library.get(hotslot_plugin::abi::DESCRIPTOR_SYMBOL)? };
         // SAFETY: admission saw a whole descriptor at this symbol, and every bit pattern is an `Identity`.
         descriptor::same_as_loaded(admitted, unsafe { &(*descriptor).identity })?;
-        let mut plugin = NativePlugin { descriptor, instance: ptr::null_mut(), manifest, health, _library: library };
+        let mut plugin = NativePlugin { descriptor, instance: ptr::null_mut(), manifest, failures, _library: library };
         let create = plugin.descriptor().create;
         let mut instance = ptr::null_mut();
         let created = plugin.enter(|error| {
@@ -111,7 +111,7 @@ impl NativePlugin {
         if let Err(error) = &answer
             && matches!(error.kind(), CallErrorKind::Panicked | CallErrorKind::Malformed)
         {
-            self.health.report_failure(error);
+            self.failures.report_failure(error);
         }
         answer
     }
@@ -170,7 +170,7 @@ impl NativePlugin {
             Status::FAILED => Err(CallError::Failed(text())),
             Status::PANICKED => {
                 let error = CallError::Panicked { message: text() };
-                self.health.report_failure(&error);
+                self.failures.report_failure(&error);
                 Err(error)
             }
             Status::UNSUPPORTED => Err(CallError::Unsupported),

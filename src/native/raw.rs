@@ -70,12 +70,12 @@ impl<T: Send + Sync + 'static> Backend<T> for RawNative<T> {
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {
         let library = Arc::new(self.options.open(artifact, context, &Part::Load)?);
-        let anchor = self.options.anchor(library.clone(), None);
+        let keep_alive = self.options.keep_alive(library.clone(), None);
         match (self.bind)(&library) {
-            Ok(plugin) => Ok(Loaded::new(plugin).anchored(anchor)),
+            Ok(plugin) => Ok(Loaded::new(plugin).keep_alive(keep_alive)),
             Err(error) => {
                 drop(library);
-                self.options.give_up(anchor);
+                self.options.give_up(keep_alive);
                 Err(error)
             }
         }

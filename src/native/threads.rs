@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::maps::{Area, Maps};
-use crate::printable;
+use crate::escape_untrusted;
 
 /// The threads that are inside `library`, or may be because they are running whenever one looks; each in words.
 ///
@@ -162,7 +162,7 @@ fn own_thread() -> io::Result<String> {
 
 fn describe(thread: &str, what: &str) -> String {
     let name = fs::read_to_string(format!("/proc/self/task/{thread}/comm")).unwrap_or_default();
-    format!("{thread} ({}{what})", printable(name.trim_end()))
+    format!("{thread} ({}{what})", escape_untrusted(name.trim_end()))
 }
 
 #[cfg(test)]

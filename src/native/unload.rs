@@ -1,4 +1,4 @@
-//! What becomes of a library after its plugin is gone: kept mapped under a budget, or unmapped and proven to be.
+//! What becomes of a library after its plugin is gone: retained mapped under a budget, or unmapped and proven to be.
 //!
 //! `dlclose` answers 0 and unmaps nothing if a thread-local destructor is pending, and unmaps code that a thread of the
 //! plugin still runs. So nothing is closed by default. [`Unload::WhenIdle`] closes what nothing refers to any more, as
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::host::HostContext;
 use super::library::{Library, LibraryError};
-use crate::{Anchor, Kept, Release};
+use crate::{KeepAlive, Release, Retained};
 
 /// Whether a library is unmapped once its plugin is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,12 +21,12 @@ pub enum Unload {
     /// small Rust cdylib. The [`Budget`] says when that gets too much. Nothing can go wrong.
     #[default]
     KeepMapped,
-    /// If no trace of use is left, and only where that can be proven: on Linux. Otherwise it is kept, and the
+    /// If no trace of use is left, and only where that can be proven: on Linux. Otherwise it is retained, and the
     /// [`Release`] says why.
     ///
-    /// It is kept if another thread has an address of its code on its stack: a thread that the plugin started, one
+    /// It is retained if another thread has an address of its code on its stack: a thread that the plugin started, one
     /// that is still in a call, and one whose frame merely has a stale copy of a function's address. A thread that
-    /// runs without a pause counts too, because its stack cannot be read. It is kept if a signal handler points into
+    /// runs without a pause counts too, because its stack cannot be read. It is retained if a signal handler points into
     /// it; and the loader keeps it if a living thread owes it a thread-local destructor, or if it was linked with
     /// `-z nodelete`. `atexit` handlers and static destructors run when it is unmapped, not later.
     ///
@@ -43,19 +43,19 @@ pub struct Budget {
     /// The sizes of their images, summed up.
     pub bytes: u64,
     /// What happens beyond that.
-    pub when_spent: WhenSpent,
+    pub when_spent: OverBudget,
 }
 
 /// 256 generations or 1 GiB, whichever comes first, then an alarm.
 impl Default for Budget {
     fn default() -> Budget {
-        Budget { generations: 256, bytes: 1 << 30, when_spent: WhenSpent::Alarm }
+        Budget { generations: 256, bytes: 1 << 30, when_spent: OverBudget::Alarm }
     }
 }
 
 /// What happens when the [`Budget`] is spent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WhenSpent {
+pub enum OverBudget {
     /// Loads go on, and every release from then on carries an alarm.
     #[default]
     Alarm,
@@ -63,43 +63,43 @@ pub enum WhenSpent {
     Refuse,
 }
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept { generations: 0, bytes: 0 });
+static RETAINED: Mutex<Retained> = Mutex::new(Retained { generations: 0, bytes: 0 });
 
 /// How much of this process's memory belongs to generations that are gone and stay mapped, whichever slot they served.
-pub fn kept() -> Kept {
-    *KEPT.lock()
+pub fn retained() -> Retained {
+    *RETAINED.lock()
 }
 
 /// Counts a library that stays mapped.
 pub(super) fn count_kept(size: usize) {
-    let mut kept = KEPT.lock();
-    kept.generations += 1;
-    kept.bytes += size as u64;
+    let mut retained = RETAINED.lock();
+    retained.generations += 1;
+    retained.bytes += size as u64;
 }
 
 impl Budget {
     /// Refuses a load beyond the budget, if that is what the user wants.
     pub(super) fn check(&self) -> Result<(), LibraryError> {
-        let kept = kept();
-        let spent = kept.generations >= self.generations || kept.bytes >= self.bytes;
-        if spent && self.when_spent == WhenSpent::Refuse {
-            return Err(LibraryError::BudgetSpent(self.complaint(kept)));
+        let retained = retained();
+        let spent = retained.generations >= self.generations || retained.bytes >= self.bytes;
+        if spent && self.when_spent == OverBudget::Refuse {
+            return Err(LibraryError::BudgetSpent(self.complaint(retained)));
         }
         Ok(())
     }
 
-    /// The alarm, if more is kept than the budget allows.
+    /// The alarm, if more is retained than the budget allows.
     fn alarm(&self) -> Option<String> {
-        let kept = kept();
-        let over = kept.generations > self.generations || kept.bytes > self.bytes;
-        over.then(|| self.complaint(kept))
+        let retained = retained();
+        let over = retained.generations > self.generations || retained.bytes > self.bytes;
+        over.then(|| self.complaint(retained))
     }
 
-    fn complaint(&self, kept: Kept) -> String {
+    fn complaint(&self, retained: Retained) -> String {
         format!(
             "{} retired generations with {} bytes are kept mapped, and the budget is {} with {} bytes: restart the \
              process when it suits, reload less often, or raise the budget",
-            kept.generations, kept.bytes, self.generations, self.bytes
+            retained.generations, retained.bytes, self.generations, self.bytes
         )
     }
 }
@@ -124,23 +124,23 @@ impl Mapping {
     }
 }
 
-impl Anchor for Mapping {
+impl KeepAlive for Mapping {
     fn release(self: Box<Self>) -> Release {
         let Mapping { library, host, unload, budget } = *self;
         let size = library.size();
-        let kept = match (Arc::into_inner(library), unload) {
+        let retained = match (Arc::into_inner(library), unload) {
             (None, _) => Err("something in this process still holds the library".to_owned()),
             (Some(library), Unload::KeepMapped) => Err(keep(library)),
             (Some(library), Unload::WhenIdle) => unmap(library),
         };
-        match kept {
+        match retained {
             Ok(()) => {
                 drop(ManuallyDrop::into_inner(host));
                 Release::Freed
             }
             Err(reason) => {
                 tracing::debug!(size, reason, "a library stays mapped");
-                Release::Kept { reason, alarm: budget.alarm() }
+                Release::Retained { reason, alarm: budget.alarm() }
             }
         }
     }

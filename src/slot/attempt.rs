@@ -10,13 +10,13 @@ use semver::Version;
 
 use super::core::Shared;
 use super::deadline::{Lost, after, left, within};
-use super::gate::WhenBusy;
+use super::gate::BusyPolicy;
 use super::generation::{Generation, GenerationRef};
 use super::lineage::{Change, NotCommitted, NotRolledBack, Target};
 use super::staged::{Fresh, HandOver, Inner};
 use crate::error::Serving;
 use crate::event::Event;
-use crate::failures::Health;
+use crate::failures::FailureCounter;
 use crate::text::panic_text;
 use crate::{
     Artifact, Candidate, Cause, Digest, Error, ErrorKind, Lease, LoadContext, Outcome, Report, Stage, Staged,
@@ -33,11 +33,11 @@ pub(super) struct Attempt<T: ?Sized + Send + Sync + 'static> {
     version: Option<Version>,
     size: usize,
     leases_before: u64,
-    itinerary: Arc<Itinerary<T>>,
+    itinerary: Arc<StageLog<T>>,
 }
 
 /// The stages of one attempt: written by the thread that goes through them, read by the one that waits for it.
-struct Itinerary<T: ?Sized> {
+struct StageLog<T: ?Sized> {
     shared: Arc<Shared<T>>,
     attempt: u64,
     stops: Mutex<Stops>,
@@ -124,21 +124,21 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
 
     fn load_generation(&self, artifact: &Artifact) -> Result<GenerationRef<T>, ErrorKind> {
         let number = self.next_generation.fetch_add(1, Ordering::Relaxed);
-        let bell = Arc::clone(&self.bell);
-        let health = Health::new({
-            let bell = Arc::clone(&bell);
-            move || bell.ring()
+        let wakeup = Arc::clone(&self.wakeup);
+        let failures = FailureCounter::new({
+            let wakeup = Arc::clone(&wakeup);
+            move || wakeup.wake()
         });
         let stop = StopSignal::new();
         let context = LoadContext {
             generation: number,
             slot: Arc::clone(&self.name),
             stop: stop.clone(),
-            health: health.clone(),
+            failures: failures.clone(),
         };
         let loaded = self.backend.load(artifact, &context).map_err(ErrorKind::Refused)?;
         let track = self.policy.track_leases;
-        Ok(GenerationRef::new(Generation::new(number, artifact, loaded, stop, health, bell, track)))
+        Ok(GenerationRef::new(Generation::new(number, artifact, loaded, stop, failures, wakeup, track)))
     }
 
     /// A panic ends here, so that the plugin is discarded as after any other refusal, and not by the unwinding.
@@ -186,8 +186,8 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
                 discard(&theirs, result);
             }
             theirs.hung.fetch_sub(1, Ordering::Release);
-            theirs.bell.ring();
-            theirs.freed.ring();
+            theirs.wakeup.wake();
+            theirs.freed.wake();
         };
         let abandon = || {
             self.hung.fetch_add(1, Ordering::Relaxed);
@@ -203,7 +203,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
 impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
     fn begin(shared: &Arc<Shared<T>>, cause: Cause) -> Attempt<T> {
         let attempt = shared.journal.next_attempt();
-        let itinerary = Itinerary { shared: Arc::clone(shared), attempt, stops: Mutex::default() };
+        let itinerary = StageLog { shared: Arc::clone(shared), attempt, stops: Mutex::default() };
         Attempt {
             digest: None,
             at: SystemTime::now(),
@@ -310,11 +310,11 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
     /// Runs the user's hook, if there is one and anything to take the state from.
     fn hand_over(&self, new: &GenerationRef<T>, base: Option<u64>, left: Option<Duration>) -> Result<(), Refusal> {
         let Some(hook) = self.shared.policy.hand_over.clone() else { return Ok(()) };
-        let _turn = self.shared.handing_over.enter(WhenBusy::Queue);
+        let _turn = self.shared.handing_over.enter(BusyPolicy::Queue);
         let Some(hold) = self.shared.line.load() else { return Ok(()) };
         let old = Lease::new(hold, Location::caller());
-        if Some(old.generation()) != base {
-            let current = old.generation();
+        if Some(Lease::generation(&old)) != base {
+            let current = Lease::generation(&old);
             return Err(Refusal(Stage::HandOver, ErrorKind::BaseChanged { base, current }));
         }
         let (itinerary, new) = (Arc::clone(&self.itinerary), new.clone());
@@ -329,7 +329,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         if let Some(generation) = change.from {
             self.shared.journal.emit(&Event::Retired { generation, epoch: change.epoch });
         }
-        self.shared.bell.ring();
+        self.shared.wakeup.wake();
         let follower = self.shared.follower.lock().clone();
         if let Some(follow) = follower {
             follow();
@@ -364,7 +364,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
     }
 }
 
-impl<T: ?Sized + Send + Sync + 'static> Itinerary<T> {
+impl<T: ?Sized + Send + Sync + 'static> StageLog<T> {
     /// Goes through a stage: measured, in a span, an event for subscribers.
     fn pass<R>(&self, stage: Stage, work: impl FnOnce() -> Result<R, ErrorKind>) -> Result<R, Refusal> {
         let began = Instant::now();
@@ -415,7 +415,7 @@ impl From<NotCommitted> for ErrorKind {
 impl From<NotRolledBack> for ErrorKind {
     fn from(reason: NotRolledBack) -> ErrorKind {
         match reason {
-            NotRolledBack::NotKept { wanted, kept } => ErrorKind::NotKept { wanted, kept },
+            NotRolledBack::NotWarm { wanted, warm } => ErrorKind::NotWarm { wanted, warm },
             NotRolledBack::BaseChanged { base, current } => ErrorKind::BaseChanged { base: Some(base), current },
             NotRolledBack::AlreadyServing(generation) => ErrorKind::AlreadyServing(generation),
             NotRolledBack::Closed => ErrorKind::Closed,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::core::Shared;
 use super::settings::{Policy, Probation};
-use crate::{Artifact, Backend, BoxError, Candidate, Cause, Error, ErrorKind, HotSlot, Stage, VersionRule, WhenBusy};
+use crate::{Artifact, Backend, BoxError, BusyPolicy, Candidate, Cause, Error, ErrorKind, HotSlot, Stage, VersionRule};
 
 /// Builds a [`HotSlot`]: see [`HotSlot::builder`].
 #[must_use = "a builder does nothing until open() is called"]
@@ -25,7 +25,7 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
             max_artifact_size: 256 << 20,
             max_retired: 64,
             version_rule: VersionRule::default(),
-            when_busy: WhenBusy::default(),
+            when_busy: BusyPolicy::default(),
             probation: Probation { window: Duration::from_secs(10), max_failures: 5 },
             track_leases: false,
             admit: Vec::new(),
@@ -66,7 +66,7 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
     ///
     /// It runs at commit, so that nothing the old plugin learned while the new one was staged is lost; the old one
     /// serves until it returns. A rollback does not run it: the earlier generation still has its own state.
-    /// [`carry_state`](crate::carry_state) is one for plugins that can save and restore.
+    /// [`transfer_state`](crate::transfer_state) is one for plugins that can save and restore.
     pub fn hand_over<E: Into<BoxError>>(
         mut self,
         hook: impl Fn(&T, &T) -> Result<(), E> + Send + Sync + 'static,
@@ -116,8 +116,8 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
         self
     }
 
-    /// What a transition does that finds another one under way. [`WhenBusy::Queue`] if not set.
-    pub fn when_busy(mut self, when_busy: WhenBusy) -> Self {
+    /// What a transition does that finds another one under way. [`BusyPolicy::Queue`] if not set.
+    pub fn when_busy(mut self, when_busy: BusyPolicy) -> Self {
         self.policy.when_busy = when_busy;
         self
     }

@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use super::gate::Gate;
 use super::generation::{Generation, GenerationRef};
 use super::journal::Journal;
-use super::lineage::{RetiredView, ServingView, Succession};
-use super::reaper::{self, Burial};
+use super::lineage::{Lineage, RetiredView, ServingView};
+use super::reaper::{self, Teardown};
 use super::settings::Policy;
-use super::wakeup::Bell;
+use super::wakeup::Wakeup;
 use crate::error::Serving;
 use crate::event::Event;
 use crate::status::{Phase, RetiredStatus, ServingStatus, Status};
@@ -23,12 +23,12 @@ pub(super) struct Shared<T: ?Sized> {
     pub(super) name: Arc<str>,
     pub(super) backend: Arc<dyn Backend<T>>,
     pub(super) policy: Policy<T>,
-    pub(super) line: Succession<Generation<T>>,
+    pub(super) line: Lineage<Generation<T>>,
     pub(super) journal: Journal,
-    /// Rung for the reaper.
-    pub(super) bell: Arc<Bell>,
-    /// Rung by the reaper when something is gone.
-    pub(super) freed: Bell,
+    /// Woken for the reaper.
+    pub(super) wakeup: Arc<Wakeup>,
+    /// Woken by the reaper when something is gone.
+    pub(super) freed: Wakeup,
     /// One stage at a time; a reload keeps its turn until it has committed.
     pub(super) staging: Gate,
     /// One hand-over at a time, also between staged plugins that are committed at once.
@@ -39,7 +39,7 @@ pub(super) struct Shared<T: ?Sized> {
     pub(super) last_reload: Mutex<Option<Instant>>,
     /// Work that was abandoned and has not come back.
     pub(super) hung: AtomicUsize,
-    pub(super) burials: Mutex<Vec<Burial>>,
+    pub(super) teardowns: Mutex<Vec<Teardown>>,
     pub(super) tally: Tally,
     /// Told of every swap: how a runner follows.
     pub(super) follower: Mutex<Option<Follower>>,
@@ -111,17 +111,17 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
             journal: Journal::new(Arc::clone(&name)),
             name,
             backend,
-            line: Succession::new(policy.keep_previous),
+            line: Lineage::new(policy.keep_previous),
             policy,
-            bell: Arc::default(),
-            freed: Bell::default(),
+            wakeup: Arc::default(),
+            freed: Wakeup::default(),
             staging: Gate::default(),
             handing_over: Gate::default(),
             swapping: Mutex::default(),
             next_generation: AtomicU64::new(1),
             last_reload: Mutex::default(),
             hung: AtomicUsize::new(0),
-            burials: Mutex::default(),
+            teardowns: Mutex::default(),
             tally: Tally::default(),
             follower: Mutex::default(),
         });
@@ -138,7 +138,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     /// Retires everything; the reaper ends when all of it is gone.
     pub(super) fn close(&self) {
         self.line.close();
-        self.bell.ring();
+        self.wakeup.wake();
     }
 
     pub(super) fn serving(&self) -> Option<Serving> {
@@ -152,7 +152,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     /// Hands a generation that will not serve to the reaper.
     pub(super) fn discard(&self, generation: GenerationRef<T>) {
         self.line.discard(generation);
-        self.bell.ring();
+        self.wakeup.wake();
     }
 
     /// Reports what has had leases out for too long, as `due` sees it.
@@ -174,11 +174,11 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     pub(super) fn lingering(&self) -> Lingering {
         // What hung and came back is on the line before it is struck off here: in this order, none is overlooked.
         let hung = self.hung.load(Ordering::Acquire);
-        // Held meanwhile, so that none is seen twice on its way from the line to its burial.
-        let burials = self.burials.lock();
+        // Held meanwhile, so that none is seen twice on its way from the line to its teardown.
+        let teardowns = self.teardowns.lock();
         let held = self.line.retired(|view| (!view.warm).then_some(view.leases > 0));
-        let destroying = burials.len();
-        drop(burials);
+        let destroying = teardowns.len();
+        drop(teardowns);
         let mut lingering = Lingering { destroying, hung, ..Lingering::default() };
         for held in held.into_iter().flatten() {
             if held { lingering.held += 1 } else { lingering.free += 1 }
@@ -197,7 +197,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
             age: view.since.elapsed(),
             loaded_at: view.generation.loaded_at,
             failures: view.generation.failures(),
-            last_failure: view.generation.health.last_failure(),
+            last_failure: view.generation.failures.last_failure(),
         };
         let retired = |view: RetiredView<'_, Generation<T>>| RetiredStatus {
             generation: view.generation.number,
@@ -213,16 +213,16 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
         };
         // In the order of `lingering`, for the same reasons.
         let hung = self.hung.load(Ordering::Acquire);
-        let burials = self.burials.lock();
+        let teardowns = self.teardowns.lock();
         let (serving, mut retired) = self.line.all(serving, retired);
-        retired.extend(burials.iter().map(Burial::status));
-        drop(burials);
+        retired.extend(teardowns.iter().map(Teardown::status));
+        drop(teardowns);
         Status {
             slot: self.name.to_string(),
             serving,
             retired,
             hung,
-            kept: self.journal.kept(),
+            retained: self.journal.retained(),
             counters: self.journal.counters(),
         }
     }

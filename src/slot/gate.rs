@@ -7,7 +7,7 @@ use parking_lot::{Condvar, Mutex};
 /// What a transition does that finds another one under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum WhenBusy {
+pub enum BusyPolicy {
     /// Waits its turn. Turns are given in the order of asking.
     #[default]
     Queue,
@@ -33,9 +33,9 @@ struct Tickets {
 
 impl Gate {
     /// Waits for a turn, or gives `None` if there would be a wait and `when_busy` refuses one.
-    pub(super) fn enter(&self, when_busy: WhenBusy) -> Option<Pass> {
+    pub(super) fn enter(&self, when_busy: BusyPolicy) -> Option<Pass> {
         let mut tickets = self.0.tickets.lock();
-        if when_busy == WhenBusy::Refuse && tickets.next != tickets.serving {
+        if when_busy == BusyPolicy::Refuse && tickets.next != tickets.serving {
             return None;
         }
         let mine = tickets.next;

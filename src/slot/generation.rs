@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use super::lease_sites::CallSites;
 use super::lineage::Member;
-use super::wakeup::Bell;
-use crate::failures::Health;
+use super::wakeup::Wakeup;
+use crate::failures::FailureCounter;
 use crate::{Artifact, Digest, Loaded, Manifest, StopSignal};
 
 /// A counted reference; its count tells the reaper when nobody holds the generation.
@@ -21,12 +21,12 @@ pub(super) struct Generation<T: ?Sized> {
     pub(super) loaded: Loaded<T>,
     pub(super) loaded_at: SystemTime,
     pub(super) stop: StopSignal,
-    pub(super) health: Health,
+    pub(super) failures: FailureCounter,
     /// Failures that no longer count: probation begins anew when it becomes current again.
-    forgiven: AtomicU64,
+    failures_before: AtomicU64,
     pub(super) call_sites: Option<CallSites>,
-    /// Rung when a lease of this generation ends after it was retired.
-    pub(super) bell: Arc<Bell>,
+    /// Woken when a lease of this generation ends after it was retired.
+    pub(super) wakeup: Arc<Wakeup>,
     /// What [`Lease::is_retired`](crate::Lease::is_retired) reads. It guards nothing, so relaxed is enough.
     retired: AtomicBool,
 }
@@ -37,8 +37,8 @@ impl<T: ?Sized> Generation<T> {
         artifact: &Artifact,
         loaded: Loaded<T>,
         stop: StopSignal,
-        health: Health,
-        bell: Arc<Bell>,
+        failures: FailureCounter,
+        wakeup: Arc<Wakeup>,
         track_leases: bool,
     ) -> Generation<T> {
         Generation {
@@ -49,10 +49,10 @@ impl<T: ?Sized> Generation<T> {
             loaded,
             loaded_at: SystemTime::now(),
             stop,
-            health,
-            forgiven: AtomicU64::new(0),
+            failures,
+            failures_before: AtomicU64::new(0),
             call_sites: track_leases.then(CallSites::new),
-            bell,
+            wakeup,
             retired: AtomicBool::new(false),
         }
     }
@@ -62,14 +62,14 @@ impl<T: ?Sized> Generation<T> {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// Failures since it last became current, or was forgiven.
+    /// Failures since it last became current, or was failures_before.
     pub(super) fn failures(&self) -> u64 {
-        self.health.failures().saturating_sub(self.forgiven.load(Ordering::Relaxed))
+        self.failures.failures().saturating_sub(self.failures_before.load(Ordering::Relaxed))
     }
 
     /// Counts failures from here on.
-    pub(super) fn forgive(&self) {
-        self.forgiven.store(self.health.failures(), Ordering::Relaxed);
+    pub(super) fn reset_failures(&self) {
+        self.failures_before.store(self.failures.failures(), Ordering::Relaxed);
     }
 }
 
@@ -79,7 +79,7 @@ impl<T: ?Sized> Member for Generation<T> {
     }
 
     fn install(&self) {
-        self.forgive();
+        self.reset_failures();
         self.retired.store(false, Ordering::Relaxed);
         self.stop.lower();
     }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::event::{Event, Hub};
 use crate::report::{Cause, Outcome, Report};
-use crate::status::{Counters, Kept};
+use crate::status::{Counters, Retained};
 use crate::{Release, Subscription};
 
 /// How many attempts the history keeps.
@@ -25,7 +25,7 @@ pub(super) struct Journal {
 struct Pages {
     history: VecDeque<Arc<Report>>,
     counters: Counters,
-    kept: Kept,
+    retained: Retained,
 }
 
 impl Journal {
@@ -49,8 +49,8 @@ impl Journal {
         self.pages.lock().counters
     }
 
-    pub(super) fn kept(&self) -> Kept {
-        self.pages.lock().kept
+    pub(super) fn retained(&self) -> Retained {
+        self.pages.lock().retained
     }
 
     /// Writes down how an attempt ended.
@@ -118,9 +118,9 @@ impl Journal {
     pub(super) fn count_destroyed(&self, size: usize, release: &Release) {
         let mut pages = self.pages.lock();
         pages.counters.destroyed += 1;
-        if matches!(release, Release::Kept { .. }) {
-            pages.kept.generations += 1;
-            pages.kept.bytes += size as u64;
+        if matches!(release, Release::Retained { .. }) {
+            pages.retained.generations += 1;
+            pages.retained.bytes += size as u64;
         }
     }
 
@@ -128,7 +128,7 @@ impl Journal {
     pub(super) fn destroyed(&self, generation: u64, release: Release) {
         let alarm = match &release {
             Release::Freed => None,
-            Release::Kept { alarm, .. } => alarm.clone(),
+            Release::Retained { alarm, .. } => alarm.clone(),
         };
         tracing::debug!(slot = &*self.slot, generation, ?release, "destroyed");
         self.hub.emit(&Event::Destroyed { generation, release });

@@ -9,7 +9,7 @@ use semver::Version;
 
 use super::current::Hold;
 use super::generation::Generation;
-use super::wakeup::Bell;
+use super::wakeup::Wakeup;
 use crate::{Digest, Manifest, StopSignal};
 
 /// A hold on one generation: it dereferences to the plugin, which lives at least as long as the lease.
@@ -20,20 +20,20 @@ use crate::{Digest, Manifest, StopSignal};
 pub struct Lease<T: ?Sized> {
     // Fields are dropped in this order: the reaper is woken when the hold has gone.
     hold: Hold<Generation<T>>,
-    parting: Parting,
+    parting: NotifyOnDrop,
     /// The cell in the generation's call sites, if they are tracked and there was room.
     note: Option<usize>,
 }
 
 /// Rings when it is dropped, if it was told to.
 #[derive(Default)]
-struct Parting(Option<Arc<Bell>>);
+struct NotifyOnDrop(Option<Arc<Wakeup>>);
 
-impl Drop for Parting {
+impl Drop for NotifyOnDrop {
     #[inline]
     fn drop(&mut self) {
-        if let Some(bell) = &self.0 {
-            bell.ring();
+        if let Some(wakeup) = &self.0 {
+            wakeup.wake();
         }
     }
 }
@@ -42,43 +42,43 @@ impl<T: ?Sized> Lease<T> {
     #[inline]
     pub(super) fn new(hold: Hold<Generation<T>>, location: &'static Location<'static>) -> Lease<T> {
         let note = hold.call_sites.as_ref().and_then(|sites| sites.note(location));
-        Lease { hold, parting: Parting(None), note }
+        Lease { hold, parting: NotifyOnDrop(None), note }
     }
 
     /// The number of the generation.
-    pub fn generation(&self) -> u64 {
-        self.hold.number
+    pub fn generation(lease: &Self) -> u64 {
+        lease.hold.number
     }
 
     /// The plugin's version, if it has one.
-    pub fn version(&self) -> Option<&Version> {
-        self.hold.manifest.version.as_ref()
+    pub fn version(lease: &Self) -> Option<&Version> {
+        lease.hold.manifest.version.as_ref()
     }
 
     /// The identity of the plugin.
-    pub fn digest(&self) -> Digest {
-        self.hold.digest
+    pub fn digest(lease: &Self) -> Digest {
+        lease.hold.digest
     }
 
     /// What the plugin says of itself.
-    pub fn manifest(&self) -> &Manifest {
-        &self.hold.manifest
+    pub fn manifest(lease: &Self) -> &Manifest {
+        &lease.hold.manifest
     }
 
     /// Whether another generation is current by now. Costs one relaxed load.
-    pub fn is_retired(&self) -> bool {
-        self.hold.is_retired()
+    pub fn is_retired(lease: &Self) -> bool {
+        lease.hold.is_retired()
     }
 
     /// The generation's stop signal.
-    pub fn stop_signal(&self) -> &StopSignal {
-        &self.hold.stop
+    pub fn stop_signal(lease: &Self) -> &StopSignal {
+        &lease.hold.stop
     }
 
     /// Counts a failed call against this generation; too many of them during its
     /// [probation](crate::Builder::probation) roll it back. Backends report panics and traps by themselves.
-    pub fn report_failure(&self, what: impl fmt::Display) {
-        self.hold.health.report_failure(what);
+    pub fn report_failure(lease: &Self, what: impl fmt::Display) {
+        lease.hold.failures.report_failure(what);
     }
 }
 
@@ -107,7 +107,7 @@ impl<T: ?Sized> Drop for Lease<T> {
         }
         // A retirement that begins after this look is not missed: the reaper looks again by itself while it waits.
         if self.hold.is_retired() {
-            self.parting.0 = Some(Arc::clone(&self.hold.bell));
+            self.parting.0 = Some(Arc::clone(&self.hold.wakeup));
         }
     }
 }
@@ -115,10 +115,10 @@ impl<T: ?Sized> Drop for Lease<T> {
 impl<T: ?Sized> fmt::Debug for Lease<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("generation", &self.generation())
-            .field("version", &self.version().map(ToString::to_string))
-            .field("digest", &self.digest())
-            .field("is_retired", &self.is_retired())
+            .field("generation", &Lease::generation(self))
+            .field("version", &Lease::version(self).map(ToString::to_string))
+            .field("digest", &Lease::digest(self))
+            .field("is_retired", &Lease::is_retired(self))
             .finish()
     }
 }

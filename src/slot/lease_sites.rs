@@ -14,7 +14,7 @@ const TRIES: usize = 8;
 /// The call site and the age of a lease that is out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct HeldAt {
+pub struct LeaseOrigin {
     /// File, line and column of the call to [`load`](crate::HotSlot::load).
     pub location: String,
     /// For how long it has been out.
@@ -58,8 +58,8 @@ impl CallSites {
     }
 
     /// The lease that has been out for the longest time.
-    pub(super) fn oldest(&self) -> Option<HeldAt> {
+    pub(super) fn oldest(&self) -> Option<LeaseOrigin> {
         let note = self.cells.iter().filter_map(|cell| *cell.lock()).min_by_key(|note| note.since)?;
-        Some(HeldAt { location: note.location.to_string(), age: note.since.elapsed() })
+        Some(LeaseOrigin { location: note.location.to_string(), age: note.since.elapsed() })
     }
 }

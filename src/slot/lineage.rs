@@ -3,13 +3,13 @@
 //! Writers take one short lock; readers never do. Nothing here runs a plugin's code or frees one: [`collect`] hands
 //! over what can be freed, and the reaper does it.
 //!
-//! [`collect`]: Succession::collect
+//! [`collect`]: Lineage::collect
 //!
 //! # Why a generation that is collected has no reader
 //! `collect` takes a generation only if (a) it is on the retired list, so it is not in the cell, and (b) its count is
 //! one, the list's own. By the second property of [`Current`] every hold that was taken before it left the cell is in
 //! that count, so with a count of one there is none; a new one could only be cloned from one that is out, or come
-//! from the cell, into which only [`rollback`](Succession::rollback) could put it back, and that takes the same lock.
+//! from the cell, into which only [`rollback`](Lineage::rollback) could put it back, and that takes the same lock.
 //! `Arc::try_unwrap` then synchronises with every release of a hold, so what readers did happens before the freeing.
 
 use std::time::Instant;
@@ -27,7 +27,7 @@ pub(super) trait Member {
     fn retire(&self);
 }
 
-pub(super) struct Succession<G> {
+pub(super) struct Lineage<G> {
     current: Current<G>,
     line: Mutex<Line<G>>,
 }
@@ -113,7 +113,7 @@ pub(super) enum NotCommitted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NotRolledBack {
     /// The wanted generation is not kept; these are.
-    NotKept { wanted: Option<u64>, kept: Vec<u64> },
+    NotWarm { wanted: Option<u64>, warm: Vec<u64> },
     /// Another generation than the expected one is current.
     BaseChanged { base: u64, current: u64 },
     /// The wanted generation is current already.
@@ -133,10 +133,10 @@ pub(super) enum Target {
     Generation(u64),
 }
 
-impl<G: Member> Succession<G> {
+impl<G: Member> Lineage<G> {
     /// A line with nothing in it; the first commit has no base. `keep` retired generations stay warm.
-    pub(super) fn new(keep: usize) -> Succession<G> {
-        Succession {
+    pub(super) fn new(keep: usize) -> Lineage<G> {
+        Lineage {
             current: Current::new(),
             line: Mutex::new(Line {
                 epoch: 0,
@@ -150,7 +150,7 @@ impl<G: Member> Succession<G> {
     }
 
     /// A hold on the current generation, wait-free; `None` before the first commit and after
-    /// [`close`](Succession::close).
+    /// [`close`](Lineage::close).
     #[inline]
     pub(super) fn load(&self) -> Option<Hold<G>> {
         self.current.load()
@@ -181,8 +181,8 @@ impl<G: Member> Succession<G> {
         };
         let at = line.retired.iter().position(|retired| retired.warm && Some(retired.number()) == wanted);
         let Some(at) = at else {
-            let kept = line.warm().map(Retired::number).collect();
-            return Err(NotRolledBack::NotKept { wanted, kept });
+            let warm = line.warm().map(Retired::number).collect();
+            return Err(NotRolledBack::NotWarm { wanted, warm });
         };
         let standing = line.retired.remove(at).standing;
         let seen = look(&standing.generation);
@@ -225,7 +225,7 @@ impl<G: Member> Succession<G> {
         line.choose_warm();
     }
 
-    /// Whether [`close`](Succession::close) was called.
+    /// Whether [`close`](Lineage::close) was called.
     pub(super) fn is_closed(&self) -> bool {
         self.line.lock().closed
     }
@@ -265,7 +265,7 @@ impl<G: Member> Succession<G> {
         self.line.lock().ended().map(look).collect()
     }
 
-    /// Looks at all of them at one moment: [`serving`](Succession::serving) and [`retired`](Succession::retired).
+    /// Looks at all of them at one moment: [`serving`](Lineage::serving) and [`retired`](Lineage::retired).
     pub(super) fn all<S, R>(
         &self,
         serving: impl FnOnce(ServingView<'_, G>) -> S,

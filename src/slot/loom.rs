@@ -7,7 +7,7 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
 use super::current::Current;
-use super::lineage::{Member, NotCommitted, Succession, Target};
+use super::lineage::{Lineage, Member, NotCommitted, Target};
 use super::sync::Arc;
 
 loom::thread_local! {
@@ -53,21 +53,21 @@ impl Drop for Generation {
 }
 
 /// A line with generation 1 current.
-fn opened(keep: usize) -> Arc<Succession<Generation>> {
-    let line = Arc::new(Succession::new(keep));
+fn opened(keep: usize) -> Arc<Lineage<Generation>> {
+    let line = Arc::new(Lineage::new(keep));
     line.commit(&Generation::new(1), None).expect("the line is new");
     line
 }
 
 /// Retires and collects what is left, on a thread that may.
-fn close(line: &Succession<Generation>) {
+fn close(line: &Lineage<Generation>) {
     IS_REAPER.with(|is| is.set(true));
     line.close();
     line.collect();
     assert_eq!(line.retired(|_| ()).len(), 0, "nothing is held any more, so all is collected");
 }
 
-fn current(line: &Succession<Generation>) -> u64 {
+fn current(line: &Lineage<Generation>) -> u64 {
     line.load().expect("the line is open").number
 }
 

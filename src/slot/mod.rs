@@ -28,9 +28,9 @@ use std::time::{Duration, Instant};
 pub use self::builder::Builder;
 use self::core::Shared;
 use self::deadline::after;
-pub use self::gate::WhenBusy;
+pub use self::gate::BusyPolicy;
 pub use self::lease::Lease;
-pub use self::lease_sites::HeldAt;
+pub use self::lease_sites::LeaseOrigin;
 use self::lineage::Target;
 pub use self::runner::Runner;
 pub use self::staged::Staged;
@@ -89,7 +89,7 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// [`rollback_to`](HotSlot::rollback_to) can return to it.
     ///
     /// # Errors
-    /// [`NotKept`](crate::ErrorKind::NotKept) if there is no such generation any more.
+    /// [`NotWarm`](crate::ErrorKind::NotWarm) if there is no such generation any more.
     pub fn rollback(&self) -> Result<Report, Error> {
         self.shared.rollback(Target::Previous, Cause::Rollback, || None)
     }
@@ -97,7 +97,7 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// Goes to a generation that is kept: [`Status::retired`] lists them, as warm.
     ///
     /// # Errors
-    /// [`NotKept`](crate::ErrorKind::NotKept) names those that are.
+    /// [`NotWarm`](crate::ErrorKind::NotWarm) names those that are.
     pub fn rollback_to(&self, generation: u64) -> Result<Report, Error> {
         self.shared.rollback(Target::Generation(generation), Cause::Rollback, || None)
     }

@@ -1,7 +1,7 @@
 //! The thread that destroys what nobody holds any more, reports what lingers, and watches the serving generation.
 //!
 //! Destruction is a plugin's own code, which may hang or panic, so each one has a thread of its own; and the plugin is
-//! dropped on a thread that has ended before its anchor is released, because code that is being unmapped must not
+//! dropped on a thread that has ended before its keep_alive is released, because code that is being unmapped must not
 //! have thread-local destructors left to run.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LOOK_EVERY_WHEN_STUCK: Duration = Duration::from_millis(250);
 
 /// A destruction under way.
-pub(super) struct Burial {
+pub(super) struct Teardown {
     generation: u64,
     version: Option<Version>,
     digest: Digest,
@@ -31,7 +31,7 @@ pub(super) struct Burial {
     retired: Instant,
 }
 
-impl Burial {
+impl Teardown {
     pub(super) fn status(&self) -> RetiredStatus {
         RetiredStatus {
             generation: self.generation,
@@ -64,16 +64,16 @@ fn run<T: ?Sized + Send + Sync + 'static>(shared: &Arc<Shared<T>>) {
         if shared.line.is_closed() && Arc::strong_count(shared) == 1 && shared.lingering().sum() == 0 {
             return;
         }
-        shared.bell.wait(shared.next_look());
+        shared.wakeup.wait(shared.next_look());
     }
 }
 
 impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     /// Takes what can be destroyed off the line; from here on it counts as a destruction under way.
     fn collect(&self) -> Vec<Collected<Generation<T>>> {
-        let mut burials = self.burials.lock();
+        let mut teardowns = self.teardowns.lock();
         let collected = self.line.collect();
-        burials.extend(collected.iter().map(|Collected { generation, epoch, since }| Burial {
+        teardowns.extend(collected.iter().map(|Collected { generation, epoch, since }| Teardown {
             generation: generation.number,
             version: generation.manifest.version.clone(),
             digest: generation.digest,
@@ -84,15 +84,15 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
         collected
     }
 
-    fn buried(&self, generation: u64, size: usize, release: Release) {
+    fn torn_down(&self, generation: u64, size: usize, release: Release) {
         self.journal.count_destroyed(size, &release);
-        self.burials.lock().retain(|burial| burial.generation != generation);
+        self.teardowns.lock().retain(|teardown| teardown.generation != generation);
         self.journal.destroyed(generation, release);
-        self.bell.ring();
-        self.freed.ring();
+        self.wakeup.wake();
+        self.freed.wake();
     }
 
-    /// When to look again without having been rung for.
+    /// When to look again without having been woken for.
     fn next_look(&self) -> Option<Instant> {
         let waits = self.line.retired(|view| match (view.leases > 0 || !view.warm, view.stuck) {
             (false, _) => None,
@@ -111,8 +111,8 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
             let on_probation = view.since.elapsed() < probation.window && view.replaced.is_some();
             (on_probation && failures > probation.max_failures).then(|| {
                 // Whatever comes of it, the next look is for new failures.
-                view.generation.forgive();
-                let last = view.generation.health.last_failure().unwrap_or_default();
+                view.generation.reset_failures();
+                let last = view.generation.failures.last_failure().unwrap_or_default();
                 let age = view.since.elapsed();
                 (view.generation.number, format!("{failures} failed calls within {age:?}, the last one: {last}"))
             })
@@ -132,27 +132,27 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
 fn destroy<T: ?Sized + Send + Sync + 'static>(shared: &Arc<Shared<T>>, collected: Collected<Generation<T>>) {
     let Generation { number, size, loaded, .. } = collected.generation;
     let theirs = Arc::clone(shared);
-    let work = move || theirs.buried(number, size, bury(loaded));
+    let work = move || theirs.torn_down(number, size, tear_down(loaded));
     if let Err(error) = std::thread::Builder::new().name("hotslot-destroy".to_owned()).spawn(work) {
-        // The closure is gone and the plugin with it, here; its anchor was not released.
+        // The closure is gone and the plugin with it, here; its keep_alive was not released.
         let reason = format!("no thread to destroy it on: {error}");
-        shared.buried(number, size, Release::Kept { reason, alarm: None });
+        shared.torn_down(number, size, Release::Retained { reason, alarm: None });
     }
 }
 
 /// Drops the plugin, and releases what it lived in when the thread that dropped it has ended.
-fn bury<T: ?Sized + Send + Sync + 'static>(loaded: Loaded<T>) -> Release {
-    let Loaded { plugin, anchor } = loaded;
-    let Some(anchor) = anchor else {
+fn tear_down<T: ?Sized + Send + Sync + 'static>(loaded: Loaded<T>) -> Release {
+    let Loaded { plugin, keep_alive } = loaded;
+    let Some(keep_alive) = keep_alive else {
         // A panic has been reported by the panic hook, and there is nothing left to keep.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(plugin)));
         return Release::Freed;
     };
     match std::thread::Builder::new().name("hotslot-destroy".to_owned()).spawn(move || drop(plugin)) {
         Ok(thread) => match thread.join() {
-            Ok(()) => anchor.release(),
-            Err(_) => Release::Kept { reason: "its destructor panicked".to_owned(), alarm: None },
+            Ok(()) => keep_alive.release(),
+            Err(_) => Release::Retained { reason: "its destructor panicked".to_owned(), alarm: None },
         },
-        Err(error) => Release::Kept { reason: format!("no thread to destroy it on: {error}"), alarm: None },
+        Err(error) => Release::Retained { reason: format!("no thread to destroy it on: {error}"), alarm: None },
     }
 }

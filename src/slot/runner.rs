@@ -47,7 +47,7 @@ use crate::{Candidate, Cause, Error, ErrorKind, HotSlot, Lease, Report, Runnable
 /// #         Ok(self.0.store(u64::from_le_bytes(state.bytes[..].try_into()?), Ordering::Relaxed))
 /// #     }
 /// # }
-/// use hotslot::{HotSlot, Runnable, Runner, carry_state};
+/// use hotslot::{HotSlot, Runnable, Runner, transfer_state};
 ///
 /// impl Runnable for Counter {
 ///     fn run(&self, stop: &StopSignal) -> Result<(), BoxError> {
@@ -59,7 +59,7 @@ use crate::{Candidate, Cause, Error, ErrorKind, HotSlot, Lease, Report, Runnable
 ///     }
 /// }
 ///
-/// let slot = HotSlot::builder(Counters).hand_over(carry_state).open(b"one")?;
+/// let slot = HotSlot::builder(Counters).hand_over(transfer_state).open(b"one")?;
 /// let runner = Runner::start(slot)?;
 /// let report = runner.reload(b"two")?; // the second counter counts on from where the first one stopped
 /// assert!(report.gap.is_some());
@@ -319,7 +319,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
     /// Starts the current plugin, or says why not.
     fn start_loudly(&mut self) {
         if let Err(error) = self.start_current() {
-            let generation = self.slot.load().generation();
+            let generation = Lease::generation(&self.slot.load());
             self.slot.shared.journal.alarm(format!("generation {generation} does not run: no thread: {error}"));
         }
     }
@@ -331,8 +331,8 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
             (self.slot.load(), view.epoch)
         });
         let (lease, epoch) = current.expect("a slot that is open has a current generation");
-        let generation = lease.generation();
-        if let Some(at) = self.stuck.iter().position(|run| run.lease.generation() == generation) {
+        let generation = Lease::generation(&lease);
+        if let Some(at) = self.stuck.iter().position(|run| Lease::generation(&run.lease) == generation) {
             // It never stopped; should it still do so, it starts again.
             self.running = Some(Run { epoch, ..self.stuck.swap_remove(at) });
             return Ok(());
@@ -344,7 +344,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
         let (notices, theirs) = (self.notices.clone(), lease.clone());
         let body = move || {
             let _ = say_started.send(Instant::now());
-            let result = catch_unwind(AssertUnwindSafe(|| theirs.run(theirs.stop_signal())));
+            let result = catch_unwind(AssertUnwindSafe(|| theirs.run(Lease::stop_signal(&theirs))));
             let at = Instant::now();
             let error = match result {
                 Ok(Ok(())) => None,
@@ -365,11 +365,11 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
     fn halt(&mut self) -> Halted {
         let Some(mut run) = self.running.take() else { return Halted::Idle };
         run.halted = true;
-        run.lease.stop_signal().raise();
+        Lease::stop_signal(&run.lease).raise();
         match run.end.recv_timeout(self.slot.shared.policy.drain_timeout) {
             Ok(end) => Halted::Stopped(self.finish(run, &end)),
             Err(_) => {
-                let generation = run.lease.generation();
+                let generation = Lease::generation(&run.lease);
                 let waited = self.slot.shared.policy.drain_timeout;
                 tracing::error!(slot = &*self.slot.shared.name, generation, ?waited, "does not stop");
                 self.stuck.push(run);
@@ -382,7 +382,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
     fn finish(&self, run: Run<T>, end: &RunEnd) -> Instant {
         // What the plugin left to the thread's own destructors runs before the lease goes.
         let _ = run.thread.join();
-        let generation = run.lease.generation();
+        let generation = Lease::generation(&run.lease);
         if let Some(error) = &end.error {
             tracing::error!(slot = &*self.slot.shared.name, generation, %error, "the run failed");
         }
@@ -402,7 +402,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
         // Any other number is of a run that had to make way, and was dealt with there.
         let Some(run) = self.running.take_if(|run| run.number == number) else { return };
         let Ok(end) = run.end.recv() else { return };
-        let (generation, lived) = (run.lease.generation(), end.at.saturating_duration_since(run.started));
+        let (generation, lived) = (Lease::generation(&run.lease), end.at.saturating_duration_since(run.started));
         let told_to_stop = run.halted || Some(run.epoch) != self.epoch();
         let stopped = self.finish(run, &end);
         if told_to_stop {

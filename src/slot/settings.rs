@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Artifact, BoxError, VersionRule, WhenBusy};
+use crate::{Artifact, BoxError, BusyPolicy, VersionRule};
 
 type AdmitHook = Arc<dyn Fn(&Artifact) -> Result<(), BoxError> + Send + Sync>;
 type ProbeHook<T> = Arc<dyn Fn(&T) -> Result<(), BoxError> + Send + Sync>;
@@ -18,7 +18,7 @@ pub(super) struct Policy<T: ?Sized> {
     pub(super) max_artifact_size: usize,
     pub(super) max_retired: usize,
     pub(super) version_rule: VersionRule,
-    pub(super) when_busy: WhenBusy,
+    pub(super) when_busy: BusyPolicy,
     pub(super) probation: Probation,
     pub(super) track_leases: bool,
     pub(super) admit: Vec<AdmitHook>,

@@ -1,6 +1,6 @@
 //! The primitives of the swap itself, so that a model checker can take their place.
 //!
-//! Only [`current`](super::current) and [`succession`](super::lineage) are modelled; under `--cfg hotslot_loom` they use
+//! Only [`current`](super::current) and [`lineage`](super::lineage) are modelled; under `--cfg hotslot_loom` they use
 //! loom's types, and everything else stays as it is.
 
 #[cfg(not(hotslot_loom))]

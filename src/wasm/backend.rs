@@ -110,7 +110,7 @@ impl<T: Served + ?Sized> WasmBackend<T> {
 
     /// Takes what plugins send, on the threads that they send it from. Without it, messages are dropped.
     ///
-    /// Text in a message is the plugin's: pass it through [`printable`](crate::printable) before showing it.
+    /// Text in a message is the plugin's: pass it through [`escape_untrusted`](crate::escape_untrusted) before showing it.
     pub fn on_message(mut self, take: impl Fn(&PluginInfo, &[u8]) + Send + Sync + 'static) -> Self {
         self.offers.on_message = Some(Arc::new(take));
         self
@@ -226,7 +226,7 @@ impl<T: Served + ?Sized> WasmBackend<T> {
         if !is_optimised {
             self.linkers.optimise(&self.family, artifact, &instances.code);
         }
-        Ok(WasmPlugin { instances, manifest, health: context.health.clone() })
+        Ok(WasmPlugin { instances, manifest, failures: context.failures.clone() })
     }
 }
 

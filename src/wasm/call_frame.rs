@@ -196,7 +196,7 @@ impl Transport for WasmLink {
         if let Err(error) = &answer
             && error.kind() == CallErrorKind::Malformed
         {
-            self.plugin.health.report_failure(error);
+            self.plugin.failures.report_failure(error);
         }
         answer
     }

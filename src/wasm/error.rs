@@ -230,7 +230,7 @@ impl CallError {
     }
 
     /// Whether this speaks against the plugin, and not against its load or its caller. Such failures count in the
-    /// generation's [health](crate::Health), and can roll it back in its probation.
+    /// generation's [health](crate::FailureCounter), and can roll it back in its probation.
     pub fn is_fault(&self) -> bool {
         use CallError::*;
         matches!(

@@ -12,8 +12,8 @@ use super::call_frame;
 use super::limits::Bounds;
 use super::signature::Signature;
 use super::validate::Offered;
+use crate::escape_untrusted;
 use crate::host::{Bound, Config, Services};
-use crate::printable;
 use crate::text::panic_text;
 use crate::text::plugin_text;
 
@@ -75,7 +75,7 @@ impl Host {
                 tracing::event!(
                     target: "hotslot::plugin",
                     tracing::Level::$level,
-                    slot = %printable(slot),
+                    slot = %escape_untrusted(slot),
                     generation,
                     plugin = name,
                     version,

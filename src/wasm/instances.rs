@@ -31,7 +31,7 @@ pub enum InstancePolicy {
         max_uses: NonZeroU32,
     },
     /// The only one, which keeps its state from call to call; calls take turns. For plugins whose state is
-    /// [handed over](crate::carry_state). If a call traps, the next one begins with the state that was handed over.
+    /// [handed over](crate::transfer_state). If a call traps, the next one begins with the state that was handed over.
     Single,
 }
 

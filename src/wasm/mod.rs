@@ -110,7 +110,7 @@
 //!
 //! # State
 //! A plugin whose manifest names a `schema` hands its state over to its successor with
-//! [`carry_state`](crate::carry_state). It exports:
+//! [`transfer_state`](crate::transfer_state). It exports:
 //!
 //! | name | signature | |
 //! |---|---|---|

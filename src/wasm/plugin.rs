@@ -4,7 +4,7 @@ use super::binder::Call;
 use super::error::CallError;
 use super::instances::Instances;
 use super::limits::CallOptions;
-use crate::failures::Health;
+use crate::failures::FailureCounter;
 use crate::{BoxError, Manifest, State, Stateful};
 
 /// A plugin that is a WebAssembly module; `C` is the user's struct of functions, made by the
@@ -15,7 +15,7 @@ use crate::{BoxError, Manifest, State, Stateful};
 pub struct WasmPlugin<C> {
     pub(super) instances: Instances<C>,
     pub(super) manifest: Manifest,
-    pub(super) health: Health,
+    pub(super) failures: FailureCounter,
 }
 
 impl<C: Send + 'static> WasmPlugin<C> {
@@ -62,13 +62,13 @@ impl<C: Send + 'static> WasmPlugin<C> {
         if let Err(error) = &result
             && error.is_fault()
         {
-            self.health.report_failure(error);
+            self.failures.report_failure(error);
         }
         result
     }
 }
 
-/// What [`carry_state`](crate::carry_state) needs. The module's exports for it are listed in the
+/// What [`transfer_state`](crate::transfer_state) needs. The module's exports for it are listed in the
 /// [module's documentation](super#state).
 impl<C: Send + 'static> Stateful for WasmPlugin<C> {
     fn save(&self) -> Result<Option<State>, BoxError> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hotslot::{Candidate, ErrorKind, Event, HotSlot, Outcome, Stage, Staged, WhenBusy};
+use hotslot::{BusyPolicy, Candidate, ErrorKind, Event, HotSlot, Outcome, Stage, Staged};
 
 use crate::assert_kind;
 use crate::support::{Plugin, Values, close, serving, swap, swaps};
@@ -48,7 +48,7 @@ fn sixteen_threads_that_reload_at_once_take_turns() {
 #[test]
 fn a_slot_that_does_not_queue_refuses_at_once() {
     let values = Values::new();
-    let slot = values.builder().when_busy(WhenBusy::Refuse).open(b"p 1.0.0 1").unwrap();
+    let slot = values.builder().when_busy(BusyPolicy::Refuse).open(b"p 1.0.0 1").unwrap();
     slot.reload(b"p 2.0.0 2").unwrap();
     thread::scope(|scope| {
         let first = scope.spawn(|| slot.reload(b"p 3.0.0 3 load=hang"));
@@ -69,7 +69,7 @@ fn a_slot_that_does_not_queue_refuses_at_once() {
 #[test]
 fn a_staged_plugin_that_waits_for_its_commit_is_in_nobodys_way() {
     let values = Values::new();
-    let slot = values.builder().when_busy(WhenBusy::Refuse).open(b"p 1.0.0 1").unwrap();
+    let slot = values.builder().when_busy(BusyPolicy::Refuse).open(b"p 1.0.0 1").unwrap();
     let staged = slot.stage(b"p 2.0.0 2").unwrap();
     slot.reload(b"p 3.0.0 3").unwrap();
     drop(staged);
@@ -115,7 +115,7 @@ fn reloads_commits_and_rollbacks_from_everywhere_make_one_line() {
         let (start, next) = (Barrier::new(6), AtomicU64::new(1));
         let may_lose = |result: Result<hotslot::Report, hotslot::Error>| {
             if let Err(error) = result {
-                assert_kind!(error, ErrorKind::BaseChanged { .. } | ErrorKind::NotKept { .. });
+                assert_kind!(error, ErrorKind::BaseChanged { .. } | ErrorKind::NotWarm { .. });
             }
         };
         thread::scope(|scope| {

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use hotslot::{
-    Backend, Builder, Candidate, ErrorKind, Event, HotSlot, Outcome, Phase, Release, Stage, Stateful, carry_state,
+    Backend, Builder, Candidate, ErrorKind, Event, HotSlot, Lease, Outcome, Phase, Release, Stage, Stateful,
+    transfer_state,
 };
 
 use crate::support::{Done, PATIENCE, Plugin, Values, wait_for};
@@ -30,7 +31,7 @@ pub(crate) trait Kind: Sized + 'static {
 
 /// A slot of this kind that hands state over and keeps one earlier generation.
 fn builder<K: Kind>() -> Builder<K::Plugin> {
-    HotSlot::builder(K::backend()).keep_previous(1).hand_over(carry_state)
+    HotSlot::builder(K::backend()).keep_previous(1).hand_over(transfer_state)
 }
 
 fn slot<K: Kind>() -> HotSlot<K::Plugin> {
@@ -44,11 +45,14 @@ fn answer<K: Kind>(slot: &HotSlot<K::Plugin>) -> u64 {
 fn a_plugin_is_known_by_its_digest_its_name_and_its_version<K: Kind>() {
     let slot = slot::<K>();
     let (lease, bytes) = (slot.load(), K::artifact("1.0.0", 1));
-    assert_eq!((lease.generation(), lease.digest()), (1, hotslot::Digest::of(&bytes)));
-    assert_eq!((lease.manifest().name.as_str(), lease.version().unwrap().to_string().as_str()), ("fixture", "1.0.0"));
+    assert_eq!((Lease::generation(&lease), Lease::digest(&lease)), (1, hotslot::Digest::of(&bytes)));
+    assert_eq!(
+        (Lease::manifest(&lease).name.as_str(), Lease::version(&lease).unwrap().to_string().as_str()),
+        ("fixture", "1.0.0")
+    );
     assert_eq!(K::answer(&lease), 1);
     let serving = slot.status().serving.unwrap();
-    assert_eq!((serving.digest, serving.size), (lease.digest(), bytes.len()));
+    assert_eq!((serving.digest, serving.size), (Lease::digest(&lease), bytes.len()));
 }
 
 fn a_reload_swaps_and_old_leases_stay_good<K: Kind>() {
@@ -59,17 +63,17 @@ fn a_reload_swaps_and_old_leases_stay_good<K: Kind>() {
     let stages: Vec<_> = report.stages.iter().map(|(stage, _)| *stage).collect();
     assert_eq!(stages, [Stage::Gate, Stage::Admit, Stage::Load, Stage::Probe, Stage::HandOver, Stage::Commit]);
     assert_eq!((K::answer(&old), answer::<K>(&slot)), (1, 2));
-    assert!(old.is_retired() && old.stop_signal().is_raised());
+    assert!(Lease::is_retired(&old) && Lease::stop_signal(&old).is_raised());
 }
 
 fn the_same_bytes_are_unchanged_unless_they_are_forced<K: Kind>() {
     let slot = slot::<K>();
     let same = K::artifact("1.0.0", 1);
     assert!(matches!(slot.reload(&same).unwrap().outcome, Outcome::Unchanged { .. }));
-    assert_eq!(slot.load().generation(), 1);
+    assert_eq!(Lease::generation(&slot.load()), 1);
     let report = slot.reload(Candidate::new(same).force()).unwrap();
     assert!(report.is_swap());
-    assert_eq!((slot.load().generation(), answer::<K>(&slot)), (2, 1));
+    assert_eq!((Lease::generation(&slot.load()), answer::<K>(&slot)), (2, 1));
 }
 
 fn garbage_is_refused_at_admission_and_changes_nothing<K: Kind>() {
@@ -80,7 +84,7 @@ fn garbage_is_refused_at_admission_and_changes_nothing<K: Kind>() {
         let error = slot.reload(spoilt).unwrap_err();
         assert_eq!(error.stage(), Stage::Admit, "{error}");
         assert_eq!(error.serving().map(|serving| serving.generation), Some(1));
-        assert_eq!((slot.load().generation(), answer::<K>(&slot), K::add(&slot.load(), 0)), (1, 1, 7));
+        assert_eq!((Lease::generation(&slot.load()), answer::<K>(&slot), K::add(&slot.load(), 0)), (1, 1, 7));
     }
     assert_eq!(slot.status().counters.refused, 4);
     slot.reload(whole).expect("the slot takes the next one");
@@ -93,7 +97,7 @@ fn an_older_version_is_refused_and_a_rollback_is_not<K: Kind>() {
     assert!(matches!(error.kind(), ErrorKind::Version(_)), "{error}");
     assert_eq!(answer::<K>(&slot), 2);
     slot.rollback().unwrap();
-    assert_eq!((slot.load().generation(), answer::<K>(&slot)), (1, 1));
+    assert_eq!((Lease::generation(&slot.load()), answer::<K>(&slot)), (1, 1));
 }
 
 fn a_rollback_is_warm_and_goes_both_ways<K: Kind>() {
@@ -103,7 +107,7 @@ fn a_rollback_is_warm_and_goes_both_ways<K: Kind>() {
     let report = slot.rollback().unwrap();
     let stages: Vec<_> = report.stages.iter().map(|(stage, _)| *stage).collect();
     assert_eq!((stages.as_slice(), answer::<K>(&slot)), (&[Stage::Commit][..], 1), "nothing was loaded");
-    assert!(!slot.load().stop_signal().is_raised());
+    assert!(!Lease::stop_signal(&slot.load()).is_raised());
     slot.rollback_to(2).unwrap();
     assert_eq!(answer::<K>(&slot), 2);
 }
@@ -147,7 +151,7 @@ fn a_generation_goes_when_its_last_lease_does<K: Kind>() {
         Event::Destroyed { generation: 1, release } => Some(release.clone()),
         _ => None,
     });
-    assert!(matches!(release, Release::Freed | Release::Kept { .. }));
+    assert!(matches!(release, Release::Freed | Release::Retained { .. }));
     assert!(slot.status().retired.is_empty());
 }
 
@@ -160,7 +164,7 @@ fn calls_never_fail_while_plugins_come_and_go<K: Kind>() {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     let lease = slot.load();
-                    assert_eq!(K::answer(&lease), lease.generation(), "each answers with its number");
+                    assert_eq!(K::answer(&lease), Lease::generation(&lease), "each answers with its number");
                     calls.fetch_add(1, Ordering::Relaxed);
                 }
             });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hotslot::{Cause, Event, HotSlot, Outcome, Report};
+use hotslot::{Cause, Event, HotSlot, Lease, Outcome, Report};
 
 use crate::support::{PATIENCE, Plugin, Values, close, serving, swap, swaps, wait_for};
 
@@ -11,7 +11,7 @@ fn slot(values: &Values, window: Duration, max_failures: u64) -> HotSlot<Plugin>
 }
 
 fn fail(slot: &HotSlot<Plugin>, times: u64) {
-    (1..=times).for_each(|count| slot.load().report_failure(format!("failure {count}")));
+    (1..=times).for_each(|count| Lease::report_failure(&slot.load(), format!("failure {count}")));
 }
 
 fn rolled_back(event: &Event) -> Option<Report> {
@@ -141,7 +141,7 @@ fn failures_of_a_retired_generation_are_not_the_serving_ones() {
     let slot = slot(&values, PATIENCE, 0);
     let old = slot.load();
     slot.reload(b"p 2.0.0 2").unwrap();
-    (0..10).for_each(|_| old.report_failure("late"));
+    (0..10).for_each(|_| Lease::report_failure(&old, "late"));
     reaper_has_looked(&slot);
     assert_eq!(serving(&slot), (2, 2));
     drop(old);

@@ -177,7 +177,7 @@ fn end(result: &Result<Report, Error>) -> End {
         Err(error) => End::Refused(match error.kind() {
             ErrorKind::Version(_) => "version",
             ErrorKind::BaseChanged { .. } => "base",
-            ErrorKind::NotKept { .. } => "kept",
+            ErrorKind::NotWarm { .. } => "kept",
             ErrorKind::AlreadyServing(_) => "serving",
             ErrorKind::Refused(reason) => {
                 let reason = reason.to_string();
@@ -264,12 +264,12 @@ fn check(keep: usize, steps: Vec<Step>) {
 
         let lease = slot.load();
         assert_eq!(lease.generation(), model.serving);
-        assert_eq!(lease.digest(), hotslot::Digest::of(&model.plan(model.serving).bytes()));
-        assert_eq!(slot.status().serving.unwrap().digest, lease.digest(), "what is reported is what serves");
+        assert_eq!(Lease::digest(&lease), hotslot::Digest::of(&model.plan(model.serving).bytes()));
+        assert_eq!(slot.status().serving.unwrap().digest, Lease::digest(&lease), "what is reported is what serves");
         assert_eq!(warm(&slot), model.warm);
         for (real, &generation) in leases.iter().zip(&model.leases) {
             assert_eq!((real.generation(), real.answer()), (generation, model.plan(generation).answer));
-            assert_eq!(real.is_retired(), generation != model.serving);
+            assert_eq!(Lease::is_retired(real), generation != model.serving);
         }
         drop(lease);
         eventually("what is of no use is destroyed", || values.census.alive() == model.alive());

@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
-use hotslot::{ErrorKind, Event, HotSlot, Phase, Release, Stage, Subscription};
+use hotslot::{ErrorKind, Event, HotSlot, Lease, Phase, Release, Stage, Subscription};
 
 use crate::assert_kind;
 use crate::support::{PATIENCE, Plugin, Values, close, eventually, serving, wait_for};
@@ -66,7 +66,7 @@ fn a_generation_that_lingers_is_named() {
     let status = slot.status();
     let [lingering] = &status.retired[..] else { panic!("{status:?}") };
     assert_eq!((lingering.generation, lingering.leases, lingering.phase), (1, 3, Phase::Draining));
-    assert_eq!((lingering.digest, lingering.version.as_ref()), (lease.digest(), lease.version()));
+    assert_eq!((lingering.digest, lingering.version.as_ref()), (Lease::digest(&lease), Lease::version(&lease)));
     assert_eq!((lingering.epoch, lingering.oldest_lease.as_ref(), lingering.stuck), (2, None, false));
     let serving = status.serving.unwrap();
     assert_eq!((serving.generation, serving.epoch, serving.name.as_str()), (2, 2, "p"));
@@ -89,13 +89,13 @@ fn a_lease_held_for_ever_is_reported_as_stuck_with_the_place_where_it_was_taken(
 
     let held = wait_for(&events, |event| match event {
         Event::Stuck { generation: 1, leases: 2, oldest_lease, version, .. } => {
-            assert_eq!(version.as_ref(), oldest.version());
+            assert_eq!(version.as_ref(), Lease::version(&oldest));
             Some(oldest_lease.clone().expect("leases are tracked"))
         }
         _ => None,
     });
     assert!(held.location.starts_with(&format!("{}:{line}:", file!())), "{}", held.location);
-    assert!(oldest.stop_signal().is_overdue());
+    assert!(Lease::stop_signal(&oldest).is_overdue());
     let status = slot.status();
     assert!(status.retired[0].stuck && status.counters.stuck == 1, "{status:?}");
 
@@ -147,7 +147,11 @@ fn a_warm_generation_with_leases_is_reported_too_and_comes_back_unharmed() {
     wait_for(&events, |event| matches!(event, Event::Stuck { generation: 1, .. }).then_some(()));
     assert_eq!(slot.status().retired[0].phase, Phase::Warm);
     slot.rollback().unwrap();
-    assert!(!lease.is_retired() && !lease.stop_signal().is_raised() && !lease.stop_signal().is_overdue());
+    assert!(
+        !Lease::is_retired(&lease)
+            && !Lease::stop_signal(&lease).is_raised()
+            && !Lease::stop_signal(&lease).is_overdue()
+    );
     drop(lease);
     close(slot, &values.census);
 }
@@ -190,8 +194,11 @@ fn what_a_plugin_lived_in_is_kept_if_its_destructor_panicked() {
     let events = slot.subscribe();
     slot.reload(b"p 2.0.0 2").unwrap();
     let release = destroyed(&events, 1);
-    assert!(matches!(&release, Release::Kept { reason, alarm: None } if reason.contains("panicked")), "{release:?}");
-    let kept = slot.status().kept;
+    assert!(
+        matches!(&release, Release::Retained { reason, alarm: None } if reason.contains("panicked")),
+        "{release:?}"
+    );
+    let kept = slot.status().retained;
     assert_eq!((kept.generations, kept.bytes), (1, b"p 1.0.0 1 anchored drop=panic".len() as u64));
     drop(slot);
 }
@@ -271,7 +278,7 @@ fn leases_outlive_the_slot() {
     let (current, another) = (slot.load(), slot.load());
     drop(slot);
     assert_eq!((old.answer(), current.answer()), (1, 2));
-    assert!(current.is_retired() && current.stop_signal().is_raised(), "whoever holds on is told");
+    assert!(Lease::is_retired(&current) && Lease::stop_signal(&current).is_raised(), "whoever holds on is told");
     drop(old);
     destroyed(&events, 1);
     drop(current);

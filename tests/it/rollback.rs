@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use hotslot::{Candidate, Cause, ErrorKind, Event, HotSlot, Stage};
+use hotslot::{Candidate, Cause, ErrorKind, Event, HotSlot, Lease, Stage};
 
 use crate::assert_kind;
 use crate::support::{Plugin, Values, close, serving, swap, swaps, wait_for, warm};
@@ -28,7 +28,7 @@ fn a_rollback_goes_to_the_generation_before_step_by_step() {
     let report = slot.rollback().unwrap();
     assert_eq!((swap(&report), report.cause.clone()), (Some((Some(3), 2)), Cause::Rollback));
     assert_eq!(report.version, Some("2.0.0".parse().unwrap()));
-    assert_eq!(report.digest, Some(slot.load().digest()));
+    assert_eq!(report.digest, Some(Lease::digest(&slot.load())));
     assert_eq!(report.stages.iter().map(|(stage, _)| *stage).collect::<Vec<_>>(), [Stage::Commit]);
     assert_eq!(serving(&slot), (2, 2));
     assert_eq!(slot.load().state(), 0, "the earlier generation has its own state");
@@ -45,13 +45,13 @@ fn before_the_first_generation_there_is_nothing() {
     let values = Values::new();
     let slot = slot_after(&values, 2, 1);
     let error = slot.rollback().unwrap_err();
-    assert_kind!(error, ErrorKind::NotKept { wanted: None, kept } if kept.is_empty());
+    assert_kind!(error, ErrorKind::NotWarm { wanted: None, warm } if warm.is_empty());
     assert_eq!((error.stage(), serving(&slot)), (Stage::Commit, (1, 1)));
 
     slot.reload(generation(2)).unwrap();
     slot.rollback().unwrap();
     let error = slot.rollback().unwrap_err();
-    assert_kind!(error, ErrorKind::NotKept { wanted: None, kept } if kept == &[2]);
+    assert_kind!(error, ErrorKind::NotWarm { wanted: None, warm } if warm == &[2]);
     assert_eq!(slot.status().counters.refused, 2);
     close(slot, &values.census);
 }
@@ -62,12 +62,12 @@ fn a_rollback_past_what_is_kept_names_what_is() {
     let slot = slot_after(&values, 1, 4);
     assert_eq!(warm(&slot), [3]);
     let error = slot.rollback_to(1).unwrap_err();
-    assert_kind!(error, ErrorKind::NotKept { wanted: Some(1), kept } if kept == &[3]);
+    assert_kind!(error, ErrorKind::NotWarm { wanted: Some(1), warm } if warm == &[3]);
     assert!(error.to_string().contains("keep_previous"), "{error}");
 
     slot.rollback().unwrap();
     let error = slot.rollback().unwrap_err();
-    assert_kind!(error, ErrorKind::NotKept { wanted: Some(2), kept } if kept == &[4]);
+    assert_kind!(error, ErrorKind::NotWarm { wanted: Some(2), warm } if warm == &[4]);
     assert_eq!(serving(&slot), (3, 3));
     close(slot, &values.census);
 }
@@ -100,7 +100,7 @@ fn where_nothing_is_kept_nothing_can_be_rolled_back_to() {
     slot.reload(generation(2)).unwrap();
     wait_for(&events, |event| matches!(event, Event::Destroyed { generation: 1, .. }).then_some(()));
     let error = slot.rollback().unwrap_err();
-    assert_kind!(error, ErrorKind::NotKept { wanted: Some(1), kept } if kept.is_empty());
+    assert_kind!(error, ErrorKind::NotWarm { wanted: Some(1), warm } if warm.is_empty());
     assert_eq!(serving(&slot), (2, 2));
     close(slot, &values.census);
 }
@@ -147,7 +147,7 @@ fn what_rollbacks_would_go_to_is_kept_before_what_was_left() {
 fn a_generation_counts_its_failures_anew_when_it_comes_back() {
     let values = Values::new();
     let slot = slot_after(&values, 2, 1);
-    slot.load().report_failure("a hiccup");
+    Lease::report_failure(&slot.load(), "a hiccup");
     assert_eq!(slot.status().serving.unwrap().failures, 1);
     slot.reload(generation(2)).unwrap();
     slot.rollback().unwrap();

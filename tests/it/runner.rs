@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use hotslot::{Builder, Cause, ErrorKind, Event, HotSlot, Runner, Stage, Subscription};
+use hotslot::{Builder, Cause, ErrorKind, Event, HotSlot, Lease, Runner, Stage, Subscription};
 
 use crate::assert_kind;
 use crate::support::{PATIENCE, Plugin, Values, close, eventually, serving, swap, wait_for};
@@ -87,7 +87,7 @@ fn a_plugin_is_stopped_only_when_the_new_one_is_loaded_and_proven() {
         let reload = scope.spawn(|| runner.reload(b"p 2.0.0 2 probe=hang"));
         values.latch.wait_for(1);
         assert_eq!(values.census.running(), [1]);
-        assert!(!runner.slot().load().stop_signal().is_raised());
+        assert!(!Lease::stop_signal(&runner.slot().load()).is_raised());
         values.latch.open();
         reload.join().unwrap().unwrap();
     });
@@ -118,7 +118,7 @@ fn after_a_hand_over_that_is_refused_the_old_plugin_runs_again() {
         started(&events, 1);
     }
     state_becomes(runner.slot(), 3);
-    assert!(!runner.slot().load().stop_signal().is_raised());
+    assert!(!Lease::stop_signal(&runner.slot().load()).is_raised());
     assert_eq!(values.census.running_peak(), 1);
     stop(runner, &values);
 }
@@ -237,7 +237,7 @@ fn a_rollback_to_a_plugin_that_never_stopped_does_not_run_it_twice_at_once() {
     runner.rollback().unwrap();
     assert_eq!(ended(&events, 2), None);
     assert_eq!(values.census.running(), [1], "it has been running all along");
-    assert!(!runner.slot().load().stop_signal().is_raised());
+    assert!(!Lease::stop_signal(&runner.slot().load()).is_raised());
 
     values.latch.open();
     assert_eq!(ended(&events, 1), None);
@@ -251,7 +251,7 @@ fn a_plugin_that_was_told_to_stop_in_vain_runs_again() {
     let values = Values::new();
     let builder = values.builder().drain_timeout(Duration::from_millis(50));
     let (runner, events) = run(&values, builder, b"p 1.0.0 1 run=hang");
-    assert_kind!(runner.rollback().unwrap_err(), ErrorKind::NotKept { .. });
+    assert_kind!(runner.rollback().unwrap_err(), ErrorKind::NotWarm { .. });
     assert_eq!(values.census.running(), [1]);
     values.latch.open();
     assert_eq!(ended(&events, 1), None);
@@ -296,7 +296,7 @@ fn a_rollback_runs_the_plugin_before_with_the_state_that_it_had() {
     state_becomes(runner.slot(), 3);
     assert_eq!(values.census.running_peak(), 1);
 
-    assert_kind!(runner.rollback_to(9).unwrap_err(), ErrorKind::NotKept { wanted: Some(9), .. });
+    assert_kind!(runner.rollback_to(9).unwrap_err(), ErrorKind::NotWarm { wanted: Some(9), .. });
     while values.census.running() != [2] || runner.slot().load().state() != 4 {
         started(&events, 2);
         state_becomes(runner.slot(), 4);
@@ -351,7 +351,7 @@ fn an_automatic_rollback_of_the_slot_is_followed() {
     let values = Values::new();
     let (runner, events) = run(&values, values.builder().probation(PATIENCE, 0), b"p 1.0.0 1");
     runner.reload(b"p 2.0.0 2").unwrap();
-    runner.slot().load().report_failure("nonsense");
+    Lease::report_failure(&runner.slot().load(), "nonsense");
     assert_eq!(ended(&events, 2), None);
     started(&events, 1);
     runs(&values, 1);

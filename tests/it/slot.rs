@@ -20,10 +20,10 @@ fn a_lease_stays_with_the_generation_it_was_taken_on() {
     slot.reload(b"p 2.0.0 2").unwrap();
     let new = slot.load();
 
-    assert_eq!((old.answer(), old.generation(), old.version().unwrap().major), (1, 1, 1));
-    assert_eq!((new.answer(), new.generation(), new.version().unwrap().major), (2, 2, 2));
-    assert_eq!(old.manifest().name, "p");
-    assert_ne!(old.digest(), new.digest());
+    assert_eq!((old.answer(), old.generation(), Lease::version(&old).unwrap().major), (1, 1, 1));
+    assert_eq!((new.answer(), new.generation(), Lease::version(&new).unwrap().major), (2, 2, 2));
+    assert_eq!(Lease::manifest(&old).name, "p");
+    assert_ne!(Lease::digest(&old), Lease::digest(&new));
     assert_eq!(old.clone().answer(), 1, "a clone is on the same generation, retired or not");
     drop((old, new));
     close(slot, &values.census);
@@ -34,11 +34,11 @@ fn a_lease_is_retired_by_a_swap_and_serves_again_after_a_rollback() {
     let values = Values::new();
     let slot = values.builder().open(b"p 1.0.0 1").unwrap();
     let lease = slot.load();
-    assert!(!lease.is_retired() && !lease.stop_signal().is_raised());
+    assert!(!Lease::is_retired(&lease) && !Lease::stop_signal(&lease).is_raised());
     slot.reload(b"p 2.0.0 2").unwrap();
-    assert!(lease.is_retired() && lease.stop_signal().is_raised());
+    assert!(Lease::is_retired(&lease) && Lease::stop_signal(&lease).is_raised());
     slot.rollback().unwrap();
-    assert!(!lease.is_retired() && !lease.stop_signal().is_raised());
+    assert!(!Lease::is_retired(&lease) && !Lease::stop_signal(&lease).is_raised());
     drop(lease);
     close(slot, &values.census);
 }
@@ -172,7 +172,7 @@ fn a_lease_can_be_held_across_an_await() {
             Poll::Pending
         })
         .await;
-        (before, lease.answer(), lease.is_retired(), slot.load().answer())
+        (before, lease.answer(), Lease::is_retired(&lease), slot.load().answer())
     };
     assert_eq!(block_on(is_send(answers)), (1, 1, true, 2));
     close(slot, &values.census);

@@ -1,6 +1,6 @@
 //! Which plugin may follow which; and what is the same plugin.
 
-use hotslot::{Candidate, ErrorKind, HotSlot, Outcome, Stage, VersionRule};
+use hotslot::{Candidate, ErrorKind, HotSlot, Lease, Outcome, Stage, VersionRule};
 
 use crate::assert_kind;
 use crate::support::{Plugin, Values, close, says, serving, swap};
@@ -20,7 +20,10 @@ fn the_same_bytes_again_change_nothing() {
     let report = slot.reload(b"p 1.0.0 1").unwrap();
     assert_eq!(report.outcome, Outcome::Unchanged { generation: 1 });
     assert!(!report.is_swap() && report.generation() == Some(1));
-    assert_eq!((report.digest, report.version), (Some(slot.load().digest()), slot.load().version().cloned()));
+    assert_eq!(
+        (report.digest, report.version),
+        (Some(Lease::digest(&slot.load())), Lease::version(&slot.load()).cloned())
+    );
     assert_eq!(values.census.loaded(), 1, "nothing was loaded");
     assert_eq!(slot.status().counters.unchanged, 1);
     assert_eq!(slot.history().len(), 2, "it is in the history all the same");
@@ -54,7 +57,7 @@ fn only_the_serving_bytes_are_unchanged_not_those_of_a_warm_generation() {
 fn a_caller_can_say_the_version_of_bytes_that_do_not() {
     let values = Values::new();
     let slot = values.builder().open(versioned("p - 1", "1.0.0")).unwrap();
-    assert_eq!(slot.load().version().unwrap().to_string(), "1.0.0");
+    assert_eq!(Lease::version(&slot.load()).unwrap().to_string(), "1.0.0");
     let error = slot.reload(versioned("p - 2", "0.9.0")).unwrap_err();
     assert_kind!(error, kind if says(kind, "older"));
     slot.reload(versioned("p - 2", "1.0.1")).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hotslot::host::CallErrorKind;
 use hotslot::native::Native;
 use hotslot::wasm::{InstancePolicy, Wasm};
-use hotslot::{Auto, HotSlot, carry_state};
+use hotslot::{Auto, HotSlot, transfer_state};
 use hotslot_fixture_interface::v1_0::Fixture;
 
 use crate::support::{Folder, cargo, done, fixtures, hotslot, zig};
@@ -47,7 +47,7 @@ fn plugins_in_c_rust_and_zig_serve_one_after_the_other_and_hand_their_state_over
     let wasm = engine.interface::<dyn Fixture>().config("of the host").instances(InstancePolicy::Single);
     let backend = Auto::new().libraries(native).modules(wasm);
     let slot: HotSlot<dyn Fixture> =
-        HotSlot::builder(backend).hand_over(carry_state).open(in_c).expect("the plugin in C is sound");
+        HotSlot::builder(backend).hand_over(transfer_state).open(in_c).expect("the plugin in C is sound");
 
     let serves = |name: &str, answer: u64, sum: u64| {
         let plugin = slot.load();

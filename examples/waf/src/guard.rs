@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
-use hotslot::{Lease, printable};
+use hotslot::{Lease, escape_untrusted};
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use parking_lot::Mutex;
@@ -108,11 +108,11 @@ impl Guard {
         let took = since.elapsed();
         self.traffic.called(took);
         self.metrics.called(took);
-        let trial = self.trials.of(rules.generation(), || rules.version().map(ToString::to_string));
+        let trial = self.trials.of(Lease::generation(rules), || Lease::version(rules).map(ToString::to_string));
         let is_fault = result.as_ref().is_err_and(Failure::is_fault);
         if let Some(objection) = trial.note(is_fault, took) {
             // If nobody listens, the node is about to stop.
-            let _ = self.condemned.send(Condemned { generation: rules.generation(), objection });
+            let _ = self.condemned.send(Condemned { generation: Lease::generation(rules), objection });
         }
         result
     }
@@ -148,10 +148,10 @@ impl Guard {
         self.metrics.failed(failure.kind());
         let error = RuleError {
             timestamp: moment(SystemTime::now()),
-            version: rules.version().map(ToString::to_string),
-            generation: rules.generation(),
+            version: Lease::version(rules).map(ToString::to_string),
+            generation: Lease::generation(rules),
             kind: failure.kind(),
-            error: printable(&failure.to_string()).into_owned(),
+            error: escape_untrusted(&failure.to_string()).into_owned(),
             request_id: id.to_str().unwrap_or_default().to_owned(),
         };
         let mut errors = self.errors.lock();

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use hotslot::{BoxError, printable};
+use hotslot::{BoxError, escape_untrusted};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch::channel;
@@ -187,5 +187,5 @@ fn shut_down(runtime: Runtime) {
 
 /// An error can quote a file: its line breaks stay, and nothing else that steers a terminal.
 fn printable_lines(text: &str) -> String {
-    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+    text.lines().map(escape_untrusted).collect::<Vec<_>>().join("\n")
 }

@@ -10,7 +10,7 @@ use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
 use hotslot::wasm::{CallLimits, InstancePolicy, Wasm, waited};
 use hotslot::{
-    Artifact, Auto, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest, Staged, printable,
+    Artifact, Auto, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest, Staged, escape_untrusted,
 };
 use hyper::{HeaderMap, Method, Uri};
 use parking_lot::Mutex;
@@ -198,7 +198,7 @@ pub fn inspect(rules: &dyn Waf, request: &Inspected<'_>) -> (Result<Decision, Fa
 
 /// Text from a plugin, made safe to print.
 fn safe(Reason { rule, part, matched, score }: Reason) -> Reason {
-    let safe = |text: String| printable(&text).chars().take(512).collect();
+    let safe = |text: String| escape_untrusted(&text).chars().take(512).collect();
     Reason { rule: safe(rule), part: safe(part), matched: safe(matched), score }
 }
 

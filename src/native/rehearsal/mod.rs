@@ -20,7 +20,7 @@ use super::image::Image;
 use super::library::Library;
 use super::load_file::{Place, PrivateFolder, Scratch, Source, random};
 use super::plugin::NativePlugin;
-use crate::failures::Health;
+use crate::failures::FailureCounter;
 use crate::host::Config;
 use crate::{BoxError, LoadContext, StopSignal};
 
@@ -378,11 +378,15 @@ fn load(artifact: &[u8], place: &Place) -> Result<Library, BoxError> {
 fn create(artifact: &[u8], config: Arc<[u8]>, place: &Place) -> Result<(), BoxError> {
     let identity = descriptor::read(Image::read(artifact)?.descriptor()?)?;
     let manifest = descriptor::manifest(&identity)?;
-    let context =
-        LoadContext { generation: 0, slot: "rehearsal".into(), stop: StopSignal::new(), health: Health::new(|| {}) };
+    let context = LoadContext {
+        generation: 0,
+        slot: "rehearsal".into(),
+        stop: StopSignal::new(),
+        failures: FailureCounter::new(|| {}),
+    };
     let host = HostContext::new(&context, &manifest, &Offers { config: Config::Fixed(config), ..Offers::default() });
     let library = Arc::new(load(artifact, place)?);
-    drop(NativePlugin::create(library, &identity, manifest, &host, context.health)?);
+    drop(NativePlugin::create(library, &identity, manifest, &host, context.failures)?);
     // Threads of the plugin may look at it until the process is gone.
     std::mem::forget(host);
     Ok(())

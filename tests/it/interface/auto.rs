@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hotslot::native::Native;
-use hotslot::{Auto, HotSlot, Stage, carry_state};
+use hotslot::{Auto, HotSlot, Lease, Stage, transfer_state};
 use hotslot_fixture_interface::v1_0::Fixture;
 
 use super::{built, modules};
@@ -16,7 +16,7 @@ fn auto() -> Auto<dyn Fixture> {
 #[test]
 fn a_slot_goes_from_a_module_to_a_library_and_back_under_calls_with_its_state() {
     let Some(module) = built::module("") else { return };
-    let slot = HotSlot::builder(auto()).hand_over(carry_state).open(module.clone().answering(1).bytes()).unwrap();
+    let slot = HotSlot::builder(auto()).hand_over(transfer_state).open(module.clone().answering(1).bytes()).unwrap();
     let (done, calls) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let _done = Done(&done);
@@ -24,7 +24,7 @@ fn a_slot_goes_from_a_module_to_a_library_and_back_under_calls_with_its_state() 
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     let lease = slot.load();
-                    assert_eq!(lease.answer(), lease.generation(), "each answers with its number");
+                    assert_eq!(lease.answer(), Lease::generation(&lease), "each answers with its number");
                     calls.fetch_add(1, Ordering::Relaxed);
                 }
             });

@@ -1,7 +1,7 @@
 //! Which plugin fits which host: versions 1.0 and 1.1 in all four combinations, on both backends, and those that do not.
 
 use hotslot::native::Native;
-use hotslot::{Backend, HotSlot, Stage};
+use hotslot::{Backend, HotSlot, Lease, Stage};
 use hotslot_fixture_interface::{Values, changed, less, v1_0, v1_1, v2_0};
 use hotslot_plugin::Interface;
 
@@ -98,5 +98,5 @@ fn the_id_tells_interfaces_apart_and_versions_of_one_together() {
     assert!(<dyn v1_1::Fixture>::ID.starts_with("fixture/1.1#"));
     let slot: HotSlot<dyn v1_1::Fixture> =
         HotSlot::builder(Native::interface::<dyn v1_1::Fixture>()).open(built::library("v1_1").bytes()).unwrap();
-    assert_eq!(slot.load().manifest().interface.as_deref(), Some(<dyn v1_1::Fixture>::ID));
+    assert_eq!(Lease::manifest(&slot.load()).interface.as_deref(), Some(<dyn v1_1::Fixture>::ID));
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hotslot::native::Native;
-use hotslot::{Cause, HotSlot, Stage};
+use hotslot::{Cause, HotSlot, Lease, Stage};
 use hotslot_fixture_interface::v1_0::Fixture;
 use hotslot_plugin::CallErrorKind;
 
@@ -37,7 +37,7 @@ fn panics_count_against_the_generation_and_errors_of_its_own_do_not() {
         for _ in 0..20 {
             assert!(slot.load().fail("fail").is_err());
         }
-        assert_eq!(slot.load().generation(), 2, "{kind}");
+        assert_eq!(Lease::generation(&slot.load()), 2, "{kind}");
         // In its probation, failures of the plugin roll it back.
         let events = slot.subscribe();
         for _ in 0..6 {
@@ -47,7 +47,7 @@ fn panics_count_against_the_generation_and_errors_of_its_own_do_not() {
             hotslot::Event::Ended(report) => matches!(report.cause, Cause::Automatic { .. }).then_some(()),
             _ => None,
         });
-        assert_eq!(slot.load().generation(), 1, "{kind}");
+        assert_eq!(Lease::generation(&slot.load()), 1, "{kind}");
     }
     let next = || built::library("").answering(2).version("1.1.0").bytes();
     let slot = HotSlot::builder(Native::interface::<dyn Fixture>())
@@ -99,7 +99,7 @@ fn a_configuration_can_be_asked_for_at_each_load() {
         slots_with::<dyn Fixture>("", |native| native.config_with(count(asked)), |wasm| wasm.config_with(count(again)));
     for (kind, slot) in slots {
         assert_eq!(slot.load().config(), b"0", "{kind}");
-        let same = slot.load().digest();
+        let same = Lease::digest(&slot.load());
         let image = [Some(built::library("")), built::module("")].into_iter().flatten().map(|image| image.bytes());
         let bytes = image.into_iter().find(|bytes| hotslot::Digest::of(bytes) == same).expect("it is one of them");
         slot.reload(hotslot::Candidate::new(bytes).force()).unwrap();

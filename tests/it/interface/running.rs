@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Sender, channel};
 
 use hotslot::native::Native;
-use hotslot::{Backend, HotSlot, Runner, carry_state};
+use hotslot::{Backend, HotSlot, Runner, transfer_state};
 use hotslot_fixture_interface::v1_0::Fixture;
 
 use super::{built, modules};
@@ -11,7 +11,7 @@ use crate::support::PATIENCE;
 
 /// Runs one version after the other, and gives the counts that were sent.
 fn counts(backend: impl Backend<dyn Fixture>, first: Vec<u8>, second: Vec<u8>, sent: std::sync::mpsc::Receiver<u64>) {
-    let slot = HotSlot::builder(backend).hand_over(carry_state).open(first).unwrap();
+    let slot = HotSlot::builder(backend).hand_over(transfer_state).open(first).unwrap();
     let runner = Runner::start(slot).unwrap();
     let next = || sent.recv_timeout(PATIENCE).expect("it counts");
     assert_eq!((next(), next(), next()), (1, 2, 3));

@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use hotslot::native::{NativePlugin, Unload};
-use hotslot::{BoxError, Builder, ErrorKind, Event, HotSlot, Stage};
+use hotslot::{BoxError, Builder, ErrorKind, Event, HotSlot, Lease, Stage};
 
 use super::methods::WAIT_FOR_STOP;
 use super::process::alone;
@@ -33,7 +33,7 @@ fn reload_under_callers(unload: Unload, reloads: u32) {
                 while !done.load(Ordering::Relaxed) {
                     let lease = slot.load();
                     let answer = answer(&lease);
-                    assert_eq!(u64::from(answer), lease.generation(), "the code of another generation");
+                    assert_eq!(u64::from(answer), Lease::generation(&lease), "the code of another generation");
                     assert!(answer >= last, "{answer} after {last}");
                     last = answer;
                     calls.fetch_add(1, Ordering::Relaxed);
@@ -50,7 +50,7 @@ fn reload_under_callers(unload: Unload, reloads: u32) {
         }
         done.store(true, Ordering::Relaxed);
     });
-    assert_eq!(slot.load().generation(), u64::from(reloads) + 1);
+    assert_eq!(Lease::generation(&slot.load()), u64::from(reloads) + 1);
     assert_eq!(slot.status().counters.refused, 0);
     let status = slot.close(PATIENCE);
     assert!(status.retired.is_empty(), "{status:?}");

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::sync::mpsc::channel;
 
 use hotslot::native::{CallError, Native};
-use hotslot::{Candidate, Digest, ErrorKind, HotSlot, Stage};
+use hotslot::{Candidate, Digest, ErrorKind, HotSlot, Lease, Stage};
 use hotslot_plugin::abi::Status;
 
 use super::methods::{ECHO, FAIL, PANIC, SEND};
@@ -51,8 +51,8 @@ fn a_library_without_a_descriptor_takes_its_version_from_the_caller() {
     slot.reload(Candidate::new(c_answering(2)).version(version("1.1.0"))).unwrap();
     assert_eq!(ask(), 2);
     let lease = slot.load();
-    assert_eq!((lease.version(), lease.digest()), (Some(&version("1.1.0")), Digest::of(&c_answering(2))));
-    assert_eq!((&*lease.manifest().name, &lease.manifest().interface), ("", &None));
+    assert_eq!((Lease::version(&lease), Lease::digest(&lease)), (Some(&version("1.1.0")), Digest::of(&c_answering(2))));
+    assert_eq!((&*Lease::manifest(&lease).name, &Lease::manifest(&lease).interface), ("", &None));
 
     let error = slot.reload(Candidate::new(c_answering(3)).version(version("1.0.9"))).unwrap_err();
     assert_eq!(error.stage(), Stage::Admit);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hotslot::native::{CallError, DescriptorError, LibraryError, Native, Unload};
-use hotslot::{Candidate, Digest, HotSlot, Stage};
+use hotslot::{Candidate, Digest, HotSlot, Lease, Stage};
 
 use super::fixtures::TemporaryFolder;
 use super::process::alone;
@@ -43,7 +43,7 @@ fn a_panic_in_create_is_refused_at_load() {
     let error = slot.reload(answering(2).script("create=panic")).unwrap_err();
     assert_eq!(error.stage(), Stage::Load);
     assert_eq!(reason::<CallError>(&error), &CallError::Panicked { message: "create panics".to_owned() });
-    assert_eq!((answer(&slot.load()), slot.load().generation()), (1, 1));
+    assert_eq!((answer(&slot.load()), Lease::generation(&slot.load())), (1, 1));
     assert_eq!(slot.status().counters.refused, 1);
 }
 
@@ -203,7 +203,7 @@ fn what_is_served_answers_as_its_digest_says_while_the_file_is_rewritten() {
                     Err(error) => assert_eq!(error.stage(), Stage::Admit, "{error}"),
                 }
                 let serving = slot.load();
-                let said = images.iter().position(|image| Digest::of(image.bytes()) == serving.digest());
+                let said = images.iter().position(|image| Digest::of(image.bytes()) == Lease::digest(&serving));
                 assert_eq!(said.map(|index| index as u32 + 1), Some(answer(&serving)));
             }
             done.store(true, Ordering::Relaxed);

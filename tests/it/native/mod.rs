@@ -80,7 +80,7 @@ fn destroyed(events: &Subscription, wanted: u64) -> Release {
 fn is_freed(release: &Release) -> bool {
     match release {
         Release::Freed => true,
-        Release::Kept { reason, .. } => {
+        Release::Retained { reason, .. } => {
             let doubt = reason.starts_with("threads that are or may be inside") && !reason.contains("fixture-");
             assert!(doubt, "{reason}");
             false

@@ -3,7 +3,7 @@
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use hotslot::{Cause, Event, HotSlot, Outcome, Runner, carry_state};
+use hotslot::{Cause, Event, HotSlot, Outcome, Runner, transfer_state};
 
 use super::methods::RELEASE;
 use super::{add, answer, answering, destroyed, fixture, native};
@@ -18,7 +18,7 @@ fn start(
     let backend = native().on_message(move |_, message| {
         let _ = tick.send(String::from_utf8_lossy(message).into_owned());
     });
-    let slot = HotSlot::builder(backend).hand_over(carry_state).drain_timeout(drain_timeout).keep_previous(1);
+    let slot = HotSlot::builder(backend).hand_over(transfer_state).drain_timeout(drain_timeout).keep_previous(1);
     (Runner::start(slot.open(first).unwrap()).unwrap(), ticks)
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
 
-use hotslot::native::{Budget, WhenSpent, kept};
-use hotslot::{Digest, HotSlot, Release};
+use hotslot::native::{Budget, OverBudget, retained};
+use hotslot::{Digest, HotSlot, Lease, Release};
 
 use super::fixtures::TemporaryFolder;
 use super::process::alone;
@@ -19,7 +19,7 @@ fn each_of_a_thousand_reloads_serves_its_own_code() {
     const MAPS_PER_GENERATION: usize = 6;
     const RELOADS: u32 = 1000;
     alone(|| {
-        let budget = Budget { generations: 2000, bytes: 4 << 30, when_spent: WhenSpent::Refuse };
+        let budget = Budget { generations: 2000, bytes: 4 << 30, when_spent: OverBudget::Refuse };
         let backend = native().budget(budget);
         let slot = HotSlot::builder(backend).name("thousand").keep_previous(0).open(answering(0)).unwrap();
         let events = slot.subscribe();
@@ -28,13 +28,13 @@ fn each_of_a_thousand_reloads_serves_its_own_code() {
             let image = answering(number);
             let digest = Digest::of(image.bytes());
             let report = slot.reload(image).unwrap();
-            assert_eq!((report.digest, slot.load().digest()), (Some(digest), digest));
+            assert_eq!((report.digest, Lease::digest(&slot.load())), (Some(digest), digest));
             assert_eq!(elsewhere(|| answer(&slot.load())), number);
             let release = destroyed(&events, u64::from(number));
-            assert!(matches!(release, Release::Kept { alarm: None, .. }), "{release:?}");
+            assert!(matches!(release, Release::Retained { alarm: None, .. }), "{release:?}");
         }
-        assert_eq!(kept().generations, u64::from(RELOADS));
-        assert_eq!(kept().bytes, u64::from(RELOADS) * fixture().bytes().len() as u64);
+        assert_eq!(retained().generations, u64::from(RELOADS));
+        assert_eq!(retained().bytes, u64::from(RELOADS) * fixture().bytes().len() as u64);
         assert_eq!(open_descriptors(), descriptors, "the numbers came back, again and again");
         let grown = self::resident() - resident;
         let each = grown / u64::from(RELOADS);

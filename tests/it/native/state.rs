@@ -1,12 +1,12 @@
 //! State that goes from one generation to the next, as the bytes of a C struct.
 
 use hotslot::native::{CallError, NativePlugin};
-use hotslot::{HotSlot, Stage, Stateful, carry_state};
+use hotslot::{HotSlot, Stage, Stateful, transfer_state};
 
 use super::{add, answer, answering, builder, c_library, fixture, reason};
 
 fn stateful() -> hotslot::Builder<NativePlugin> {
-    builder().hand_over(carry_state)
+    builder().hand_over(transfer_state)
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hotslot::native::{CallError, DescriptorError};
-use hotslot::{HotSlot, Stage, carry_state};
+use hotslot::{HotSlot, Stage, transfer_state};
 
 use super::fixtures::{Fixture, build};
 use super::methods::PANIC;
@@ -48,7 +48,7 @@ fn a_plugin_from_the_systems_own_compiler_works() {
 /// It answers, counts, panics, and takes the state of a plugin from the usual compiler; and the other way round.
 fn works(image: PathBuf) {
     let other = Fixture::from_file(&image).answering(2);
-    let slot = builder().hand_over(carry_state).open(answering(1)).unwrap();
+    let slot = builder().hand_over(transfer_state).open(answering(1)).unwrap();
     add(&slot.load(), 20);
     slot.reload(other).unwrap();
     assert_eq!((answer(&slot.load()), add(&slot.load(), 1)), (2, 21));

@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use hotslot::native::{Budget, LibraryError, Native, NativePlugin, Unload, WhenSpent, kept};
+use hotslot::native::{Budget, LibraryError, Native, NativePlugin, OverBudget, Unload, retained};
 use hotslot::{Builder, Event, HotSlot, Release, Stage};
 
 use super::methods::{OWE_DESTRUCTOR, START_RELAY, START_SPINNER, START_STRAY, START_WORKER};
@@ -22,7 +22,7 @@ fn when_idle() -> Builder<NativePlugin> {
 #[track_caller]
 fn why_kept(release: Release) -> String {
     match release {
-        Release::Kept { reason, .. } => reason,
+        Release::Retained { reason, .. } => reason,
         other => panic!("it was not kept: {other:?}"),
     }
 }
@@ -43,7 +43,7 @@ fn idle_generations_are_unmapped_and_the_memory_map_proves_it() {
             doubts += u64::from(!freed);
         }
         assert!(doubts < 10, "{doubts} of 100 were kept");
-        assert_eq!((kept().generations, slot.status().kept.generations), (doubts, doubts));
+        assert_eq!((retained().generations, slot.status().retained.generations), (doubts, doubts));
     });
 }
 
@@ -58,8 +58,8 @@ fn by_default_nothing_is_unmapped_and_everything_is_counted() {
             assert!(reason.contains("every generation is kept"), "{reason}");
         }
         let size = fixture().bytes().len() as u64;
-        assert_eq!((kept().generations, kept().bytes), (3, 3 * size));
-        assert_eq!((slot.status().kept.generations, slot.status().kept.bytes), (3, 3 * size));
+        assert_eq!((retained().generations, retained().bytes), (3, 3 * size));
+        assert_eq!((slot.status().retained.generations, slot.status().retained.bytes), (3, 3 * size));
         let files: std::collections::HashSet<_> =
             mapped("hotslot-").into_iter().filter_map(|line| line.split('/').nth(1).map(str::to_owned)).collect();
         assert_eq!(files.len(), 4, "three that are kept, and the one that serves");
@@ -86,7 +86,7 @@ fn a_generation_that_a_lease_holds_stays_mapped_until_the_lease_is_gone() {
 #[test]
 fn a_plugin_that_owes_a_living_thread_a_destructor_stays_mapped_and_is_counted() {
     alone(|| {
-        let budget = Budget { generations: 0, bytes: u64::MAX, when_spent: WhenSpent::Alarm };
+        let budget = Budget { generations: 0, bytes: u64::MAX, when_spent: OverBudget::Alarm };
         let backend = native().unload(Unload::WhenIdle).budget(budget);
         let slot = HotSlot::builder(backend).name("unload").keep_previous(0).open(answering(1)).unwrap();
         let events = slot.subscribe();
@@ -102,12 +102,12 @@ fn a_plugin_that_owes_a_living_thread_a_destructor_stays_mapped_and_is_counted()
             });
             called.recv().unwrap();
             slot.reload(answering(2)).unwrap();
-            let Release::Kept { reason, alarm } = destroyed(&events, 1) else { panic!("it was unmapped") };
+            let Release::Retained { reason, alarm } = destroyed(&events, 1) else { panic!("it was unmapped") };
             assert!(reason.contains("thread-local destructor"), "{reason}");
             assert!(alarm.is_some_and(|alarm| alarm.contains("restart")), "the budget is spent");
             wait_for(&events, |event| matches!(event, Event::Alarm { .. }).then_some(()));
             assert!(!mapped("unload-1.").is_empty(), "it is still there");
-            assert_eq!((kept().generations, slot.status().kept.generations), (1, 1));
+            assert_eq!((retained().generations, slot.status().retained.generations), (1, 1));
             assert_eq!(slot.status().counters.alarms, 1);
             drop(end);
         });
@@ -145,7 +145,7 @@ fn a_plugin_with_a_thread_that_never_ends_is_never_unmapped_and_the_thread_is_na
             slot.reload(answering(2)).unwrap();
             let reason = why_kept(destroyed(&events, 1));
             assert!(reason.contains("inside") && reason.contains("fixture-stray"), "{reason}");
-            assert_eq!(slot.status().kept.generations, 1);
+            assert_eq!(slot.status().retained.generations, 1);
             assert_eq!(answer(&slot.load()), 2);
         }
     });
@@ -291,7 +291,7 @@ fn a_library_that_the_loader_does_not_let_go_is_found_in_the_memory_map() {
         slot.reload(c_answering(2)).unwrap();
         let reason = why_kept(destroyed(&events, 1));
         assert!(reason.contains("nodelete"), "{reason}");
-        assert_eq!(kept().generations, 1);
+        assert_eq!(retained().generations, 1);
         drop(slot);
         assert_eq!(is_freed(&destroyed(&events, 2)), mapped("unload-2.").is_empty());
         assert!(!mapped("unload-1.").is_empty());
@@ -301,13 +301,13 @@ fn a_library_that_the_loader_does_not_let_go_is_found_in_the_memory_map() {
 #[test]
 fn a_spent_budget_raises_an_alarm_and_loads_go_on() {
     alone(|| {
-        let budget = Budget { generations: 2, bytes: u64::MAX, when_spent: WhenSpent::Alarm };
+        let budget = Budget { generations: 2, bytes: u64::MAX, when_spent: OverBudget::Alarm };
         let slot = HotSlot::builder(native().budget(budget)).keep_previous(0).open(answering(0)).unwrap();
         let events = slot.subscribe();
         for number in 1..=4 {
             slot.reload(answering(number)).unwrap();
             assert_eq!(answer(&slot.load()), number);
-            let Release::Kept { alarm, .. } = destroyed(&events, u64::from(number)) else { panic!("unmapped") };
+            let Release::Retained { alarm, .. } = destroyed(&events, u64::from(number)) else { panic!("unmapped") };
             assert_eq!(alarm.is_some(), number > 2, "{alarm:?}");
             if let Some(alarm) = alarm {
                 let message = wait_for(&events, |event| match event {
@@ -324,7 +324,7 @@ fn a_spent_budget_raises_an_alarm_and_loads_go_on() {
 #[test]
 fn a_spent_budget_refuses_loads_if_that_is_wanted_and_what_serves_serves_on() {
     alone(|| {
-        let budget = Budget { generations: 2, bytes: u64::MAX, when_spent: WhenSpent::Refuse };
+        let budget = Budget { generations: 2, bytes: u64::MAX, when_spent: OverBudget::Refuse };
         let slot = HotSlot::builder(native().budget(budget)).keep_previous(0).open(answering(0)).unwrap();
         let events = slot.subscribe();
         for number in 1..=2 {

@@ -12,7 +12,7 @@ pub(crate) use latch::Latch;
 pub(crate) use values::{Plugin, Values};
 pub(crate) use wait::{PATIENCE, block_on, eventually, wait_for};
 
-use hotslot::{Digest, ErrorKind, HotSlot, Outcome, Report, Status};
+use hotslot::{Digest, ErrorKind, HotSlot, Lease, Outcome, Report, Status};
 
 /// Closes the slot, and checks that every plugin that was ever loaded was destroyed once, where it should be.
 pub(crate) fn close<T: ?Sized + Send + Sync>(slot: HotSlot<T>, census: &Census) -> Status {
@@ -45,11 +45,11 @@ pub(crate) fn snapshot(slot: &HotSlot<Plugin>) -> Snapshot {
     let lease = slot.load();
     Snapshot {
         generation: lease.generation(),
-        digest: lease.digest(),
+        digest: Lease::digest(&lease),
         answer: lease.answer(),
         state: lease.state(),
-        is_retired: lease.is_retired(),
-        told_to_stop: lease.stop_signal().is_raised(),
+        is_retired: Lease::is_retired(&lease),
+        told_to_stop: Lease::stop_signal(&lease).is_raised(),
     }
 }
 

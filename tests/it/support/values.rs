@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use hotslot::{
-    Anchor, Artifact, Backend, BoxError, Builder, Health, HotSlot, LoadContext, Loaded, Manifest, Release, Runnable,
-    State, Stateful, StopSignal, carry_state,
+    Artifact, Backend, BoxError, Builder, FailureCounter, HotSlot, KeepAlive, LoadContext, Loaded, Manifest, Release,
+    Runnable, State, Stateful, StopSignal, transfer_state,
 };
 
 use super::{Census, Latch};
@@ -36,7 +36,7 @@ pub(crate) struct Plugin {
     /// Goes from one generation to the next.
     state: AtomicU64,
     script: Script,
-    health: Health,
+    failures: FailureCounter,
     backend: Values,
     _life: Life,
 }
@@ -77,7 +77,7 @@ impl Values {
             .probe(|plugin: &Plugin| plugin.backend.act(&plugin.script, "probe"))
             .hand_over(|old: &Plugin, new: &Plugin| {
                 new.backend.act(&new.script, "hand_over")?;
-                carry_state(old, new)
+                transfer_state(old, new)
             })
     }
 
@@ -121,11 +121,11 @@ impl Backend<Plugin> for Values {
             generation,
             state: AtomicU64::new(0),
             script,
-            health: context.health.clone(),
+            failures: context.failures.clone(),
             backend: self.clone(),
             _life: Life { generation, census: self.census.clone() },
         });
-        Ok(if anchored { loaded.anchored(Ground { generation, census: self.census.clone() }) } else { loaded })
+        Ok(if anchored { loaded.keep_alive(Ground { generation, census: self.census.clone() }) } else { loaded })
     }
 }
 
@@ -149,8 +149,8 @@ impl Plugin {
         self.state.store(state, Ordering::SeqCst);
     }
 
-    pub(crate) fn health(&self) -> &Health {
-        &self.health
+    pub(crate) fn health(&self) -> &FailureCounter {
+        &self.failures
     }
 }
 
@@ -201,7 +201,7 @@ struct Ground {
     census: Census,
 }
 
-impl Anchor for Ground {
+impl KeepAlive for Ground {
     fn release(self: Box<Self>) -> Release {
         self.census.released(self.generation);
         Release::Freed

@@ -1,7 +1,7 @@
 //! What goes into a plugin and comes out of it.
 
 use hotslot::wasm::{Buffer, CallError, WasmPlugin};
-use hotslot::{HotSlot, Stage};
+use hotslot::{HotSlot, Lease, Stage};
 
 use super::{answer, compile, engine, module, slot, source};
 
@@ -9,7 +9,7 @@ use super::{answer, compile, engine, module, slot, source};
 fn a_plugin_is_loaded_called_and_replaced() {
     let slot = slot();
     let old = slot.load();
-    assert_eq!(old.version().unwrap().to_string(), "1.0.0");
+    assert_eq!(Lease::version(&old).unwrap().to_string(), "1.0.0");
     assert_eq!((old.manifest().name.as_str(), old.manifest().interface.as_deref()), ("fixture", Some("fixture/1")));
     let report = slot.reload(module("1.1.0", 2)).unwrap();
     assert!(report.is_swap());

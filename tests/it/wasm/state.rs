@@ -1,7 +1,7 @@
 //! State that goes from one module to the next.
 
 use hotslot::wasm::{CallError, Func, InstancePolicy, Wasm, WasmPlugin};
-use hotslot::{HotSlot, Stage, State, Stateful, carry_state};
+use hotslot::{HotSlot, Stage, State, Stateful, transfer_state};
 
 use super::{compile, engine};
 
@@ -38,7 +38,7 @@ struct Counter {
 fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<WasmPlugin<Counter>> {
     let backend = engine.plugins(|binder| Ok(Counter { add: binder.func("add")?, trap: binder.func("trap")? }));
     HotSlot::builder(backend.instances(policy))
-        .hand_over(carry_state)
+        .hand_over(transfer_state)
         .open(counter("1.0.0", "counter/1", "counter/1"))
         .unwrap()
 }

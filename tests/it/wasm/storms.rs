@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use hotslot::wasm::{InstancePolicy, Wasm};
-use hotslot::{Candidate, HotSlot, Outcome, VersionRule};
+use hotslot::{Candidate, HotSlot, Lease, Outcome, VersionRule};
 
 use super::{answer, backend, module};
 use crate::support::{PATIENCE, eventually};
@@ -75,6 +75,6 @@ fn reloads_and_rollbacks_from_many_threads_leave_a_linear_history() {
                 current = Some(generation);
             }
         }
-        assert_eq!(current, Some(slot.load().generation()));
+        assert_eq!(current, Some(Lease::generation(&slot.load())));
     });
 }

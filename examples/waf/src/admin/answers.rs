@@ -3,7 +3,7 @@
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
-use hotslot::{ErrorKind, Phase, printable};
+use hotslot::{ErrorKind, Phase, escape_untrusted};
 use serde::Serialize;
 
 use crate::deploy::{Deployments, Record, Refusal};
@@ -86,7 +86,7 @@ pub fn refused(refusal: &Refusal, guard: &Guard) -> Response {
         (None, Some(serving)) => format!("still_serving_{}", serving.digest.short()),
         (None, None) => "not_serving".to_owned(),
     };
-    let error = printable(&refusal.to_string()).into_owned();
+    let error = escape_untrusted(&refusal.to_string()).into_owned();
     let body = Refused { success: false, error, stage: refusal.stage(), current_version, status };
     let mut answer = (code(refusal), Json(body)).into_response();
     if let Some(wait) = refusal.retry_after() {
@@ -106,7 +106,7 @@ fn code(refusal: &Refusal) -> StatusCode {
             ErrorKind::Busy
             | ErrorKind::BaseChanged { .. }
             | ErrorKind::TooManyRetired { .. }
-            | ErrorKind::NotKept { .. }
+            | ErrorKind::NotWarm { .. }
             | ErrorKind::AlreadyServing(_)
             | ErrorKind::Version(_) => StatusCode::CONFLICT,
             ErrorKind::Closed | ErrorKind::NoThread(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use hotslot::{Outcome, Report, printable};
+use hotslot::{Outcome, Report, escape_untrusted};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -110,7 +110,7 @@ impl Record {
             },
             Err(refusal) => Record {
                 stage: Some(refusal.stage()),
-                error: Some(printable(&refusal.to_string()).into_owned()),
+                error: Some(escape_untrusted(&refusal.to_string()).into_owned()),
                 ..record
             },
         }
