@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use criterion::{Criterion, criterion_group, criterion_main};
 use hotslot::native::{Budget, Native, NativePlugin, OverBudget};
-use hotslot::{Artifact, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest};
+use hotslot::{Admission, Artifact, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest, Payload};
 use hotslot_plugin::abi::Status;
 
 type RawQuote = unsafe extern "C" fn(i64) -> i64;
@@ -22,8 +22,8 @@ type Quote = unsafe extern "C" fn(*const c_void, i64, *mut i64) -> Status;
 struct Numbers;
 
 impl Backend<u64> for Numbers {
-    fn admit(&self, _: &[u8]) -> Result<Manifest, BoxError> {
-        Ok(Manifest::new("number"))
+    fn admit(&self, _: &Payload) -> Result<Admission, BoxError> {
+        Ok(Manifest::new("number").into())
     }
 
     fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<u64>, BoxError> {
@@ -171,7 +171,9 @@ fn library(c: &mut Criterion) {
     });
     group.bench_function("of it the digest (BLAKE3)", |b| b.iter(|| hotslot::Digest::of(black_box(&bytes))));
     let backend = Native::plugins("bench/1");
-    group.bench_function("of it the admission", |b| b.iter(|| backend.admit(black_box(&bytes)).expect("it is sound")));
+    let payload = Payload::new(bytes.clone());
+    group
+        .bench_function("of it the admission", |b| b.iter(|| backend.admit(black_box(&payload)).expect("it is sound")));
     group.finish();
     println!("\nwhere one reload spends its time: {:?}\n", slot.reload(again()).expect("it loads").stages);
     drop(slot.close(Duration::from_secs(10)));

@@ -14,7 +14,7 @@ use hotslot::wasm::wasmtime::{
     PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder, TypedFunc, UpdateDeadline,
 };
 use hotslot::wasm::{Buffer, CallError, Func, InstancePolicy, Wasm, WasmBackend, WasmPlugin};
-use hotslot::{Backend, Candidate, HotSlot, VersionRule};
+use hotslot::{Backend, Candidate, HotSlot, Payload, VersionRule};
 use waf_interface::{Verdict, Waf};
 
 /// A plugin of some size: besides what is called, 300 functions that the compiler has to look at.
@@ -194,8 +194,8 @@ fn reload_of<T: Send + Sync + ?Sized + 'static, B: Backend<T>>(
     let again = || Candidate::new(Arc::clone(&known)).force();
     group.bench_function("known, in memory", |b| b.iter(|| slot.reload(again()).expect("it is sound")));
     group.bench_function("of it the admission", |b| {
-        let backend = backend(&engine);
-        b.iter(|| Backend::admit(&backend, black_box(&known)).expect("it is sound"));
+        let (backend, payload) = (backend(&engine), Payload::new(known.clone()));
+        b.iter(|| Backend::admit(&backend, black_box(&payload)).expect("it is sound"));
     });
     let folder = tempfile::TempDir::new().expect("there is room");
     let forgetful = Wasm::builder().keep_compiled(0).folder(folder.path().join("compiled"));

@@ -1,5 +1,6 @@
 //! The bytes of one plugin, with their digest and their manifest; and what a caller hands in to become one.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use semver::Version;
 
 use crate::Manifest;
 
-/// The identity of a plugin: the BLAKE3 hash of its bytes, the one that `b3sum` prints.
+/// The BLAKE3 hash of some bytes, the one that `b3sum` prints: of a plugin's, or of its configuration's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
@@ -48,6 +49,27 @@ impl serde::Serialize for Digest {
     }
 }
 
+/// What makes two plugins the same: the digest of their bytes and, if they were given one, of their configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ArtifactId {
+    /// Of the bytes.
+    pub digest: Digest,
+    /// Of the [configuration](Candidate::config), if the candidate came with one.
+    pub config_digest: Option<Digest>,
+}
+
+/// The short digest, and that of the configuration after a `+`.
+impl fmt::Display for ArtifactId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.digest.short())?;
+        match &self.config_digest {
+            Some(config) => write!(f, "+{}", config.short()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Bytes that a caller wants to become the serving plugin.
 ///
 /// Whatever can be a byte vector converts into it, so `slot.reload(bytes)` is the usual call. The methods add what
@@ -57,20 +79,33 @@ impl serde::Serialize for Digest {
 /// use hotslot::Candidate;
 ///
 /// let bytes = vec![0u8; 16];
-/// let candidate = Candidate::new(bytes).version("1.4.0".parse()?).force();
+/// let candidate = Candidate::new(bytes)
+///     .version("1.4.0".parse()?)
+///     .config(r#"{"fee": 0.1}"#)
+///     .requested_by("alice")
+///     .reason("ticket 4711: the new fee");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Candidate {
     pub(crate) bytes: Arc<[u8]>,
     pub(crate) version: Option<Version>,
+    pub(crate) config: Option<Arc<[u8]>>,
+    pub(crate) request: Request,
     pub(crate) force: bool,
 }
 
+/// Who asked for a change, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) requested_by: Option<Arc<str>>,
+    pub(crate) reason: Option<Arc<str>>,
+}
+
 impl Candidate {
-    /// The bytes alone.
+    /// Takes the bytes alone.
     pub fn new(bytes: impl Into<Arc<[u8]>>) -> Candidate {
-        Candidate { bytes: bytes.into(), version: None, force: false }
+        Candidate { bytes: bytes.into(), version: None, config: None, request: Request::default(), force: false }
     }
 
     /// Says the version of an artifact whose bytes do not. If they do, and say another one, it is refused.
@@ -79,7 +114,29 @@ impl Candidate {
         self
     }
 
-    /// Loads it even if the same bytes serve already: a new instance of the same code.
+    /// Hands this configuration to the plugin's `create`, in the place of the backend's own.
+    ///
+    /// It is part of the plugin's [identity](ArtifactId): the same bytes with another configuration are another plugin,
+    /// and a rollback goes back to bytes and configuration alike. A backend whose plugins take no configuration refuses
+    /// the candidate.
+    pub fn config(mut self, config: impl AsRef<[u8]>) -> Candidate {
+        self.config = Some(config.as_ref().into());
+        self
+    }
+
+    /// Says who or what asks for this: a user, a file watcher, a job. It goes into report, events and log.
+    pub fn requested_by(mut self, who: impl Into<Arc<str>>) -> Candidate {
+        self.request.requested_by = Some(who.into());
+        self
+    }
+
+    /// Says why. It goes into report, events and log.
+    pub fn reason(mut self, why: impl Into<Arc<str>>) -> Candidate {
+        self.request.reason = Some(why.into());
+        self
+    }
+
+    /// Loads it even if it serves already: a new instance of the same code.
     pub fn force(mut self) -> Candidate {
         self.force = true;
         self
@@ -91,6 +148,9 @@ impl fmt::Debug for Candidate {
         f.debug_struct("Candidate")
             .field("bytes", &self.bytes.len())
             .field("version", &self.version)
+            .field("config", &self.config.as_ref().map(|config| config.len()))
+            .field("requested_by", &self.request.requested_by)
+            .field("reason", &self.request.reason)
             .field("force", &self.force)
             .finish()
     }
@@ -126,41 +186,147 @@ impl From<Arc<[u8]>> for Candidate {
     }
 }
 
-/// An admitted plugin that has not been loaded: bytes, digest and manifest. Cloning shares the bytes.
+/// A candidate on its way to admission: its bytes with their digest, and its configuration. Cloning shares the bytes.
+///
+/// The bytes are hashed once, here; whoever needs their identity takes it from here.
 #[derive(Clone)]
-pub struct Artifact {
+pub struct Payload {
     bytes: Arc<[u8]>,
-    digest: Digest,
-    manifest: Arc<Manifest>,
+    config: Option<Arc<[u8]>>,
+    id: ArtifactId,
 }
 
-impl Artifact {
-    pub(crate) fn new(bytes: Arc<[u8]>, digest: Digest, manifest: Manifest) -> Artifact {
-        Artifact { bytes, digest, manifest: Arc::new(manifest) }
+impl Payload {
+    /// Hashes the bytes.
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Payload {
+        let bytes = bytes.into();
+        let id = ArtifactId { digest: Digest::of(&bytes), config_digest: None };
+        Payload { bytes, config: None, id }
     }
 
-    /// The bytes that were admitted, and that run if it is loaded.
+    /// Adds a configuration, and hashes that.
+    pub fn with_config(mut self, config: impl Into<Arc<[u8]>>) -> Payload {
+        let config = config.into();
+        self.id.config_digest = Some(Digest::of(&config));
+        self.config = Some(config);
+        self
+    }
+
+    /// Returns the bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Its identity.
+    /// Returns the digest of the bytes.
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.id.digest
     }
 
-    /// What it says of itself.
+    /// Returns the configuration that the candidate came with.
+    pub fn config(&self) -> Option<&Arc<[u8]>> {
+        self.config.as_ref()
+    }
+
+    /// Returns what makes it the same as another one.
+    pub fn id(&self) -> ArtifactId {
+        self.id
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payload").field("id", &self.id).field("size", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a backend found in a payload that it [admits](crate::Backend::admit): the manifest, and whatever it wants to
+/// have again when it [loads](crate::Backend::load) it, so that nothing is parsed or compared twice.
+///
+/// A backend without evidence writes `Ok(manifest.into())`.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    pub(crate) manifest: Manifest,
+    pub(crate) evidence: Option<Evidence>,
+}
+
+type Evidence = Arc<dyn Any + Send + Sync>;
+
+impl Admission {
+    /// Admits what `manifest` describes.
+    pub fn new(manifest: Manifest) -> Admission {
+        Admission { manifest, evidence: None }
+    }
+
+    /// Keeps `evidence` for the load, where [`Artifact::evidence`] gives it back.
+    pub fn with_evidence<E: Any + Send + Sync>(mut self, evidence: E) -> Admission {
+        self.evidence = Some(Arc::new(evidence));
+        self
+    }
+
+    /// Returns what the plugin says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+}
+
+impl From<Manifest> for Admission {
+    fn from(manifest: Manifest) -> Admission {
+        Admission::new(manifest)
+    }
+}
+
+/// An admitted plugin that has not been loaded: the payload, its manifest, and the backend's evidence. Cloning shares
+/// them.
+#[derive(Clone)]
+pub struct Artifact {
+    payload: Payload,
+    manifest: Arc<Manifest>,
+    evidence: Option<Evidence>,
+}
+
+impl Artifact {
+    /// Puts together what was admitted: for a backend that wraps another one, and for tests of a backend.
+    pub fn new(payload: Payload, admission: Admission) -> Artifact {
+        let Admission { manifest, evidence } = admission;
+        Artifact { payload, manifest: Arc::new(manifest), evidence }
+    }
+
+    /// Returns the bytes that were admitted, and that run if it is loaded.
+    pub fn bytes(&self) -> &[u8] {
+        self.payload.bytes()
+    }
+
+    /// Returns the digest of the bytes.
+    pub fn digest(&self) -> Digest {
+        self.payload.digest()
+    }
+
+    /// Returns the configuration that the candidate came with.
+    pub fn config(&self) -> Option<&Arc<[u8]>> {
+        self.payload.config()
+    }
+
+    /// Returns what makes it the same as another one.
+    pub fn id(&self) -> ArtifactId {
+        self.payload.id()
+    }
+
+    /// Returns what it says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Returns what the backend kept at admission; `None` if it kept nothing, or something of another type.
+    pub fn evidence<E: Any + Send + Sync>(&self) -> Option<&E> {
+        self.evidence.as_deref()?.downcast_ref()
     }
 }
 
 impl fmt::Debug for Artifact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Artifact")
-            .field("digest", &self.digest)
-            .field("size", &self.bytes.len())
+            .field("payload", &self.payload)
             .field("manifest", &self.manifest)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest};
+use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Payload};
 
 /// A [`Backend`] that looks at the bytes, and lets the backend for their format load them. So one `HotSlot<dyn Trait>`
 /// goes from a module to a library of the same plugin, and back, while it serves.
 ///
 /// ```
-/// # use hotslot::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest};
+/// # use hotslot::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload};
 /// # struct Length;
 /// # impl Backend<usize> for Length {
-/// #     fn admit(&self, _: &[u8]) -> Result<Manifest, BoxError> { Ok(Manifest::new("length")) }
+/// #     fn admit(&self, _: &Payload) -> Result<Admission, BoxError> { Ok(Manifest::new("length").into()) }
 /// #     fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<usize>, BoxError> {
 /// #         Ok(Loaded::new(artifact.bytes().len()))
 /// #     }
@@ -64,8 +64,8 @@ impl<T: ?Sized + 'static> Auto<T> {
 }
 
 impl<T: ?Sized + 'static> Backend<T> for Auto<T> {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        self.backend_for(bytes)?.admit(bytes)
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        self.backend_for(payload.bytes())?.admit(payload)
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {

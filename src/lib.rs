@@ -17,12 +17,12 @@
 //!
 //! # This way
 //! ```
-//! # use hotslot::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest};
+//! # use hotslot::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload};
 //! # struct Words;
 //! # impl Backend<str> for Words {
-//! #     fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-//! #         let text = std::str::from_utf8(bytes)?;
-//! #         Ok(Manifest::new("words").with_version(text.split(' ').next().unwrap_or_default().parse()?))
+//! #     fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+//! #         let text = std::str::from_utf8(payload.bytes())?;
+//! #         Ok(Manifest::new("words").with_version(text.split(' ').next().unwrap_or_default().parse()?).into())
 //! #     }
 //! #     fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<str>, BoxError> {
 //! #         Ok(Loaded::boxed(String::from_utf8(artifact.bytes().to_vec())?.into_boxed_str()))
@@ -68,6 +68,7 @@
 mod artifact;
 mod auto;
 mod backend;
+mod call_cost;
 mod error;
 mod event;
 mod failures;
@@ -79,6 +80,7 @@ mod manifest;
 #[cfg(feature = "native")]
 #[cfg_attr(docsrs, doc(cfg(feature = "native")))]
 pub mod native;
+mod plugin_scope;
 mod report;
 mod slot;
 mod state;
@@ -90,9 +92,10 @@ mod version_rule;
 #[cfg_attr(docsrs, doc(cfg(feature = "wasm")))]
 pub mod wasm;
 
-pub use artifact::{Artifact, Candidate, Digest};
+pub use artifact::{Admission, Artifact, ArtifactId, Candidate, Digest, Payload};
 pub use auto::Auto;
 pub use backend::{Backend, BoxError, KeepAlive, LoadContext, Loaded, Release};
+pub use call_cost::CallCost;
 pub use error::{Error, ErrorKind, Serving};
 pub use event::{Event, Subscription};
 pub use failures::FailureCounter;
@@ -101,6 +104,7 @@ pub use hotslot_plugin::interface;
 #[cfg(any(feature = "native", feature = "wasm"))]
 pub use inspect::{Inspection, inspect};
 pub use manifest::Manifest;
+pub use plugin_scope::PluginScope;
 pub use report::{Cause, Outcome, Report, Stage};
 pub use semver;
 pub use slot::{Builder, BusyPolicy, HotSlot, Lease, LeaseOrigin, Runner, Staged};

@@ -6,7 +6,7 @@ use clap::Args;
 use hotslot::host::ContractError;
 use hotslot::native::Native;
 use hotslot::wasm::{CallError, CallLimits, ModuleLimits, Wasm, WasmBackend, WasmPlugin};
-use hotslot::{Backend, BoxError, Digest, Manifest, escape_untrusted};
+use hotslot::{Backend, BoxError, Digest, Manifest, Payload, escape_untrusted};
 
 use crate::files::{contract, read, refused};
 use crate::{Failure, Outcome};
@@ -49,18 +49,20 @@ impl Check {
     }
 
     fn admit(&self, bytes: &[u8]) -> Result<Manifest, Failure> {
+        let payload = Payload::new(bytes);
         let admitted = if bytes.starts_with(b"\0asm") {
             let (module, call) = self.module_limits()?;
             let engine = Wasm::builder().on_demand().instances(1).compile_threads(1).build();
             let engine = engine.map_err(|error| Failure::Misuse(error.to_string()))?;
             let backend: WasmBackend<WasmPlugin<()>> = engine.plugins(|_| Ok::<_, CallError>(()));
-            backend.module_limits(module).call_limits(call).admit(bytes)
+            backend.module_limits(module).call_limits(call).admit(&payload)
         } else {
             let backend = Native::any();
             let backend = if self.allow_panic_abort { backend.allow_panic_abort() } else { backend };
-            Backend::<hotslot::native::NativePlugin>::admit(&backend, bytes)
+            Backend::<hotslot::native::NativePlugin>::admit(&backend, &payload)
         };
-        admitted.map_err(|error: BoxError| refused(&self.file, &error))
+        let admission = admitted.map_err(|error: BoxError| refused(&self.file, &error))?;
+        Ok(admission.manifest().clone())
     }
 
     fn module_limits(&self) -> Result<(ModuleLimits, CallLimits), Failure> {

@@ -3,18 +3,20 @@
 //! `fuzz/run` makes the seeds and runs it.
 #![no_main]
 
-use hotslot::Backend;
 use hotslot::native::{Library, Native, NativePlugin};
+use hotslot::{Backend, Payload};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
+    let payload = Payload::new(bytes);
     let plugins = Native::plugins("fixture/1").allow_panic_abort();
-    if let Ok(manifest) = Backend::<NativePlugin>::admit(&plugins, bytes) {
+    if let Ok(admission) = Backend::<NativePlugin>::admit(&plugins, &payload) {
+        let manifest = admission.manifest();
         assert_eq!(manifest.interface.as_deref(), Some("fixture/1"));
         assert_eq!(hotslot::escape_untrusted(&manifest.name), manifest.name);
     }
     let _ = hotslot::inspect(bytes);
     // SAFETY: nothing is loaded.
     let raw = unsafe { Native::raw(|_: &Library| Ok(())) }.require(["HOTSLOT_PLUGIN", "answer"]);
-    let _ = raw.admit(bytes);
+    let _ = raw.admit(&payload);
 });

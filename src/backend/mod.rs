@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::failures::FailureCounter;
-use crate::{Artifact, Manifest, StopSignal};
+use crate::{Admission, Artifact, Payload, PluginScope, StopSignal};
 
 /// An error of a backend, of a hook or of a plugin: whatever type it was, owned by the host.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -13,19 +13,19 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// It is object-safe: a slot holds an `Arc<dyn Backend<T>>`. Both methods are called on a thread of the slot, never
 /// on a reader's; one that hangs is abandoned after the slot's `reload_timeout`, and its late result destroyed.
 ///
-/// A backend of one's own, whole:
+/// A complete custom backend:
 ///
 /// ```
-/// use hotslot::{Artifact, Backend, BoxError, HotSlot, LoadContext, Loaded, Manifest};
+/// use hotslot::{Admission, Artifact, Backend, BoxError, HotSlot, LoadContext, Loaded, Manifest, Payload};
 ///
 /// /// A plugin is a table of words, one a line; the first line is its version.
 /// struct WordList;
 ///
 /// impl Backend<Vec<String>> for WordList {
-///     fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-///         let text = std::str::from_utf8(bytes)?;
+///     fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+///         let text = std::str::from_utf8(payload.bytes())?;
 ///         let version = text.lines().next().ok_or("the list is empty: its first line is the version")?;
-///         Ok(Manifest::new("words").with_version(version.parse()?))
+///         Ok(Manifest::new("words").with_version(version.parse()?).into())
 ///     }
 ///
 ///     fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<Vec<String>>, BoxError> {
@@ -42,15 +42,17 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 pub trait Backend<T: ?Sized>: Send + Sync + 'static {
     /// Reads the manifest from the bytes and refuses what could not be loaded. Must not run any of them.
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError>;
+    ///
+    /// What was found on the way and is needed again at the load goes along as evidence.
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError>;
 
     /// Makes a live plugin of an artifact that [`admit`](Backend::admit) let in.
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError>;
 }
 
 impl<T: ?Sized, B: Backend<T> + ?Sized> Backend<T> for Arc<B> {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        (**self).admit(bytes)
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        (**self).admit(payload)
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {
@@ -62,8 +64,8 @@ impl<T: ?Sized, B: Backend<T> + ?Sized> Backend<T> for Box<B>
 where
     Box<B>: 'static,
 {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        (**self).admit(bytes)
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        (**self).admit(payload)
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {
@@ -83,6 +85,8 @@ pub struct LoadContext {
     pub stop: StopSignal,
     /// Where a backend reports calls that failed; during probation they can cause a rollback.
     pub failures: FailureCounter,
+    /// Marks what the plugin calls in the host: see [`PluginScope`].
+    pub scope: PluginScope,
 }
 
 /// A live plugin, and what has to outlive it.

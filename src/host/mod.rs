@@ -67,6 +67,8 @@ mod services;
 mod stateful;
 
 pub use contract::{Contract, ContractError, Method};
+
+pub use crate::call_cost::record_wait;
 pub use hotslot_plugin::{CallError, CallErrorKind, Interface, Plain};
 
 #[cfg(any(feature = "native", feature = "wasm"))]

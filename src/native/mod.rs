@@ -96,7 +96,7 @@ use rehearsal::Part;
 use unload::Mapping;
 
 use crate::host::{Config, Contract, Services};
-use crate::{Artifact, Backend, BoxError, KeepAlive, LoadContext, Loaded, Manifest, Release};
+use crate::{Admission, Artifact, Backend, BoxError, KeepAlive, LoadContext, Loaded, Manifest, Payload, Release};
 
 /// A [`Backend`] for plugins that export a [descriptor](hotslot_plugin::abi::Descriptor): as `T`, which is the trait
 /// object of a [declared interface](Native::interface), or [`NativePlugin`] for the [raw layer](Native::plugins).
@@ -216,8 +216,8 @@ impl<T: ?Sized> Native<T> {
 }
 
 impl Backend<NativePlugin> for Native {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        Ok(self.admitted(bytes)?.1)
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        Ok(self.admitted(payload.bytes())?.1.into())
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<NativePlugin>, BoxError> {
@@ -226,8 +226,8 @@ impl Backend<NativePlugin> for Native {
 }
 
 impl<I: Interface + ?Sized> Backend<I> for Native<I> {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        Ok(self.admitted(bytes)?.1)
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        Ok(self.admitted(payload.bytes())?.1.into())
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<I>, BoxError> {

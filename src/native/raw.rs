@@ -6,7 +6,7 @@ use super::image::Image;
 use super::library::Library;
 use super::rehearsal::Part;
 use super::{Native, Options};
-use crate::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest};
+use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload};
 
 /// A [`Backend`] for any shared library: a binder of yours looks its functions up and makes a `T` of them.
 ///
@@ -62,10 +62,10 @@ impl<T> RawNative<T> {
 }
 
 impl<T: Send + Sync + 'static> Backend<T> for RawNative<T> {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        let image = Image::read(bytes)?;
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        let image = Image::read(payload.bytes())?;
         self.required.iter().try_for_each(|symbol| image.require(symbol))?;
-        Ok(Manifest::default())
+        Ok(Manifest::default().into())
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {

@@ -19,7 +19,7 @@ use crate::event::Event;
 use crate::failures::FailureCounter;
 use crate::text::panic_text;
 use crate::{
-    Artifact, Candidate, Cause, Digest, Error, ErrorKind, Lease, LoadContext, Outcome, Report, Stage, Staged,
+    Artifact, Candidate, Cause, Digest, Error, ErrorKind, Lease, LoadContext, Outcome, Payload, Report, Stage, Staged,
     StopSignal,
 };
 
@@ -102,22 +102,24 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
         }
     }
 
-    fn admit(&self, candidate: &Candidate, digest: Digest) -> Result<Artifact, ErrorKind> {
-        let mut manifest = self.backend.admit(&candidate.bytes).map_err(ErrorKind::Refused)?;
-        match (&manifest.version, &candidate.version) {
+    fn admit(&self, candidate: &Candidate, payload: &Payload) -> Result<Artifact, ErrorKind> {
+        let mut admission = self.backend.admit(payload).map_err(ErrorKind::Refused)?;
+        match (&admission.manifest.version, &candidate.version) {
             (Some(own), Some(said)) if own != said => {
                 return Err(ErrorKind::Version(format!(
                     "the plugin says that it is version {own}, the caller says {said}: let the bytes speak"
                 )));
             }
-            (None, Some(said)) => manifest.version = Some(said.clone()),
+            (None, Some(said)) => admission.manifest.version = Some(said.clone()),
             _ => {}
         }
         let serving = self.serving().and_then(|serving| serving.version);
-        if let Some(objection) = self.policy.version_rule.objection(serving.as_ref(), manifest.version.as_ref()) {
+        if let Some(objection) =
+            self.policy.version_rule.objection(serving.as_ref(), admission.manifest.version.as_ref())
+        {
             return Err(ErrorKind::Version(objection));
         }
-        let artifact = Artifact::new(Arc::clone(&candidate.bytes), digest, manifest);
+        let artifact = Artifact::new(payload.clone(), admission);
         self.policy.admit.iter().try_for_each(|admit| admit(&artifact)).map_err(ErrorKind::Refused)?;
         Ok(artifact)
     }
@@ -135,6 +137,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
             slot: Arc::clone(&self.name),
             stop: stop.clone(),
             failures: failures.clone(),
+            scope: self.scope.clone(),
         };
         let loaded = self.backend.load(artifact, &context).map_err(ErrorKind::Refused)?;
         let track = self.policy.track_leases;
@@ -228,7 +231,11 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         if size > limit {
             return Err(Refusal(Stage::Admit, ErrorKind::TooLarge { size, limit }));
         }
-        let digest = Digest::of(&candidate.bytes);
+        let mut payload = Payload::new(Arc::clone(&candidate.bytes));
+        if let Some(config) = &candidate.config {
+            payload = payload.with_config(Arc::clone(config));
+        }
+        let digest = payload.digest();
         self.digest = Some(digest);
         if let Some(serving) = serving.filter(|serving| serving.digest == digest && !candidate.force) {
             self.version = serving.version;
@@ -238,7 +245,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
 
         let (shared, itinerary) = (Arc::clone(&self.shared), Arc::clone(&self.itinerary));
         let prepare = move || {
-            let artifact = itinerary.pass(Stage::Admit, || shared.admit(&candidate, digest))?;
+            let artifact = itinerary.pass(Stage::Admit, || shared.admit(&candidate, &payload))?;
             let generation = itinerary.pass(Stage::Load, || shared.load_generation(&artifact))?;
             match itinerary.pass(Stage::Probe, || shared.probe(&generation.loaded.plugin)) {
                 Ok(()) => Ok(generation),

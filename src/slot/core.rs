@@ -17,10 +17,12 @@ use super::wakeup::Wakeup;
 use crate::error::Serving;
 use crate::event::Event;
 use crate::status::{Phase, RetiredStatus, ServingStatus, Status};
-use crate::{Backend, Lease};
+use crate::{Backend, Lease, PluginScope};
 
 pub(super) struct Shared<T: ?Sized> {
     pub(super) name: Arc<str>,
+    /// Marks threads on which foreign code of this slot runs.
+    pub(super) scope: PluginScope,
     pub(super) backend: Arc<dyn Backend<T>>,
     pub(super) policy: Policy<T>,
     pub(super) line: Lineage<Generation<T>>,
@@ -110,6 +112,7 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
         let shared = Arc::new(Shared {
             journal: Journal::new(Arc::clone(&name)),
             name,
+            scope: PluginScope::new(),
             backend,
             line: Lineage::new(policy.keep_previous),
             policy,

@@ -29,11 +29,11 @@ use crate::{Candidate, Cause, Error, ErrorKind, HotSlot, Lease, Report, Runnable
 /// - If the old one does not stop, it is reported as stuck and the new one runs beside it.
 ///
 /// ```
-/// # use hotslot::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, State, Stateful, StopSignal};
+/// # use hotslot::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload, State, Stateful, StopSignal};
 /// # use std::sync::atomic::{AtomicU64, Ordering};
 /// # struct Counters;
 /// # impl Backend<Counter> for Counters {
-/// #     fn admit(&self, _: &[u8]) -> Result<Manifest, BoxError> { Ok(Manifest::new("counter")) }
+/// #     fn admit(&self, _: &Payload) -> Result<Admission, BoxError> { Ok(Manifest::new("counter").into()) }
 /// #     fn load(&self, _: &Artifact, _: &LoadContext) -> Result<Loaded<Counter>, BoxError> {
 /// #         Ok(Loaded::new(Counter(AtomicU64::new(0))))
 /// #     }

@@ -21,7 +21,7 @@ use super::plugin::WasmPlugin;
 use super::signature::Signature;
 use super::validate::{ModuleLimits, Offered, Wanted, check};
 use crate::host::{Config, Contract, Interface};
-use crate::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, StopSignal};
+use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload, StopSignal};
 
 /// A [`Backend`] for WebAssembly modules: as `T`, which is the trait object of a
 /// [declared interface](super::Wasm::interface), or a [`WasmPlugin`] whose functions you [bind](super::Wasm::plugins).
@@ -231,8 +231,8 @@ impl<T: Served + ?Sized> WasmBackend<T> {
 }
 
 impl<C: Send + 'static> Backend<WasmPlugin<C>> for WasmBackend<WasmPlugin<C>> {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        self.admitted(bytes)
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        Ok(self.admitted(payload.bytes())?.into())
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<WasmPlugin<C>>, BoxError> {
@@ -253,8 +253,8 @@ impl<I: Interface + ?Sized> WasmBackend<I> {
 }
 
 impl<I: Interface + ?Sized> Backend<I> for WasmBackend<I> {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        self.admitted(bytes)
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        Ok(self.admitted(payload.bytes())?.into())
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<I>, BoxError> {

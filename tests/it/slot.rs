@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use hotslot::{
-    Artifact, Backend, BoxError, Candidate, Cause, ErrorKind, Event, HotSlot, Lease, LoadContext, Loaded, Manifest,
-    Outcome, Report, Runner, Stage, Staged, Status, StopSignal, Subscription,
+    Admission, Artifact, Backend, BoxError, Candidate, Cause, ErrorKind, Event, HotSlot, Lease, LoadContext, Loaded,
+    Manifest, Outcome, Payload, Report, Runner, Stage, Staged, Status, StopSignal, Subscription,
 };
 
 use crate::assert_kind;
@@ -137,8 +137,8 @@ fn plugins_of_different_kinds_take_turns_behind_a_trait() {
     /// Digits become one kind of closure, everything else another one.
     struct Closures;
     impl Backend<Answer> for Closures {
-        fn admit(&self, _: &[u8]) -> Result<Manifest, BoxError> {
-            Ok(Manifest::default())
+        fn admit(&self, _: &Payload) -> Result<Admission, BoxError> {
+            Ok(Manifest::default().into())
         }
         fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<Answer>, BoxError> {
             let text = String::from_utf8(artifact.bytes().to_vec())?;

@@ -10,7 +10,8 @@ use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
 use hotslot::wasm::{CallLimits, InstancePolicy, Wasm, waited};
 use hotslot::{
-    Artifact, Auto, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest, Staged, escape_untrusted,
+    Admission, Artifact, Auto, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest, Payload, Staged,
+    escape_untrusted,
 };
 use hyper::{HeaderMap, Method, Uri};
 use parking_lot::Mutex;
@@ -123,7 +124,7 @@ impl NoLibraries {
 }
 
 impl Backend<dyn Waf> for NoLibraries {
-    fn admit(&self, _: &[u8]) -> Result<Manifest, BoxError> {
+    fn admit(&self, _: &Payload) -> Result<Admission, BoxError> {
         Err(NoLibraries::REASON.into())
     }
 

@@ -22,7 +22,7 @@ use super::load_file::{Place, PrivateFolder, Scratch, Source, random};
 use super::plugin::NativePlugin;
 use crate::failures::FailureCounter;
 use crate::host::Config;
-use crate::{BoxError, LoadContext, StopSignal};
+use crate::{BoxError, LoadContext, PluginScope, StopSignal};
 
 /// The limits of a rehearsal. The child also writes no core file, and no file much larger than the artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -383,6 +383,7 @@ fn create(artifact: &[u8], config: Arc<[u8]>, place: &Place) -> Result<(), BoxEr
         slot: "rehearsal".into(),
         stop: StopSignal::new(),
         failures: FailureCounter::new(|| {}),
+        scope: PluginScope::new(),
     };
     let host = HostContext::new(&context, &manifest, &Offers { config: Config::Fixed(config), ..Offers::default() });
     let library = Arc::new(load(artifact, place)?);

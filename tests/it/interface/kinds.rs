@@ -1,7 +1,7 @@
 //! The fixture among the other kinds of plugins: the same source, three ways.
 
 use hotslot::native::Native;
-use hotslot::{Artifact, Backend, BoxError, LoadContext, Loaded, Manifest};
+use hotslot::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload};
 use hotslot_fixture_interface::v1_0::Fixture;
 use hotslot_fixture_typed::Counter;
 
@@ -60,14 +60,14 @@ typed!(InProcess, true, Linked, |version: &str, answer| format!("fixture {versio
 struct Linked;
 
 impl Backend<dyn Fixture> for Linked {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        let text = std::str::from_utf8(bytes)?;
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        let text = std::str::from_utf8(payload.bytes())?;
         let mut words = text.split(' ');
         let (Some("fixture"), Some(version), Some(answer)) = (words.next(), words.next(), words.next()) else {
             return Err("this is no fixture".into());
         };
         let _: u64 = answer.parse()?;
-        Ok(Manifest::new("fixture").with_version(version.parse()?))
+        Ok(Manifest::new("fixture").with_version(version.parse()?).into())
     }
 
     fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<dyn Fixture>, BoxError> {

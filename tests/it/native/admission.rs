@@ -1,14 +1,15 @@
 //! What is refused from its bytes alone: nothing that is tried here is ever loaded.
 
 use hotslot::native::{DescriptorError, ImageError, Native, NativePlugin};
-use hotslot::{Backend, BoxError, Manifest, Stage};
+use hotslot::{BoxError, Manifest, Stage};
 use hotslot_plugin::abi;
 
 use super::fixtures::c_library_for;
 use super::{answer, builder, c_answering, c_library, fixture, native, reason};
+use crate::support;
 
 fn admit(bytes: &[u8]) -> Result<Manifest, BoxError> {
-    Backend::<NativePlugin>::admit(&native(), bytes)
+    support::admit::<NativePlugin>(&native(), bytes)
 }
 
 #[track_caller]
@@ -19,7 +20,7 @@ fn image_error(bytes: &[u8]) -> ImageError {
 
 #[track_caller]
 fn descriptor_error(backend: &Native, bytes: &[u8]) -> DescriptorError {
-    let error = Backend::<NativePlugin>::admit(backend, bytes).expect_err("it was let in");
+    let error = support::admit::<NativePlugin>(backend, bytes).expect_err("it was let in");
     *error.downcast().unwrap_or_else(|other| panic!("another error: {other}"))
 }
 
@@ -68,11 +69,11 @@ fn a_cut_image_without_a_section_table_is_refused_for_its_segments() {
     whole.truncate(end);
     // SAFETY: nothing is loaded.
     let backend = unsafe { Native::raw(|_| Ok(())) };
-    assert!(backend.admit(&whole).is_ok());
+    assert!(support::admit(&backend, &whole).is_ok());
     for cut in 0..end {
-        assert!(backend.admit(&whole[..cut]).is_err(), "cut at {cut} of {end}");
+        assert!(support::admit(&backend, &whole[..cut]).is_err(), "cut at {cut} of {end}");
     }
-    let error = *backend.admit(&whole[..end - 1]).unwrap_err().downcast().unwrap();
+    let error = *support::admit(&backend, &whole[..end - 1]).unwrap_err().downcast().unwrap();
     assert!(matches!(error, ImageError::CutShort { end: said, .. } if said == end as u64), "{error}");
 }
 

@@ -1,7 +1,7 @@
 //! Plugins of different kinds in one slot: what a trait object makes of a native plugin.
 
 use hotslot::native::{Native, NativePlugin};
-use hotslot::{Artifact, Backend, BoxError, HotSlot, LoadContext, Loaded, Manifest};
+use hotslot::{Admission, Artifact, Backend, BoxError, HotSlot, LoadContext, Loaded, Manifest, Payload};
 
 use super::process::alone;
 use super::{answering, destroyed, elsewhere, frees, is_freed, mapped, native};
@@ -30,12 +30,12 @@ impl Pricer for Fixed {
 struct Either(Native);
 
 impl Backend<dyn Pricer> for Either {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        if bytes.starts_with(b"\x7fELF") {
-            return self.0.admit(bytes);
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        if payload.bytes().starts_with(b"\x7fELF") {
+            return self.0.admit(payload);
         }
-        std::str::from_utf8(bytes)?.parse::<u32>()?;
-        Ok(Manifest::new("fixed"))
+        std::str::from_utf8(payload.bytes())?.parse::<u32>()?;
+        Ok(Manifest::new("fixed").into())
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<dyn Pricer>, BoxError> {

@@ -86,3 +86,11 @@ macro_rules! assert_kind {
 pub(crate) fn says(kind: &ErrorKind, text: &str) -> bool {
     kind.to_string().contains(text)
 }
+
+/// What `backend` says of bytes at admission.
+pub(crate) fn admit<T: ?Sized>(
+    backend: &(impl hotslot::Backend<T> + ?Sized),
+    bytes: impl AsRef<[u8]>,
+) -> Result<hotslot::Manifest, hotslot::BoxError> {
+    backend.admit(&hotslot::Payload::new(bytes.as_ref())).map(|admission| admission.manifest().clone())
+}

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use hotslot::{
-    Artifact, Backend, BoxError, Builder, FailureCounter, HotSlot, KeepAlive, LoadContext, Loaded, Manifest, Release,
-    Runnable, State, Stateful, StopSignal, transfer_state,
+    Admission, Artifact, Backend, BoxError, Builder, FailureCounter, HotSlot, KeepAlive, LoadContext, Loaded, Manifest,
+    Payload, Release, Runnable, State, Stateful, StopSignal, transfer_state,
 };
 
 use super::{Census, Latch};
@@ -101,14 +101,15 @@ impl Values {
 }
 
 impl Backend<Plugin> for Values {
-    fn admit(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        let script = parse(bytes)?;
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        let script = parse(payload.bytes())?;
         self.act(&script, "admit")?;
         let manifest = Manifest::new(script.name);
         Ok(match script.version {
             Some(version) => manifest.with_version(version),
             None => manifest,
-        })
+        }
+        .into())
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<Plugin>, BoxError> {

@@ -6,6 +6,7 @@ use hotslot::wasm::{CallError, ModuleError, ModuleLimits, Wasm, WasmBackend, Was
 use hotslot::{Backend, Error, ErrorKind, HotSlot, Stage};
 
 use super::{answer, backend, compile, engine, module, source};
+use crate::support::admit;
 
 type Nothing = WasmBackend<WasmPlugin<()>>;
 
@@ -17,7 +18,7 @@ fn anything(engine: &Wasm) -> Nothing {
 /// Why `backend` does not take a module.
 #[track_caller]
 fn refusal(backend: &Nothing, text: &str) -> ModuleError {
-    let error = backend.admit(&compile(text)).expect_err("this must be refused");
+    let error = admit(backend, &compile(text)).expect_err("this must be refused");
     error.downcast_ref::<ModuleError>().unwrap_or_else(|| panic!("{error}")).clone()
 }
 
@@ -37,7 +38,7 @@ fn every_prefix_of_a_module_is_refused_or_a_module_itself() {
     let whole = module("1.1.0", 2);
     let mut whole_without_a_section = Vec::new();
     for len in 0..whole.len() {
-        match backend.admit(&whole[..len]) {
+        match admit(&backend, &whole[..len]) {
             Ok(manifest) => whole_without_a_section.push(manifest),
             Err(error) => assert!(error.is::<ModuleError>(), "{len}: {error}"),
         }
@@ -45,7 +46,7 @@ fn every_prefix_of_a_module_is_refused_or_a_module_itself() {
     // The last sections are names, manifest and version: what people and hosts read, and code does not need.
     let manifests: Vec<_> = whole_without_a_section.iter().map(|it| (it.version.is_some(), it.name.as_str())).collect();
     assert_eq!(manifests, [(false, ""), (true, ""), (true, "fixture")]);
-    backend.admit(&whole).unwrap();
+    admit(&backend, &whole).unwrap();
 
     // The whole way, for some of them.
     let compiled = engine.status().compiled;
@@ -69,12 +70,12 @@ fn a_module_with_any_byte_changed_is_refused_or_harmless() {
         for flip in [0x01, 0x80, 0xff] {
             let mut changed = whole.clone();
             changed[index] ^= flip;
-            refused += usize::from(backend.admit(&changed).is_err());
+            refused += usize::from(admit(&backend, &changed).is_err());
         }
     }
     assert!(refused > whole.len(), "{refused} of {}", 3 * whole.len());
     for garbage in [&b""[..], b"\x7fELF", b"\0asm", b"not a module at all", &[0; 4096], &[0xff; 4096]] {
-        assert!(backend.admit(garbage).unwrap_err().is::<ModuleError>());
+        assert!(admit(&backend, garbage).unwrap_err().is::<ModuleError>());
     }
 }
 
@@ -85,7 +86,7 @@ fn a_refusal_is_one_line() {
     for garbage in
         [&b"not a module at all"[..], b"\0asm\xff\xff\xff\xff", b"\0asm\x01\0\0\0\x01\xff\xff\xff\xff\xff\xff"]
     {
-        let text = backend.admit(garbage).unwrap_err().to_string();
+        let text = admit(&backend, garbage).unwrap_err().to_string();
         assert!(!text.contains('\n') && !text.contains("\\u{a}"), "{text}");
     }
 }
@@ -101,7 +102,7 @@ fn a_missing_or_wrong_export_is_named_with_both_signatures() {
     let text = refusal(&backend, r#"(module (memory (export "inspect") 1))"#).to_string();
     assert!(text.contains("is a memory"), "{text}");
     let right = r#"(module (func (export "inspect") (param i32 i32) (result i64) (i64.const 0)))"#;
-    backend.admit(&compile(right)).unwrap();
+    admit(&backend, &compile(right)).unwrap();
 }
 
 #[test]
@@ -124,7 +125,7 @@ fn only_what_the_host_offers_can_be_imported() {
         r#"(module (import "hotslot" "log" (func (param i32 i32 i32))))"#,
         r#"(module (import "hotslot" "wall_clock" (func (result i64))))"#,
     ] {
-        backend.admit(&compile(right)).unwrap();
+        admit(&backend, &compile(right)).unwrap();
     }
 }
 
@@ -193,7 +194,7 @@ fn proposals_that_are_off_are_refused() {
 fn over(limits: ModuleLimits, text: &str, what: &str, found: u64, function: Option<u32>) {
     let engine = Wasm::builder().instances(1).on_demand().build().unwrap();
     let backend = anything(&engine);
-    if backend.admit(&compile(text)).is_err() {
+    if admit(&backend, &compile(text)).is_err() {
         panic!("{what}: the defaults refuse it already");
     }
     let error = refusal(&backend.module_limits(limits), text);
@@ -249,7 +250,7 @@ fn memory_and_tables_that_are_too_large_from_the_start_are_refused() {
         let ModuleError::Limit { what: said, found: n, .. } = error else { panic!("{error}") };
         assert_eq!((said, n), (what, found));
     }
-    backend.admit(&compile("(module (memory 1024) (table 10000 funcref))")).unwrap();
+    admit(&backend, &compile("(module (memory 1024) (table 10000 funcref))")).unwrap();
 }
 
 /// The compiler would take half a minute and gigabytes for these.

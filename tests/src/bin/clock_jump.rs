@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use std::{env, fs, thread};
 
 use hotslot::{
-    Artifact, Backend, BoxError, Builder, ErrorKind, Event, HotSlot, LoadContext, Loaded, Manifest, Subscription,
+    Admission, Artifact, Backend, BoxError, Builder, ErrorKind, Event, HotSlot, LoadContext, Loaded, Manifest, Payload,
+    Subscription,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -44,8 +45,8 @@ struct Texts {
 }
 
 impl Backend<str> for Texts {
-    fn admit(&self, _: &[u8]) -> Result<Manifest, BoxError> {
-        Ok(Manifest::default())
+    fn admit(&self, _: &Payload) -> Result<Admission, BoxError> {
+        Ok(Manifest::default().into())
     }
 
     fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<str>, BoxError> {
