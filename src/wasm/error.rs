@@ -3,15 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wasmtime::{Trap, WasmBacktrace};
-
-use super::limits::{Clues, Denied, Interruption};
 use crate::BoxError;
 use crate::host::ContractError;
 use crate::text::plugin_text;
 
 /// The longest text that is taken from a module, in bytes.
-const TEXT_LIMIT: usize = 1024;
+pub(super) const TEXT_LIMIT: usize = 1024;
 
 /// Why a module was refused before any of it was compiled. Offsets are in bytes from the start of the module.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -243,35 +240,6 @@ impl CallError {
                 | Unbound(_)
         )
     }
-
-    /// What came out of a call into the plugin, with what its limits noted in the meantime.
-    pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues) -> CallError {
-        if let Some(interruption) = error.downcast_ref::<Interruption>() {
-            return match *interruption {
-                Interruption::Deadline(deadline) => CallError::DeadlineExceeded(deadline),
-                Interruption::Cancelled => CallError::Cancelled,
-                Interruption::Retired => CallError::Retired,
-            };
-        }
-        let Clues { denied, panic } = clues;
-        match (error.downcast_ref::<Trap>(), denied) {
-            (Some(_), Some(Denied::Memory { limit })) => CallError::OutOfMemory { limit: *limit },
-            (Some(_), Some(Denied::Table { limit })) => CallError::OutOfTable { limit: *limit },
-            (Some(trap), None) => match panic {
-                Some(panic) => CallError::Trapped { reason: panic.clone(), site: None },
-                None => CallError::Trapped { reason: trap.to_string(), site: site(error) },
-            },
-            (None, _) => CallError::Host(plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT)),
-        }
-    }
-}
-
-/// The innermost function of a trap, as a person can find it.
-fn site(error: &wasmtime::Error) -> Option<String> {
-    let frame = error.downcast_ref::<WasmBacktrace>()?.frames().first()?;
-    let name = frame.func_name().map(|name| format!(" `{}`", plugin_text(name.as_bytes(), 256))).unwrap_or_default();
-    let offset = frame.module_offset().map(|offset| format!(" at offset {offset:#x}")).unwrap_or_default();
-    Some(format!("function {}{name}{offset}", frame.func_index()))
 }
 
 /// Why there is no engine.

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use semver::Version;
-use wasmtime::{Caller, Linker, Memory, Store};
+use wasmtime::{Caller, Linker, Memory, Store, UpdateDeadline};
 
 use super::call_frame;
 use super::limits::Bounds;
@@ -110,6 +110,19 @@ pub fn guest_bytes<'a>(caller: &'a mut Caller<'_, Host>, ptr: u32, len: u32) -> 
 /// A part of a memory, if it is in it.
 pub(super) fn slice(memory: &[u8], ptr: u32, len: u32) -> Option<&[u8]> {
     memory.get(ptr as usize..)?.get(..len as usize)
+}
+
+/// Makes a store obey its bounds: growth is asked for, and at every tick of the engine the call is looked at.
+///
+/// Every store looks at its own call's bounds, so that ending one call, or the calls of one generation, has nothing to
+/// do with any other.
+pub(super) fn enforce(store: &mut Store<Host>) {
+    store.limiter(|host| &mut host.bounds);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|store| {
+        store.data().bounds.check()?;
+        Ok(UpdateDeadline::Continue(1))
+    });
 }
 
 /// Offers what the table of imports in the module's documentation says.

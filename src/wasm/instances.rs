@@ -13,8 +13,8 @@ use super::binder::{Binder, Call, Func};
 use super::code::Code;
 use super::engine::Family;
 use super::error::CallError;
-use super::host::{Host, Offers, PluginInfo};
-use super::limits::{Bounds, CallLimits, CallOptions, enforce};
+use super::host::{Host, Offers, PluginInfo, enforce};
+use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::{Permit, Permits};
 use crate::{State, StopSignal};
 

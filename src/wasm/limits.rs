@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
 
-use super::error::CallError;
-use super::host::Host;
+use super::error::{CallError, TEXT_LIMIT};
 use crate::StopSignal;
+use crate::text::plugin_text;
 
 /// What one call may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Bounds {
         }
     }
 
-    fn check(&self) -> Result<(), Interruption> {
+    pub(super) fn check(&self) -> Result<(), Interruption> {
         if self.stop.is_overdue() {
             return Err(Interruption::Retired);
         }
@@ -186,15 +186,33 @@ impl ResourceLimiter for Bounds {
     }
 }
 
-/// Makes a store obey its bounds: growth is asked for, and at every tick of the engine the call is looked at.
-///
-/// Every store looks at its own call's bounds, so that ending one call, or the calls of one generation, has nothing to
-/// do with any other.
-pub(super) fn enforce(store: &mut Store<Host>) {
-    store.limiter(|host| &mut host.bounds);
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| {
-        store.data().bounds.check()?;
-        Ok(UpdateDeadline::Continue(1))
-    });
+impl CallError {
+    /// What came out of a call into the plugin, with what its limits noted in the meantime.
+    pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues) -> CallError {
+        if let Some(interruption) = error.downcast_ref::<Interruption>() {
+            return match *interruption {
+                Interruption::Deadline(deadline) => CallError::DeadlineExceeded(deadline),
+                Interruption::Cancelled => CallError::Cancelled,
+                Interruption::Retired => CallError::Retired,
+            };
+        }
+        let Clues { denied, panic } = clues;
+        match (error.downcast_ref::<Trap>(), denied) {
+            (Some(_), Some(Denied::Memory { limit })) => CallError::OutOfMemory { limit: *limit },
+            (Some(_), Some(Denied::Table { limit })) => CallError::OutOfTable { limit: *limit },
+            (Some(trap), None) => match panic {
+                Some(panic) => CallError::Trapped { reason: panic.clone(), site: None },
+                None => CallError::Trapped { reason: trap.to_string(), site: site(error) },
+            },
+            (None, _) => CallError::Host(plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT)),
+        }
+    }
+}
+
+/// The innermost function of a trap, as a person can find it.
+fn site(error: &wasmtime::Error) -> Option<String> {
+    let frame = error.downcast_ref::<WasmBacktrace>()?.frames().first()?;
+    let name = frame.func_name().map(|name| format!(" `{}`", plugin_text(name.as_bytes(), 256))).unwrap_or_default();
+    let offset = frame.module_offset().map(|offset| format!(" at offset {offset:#x}")).unwrap_or_default();
+    Some(format!("function {}{name}{offset}", frame.func_index()))
 }
