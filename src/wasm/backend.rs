@@ -9,17 +9,18 @@ use wasmtime::{Linker, Store};
 
 use super::admitted::Admitted;
 use super::binder::Binder;
-use super::call_frame::{self, Guest, WasmLink};
+use super::call_frame::{Guest, WasmLink};
 use super::code::Linkers;
 use super::engine::Family;
 use super::error::{CallError, EngineError};
+use super::exports::EXPORTS;
 use super::host::{self, Host, Offers, PluginInfo};
 use super::instances::{Bind, Idle, InstancePolicy, Instances};
 use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::Permits;
 use super::plugin::WasmPlugin;
-use super::signature::Signature;
-use super::validate::{ModuleLimits, Offered, Wanted, check};
+use super::signature::{Offered, Signature};
+use super::validate::{ModuleLimits, Wanted, check};
 use crate::host::{Config, Contract, Interface};
 use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload, StopSignal};
 
@@ -244,7 +245,7 @@ impl<I: Interface + ?Sized> WasmBackend<I> {
     /// For the interface that `I` declares.
     pub(super) fn of_interface(family: Arc<Family>) -> WasmBackend<I> {
         let mut backend = WasmBackend::new(family, Guest::bind);
-        for (name, signature) in call_frame::EXPORTS {
+        for (name, signature) in EXPORTS {
             backend = backend.require(name, signature);
         }
         backend.contract = Some(Contract::of::<I>());

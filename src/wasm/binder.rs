@@ -1,29 +1,10 @@
 //! From an instance to the user's struct of typed functions, and calls through it.
 
-use std::collections::HashMap;
-
-use wasmtime::{Instance, Memory, Module, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{Instance, Memory, Store, TypedFunc, WasmParams, WasmResults};
 
 use super::error::CallError;
+use super::exports::Exports;
 use super::host::{Host, slice};
-
-/// Where a module's exports are, looked up by name once per module.
-pub(super) struct Exports(HashMap<Box<str>, ModuleExport>);
-
-impl Exports {
-    pub(super) fn of(module: &Module) -> Exports {
-        let exports = module.exports();
-        Exports(
-            exports
-                .filter_map(|export| Some((export.name().into(), module.get_export_index(export.name())?)))
-                .collect(),
-        )
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&ModuleExport> {
-        self.0.get(name)
-    }
-}
 
 /// Looks up what a plugin exports, once for every instance.
 pub struct Binder<'a> {

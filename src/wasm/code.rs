@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use wasmtime::{InstancePre, Linker, Module};
 
-use super::binder::Exports;
 use super::engine::Family;
+use super::exports::Exports;
 use super::host::Host;
 use crate::{Artifact, BoxError};
 

@@ -1,7 +1,6 @@
 //! The engine that all generations of one family share, the thread that makes its clock tick, and the places that it
 //! has for instances.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,7 +10,6 @@ use wasmtime::{Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, 
 
 use super::compile::Compiler;
 use super::error::{CallError, EngineError};
-use super::instances::Reclaim;
 use super::permits::{Permit, Permits};
 
 /// Tables that one instance can have.
@@ -101,6 +99,11 @@ impl Family {
     }
 }
 
+/// What can give instances back that nobody uses at the moment.
+pub(super) trait Reclaim: Send + Sync {
+    fn reclaim(&self);
+}
+
 /// A pooled engine, or one that allocates on demand where the address space for a pool is refused.
 fn engine(settings: &EngineSettings, compiler: Strategy) -> Result<(Engine, Allocation), EngineError> {
     if settings.pooled {
@@ -170,11 +173,4 @@ fn start_ticking(engine: EngineWeak, baseline: Option<EngineWeak>, tick: Duratio
         }
     };
     std::thread::Builder::new().name("hotslot-wasm-tick".to_owned()).spawn(run).map(drop).map_err(EngineError::NoThread)
-}
-
-/// Tells engines apart that do not understand each other's code.
-pub(super) fn compatibility(engine: &Engine) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    hasher.finish()
 }

@@ -10,8 +10,7 @@ use wasmtime::{Caller, Linker, Memory, Store, UpdateDeadline};
 
 use super::call_frame;
 use super::limits::Bounds;
-use super::signature::Signature;
-use super::validate::Offered;
+use super::signature::{Offered, Signature};
 use crate::escape_untrusted;
 use crate::host::{Bound, Config, Services};
 use crate::text::panic_text;

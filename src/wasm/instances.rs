@@ -11,7 +11,7 @@ use wasmtime::{Store, WasmParams, WasmResults};
 
 use super::binder::{Binder, Call, Func};
 use super::code::Code;
-use super::engine::Family;
+use super::engine::{Family, Reclaim};
 use super::error::CallError;
 use super::host::{Host, Offers, PluginInfo, enforce};
 use super::limits::{Bounds, CallLimits, CallOptions};
@@ -240,11 +240,6 @@ impl<C: Send + 'static> Idle<C> {
     pub(super) fn put(&self, instance: Instance<C>) {
         self.0.lock().push(instance);
     }
-}
-
-/// What can give instances back that nobody uses at the moment.
-pub(super) trait Reclaim: Send + Sync {
-    fn reclaim(&self);
 }
 
 impl<C: Send> Reclaim for Idle<C> {

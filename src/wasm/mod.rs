@@ -139,6 +139,7 @@ mod compile;
 mod disk_cache;
 mod engine;
 mod error;
+mod exports;
 mod host;
 mod inspect;
 mod instances;

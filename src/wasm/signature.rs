@@ -1,5 +1,6 @@
 //! Signatures of functions, in one spelling for what a module says, what the host offers and what a user asks for.
 
+use std::collections::HashMap;
 use std::fmt;
 
 /// How a function is called: `(i32, i32) -> i64`.
@@ -35,6 +36,9 @@ impl fmt::Display for Signature {
         f.write_str(&self.0.replace(',', ", ").replace("->", " -> "))
     }
 }
+
+/// What the host offers to plugins, by module and name.
+pub(super) type Offered = HashMap<(String, String), Signature>;
 
 #[cfg(test)]
 mod tests {

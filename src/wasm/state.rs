@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::binder::{Func, unpack};
+use super::engine::Reclaim;
 use super::error::CallError;
-use super::instances::{Instance, Instances, Reclaim};
+use super::instances::{Instance, Instances};
 use super::limits::CallOptions;
 use crate::State;
 use crate::text::plugin_text;

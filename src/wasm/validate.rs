@@ -11,10 +11,10 @@ use wasmparser::{
     ValidPayload, Validator, ValidatorResources, WasmFeatures, types,
 };
 
-use super::call_frame;
 use super::error::ModuleError;
+use super::exports::{EXPORTS, STATE_EXPORTS};
 use super::sections::Sections;
-use super::signature::Signature;
+use super::signature::{Offered, Signature};
 use crate::Manifest;
 use crate::text::plugin_text;
 
@@ -81,9 +81,6 @@ impl Default for ModuleLimits {
     }
 }
 
-/// What the host offers to plugins, by module and name.
-pub(super) type Offered = HashMap<(String, String), Signature>;
-
 /// What a module has to be like.
 pub(super) struct Wanted<'a> {
     pub(super) limits: &'a ModuleLimits,
@@ -95,10 +92,6 @@ pub(super) struct Wanted<'a> {
     pub(super) imports: &'a Offered,
     pub(super) interface: Option<&'a str>,
 }
-
-/// What a schema promises: exports that save and restore.
-pub(super) const STATE_EXPORTS: [(&str, &str); 3] =
-    [("hotslot_alloc", "(i32) -> i32"), ("hotslot_save", "() -> i64"), ("hotslot_restore", "(i32, i32, i32) -> i64")];
 
 /// Lets a module pass, or says what is wrong with it and where.
 pub(super) fn check(bytes: &[u8], wanted: &Wanted<'_>) -> Result<Manifest, ModuleError> {
@@ -271,7 +264,7 @@ impl Pass<'_> {
         let exported: HashMap<_, _> = types.core_exports().into_iter().flatten().collect();
         let promised = STATE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
         let promised = self.sections.manifest.schema.iter().flat_map(|_| &promised);
-        let interface = call_frame::EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
+        let interface = EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
         let promised = promised.chain(self.sections.manifest.contract.iter().flat_map(|_| &interface));
         for (name, wanted) in self.wanted.exports.iter().chain(promised) {
             let found = match exported.get(name.as_str()) {
