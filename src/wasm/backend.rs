@@ -9,14 +9,16 @@ use wasmtime::{Linker, Store};
 
 use super::admitted::Admitted;
 use super::binder::Binder;
-use super::call_frame::{Guest, WasmLink};
+use super::call_frame::Guest;
 use super::code::Linkers;
 use super::engine::Family;
 use super::error::{CallError, EngineError};
 use super::exports::EXPORTS;
-use super::host::{self, Host, Offers, PluginInfo};
+use super::host::{Host, Offers, PluginInfo};
+use super::imports;
 use super::instances::{Bind, Idle, InstancePolicy, Instances};
 use super::limits::{Bounds, CallLimits, CallOptions};
+use super::link::WasmLink;
 use super::permits::Permits;
 use super::plugin::WasmPlugin;
 use super::signature::{Offered, Signature};
@@ -64,7 +66,7 @@ impl<T: Served + ?Sized> WasmBackend<T> {
         bind: impl Fn(&mut Binder<'_>) -> Result<T::Calls, CallError> + Send + Sync + 'static,
     ) -> WasmBackend<T> {
         let mut linkers = Linkers::new(&family);
-        linkers.each(host::link).expect("the names in an empty linker are free");
+        linkers.each(imports::link).expect("the names in an empty linker are free");
         WasmBackend {
             linkers,
             bind: Arc::new(bind),
@@ -175,7 +177,7 @@ impl<T: Served + ?Sized> WasmBackend<T> {
         let plugin = PluginInfo { slot: "".into(), generation: 0, name: String::new(), version: None };
         let bounds = Bounds::new(&self.limits, StopSignal::new());
         let host = Host::new(Arc::new(plugin), Offers::default(), bounds);
-        host::offered(&self.linkers.optimised, &mut Store::new(self.family.engine(), host))
+        imports::offered(&self.linkers.optimised, &mut Store::new(self.family.engine(), host))
     }
 
     fn admitted(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {

@@ -1,24 +1,17 @@
-//! A module's plugin behind the trait of a declared interface: the counterpart of what `hotslot_plugin::export!` writes
-//! for `wasm32`.
+//! One call of an interface's method, in a module's memory: the counterpart of what `hotslot_plugin::export!` writes for
+//! `wasm32`.
 //!
 //! The host writes a call as one piece into room that the module gives: a frame, its arguments, room for the answer's
 //! words, and the bytes that the arguments lend. After the call the frame says where the answer's bytes are.
 
 use std::cell::Cell;
-use std::sync::Arc;
-use std::time::Duration;
 
-use hotslot_plugin::{Answered, Argument, Link, Malformed, Stop, Transport};
-use wasmtime::{Caller, Extern, Linker};
+use hotslot_plugin::{Answered, Argument, Malformed};
 
 use super::binder::{Binder, Call, Func, unpack};
 use super::error::CallError;
-use super::host::{Host, guest_bytes};
-use super::limits::CallOptions;
-use super::plugin::WasmPlugin;
-use crate::host::{CallError as Failure, CallErrorKind, Numbers};
+use crate::host::{CallError as Failure, CallErrorKind};
 use crate::text::plugin_text;
-use crate::{BoxError, State, Stateful};
 
 /// What a module of a declared interface exports: its contract promises it.
 pub(super) const EXPORTS: [(&str, &str); 5] = [
@@ -29,22 +22,19 @@ pub(super) const EXPORTS: [(&str, &str); 5] = [
     ("hotslot_run", "() -> i64"),
 ];
 
-/// How many services one instance may ask for: each takes the host's memory until the instance is gone.
-const SERVICES: usize = 256;
-
 /// The longest error text that is taken from a plugin, in bytes.
 const ERROR_LIMIT: usize = 8 * 1024;
 
 /// What a [`Frame`](hotslot_plugin::abi::Frame) is for a machine of 32 bits: four words of it, and a buffer of four.
-const FRAME: usize = 32;
+pub(super) const FRAME: usize = 32;
 /// What an [`Argument`] is on every machine.
-const ARGUMENT: usize = 16;
+pub(super) const ARGUMENT: usize = 16;
 
 /// A plugin's functions, for one instance of it.
 pub struct Guest {
     room: Func<u32, u32>,
     invoke: Func<(u32, u32), i32>,
-    run: Func<(), u64>,
+    pub(super) run: Func<(), u64>,
     /// The room that there is: its address, and its size.
     place: Cell<(u32, u32)>,
 }
@@ -86,7 +76,7 @@ impl Guest {
     }
 
     /// One call, written, made and read.
-    fn call<R>(
+    pub(super) fn call<R>(
         &self,
         call: &mut Call<'_>,
         number: u32,
@@ -162,194 +152,10 @@ impl Written<'_> {
 }
 
 /// The reason that a packed answer points to, unless it is 0.
-fn refused(call: &Call<'_>, answer: u64) -> Result<(), String> {
+pub(super) fn refused(call: &Call<'_>, answer: u64) -> Result<(), String> {
     if answer == 0 {
         return Ok(());
     }
     let (ptr, len) = unpack(answer);
     Err(call.read(ptr, len).map_or_else(|error| error.to_string(), |text| plugin_text(text, ERROR_LIMIT)))
-}
-
-/// The way to one plugin.
-pub(super) struct WasmLink {
-    plugin: WasmPlugin<Guest>,
-    /// The plugin's numbers of the host's methods.
-    numbers: Numbers,
-}
-
-impl WasmLink {
-    pub(super) fn new(plugin: WasmPlugin<Guest>, numbers: Numbers) -> WasmLink {
-        WasmLink { plugin, numbers }
-    }
-}
-
-impl Transport for WasmLink {
-    fn invoke<R>(
-        &self,
-        method: u32,
-        arguments: &[Argument<'_>],
-        words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
-    ) -> Result<R, Failure> {
-        let Some(&Some(number)) = self.numbers.get(method as usize) else { return Err(Failure::unsupported()) };
-        let answer = self.plugin.call(|guest, call| guest.call(call, number, arguments, words, read))?;
-        if let Err(error) = &answer
-            && error.kind() == CallErrorKind::Malformed
-        {
-            self.plugin.failures.report_failure(error);
-        }
-        answer
-    }
-}
-
-impl Link for WasmLink {
-    fn save(&self) -> Result<Option<(String, Vec<u8>)>, BoxError> {
-        Ok(self.plugin.save()?.map(|State { schema, bytes }| (schema, bytes)))
-    }
-
-    fn restore(&self, schema: &str, state: &[u8]) -> Result<(), BoxError> {
-        self.plugin.restore(&State { schema: schema.to_owned(), bytes: state.to_vec() })
-    }
-
-    /// It takes as long as it takes: the stop signal ends it, and the drain timeout after that.
-    fn run(&self, _: &Stop) -> Result<(), BoxError> {
-        let forever = CallOptions::new().deadline(Duration::MAX);
-        let outcome = self.plugin.call_with(&forever, |guest, call| {
-            let refusal = call.run(&guest.run, ())?;
-            Ok(refused(call, refusal))
-        })?;
-        Ok(outcome?)
-    }
-}
-
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Failure {
-        let kind = match &error {
-            CallError::Trapped { .. } => CallErrorKind::Panicked,
-            CallError::DeadlineExceeded(_) => CallErrorKind::DeadlineExceeded,
-            CallError::Retired => CallErrorKind::Retired,
-            CallError::Saturated { .. } => CallErrorKind::Saturated,
-            CallError::OutOfMemory { .. } | CallError::OutOfTable { .. } => CallErrorKind::OutOfMemory,
-            CallError::OutOfBounds { .. } | CallError::Unbound(_) => CallErrorKind::Malformed,
-            // What `create` answered, for an instance that had to be made first.
-            CallError::Failed(_) => CallErrorKind::Failed,
-            _ => CallErrorKind::Unavailable,
-        };
-        Failure::new(kind, error.to_string())
-    }
-}
-
-/// What a plugin calls services of the host through.
-pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
-    linker.func_wrap(
-        "hotslot",
-        "service",
-        |mut caller: Caller<'_, Host>, ptr: u32, len: u32, number: u32, error: u32| {
-            let contract = guest_bytes(&mut caller, ptr, len)?.to_vec();
-            match caller.data().offers.services.bind(&contract) {
-                Ok(bound) => {
-                    let host = caller.data_mut();
-                    if host.bound.len() == SERVICES {
-                        return Err(wasmtime::Error::msg("the plugin asks for services again and again"));
-                    }
-                    host.bound.push(Arc::new(bound));
-                    let found = u32::try_from(host.bound.len() - 1)?;
-                    put(&mut caller, number, &found.to_le_bytes())?;
-                    wasmtime::Result::Ok(0)
-                }
-                Err(reason) => {
-                    give(&mut caller, error, reason.to_string().as_bytes())?;
-                    Ok(1)
-                }
-            }
-        },
-    )?;
-    linker.func_wrap("hotslot", "invoke", |mut caller: Caller<'_, Host>, service: u32, method: u32, frame: u32| {
-        let Some(bound) = caller.data().bound.get(service as usize).cloned() else {
-            return wasmtime::Result::Ok(3);
-        };
-        let fields = numbers(guest_bytes(&mut caller, frame, FRAME as u32)?);
-        let [arguments_at, argument_count, word_count, words_at, ..] = fields;
-        if argument_count > 1024 || word_count > 64 * 1024 {
-            return Err(wasmtime::Error::msg("a call of a service has too many arguments"));
-        }
-        let raw = guest_bytes(&mut caller, arguments_at, argument_count * ARGUMENT as u32)?.to_vec();
-        let half = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        // The same bytes can be lent many times over, and each time they are copied.
-        let lent =
-            raw.chunks_exact(ARGUMENT).map(|argument| half(&argument[8..])).filter(|&len| len != Argument::IS_WORD);
-        let memory = caller.get_export("memory").and_then(Extern::into_memory);
-        if lent.fold(0, u64::saturating_add) > memory.map_or(0, |memory| memory.data_size(&caller) as u64) {
-            return Err(wasmtime::Error::msg("a call of a service lends more bytes than the plugin's memory has"));
-        }
-        let mut taken = Vec::new();
-        for argument in raw.chunks_exact(ARGUMENT) {
-            let (word, len) = (half(&argument[..8]), half(&argument[8..]));
-            taken.push(match len {
-                Argument::IS_WORD => Taken::Word(word),
-                len => Taken::Bytes(guest_bytes(&mut caller, u32::try_from(word)?, u32::try_from(len)?)?.to_vec()),
-            });
-        }
-        let arguments: Vec<_> = taken
-            .iter()
-            .map(|taken| match taken {
-                Taken::Word(word) => Argument::word(*word),
-                Taken::Bytes(bytes) => Argument::bytes(bytes),
-            })
-            .collect();
-        let mut words = vec![0; word_count as usize];
-        let (status, bytes) = match bound.call(method, &arguments, &mut words) {
-            Ok(bytes) => (0, bytes),
-            Err(error) => (status(error.kind()), error.to_string().into_bytes()),
-        };
-        let words: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
-        put(&mut caller, words_at, &words)?;
-        give(&mut caller, frame + 16, &bytes)?;
-        Ok(status)
-    })?;
-    Ok(())
-}
-
-/// An argument that was copied out of a module.
-enum Taken {
-    Word(u64),
-    Bytes(Vec<u8>),
-}
-
-fn status(kind: CallErrorKind) -> i32 {
-    match kind {
-        CallErrorKind::Panicked => 2,
-        CallErrorKind::Unsupported => 3,
-        CallErrorKind::Malformed => 4,
-        _ => 1,
-    }
-}
-
-fn numbers(frame: &[u8]) -> [u32; 8] {
-    std::array::from_fn(|at| {
-        let bytes = frame.get(at * 4..at * 4 + 4).and_then(|bytes| bytes.try_into().ok());
-        u32::from_le_bytes(bytes.unwrap_or_default())
-    })
-}
-
-/// Writes into the module's memory.
-fn put(caller: &mut Caller<'_, Host>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
-    let memory = caller.get_export("memory").and_then(Extern::into_memory);
-    let memory = memory.ok_or_else(|| wasmtime::Error::msg("the plugin exports no memory"))?;
-    Ok(memory.write(&mut *caller, at as usize, bytes)?)
-}
-
-/// Gives bytes away, in memory that the module allocates and releases: fills the buffer at `at`.
-fn give(caller: &mut Caller<'_, Host>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
-    let len = u32::try_from(bytes.len())?;
-    let data = if bytes.is_empty() {
-        0
-    } else {
-        let alloc = caller.get_export("hotslot_give").and_then(Extern::into_func);
-        let alloc = alloc.ok_or_else(|| wasmtime::Error::msg("the plugin exports no function `hotslot_give`"))?;
-        let data = alloc.typed::<u32, u32>(&mut *caller)?.call(&mut *caller, len)?;
-        put(caller, data, bytes)?;
-        data
-    };
-    put(caller, at, &[data.to_le_bytes(), len.to_le_bytes()].concat())
 }

@@ -1,23 +1,18 @@
 //! The host as a plugin sees it: the functions that every plugin can import, and what functions of the user's get to
 //! know of the caller.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
 
 use semver::Version;
-use wasmtime::{Caller, Linker, Memory, Store, UpdateDeadline};
+use wasmtime::{Caller, Memory, Store, UpdateDeadline};
 
-use super::call_frame;
 use super::limits::Bounds;
-use super::signature::{Offered, Signature};
 use crate::escape_untrusted;
 use crate::host::{Bound, Config, Services};
-use crate::text::panic_text;
 use crate::text::plugin_text;
 
 /// The longest log line that is taken from a plugin, in bytes.
-const LOG_LIMIT: usize = 8 * 1024;
+pub(super) const LOG_LIMIT: usize = 8 * 1024;
 
 /// Who calls a function of the host: what a [`Caller`] carries.
 pub struct Host {
@@ -65,7 +60,7 @@ impl Host {
         &self.plugin
     }
 
-    fn log(&self, level: u32, text: &[u8]) {
+    pub(super) fn log(&self, level: u32, text: &[u8]) {
         let text = plugin_text(text, LOG_LIMIT);
         let PluginInfo { slot, generation, name, version } = &*self.plugin;
         let version = version.as_ref().map(tracing::field::display);
@@ -122,54 +117,4 @@ pub(super) fn enforce(store: &mut Store<Host>) {
         store.data().bounds.check()?;
         Ok(UpdateDeadline::Continue(1))
     });
-}
-
-/// Offers what the table of imports in the module's documentation says.
-pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
-    linker.func_wrap("hotslot", "log", |mut caller: Caller<'_, Host>, level: u32, ptr: u32, len: u32| {
-        // What is beyond the limit is not shown, so it need not be copied.
-        let text = guest_bytes(&mut caller, ptr, len)?;
-        let text = text[..text.len().min(LOG_LIMIT + 1)].to_vec();
-        caller.data().log(level, &text);
-        wasmtime::Result::Ok(())
-    })?;
-    linker.func_wrap("hotslot", "wall_clock", || {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
-    })?;
-    linker.func_wrap("hotslot", "monotonic_clock", || {
-        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    })?;
-    linker.func_wrap("hotslot", "send", |mut caller: Caller<'_, Host>, ptr: u32, len: u32| {
-        let Some(on_message) = caller.data().offers.on_message.clone() else { return Ok(()) };
-        let message = guest_bytes(&mut caller, ptr, len)?.to_vec();
-        let plugin = Arc::clone(&caller.data().plugin);
-        catch_unwind(AssertUnwindSafe(|| on_message(&plugin, &message)))
-            .map_err(|panic| wasmtime::Error::msg(format!("the host's on_message panicked: {}", panic_text(panic))))
-    })?;
-    linker.func_wrap("hotslot", "panicked", |mut caller: Caller<'_, Host>, ptr: u32, len: u32| {
-        let text = plugin_text(guest_bytes(&mut caller, ptr, len)?, LOG_LIMIT);
-        caller.data_mut().bounds.note_panic(text);
-        wasmtime::Result::Ok(())
-    })?;
-    linker.func_wrap("hotslot", "wait", |caller: Caller<'_, Host>, nanoseconds: u64| {
-        Ok(u32::from(caller.data().bounds.wait(Duration::from_nanos(nanoseconds))?))
-    })?;
-    call_frame::link(linker)
-}
-
-/// Everything that a linker offers, for admission to compare with.
-pub(super) fn offered(linker: &Linker<Host>, store: &mut Store<Host>) -> Offered {
-    let functions: Vec<_> = linker
-        .iter(&mut *store)
-        .filter_map(|(module, name, item)| Some((module.to_owned(), name.to_owned(), item.into_func()?)))
-        .collect();
-    functions
-        .into_iter()
-        .map(|(module, name, function)| {
-            let ty = function.ty(&*store);
-            ((module, name), Signature::of(ty.params(), ty.results()))
-        })
-        .collect()
 }
