@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use hotslot::host::ContractError;
 use hotslot::native::Native;
-use hotslot::wasm::{CallError, CallLimits, ModuleLimits, Wasm, WasmBackend, WasmPlugin};
+use hotslot::wasm::{CallLimits, Engine, ModuleLimits, WasmBackend, WasmCallError, WasmPlugin};
 use hotslot::{Backend, BoxError, Digest, Manifest, Payload, escape_untrusted};
 
 use crate::files::{contract, read, refused};
@@ -52,9 +52,9 @@ impl Check {
         let payload = Payload::new(bytes);
         let admitted = if bytes.starts_with(b"\0asm") {
             let (module, call) = self.module_limits()?;
-            let engine = Wasm::builder().on_demand().instances(1).compile_threads(1).build();
+            let engine = Engine::builder().on_demand().max_instances(1).compile_threads(1).build();
             let engine = engine.map_err(|error| Failure::Misuse(error.to_string()))?;
-            let backend: WasmBackend<WasmPlugin<()>> = engine.plugins(|_| Ok::<_, CallError>(()));
+            let backend: WasmBackend<WasmPlugin<()>> = engine.bind(|_| Ok::<_, WasmCallError>(()));
             backend.module_limits(module).call_limits(call).admit(&payload)
         } else {
             let backend = Native::any();

@@ -11,27 +11,27 @@ use super::admitted::Admitted;
 use super::binder::Binder;
 use super::call_frame::Guest;
 use super::code::Linkers;
-use super::engine::Family;
-use super::error::{CallError, EngineError};
-use super::exports::EXPORTS;
-use super::host::{Host, Offers, PluginInfo};
+use super::engine::Engine;
+use super::error::{EngineError, WasmCallError};
+use super::exports::INTERFACE_EXPORTS;
+use super::host::{Offers, PluginInfo, StoreData};
 use super::imports;
 use super::instances::{Bind, Idle, InstancePolicy, Instances};
 use super::limits::{Bounds, CallLimits, CallOptions};
 use super::link::WasmLink;
 use super::permits::Permits;
 use super::plugin::WasmPlugin;
-use super::signature::{Offered, Signature};
-use super::validate::{ModuleLimits, Wanted, check};
+use super::signature::{ImportSignatures, Signature};
+use super::validate::{ModuleLimits, Requirements, check};
 use crate::host::{Config, Contract, Interface};
 use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload, StopSignal};
 
 /// A [`Backend`] for WebAssembly modules: as `T`, which is the trait object of a
-/// [declared interface](super::Wasm::interface), or a [`WasmPlugin`] whose functions you [bind](super::Wasm::plugins).
-pub struct WasmBackend<T: Served + ?Sized> {
-    family: Arc<Family>,
+/// [declared interface](super::Engine::interface), or a [`WasmPlugin`] whose functions you [bind](super::Engine::plugins).
+pub struct WasmBackend<T: PluginType + ?Sized> {
+    engine: Engine,
     linkers: Linkers,
-    bind: Bind<T::Calls>,
+    bind: Bind<T::Functions>,
     exports: Vec<(String, Signature)>,
     interface: Option<String>,
     module_limits: ModuleLimits,
@@ -46,26 +46,46 @@ pub struct WasmBackend<T: Served + ?Sized> {
 }
 
 /// What a backend can make of a module: a [`WasmPlugin`], or the trait object of a declared interface.
-pub trait Served: Send + Sync + 'static {
+pub trait PluginType: Send + Sync + 'static {
     /// What is looked up once for every instance.
     #[doc(hidden)]
-    type Calls: Send + 'static;
+    type Functions: Send + 'static;
 }
 
-impl<C: Send + 'static> Served for WasmPlugin<C> {
-    type Calls = C;
+impl<C: Send + 'static> PluginType for WasmPlugin<C> {
+    type Functions = C;
 }
 
-impl<I: Interface + ?Sized> Served for I {
-    type Calls = Guest;
+impl<I: Interface + ?Sized> PluginType for I {
+    type Functions = Guest;
 }
 
-impl<T: Served + ?Sized> WasmBackend<T> {
+impl Engine {
+    /// Returns a backend for modules of the interface that the trait `I` declares: `engine.interface::<dyn Trait>()`.
+    ///
+    /// With [fresh](InstancePolicy::Fresh) instances, which are the default, a plugin is created anew for every call. One
+    /// whose `create` takes time, or which keeps something, wants another [policy](WasmBackend::instance_policy).
+    pub fn interface<I: Interface + ?Sized>(&self) -> WasmBackend<I> {
+        WasmBackend::of_interface(self.clone())
+    }
+
+    /// Returns a backend whose plugins are what `bind` makes of an instance: a struct of the functions that you call.
+    ///
+    /// `bind` is called once for every instance, so it should only look functions up.
+    pub fn bind<C: Send + 'static>(
+        &self,
+        bind: impl Fn(&mut Binder<'_>) -> Result<C, WasmCallError> + Send + Sync + 'static,
+    ) -> WasmBackend<WasmPlugin<C>> {
+        WasmBackend::new(self.clone(), bind)
+    }
+}
+
+impl<T: PluginType + ?Sized> WasmBackend<T> {
     pub(super) fn new(
-        family: Arc<Family>,
-        bind: impl Fn(&mut Binder<'_>) -> Result<T::Calls, CallError> + Send + Sync + 'static,
+        engine: Engine,
+        bind: impl Fn(&mut Binder<'_>) -> Result<T::Functions, WasmCallError> + Send + Sync + 'static,
     ) -> WasmBackend<T> {
-        let mut linkers = Linkers::new(&family);
+        let mut linkers = Linkers::new(&engine);
         linkers.each(imports::link).expect("the names in an empty linker are free");
         WasmBackend {
             linkers,
@@ -75,24 +95,24 @@ impl<T: Served + ?Sized> WasmBackend<T> {
             module_limits: ModuleLimits::default(),
             limits: CallLimits::default(),
             policy: InstancePolicy::default(),
-            concurrency: NonZeroUsize::new(family.places().total() / 3).unwrap_or(NonZeroUsize::MIN),
+            concurrency: NonZeroUsize::new(engine.max_instances() / 3).unwrap_or(NonZeroUsize::MIN),
             max_wait: None,
             admitted: Admitted::default(),
             offers: Offers::default(),
             contract: None,
-            family,
+            engine,
         }
     }
 
     /// Functions without which a module is refused at admission: a name, and a signature as in `"(i32, i32) -> i64"`.
-    pub fn require(mut self, name: impl Into<String>, signature: &str) -> Self {
+    pub fn require_export(mut self, name: impl Into<String>, signature: &str) -> Self {
         self.exports.push((name.into(), Signature::spelled(signature)));
         self.admitted = Admitted::default();
         self
     }
 
     /// The interface that a module's manifest has to name; any, or none, if this is not set.
-    pub fn interface(mut self, interface: impl Into<String>) -> Self {
+    pub fn require_interface(mut self, interface: impl Into<String>) -> Self {
         self.interface = Some(interface.into());
         self.admitted = Admitted::default();
         self
@@ -134,7 +154,7 @@ impl<T: Served + ?Sized> WasmBackend<T> {
     ///
     /// # Errors
     /// As the linker's: a name is taken, for instance.
-    pub fn link(mut self, link: impl Fn(&mut Linker<Host>) -> wasmtime::Result<()>) -> Result<Self, EngineError> {
+    pub fn link(mut self, link: impl Fn(&mut Linker<StoreData>) -> wasmtime::Result<()>) -> Result<Self, EngineError> {
         self.linkers.each(link).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
         Ok(self)
     }
@@ -154,35 +174,35 @@ impl<T: Served + ?Sized> WasmBackend<T> {
     }
 
     /// Which instance a call gets. A [fresh](InstancePolicy::Fresh) one if this is not set.
-    pub fn instances(mut self, policy: InstancePolicy) -> Self {
+    pub fn instance_policy(mut self, policy: InstancePolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// How many calls a generation may have under way. A third of the [engine's](super::WasmBuilder::instances)
+    /// How many calls a generation may have under way. A third of the [engine's](super::EngineBuilder::instances)
     /// instances if this is not set: that leaves room for one that drains and for one that is being staged.
     pub fn concurrency(mut self, calls: NonZeroUsize) -> Self {
         self.concurrency = calls;
         self
     }
 
-    /// How long a call may wait for its turn before it is refused as [saturated](CallError::Saturated). Not at all if
+    /// How long a call may wait for its turn before it is refused as [saturated](WasmCallError::Saturated). Not at all if
     /// this is not set; with a single instance, as long as a call may take.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = Some(wait);
         self
     }
 
-    fn offered(&self) -> Offered {
+    fn offered(&self) -> ImportSignatures {
         let plugin = PluginInfo { slot: "".into(), generation: 0, name: String::new(), version: None };
         let bounds = Bounds::new(&self.limits, StopSignal::new());
-        let host = Host::new(Arc::new(plugin), Offers::default(), bounds);
-        imports::offered(&self.linkers.optimised, &mut Store::new(self.family.engine(), host))
+        let host = StoreData::new(Arc::new(plugin), Offers::default(), bounds);
+        imports::offered(&self.linkers.optimised, &mut Store::new(self.engine.optimising(), host))
     }
 
     fn admitted(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
         self.admitted.or_check(bytes, || {
-            let wanted = Wanted {
+            let wanted = Requirements {
                 limits: &self.module_limits,
                 memory: self.limits.memory,
                 table_elements: self.limits.table_elements,
@@ -198,9 +218,9 @@ impl<T: Served + ?Sized> WasmBackend<T> {
         })
     }
 
-    fn loaded(&self, artifact: &Artifact, context: &LoadContext) -> Result<WasmPlugin<T::Calls>, BoxError> {
+    fn loaded(&self, artifact: &Artifact, context: &LoadContext) -> Result<WasmPlugin<T::Functions>, BoxError> {
         let manifest = artifact.manifest().clone();
-        let code = self.linkers.code(&self.family, artifact)?;
+        let code = self.linkers.code(&self.engine, artifact)?;
         let is_optimised = code.is_optimised;
         let single = self.policy == InstancePolicy::Single;
         let default_wait = if single { self.limits.deadline } else { Duration::ZERO };
@@ -219,15 +239,15 @@ impl<T: Served + ?Sized> WasmBackend<T> {
             stop: context.stop.clone(),
             calls: Permits::new(if single { 1 } else { self.concurrency.get() }),
             max_wait: self.max_wait.unwrap_or(default_wait),
-            idle: Idle::in_family(&self.family, self.policy),
-            family: Arc::clone(&self.family),
+            idle: Idle::of_engine(&self.engine, self.policy),
+            engine: self.engine.clone(),
             state: ArcSwapOption::empty(),
         };
         // A module whose `start` traps, or that the binder cannot bind, is not let in.
         let first = instances.make(Instant::now(), &CallOptions::new())?;
         instances.give_back(first);
         if !is_optimised {
-            self.linkers.optimise(&self.family, artifact, &instances.code);
+            self.linkers.optimise(&self.engine, artifact, &instances.code);
         }
         Ok(WasmPlugin { instances, manifest, failures: context.failures.clone() })
     }
@@ -245,10 +265,10 @@ impl<C: Send + 'static> Backend<WasmPlugin<C>> for WasmBackend<WasmPlugin<C>> {
 
 impl<I: Interface + ?Sized> WasmBackend<I> {
     /// For the interface that `I` declares.
-    pub(super) fn of_interface(family: Arc<Family>) -> WasmBackend<I> {
-        let mut backend = WasmBackend::new(family, Guest::bind);
-        for (name, signature) in EXPORTS {
-            backend = backend.require(name, signature);
+    pub(super) fn of_interface(engine: Engine) -> WasmBackend<I> {
+        let mut backend = WasmBackend::new(engine, Guest::bind);
+        for (name, signature) in INTERFACE_EXPORTS {
+            backend = backend.require_export(name, signature);
         }
         backend.contract = Some(Contract::of::<I>());
         backend
@@ -267,7 +287,7 @@ impl<I: Interface + ?Sized> Backend<I> for WasmBackend<I> {
     }
 }
 
-impl<T: Served + ?Sized> std::fmt::Debug for WasmBackend<T> {
+impl<T: PluginType + ?Sized> std::fmt::Debug for WasmBackend<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WasmBackend")
             .field("interface", &self.interface)

@@ -9,8 +9,8 @@ use std::cell::Cell;
 use hotslot_plugin::{Answered, Argument, Malformed};
 
 use super::binder::{Binder, Call, Func, unpack};
-use super::error::CallError;
-use crate::host::{CallError as Failure, CallErrorKind};
+use super::error::WasmCallError;
+use crate::host::{CallError, CallErrorKind};
 use crate::text::plugin_text;
 
 /// What a module of a declared interface exports: its contract promises it.
@@ -41,7 +41,7 @@ pub struct Guest {
 
 impl Guest {
     /// Looks the functions up, and makes the plugin.
-    pub(super) fn bind(binder: &mut Binder<'_>) -> Result<Guest, CallError> {
+    pub(super) fn bind(binder: &mut Binder<'_>) -> Result<Guest, WasmCallError> {
         let create: Func<u32, u64> = binder.func("hotslot_create")?;
         let guest = Guest {
             room: binder.func("hotslot_room")?,
@@ -55,15 +55,16 @@ impl Guest {
         call.write_at(room, &config)?;
         let len = u32::try_from(config.len()).unwrap_or(u32::MAX);
         let refusal = call.run(&create, len)?;
-        refused(&call, refusal).map_err(|reason| CallError::failed(format!("the plugin cannot be made: {reason}")))?;
+        refused(&call, refusal)
+            .map_err(|reason| WasmCallError::failed(format!("the plugin cannot be made: {reason}")))?;
         Ok(guest)
     }
 
     /// Room for `len` bytes, which is asked for only if there is less.
-    fn room_for(&self, call: &mut Call<'_>, len: usize) -> Result<u32, CallError> {
+    fn room_for(&self, call: &mut Call<'_>, len: usize) -> Result<u32, WasmCallError> {
         /// Most calls fit, so that most instances are asked once.
         const FIRST: u32 = 2 * 1024;
-        let wanted = u32::try_from(len).map_err(|_| CallError::failed("a call of more than 4 GiB"))?;
+        let wanted = u32::try_from(len).map_err(|_| WasmCallError::failed("a call of more than 4 GiB"))?;
         let (ptr, size) = self.place.get();
         if size >= wanted && size > 0 {
             return Ok(ptr);
@@ -83,12 +84,12 @@ impl Guest {
         arguments: &[Argument<'_>],
         words: &mut [u64],
         read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
-    ) -> Result<Result<R, Failure>, CallError> {
+    ) -> Result<Result<R, CallError>, WasmCallError> {
         let words_at = FRAME + ARGUMENT * arguments.len();
         let bytes_at = words_at + 8 * words.len();
         let lent = arguments.iter().filter_map(Argument::as_bytes).map(<[u8]>::len).sum::<usize>();
         let room = self.room_for(call, bytes_at + lent)?;
-        let frame = Written { at: room, words_at, bytes_at, arguments, word_count: words.len() };
+        let frame = FrameLayout { at: room, words_at, bytes_at, arguments, word_count: words.len() };
         frame.write(call.place_mut(room, bytes_at + lent)?);
         let status = call.run(&self.invoke, (number, room))?;
         let answered = call.read(room, u32::try_from(bytes_at).unwrap_or(u32::MAX))?;
@@ -100,21 +101,21 @@ impl Guest {
         let bytes = call.read(field(16), field(20))?;
         let text = || plugin_text(bytes, ERROR_LIMIT);
         Ok(match status {
-            0 => read(&mut Answered::new(words, bytes)).map_err(Failure::from),
-            1 => Err(Failure::new(CallErrorKind::Failed, text())),
-            2 => Err(Failure::new(CallErrorKind::Panicked, text())),
-            3 => Err(Failure::unsupported()),
-            4 => Err(Failure::new(CallErrorKind::Malformed, text())),
+            0 => read(&mut Answered::new(words, bytes)).map_err(CallError::from),
+            1 => Err(CallError::new(CallErrorKind::Failed, text())),
+            2 => Err(CallError::new(CallErrorKind::Panicked, text())),
+            3 => Err(CallError::unsupported()),
+            4 => Err(CallError::new(CallErrorKind::Malformed, text())),
             unknown => {
                 let text = format!("the plugin answered with the unknown status {unknown}: it does not follow the ABI");
-                Err(Failure::new(CallErrorKind::Malformed, text))
+                Err(CallError::new(CallErrorKind::Malformed, text))
             }
         })
     }
 }
 
 /// A call as it is written into a module's memory, whose machine is little-endian and has 32 bits.
-struct Written<'a> {
+struct FrameLayout<'a> {
     /// The address of the frame.
     at: u32,
     words_at: usize,
@@ -123,9 +124,9 @@ struct Written<'a> {
     word_count: usize,
 }
 
-impl Written<'_> {
+impl FrameLayout<'_> {
     fn write(&self, place: &mut [u8]) {
-        let Written { at, words_at, bytes_at, arguments, word_count } = *self;
+        let FrameLayout { at, words_at, bytes_at, arguments, word_count } = *self;
         let address = |offset: usize| at + offset as u32;
         let (frame, bytes) = place.split_at_mut(bytes_at);
         let fields = [address(FRAME), arguments.len() as u32, word_count as u32, address(words_at), 0, 0, 0, 0];

@@ -152,7 +152,7 @@ impl From<wasmparser::Error> for ModuleError {
 /// Whatever the reason, it costs at most the instance that the call had; other calls, and the generation, go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum CallError {
+pub enum WasmCallError {
     /// The plugin trapped: an `unreachable` (a panic, in Rust), memory out of bounds, stack overflow and the like.
     #[error("the plugin trapped{}: {reason}", site.as_ref().map(|site| format!(" in {site}")).unwrap_or_default())]
     Trapped {
@@ -220,16 +220,16 @@ pub enum CallError {
     Failed(#[source] BoxError),
 }
 
-impl CallError {
+impl WasmCallError {
     /// An error of the caller's own.
-    pub fn failed(error: impl Into<BoxError>) -> CallError {
-        CallError::Failed(error.into())
+    pub fn failed(error: impl Into<BoxError>) -> WasmCallError {
+        WasmCallError::Failed(error.into())
     }
 
     /// Whether this speaks against the plugin, and not against its load or its caller. Such failures count in the
     /// generation's [health](crate::FailureCounter), and can roll it back in its probation.
     pub fn is_fault(&self) -> bool {
-        use CallError::*;
+        use WasmCallError::*;
         matches!(
             self,
             Trapped { .. }
@@ -257,7 +257,7 @@ pub enum EngineError {
     NoThread(#[source] std::io::Error),
     /// The folder for compiled modules cannot be used.
     #[error("{} cannot hold compiled modules: {reason}", path.display())]
-    Folder {
+    CacheDir {
         /// The folder.
         path: PathBuf,
         /// Why not, and what to do about it.

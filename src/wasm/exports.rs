@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use wasmtime::{Module, ModuleExport};
 
 /// What a module of a declared interface exports: its contract promises it.
-pub(super) const EXPORTS: [(&str, &str); 5] = [
+pub(super) const INTERFACE_EXPORTS: [(&str, &str); 5] = [
     ("hotslot_create", "(i32) -> i64"),
     ("hotslot_room", "(i32) -> i32"),
     ("hotslot_invoke", "(i32, i32) -> i32"),
@@ -13,17 +13,17 @@ pub(super) const EXPORTS: [(&str, &str); 5] = [
     ("hotslot_run", "() -> i64"),
 ];
 
-/// What a schema promises: exports that save and restore.
+/// What a module whose manifest names a schema exports, to save and restore its state.
 pub(super) const STATE_EXPORTS: [(&str, &str); 3] =
     [("hotslot_alloc", "(i32) -> i32"), ("hotslot_save", "() -> i64"), ("hotslot_restore", "(i32, i32, i32) -> i64")];
 
 /// Where a module's exports are, looked up by name once per module.
-pub(super) struct Exports(HashMap<Box<str>, ModuleExport>);
+pub(super) struct ExportIndex(HashMap<Box<str>, ModuleExport>);
 
-impl Exports {
-    pub(super) fn of(module: &Module) -> Exports {
+impl ExportIndex {
+    pub(super) fn of(module: &Module) -> ExportIndex {
         let exports = module.exports();
-        Exports(
+        ExportIndex(
             exports
                 .filter_map(|export| Some((export.name().into(), module.get_export_index(export.name())?)))
                 .collect(),

@@ -15,7 +15,7 @@ use crate::text::plugin_text;
 pub(super) const LOG_LIMIT: usize = 8 * 1024;
 
 /// Who calls a function of the host: what a [`Caller`] carries.
-pub struct Host {
+pub struct StoreData {
     pub(super) plugin: Arc<PluginInfo>,
     pub(super) offers: Offers,
     pub(super) bounds: Bounds,
@@ -50,9 +50,9 @@ pub struct PluginInfo {
     pub version: Option<Version>,
 }
 
-impl Host {
-    pub(super) fn new(plugin: Arc<PluginInfo>, offers: Offers, bounds: Bounds) -> Host {
-        Host { plugin, offers, bounds, memory: None, bound: Vec::new() }
+impl StoreData {
+    pub(super) fn new(plugin: Arc<PluginInfo>, offers: Offers, bounds: Bounds) -> StoreData {
+        StoreData { plugin, offers, bounds, memory: None, bound: Vec::new() }
     }
 
     /// The plugin that calls.
@@ -91,7 +91,7 @@ impl Host {
 ///
 /// # Errors
 /// They are not in the plugin's memory. Returned from the host's function, the error ends the call.
-pub fn guest_bytes<'a>(caller: &'a mut Caller<'_, Host>, ptr: u32, len: u32) -> wasmtime::Result<&'a [u8]> {
+pub fn guest_bytes<'a>(caller: &'a mut Caller<'_, StoreData>, ptr: u32, len: u32) -> wasmtime::Result<&'a [u8]> {
     let memory = match caller.data().memory {
         Some(memory) => Some(memory),
         // A function that is called by `start` comes before the instance is known.
@@ -110,7 +110,7 @@ pub(super) fn slice(memory: &[u8], ptr: u32, len: u32) -> Option<&[u8]> {
 ///
 /// Every store looks at its own call's bounds, so that ending one call, or the calls of one generation, has nothing to
 /// do with any other.
-pub(super) fn enforce(store: &mut Store<Host>) {
+pub(super) fn enforce(store: &mut Store<StoreData>) {
     store.limiter(|host| &mut host.bounds);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| {

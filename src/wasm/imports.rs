@@ -8,8 +8,8 @@ use hotslot_plugin::Argument;
 use wasmtime::{Caller, Extern, Linker, Store};
 
 use super::call_frame::{ARGUMENT, FRAME};
-use super::host::{Host, LOG_LIMIT, guest_bytes};
-use super::signature::{Offered, Signature};
+use super::host::{LOG_LIMIT, StoreData, guest_bytes};
+use super::signature::{ImportSignatures, Signature};
 use crate::host::CallErrorKind;
 use crate::text::{panic_text, plugin_text};
 
@@ -17,8 +17,8 @@ use crate::text::{panic_text, plugin_text};
 const SERVICES: usize = 256;
 
 /// Offers what the table of imports in the module's documentation says.
-pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
-    linker.func_wrap("hotslot", "log", |mut caller: Caller<'_, Host>, level: u32, ptr: u32, len: u32| {
+pub(super) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
+    linker.func_wrap("hotslot", "log", |mut caller: Caller<'_, StoreData>, level: u32, ptr: u32, len: u32| {
         // What is beyond the limit is not shown, so it need not be copied.
         let text = guest_bytes(&mut caller, ptr, len)?;
         let text = text[..text.len().min(LOG_LIMIT + 1)].to_vec();
@@ -33,26 +33,26 @@ pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
     })?;
-    linker.func_wrap("hotslot", "send", |mut caller: Caller<'_, Host>, ptr: u32, len: u32| {
+    linker.func_wrap("hotslot", "send", |mut caller: Caller<'_, StoreData>, ptr: u32, len: u32| {
         let Some(on_message) = caller.data().offers.on_message.clone() else { return Ok(()) };
         let message = guest_bytes(&mut caller, ptr, len)?.to_vec();
         let plugin = Arc::clone(&caller.data().plugin);
         catch_unwind(AssertUnwindSafe(|| on_message(&plugin, &message)))
             .map_err(|panic| wasmtime::Error::msg(format!("the host's on_message panicked: {}", panic_text(panic))))
     })?;
-    linker.func_wrap("hotslot", "panicked", |mut caller: Caller<'_, Host>, ptr: u32, len: u32| {
+    linker.func_wrap("hotslot", "panicked", |mut caller: Caller<'_, StoreData>, ptr: u32, len: u32| {
         let text = plugin_text(guest_bytes(&mut caller, ptr, len)?, LOG_LIMIT);
         caller.data_mut().bounds.note_panic(text);
         wasmtime::Result::Ok(())
     })?;
-    linker.func_wrap("hotslot", "wait", |caller: Caller<'_, Host>, nanoseconds: u64| {
+    linker.func_wrap("hotslot", "wait", |caller: Caller<'_, StoreData>, nanoseconds: u64| {
         Ok(u32::from(caller.data().bounds.wait(Duration::from_nanos(nanoseconds))?))
     })?;
     link_services(linker)
 }
 
 /// Everything that a linker offers, for admission to compare with.
-pub(super) fn offered(linker: &Linker<Host>, store: &mut Store<Host>) -> Offered {
+pub(super) fn offered(linker: &Linker<StoreData>, store: &mut Store<StoreData>) -> ImportSignatures {
     let functions: Vec<_> = linker
         .iter(&mut *store)
         .filter_map(|(module, name, item)| Some((module.to_owned(), name.to_owned(), item.into_func()?)))
@@ -67,11 +67,11 @@ pub(super) fn offered(linker: &Linker<Host>, store: &mut Store<Host>) -> Offered
 }
 
 /// What a plugin calls services of the host through.
-fn link_services(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+fn link_services(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     linker.func_wrap(
         "hotslot",
         "service",
-        |mut caller: Caller<'_, Host>, ptr: u32, len: u32, number: u32, error: u32| {
+        |mut caller: Caller<'_, StoreData>, ptr: u32, len: u32, number: u32, error: u32| {
             let contract = guest_bytes(&mut caller, ptr, len)?.to_vec();
             match caller.data().offers.services.bind(&contract) {
                 Ok(bound) => {
@@ -91,54 +91,60 @@ fn link_services(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
             }
         },
     )?;
-    linker.func_wrap("hotslot", "invoke", |mut caller: Caller<'_, Host>, service: u32, method: u32, frame: u32| {
-        let Some(bound) = caller.data().bound.get(service as usize).cloned() else {
-            return wasmtime::Result::Ok(3);
-        };
-        let fields = numbers(guest_bytes(&mut caller, frame, FRAME as u32)?);
-        let [arguments_at, argument_count, word_count, words_at, ..] = fields;
-        if argument_count > 1024 || word_count > 64 * 1024 {
-            return Err(wasmtime::Error::msg("a call of a service has too many arguments"));
-        }
-        let raw = guest_bytes(&mut caller, arguments_at, argument_count * ARGUMENT as u32)?.to_vec();
-        let half = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        // The same bytes can be lent many times over, and each time they are copied.
-        let lent =
-            raw.chunks_exact(ARGUMENT).map(|argument| half(&argument[8..])).filter(|&len| len != Argument::IS_WORD);
-        let memory = caller.get_export("memory").and_then(Extern::into_memory);
-        if lent.fold(0, u64::saturating_add) > memory.map_or(0, |memory| memory.data_size(&caller) as u64) {
-            return Err(wasmtime::Error::msg("a call of a service lends more bytes than the plugin's memory has"));
-        }
-        let mut taken = Vec::new();
-        for argument in raw.chunks_exact(ARGUMENT) {
-            let (word, len) = (half(&argument[..8]), half(&argument[8..]));
-            taken.push(match len {
-                Argument::IS_WORD => Taken::Word(word),
-                len => Taken::Bytes(guest_bytes(&mut caller, u32::try_from(word)?, u32::try_from(len)?)?.to_vec()),
-            });
-        }
-        let arguments: Vec<_> = taken
-            .iter()
-            .map(|taken| match taken {
-                Taken::Word(word) => Argument::word(*word),
-                Taken::Bytes(bytes) => Argument::bytes(bytes),
-            })
-            .collect();
-        let mut words = vec![0; word_count as usize];
-        let (status, bytes) = match bound.call(method, &arguments, &mut words) {
-            Ok(bytes) => (0, bytes),
-            Err(error) => (status(error.kind()), error.to_string().into_bytes()),
-        };
-        let words: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
-        put(&mut caller, words_at, &words)?;
-        give(&mut caller, frame + 16, &bytes)?;
-        Ok(status)
-    })?;
+    linker.func_wrap(
+        "hotslot",
+        "invoke",
+        |mut caller: Caller<'_, StoreData>, service: u32, method: u32, frame: u32| {
+            let Some(bound) = caller.data().bound.get(service as usize).cloned() else {
+                return wasmtime::Result::Ok(3);
+            };
+            let fields = numbers(guest_bytes(&mut caller, frame, FRAME as u32)?);
+            let [arguments_at, argument_count, word_count, words_at, ..] = fields;
+            if argument_count > 1024 || word_count > 64 * 1024 {
+                return Err(wasmtime::Error::msg("a call of a service has too many arguments"));
+            }
+            let raw = guest_bytes(&mut caller, arguments_at, argument_count * ARGUMENT as u32)?.to_vec();
+            let half = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+            // The same bytes can be lent many times over, and each time they are copied.
+            let lent =
+                raw.chunks_exact(ARGUMENT).map(|argument| half(&argument[8..])).filter(|&len| len != Argument::IS_WORD);
+            let memory = caller.get_export("memory").and_then(Extern::into_memory);
+            if lent.fold(0, u64::saturating_add) > memory.map_or(0, |memory| memory.data_size(&caller) as u64) {
+                return Err(wasmtime::Error::msg("a call of a service lends more bytes than the plugin's memory has"));
+            }
+            let mut taken = Vec::new();
+            for argument in raw.chunks_exact(ARGUMENT) {
+                let (word, len) = (half(&argument[..8]), half(&argument[8..]));
+                taken.push(match len {
+                    Argument::IS_WORD => OwnedArgument::Word(word),
+                    len => OwnedArgument::Bytes(
+                        guest_bytes(&mut caller, u32::try_from(word)?, u32::try_from(len)?)?.to_vec(),
+                    ),
+                });
+            }
+            let arguments: Vec<_> = taken
+                .iter()
+                .map(|taken| match taken {
+                    OwnedArgument::Word(word) => Argument::word(*word),
+                    OwnedArgument::Bytes(bytes) => Argument::bytes(bytes),
+                })
+                .collect();
+            let mut words = vec![0; word_count as usize];
+            let (status, bytes) = match bound.call(method, &arguments, &mut words) {
+                Ok(bytes) => (0, bytes),
+                Err(error) => (status(error.kind()), error.to_string().into_bytes()),
+            };
+            let words: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
+            put(&mut caller, words_at, &words)?;
+            give(&mut caller, frame + 16, &bytes)?;
+            Ok(status)
+        },
+    )?;
     Ok(())
 }
 
 /// An argument that was copied out of a module.
-enum Taken {
+enum OwnedArgument {
     Word(u64),
     Bytes(Vec<u8>),
 }
@@ -160,14 +166,14 @@ fn numbers(frame: &[u8]) -> [u32; 8] {
 }
 
 /// Writes into the module's memory.
-fn put(caller: &mut Caller<'_, Host>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
+fn put(caller: &mut Caller<'_, StoreData>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
     let memory = caller.get_export("memory").and_then(Extern::into_memory);
     let memory = memory.ok_or_else(|| wasmtime::Error::msg("the plugin exports no memory"))?;
     Ok(memory.write(&mut *caller, at as usize, bytes)?)
 }
 
 /// Gives bytes away, in memory that the module allocates and releases: fills the buffer at `at`.
-fn give(caller: &mut Caller<'_, Host>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
+fn give(caller: &mut Caller<'_, StoreData>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
     let len = u32::try_from(bytes.len())?;
     let data = if bytes.is_empty() {
         0

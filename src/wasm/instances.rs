@@ -11,9 +11,9 @@ use wasmtime::{Store, WasmParams, WasmResults};
 
 use super::binder::{Binder, Call, Func};
 use super::code::Code;
-use super::engine::{Family, Reclaim};
-use super::error::CallError;
-use super::host::{Host, Offers, PluginInfo, enforce};
+use super::engine::{Engine, Reclaim};
+use super::error::WasmCallError;
+use super::host::{Offers, PluginInfo, StoreData, enforce};
 use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::{Permit, Permits};
 use crate::{State, StopSignal};
@@ -58,13 +58,13 @@ pub fn waited() -> Duration {
 }
 
 /// Makes a user's struct of functions from an instance.
-pub(super) type Bind<C> = Arc<dyn Fn(&mut Binder<'_>) -> Result<C, CallError> + Send + Sync>;
+pub(super) type Bind<C> = Arc<dyn Fn(&mut Binder<'_>) -> Result<C, WasmCallError> + Send + Sync>;
 
 /// One instance with all that belongs to it. Fields are dropped in this order: the memory has been given back to the
 /// engine when the permit goes back.
 pub(super) struct Instance<C> {
     calls: C,
-    store: Store<Host>,
+    store: Store<StoreData>,
     wasm: wasmtime::Instance,
     code: Arc<Code>,
     uses: u32,
@@ -84,7 +84,7 @@ pub(super) struct Instances<C> {
     pub(super) stop: StopSignal,
     pub(super) calls: Arc<Permits>,
     pub(super) max_wait: Duration,
-    pub(super) family: Arc<Family>,
+    pub(super) engine: Engine,
     /// What every new instance starts with.
     pub(super) state: ArcSwapOption<State>,
     pub(super) idle: Arc<Idle<C>>,
@@ -95,8 +95,8 @@ impl<C: Send + 'static> Instances<C> {
     pub(super) fn call<R>(
         &self,
         options: &CallOptions,
-        work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, CallError>,
-    ) -> Result<R, CallError> {
+        work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, WasmCallError>,
+    ) -> Result<R, WasmCallError> {
         self.with(options, |Instance { calls, store, broken, .. }| {
             let mut call = Call::new(store);
             let result = work(calls, &mut call);
@@ -109,8 +109,8 @@ impl<C: Send + 'static> Instances<C> {
     pub(super) fn with<R>(
         &self,
         options: &CallOptions,
-        work: impl FnOnce(&mut Instance<C>) -> Result<R, CallError>,
-    ) -> Result<R, CallError> {
+        work: impl FnOnce(&mut Instance<C>) -> Result<R, WasmCallError>,
+    ) -> Result<R, WasmCallError> {
         let asked = Instant::now();
         let got = self.get(options);
         let waited = asked.elapsed();
@@ -125,7 +125,7 @@ impl<C: Send + 'static> Instances<C> {
     }
 
     /// A turn, and an instance that is ready for a call.
-    fn get(&self, options: &CallOptions) -> Result<(Permit, Instance<C>), CallError> {
+    fn get(&self, options: &CallOptions) -> Result<(Permit, Instance<C>), WasmCallError> {
         let turn = self.turn()?;
         let began = Instant::now();
         let Some(mut instance) = self.idle.take() else { return Ok((turn, self.make(began, options)?)) };
@@ -140,16 +140,16 @@ impl<C: Send + 'static> Instances<C> {
     }
 
     /// Leave to make one more call of this generation.
-    pub(super) fn turn(&self) -> Result<Permit, CallError> {
+    pub(super) fn turn(&self) -> Result<Permit, WasmCallError> {
         if self.stop.is_overdue() {
-            return Err(CallError::Retired);
+            return Err(WasmCallError::Retired);
         }
-        let saturated = || CallError::Saturated { what: "calls of this generation", limit: self.calls.total() };
+        let saturated = || WasmCallError::Saturated { what: "calls of this generation", limit: self.calls.total() };
         self.calls.take(self.max_wait).ok_or_else(saturated)
     }
 
     /// Makes an instance: its `start` function, the binder and the state are under the call's deadline.
-    pub(super) fn make(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, CallError> {
+    pub(super) fn make(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
         let mut instance = self.make_blank(began, options)?;
         if let Some(state) = &*self.state.load() {
             self.restore_into(&mut instance, state)?;
@@ -158,18 +158,18 @@ impl<C: Send + 'static> Instances<C> {
     }
 
     /// The same, with no state but its own.
-    pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, CallError> {
-        let permit = self.family.place_for_instance(self.max_wait)?;
+    pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
+        let permit = self.engine.instance_permit(self.max_wait)?;
         let bounds = Bounds::new(&self.limits, self.stop.clone());
-        let host = Host::new(Arc::clone(&self.plugin), self.offers.clone(), bounds);
+        let host = StoreData::new(Arc::clone(&self.plugin), self.offers.clone(), bounds);
         let code = self.code.load_full();
         let mut store = Store::new(code.linked.module().engine(), host);
         enforce(&mut store);
         store.data_mut().bounds.begin(began, &self.limits, options)?;
         let wasm = code.linked.instantiate(&mut store).map_err(|error| {
-            match CallError::from_call(&error, store.data().bounds.clues()) {
+            match WasmCallError::from_call(&error, store.data().bounds.clues()) {
                 // Neither a trap nor an interruption: the allocator's.
-                CallError::Host(reason) => CallError::NoInstance(reason),
+                WasmCallError::Host(reason) => WasmCallError::NoInstance(reason),
                 other => other,
             }
         })?;
@@ -196,18 +196,21 @@ impl<C: Send + 'static> Instances<C> {
         &self,
         instance: &mut Instance<C>,
         name: &str,
-    ) -> Result<Func<P, R>, CallError> {
+    ) -> Result<Func<P, R>, WasmCallError> {
         Binder { store: &mut instance.store, instance: instance.wasm, exports: &instance.code.exports }.func(name)
     }
 }
 
 impl<C> Instance<C> {
-    fn begin(&mut self, began: Instant, limits: &CallLimits, options: &CallOptions) -> Result<(), CallError> {
+    fn begin(&mut self, began: Instant, limits: &CallLimits, options: &CallOptions) -> Result<(), WasmCallError> {
         self.store.data_mut().bounds.begin(began, limits, options)
     }
 
     /// Runs `work` with no regard to the user's functions.
-    pub(super) fn work<R>(&mut self, work: impl FnOnce(&mut Call<'_>) -> Result<R, CallError>) -> Result<R, CallError> {
+    pub(super) fn work<R>(
+        &mut self,
+        work: impl FnOnce(&mut Call<'_>) -> Result<R, WasmCallError>,
+    ) -> Result<R, WasmCallError> {
         let mut call = Call::new(&mut self.store);
         let result = work(&mut call);
         self.broken |= call.is_broken();
@@ -222,12 +225,12 @@ pub(super) struct Idle<C>(Mutex<Vec<Instance<C>>>);
 
 impl<C: Send + 'static> Idle<C> {
     /// A place to wait, which the engine can clear if it needs room for other generations.
-    pub(super) fn in_family(family: &Family, policy: InstancePolicy) -> Arc<Idle<C>> {
+    pub(super) fn of_engine(engine: &Engine, policy: InstancePolicy) -> Arc<Idle<C>> {
         let idle = Arc::new(Idle(Mutex::default()));
         // The state of a single instance is not the engine's to drop.
         if policy != InstancePolicy::Single {
             let weak: Weak<Idle<C>> = Arc::downgrade(&idle);
-            family.can_reclaim(weak);
+            engine.register_idle(weak);
         }
         idle
     }

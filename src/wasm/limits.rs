@@ -1,11 +1,11 @@
-//! What one call may take: time, memory, tables. The stack is the [engine](super::WasmBuilder::stack)'s.
+//! What one call may take: time, memory, tables. The stack is the [engine](super::EngineBuilder::stack)'s.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
 
-use super::error::{CallError, TEXT_LIMIT};
+use super::error::{TEXT_LIMIT, WasmCallError};
 use crate::StopSignal;
 use crate::text::plugin_text;
 
@@ -14,7 +14,7 @@ use crate::text::plugin_text;
 pub struct CallLimits {
     /// Time, from before the instance is made until the caller's work with it is done. 1 s.
     ///
-    /// It is noticed within one [tick](super::WasmBuilder::tick), and only while the plugin's code runs, not inside a
+    /// It is noticed within one [tick](super::EngineBuilder::tick), and only while the plugin's code runs, not inside a
     /// function of the host.
     pub deadline: Duration,
     /// Bytes of memory of one instance; growing beyond them fails inside the plugin. 64 MiB.
@@ -60,7 +60,7 @@ impl CallOptions {
         self
     }
 
-    /// Ends the call with [`CallError::Cancelled`] within one tick of `signal` being raised.
+    /// Ends the call with [`WasmCallError::Cancelled`] within one tick of `signal` being raised.
     pub fn cancel(mut self, signal: &StopSignal) -> CallOptions {
         self.cancel = Some(signal.clone());
         self
@@ -123,12 +123,12 @@ impl Bounds {
         began: Instant,
         limits: &CallLimits,
         options: &CallOptions,
-    ) -> Result<(), CallError> {
+    ) -> Result<(), WasmCallError> {
         self.deadline = options.deadline.unwrap_or(limits.deadline);
         self.until = began.checked_add(self.deadline).unwrap_or(began + Duration::from_secs(1 << 32));
         self.cancel.clone_from(&options.cancel);
         self.clues = Clues::default();
-        self.check().map_err(|interruption| CallError::from_call(&interruption.into(), &self.clues))
+        self.check().map_err(|interruption| WasmCallError::from_call(&interruption.into(), &self.clues))
     }
 
     pub(super) fn clues(&self) -> &Clues {
@@ -186,25 +186,25 @@ impl ResourceLimiter for Bounds {
     }
 }
 
-impl CallError {
+impl WasmCallError {
     /// What came out of a call into the plugin, with what its limits noted in the meantime.
-    pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues) -> CallError {
+    pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues) -> WasmCallError {
         if let Some(interruption) = error.downcast_ref::<Interruption>() {
             return match *interruption {
-                Interruption::Deadline(deadline) => CallError::DeadlineExceeded(deadline),
-                Interruption::Cancelled => CallError::Cancelled,
-                Interruption::Retired => CallError::Retired,
+                Interruption::Deadline(deadline) => WasmCallError::DeadlineExceeded(deadline),
+                Interruption::Cancelled => WasmCallError::Cancelled,
+                Interruption::Retired => WasmCallError::Retired,
             };
         }
         let Clues { denied, panic } = clues;
         match (error.downcast_ref::<Trap>(), denied) {
-            (Some(_), Some(Denied::Memory { limit })) => CallError::OutOfMemory { limit: *limit },
-            (Some(_), Some(Denied::Table { limit })) => CallError::OutOfTable { limit: *limit },
+            (Some(_), Some(Denied::Memory { limit })) => WasmCallError::OutOfMemory { limit: *limit },
+            (Some(_), Some(Denied::Table { limit })) => WasmCallError::OutOfTable { limit: *limit },
             (Some(trap), None) => match panic {
-                Some(panic) => CallError::Trapped { reason: panic.clone(), site: None },
-                None => CallError::Trapped { reason: trap.to_string(), site: site(error) },
+                Some(panic) => WasmCallError::Trapped { reason: panic.clone(), site: None },
+                None => WasmCallError::Trapped { reason: trap.to_string(), site: site(error) },
             },
-            (None, _) => CallError::Host(plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT)),
+            (None, _) => WasmCallError::Host(plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT)),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use hotslot_plugin::{Answered, Argument, Link, Malformed, Stop, Transport};
 
 use super::call_frame::{Guest, refused};
-use super::error::CallError;
+use super::error::WasmCallError;
 use super::limits::CallOptions;
 use super::plugin::WasmPlugin;
-use crate::host::{CallError as Failure, CallErrorKind, Numbers};
+use crate::host::{CallError, CallErrorKind, Numbers};
 use crate::{BoxError, State, Stateful};
 
 /// The way to one plugin.
@@ -31,8 +31,8 @@ impl Transport for WasmLink {
         arguments: &[Argument<'_>],
         words: &mut [u64],
         read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
-    ) -> Result<R, Failure> {
-        let Some(&Some(number)) = self.numbers.get(method as usize) else { return Err(Failure::unsupported()) };
+    ) -> Result<R, CallError> {
+        let Some(&Some(number)) = self.numbers.get(method as usize) else { return Err(CallError::unsupported()) };
         let answer = self.plugin.call(|guest, call| guest.call(call, number, arguments, words, read))?;
         if let Err(error) = &answer
             && error.kind() == CallErrorKind::Malformed
@@ -63,19 +63,19 @@ impl Link for WasmLink {
     }
 }
 
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Failure {
+impl From<WasmCallError> for CallError {
+    fn from(error: WasmCallError) -> CallError {
         let kind = match &error {
-            CallError::Trapped { .. } => CallErrorKind::Panicked,
-            CallError::DeadlineExceeded(_) => CallErrorKind::DeadlineExceeded,
-            CallError::Retired => CallErrorKind::Retired,
-            CallError::Saturated { .. } => CallErrorKind::Saturated,
-            CallError::OutOfMemory { .. } | CallError::OutOfTable { .. } => CallErrorKind::OutOfMemory,
-            CallError::OutOfBounds { .. } | CallError::Unbound(_) => CallErrorKind::Malformed,
+            WasmCallError::Trapped { .. } => CallErrorKind::Panicked,
+            WasmCallError::DeadlineExceeded(_) => CallErrorKind::DeadlineExceeded,
+            WasmCallError::Retired => CallErrorKind::Retired,
+            WasmCallError::Saturated { .. } => CallErrorKind::Saturated,
+            WasmCallError::OutOfMemory { .. } | WasmCallError::OutOfTable { .. } => CallErrorKind::OutOfMemory,
+            WasmCallError::OutOfBounds { .. } | WasmCallError::Unbound(_) => CallErrorKind::Malformed,
             // What `create` answered, for an instance that had to be made first.
-            CallError::Failed(_) => CallErrorKind::Failed,
+            WasmCallError::Failed(_) => CallErrorKind::Failed,
             _ => CallErrorKind::Unavailable,
         };
-        Failure::new(kind, error.to_string())
+        CallError::new(kind, error.to_string())
     }
 }

@@ -1,14 +1,14 @@
 //! A live plugin: one compiled module, and calls into instances of it.
 
 use super::binder::Call;
-use super::error::CallError;
+use super::error::WasmCallError;
 use super::instances::Instances;
 use super::limits::CallOptions;
 use crate::failures::FailureCounter;
 use crate::{BoxError, Manifest, State, Stateful};
 
 /// A plugin that is a WebAssembly module; `C` is the user's struct of functions, made by the
-/// [binder](super::Wasm::plugins).
+/// [binder](super::Engine::plugins).
 ///
 /// Calls may be made from any thread, at the same time, and do not wait for each other, unless there is only a
 /// [single](super::InstancePolicy::Single) instance.
@@ -23,13 +23,16 @@ impl<C: Send + 'static> WasmPlugin<C> {
     /// of the plugin's memory.
     ///
     /// # Errors
-    /// What `work` returns, or why there was no instance for it. If it [is the plugin's fault](CallError::is_fault), it
+    /// What `work` returns, or why there was no instance for it. If it [is the plugin's fault](WasmCallError::is_fault), it
     /// is counted in the generation's health.
     ///
     /// # Stack
     /// The plugin's code runs on the caller's stack, of which it may use as much as
-    /// [the engine allows](super::WasmBuilder::stack); the thread needs that much, and some for the host's functions.
-    pub fn call<R>(&self, work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, CallError>) -> Result<R, CallError> {
+    /// [the engine allows](super::EngineBuilder::stack); the thread needs that much, and some for the host's functions.
+    pub fn call<R>(
+        &self,
+        work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, WasmCallError>,
+    ) -> Result<R, WasmCallError> {
         self.call_with(&CallOptions::new(), work)
     }
 
@@ -40,8 +43,8 @@ impl<C: Send + 'static> WasmPlugin<C> {
     pub fn call_with<R>(
         &self,
         options: &CallOptions,
-        work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, CallError>,
-    ) -> Result<R, CallError> {
+        work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, WasmCallError>,
+    ) -> Result<R, WasmCallError> {
         self.watched(self.instances.call(options, work))
     }
 
@@ -51,14 +54,14 @@ impl<C: Send + 'static> WasmPlugin<C> {
     }
 
     /// Whether the optimised code serves by now, for an engine that serves
-    /// [baseline code first](super::WasmBuilder::baseline_first).
+    /// [baseline code first](super::EngineBuilder::baseline_first).
     #[cfg(feature = "winch")]
     #[cfg_attr(docsrs, doc(cfg(feature = "winch")))]
     pub fn is_optimised(&self) -> bool {
         self.instances.code.load().is_optimised
     }
 
-    fn watched<R>(&self, result: Result<R, CallError>) -> Result<R, CallError> {
+    fn watched<R>(&self, result: Result<R, WasmCallError>) -> Result<R, WasmCallError> {
         if let Err(error) = &result
             && error.is_fault()
         {

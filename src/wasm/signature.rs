@@ -38,7 +38,7 @@ impl fmt::Display for Signature {
 }
 
 /// What the host offers to plugins, by module and name.
-pub(super) type Offered = HashMap<(String, String), Signature>;
+pub(super) type ImportSignatures = HashMap<(String, String), Signature>;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::binder::{Func, unpack};
 use super::engine::Reclaim;
-use super::error::CallError;
+use super::error::WasmCallError;
 use super::instances::{Instance, Instances};
 use super::limits::CallOptions;
 use crate::State;
@@ -16,7 +16,7 @@ const ERROR_LIMIT: usize = 8 * 1024;
 
 impl<C: Send + 'static> Instances<C> {
     /// The state of an instance such as the next call would get.
-    pub(super) fn save(&self) -> Result<Vec<u8>, CallError> {
+    pub(super) fn save(&self) -> Result<Vec<u8>, WasmCallError> {
         self.with(&CallOptions::new(), |instance| {
             let save: Func<(), u64> = self.func(instance, "hotslot_save")?;
             instance.work(|call| {
@@ -27,7 +27,7 @@ impl<C: Send + 'static> Instances<C> {
     }
 
     /// Lets every instance from now on begin with this state, once one of them has taken it.
-    pub(super) fn restore(&self, state: &State) -> Result<(), CallError> {
+    pub(super) fn restore(&self, state: &State) -> Result<(), WasmCallError> {
         let _turn = self.turn()?;
         let mut instance = self.make_blank(Instant::now(), &CallOptions::new())?;
         self.restore_into(&mut instance, state)?;
@@ -37,17 +37,17 @@ impl<C: Send + 'static> Instances<C> {
         Ok(())
     }
 
-    pub(super) fn restore_into(&self, instance: &mut Instance<C>, state: &State) -> Result<(), CallError> {
+    pub(super) fn restore_into(&self, instance: &mut Instance<C>, state: &State) -> Result<(), WasmCallError> {
         let alloc: Func<u32, u32> = self.func(instance, "hotslot_alloc")?;
         let restore: Func<(u32, u32, u32), u64> = self.func(instance, "hotslot_restore")?;
         let schema = state.schema.as_bytes();
-        let too_large = || CallError::failed("the state is too large for a plugin's address space");
+        let too_large = || WasmCallError::failed("the state is too large for a plugin's address space");
         let len = u32::try_from(schema.len() + state.bytes.len()).map_err(|_| too_large())?;
         let (schema_len, state_len) = (schema.len() as u32, state.bytes.len() as u32);
         instance.work(|call| {
             let place = call.run(&alloc, len)?;
             if place == 0 && len > 0 {
-                return Err(CallError::failed(format!("the plugin has no room for a state of {len} bytes")));
+                return Err(WasmCallError::failed(format!("the plugin has no room for a state of {len} bytes")));
             }
             call.write_at(place, schema)?;
             call.write_at(place.saturating_add(schema_len), &state.bytes)?;
@@ -56,7 +56,7 @@ impl<C: Send + 'static> Instances<C> {
                 error => {
                     let (ptr, len) = unpack(error);
                     let text = plugin_text(call.read(ptr, len)?, ERROR_LIMIT);
-                    Err(CallError::failed(format!("the plugin does not take the state: {text}")))
+                    Err(WasmCallError::failed(format!("the plugin does not take the state: {text}")))
                 }
             }
         })

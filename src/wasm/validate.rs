@@ -12,9 +12,9 @@ use wasmparser::{
 };
 
 use super::error::ModuleError;
-use super::exports::{EXPORTS, STATE_EXPORTS};
+use super::exports::{INTERFACE_EXPORTS, STATE_EXPORTS};
 use super::sections::Sections;
-use super::signature::{Offered, Signature};
+use super::signature::{ImportSignatures, Signature};
 use crate::Manifest;
 use crate::text::plugin_text;
 
@@ -82,19 +82,19 @@ impl Default for ModuleLimits {
 }
 
 /// What a module has to be like.
-pub(super) struct Wanted<'a> {
+pub(super) struct Requirements<'a> {
     pub(super) limits: &'a ModuleLimits,
     /// The memory that an instance may have, in bytes.
     pub(super) memory: usize,
     /// The elements that a table may have.
     pub(super) table_elements: usize,
     pub(super) exports: &'a [(String, Signature)],
-    pub(super) imports: &'a Offered,
+    pub(super) imports: &'a ImportSignatures,
     pub(super) interface: Option<&'a str>,
 }
 
 /// Lets a module pass, or says what is wrong with it and where.
-pub(super) fn check(bytes: &[u8], wanted: &Wanted<'_>) -> Result<Manifest, ModuleError> {
+pub(super) fn check(bytes: &[u8], wanted: &Requirements<'_>) -> Result<Manifest, ModuleError> {
     at_most("bytes of module", bytes.len(), wanted.limits.size, 0)?;
     if Parser::is_component(bytes) {
         return Err(ModuleError::Component);
@@ -120,7 +120,7 @@ pub(super) fn check(bytes: &[u8], wanted: &Wanted<'_>) -> Result<Manifest, Modul
 }
 
 struct Pass<'a> {
-    wanted: &'a Wanted<'a>,
+    wanted: &'a Requirements<'a>,
     sections: Sections,
     functions: FuncValidatorAllocations,
 }
@@ -264,7 +264,7 @@ impl Pass<'_> {
         let exported: HashMap<_, _> = types.core_exports().into_iter().flatten().collect();
         let promised = STATE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
         let promised = self.sections.manifest.schema.iter().flat_map(|_| &promised);
-        let interface = EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
+        let interface = INTERFACE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
         let promised = promised.chain(self.sections.manifest.contract.iter().flat_map(|_| &interface));
         for (name, wanted) in self.wanted.exports.iter().chain(promised) {
             let found = match exported.get(name.as_str()) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hotslot::wasm::wasmtime::{self, Caller};
-use hotslot::wasm::{CallError, Func, Host, guest_bytes};
+use hotslot::wasm::{Func, StoreData, WasmCallError, guest_bytes};
 use hotslot::{ErrorKind, HotSlot, Stage};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
@@ -26,7 +26,7 @@ const LOG: &str = r#"(import "hotslot" "log" (func $log (param i32 i32 i32)))"#;
 
 type Run = Func<(), u64>;
 
-fn bind(binder: &mut hotslot::wasm::Binder<'_>) -> Result<Run, CallError> {
+fn bind(binder: &mut hotslot::wasm::Binder<'_>) -> Result<Run, WasmCallError> {
     binder.func("run")
 }
 
@@ -65,7 +65,7 @@ fn what_a_plugin_logs_arrives_with_its_name_and_without_its_escape_codes() {
                 (call $log (i32.const 3) (i32.const 0) (i32.const 1048576))
                 (i64.const 0)";
     let plugin = runs(LOG, r"hot\1b[2J\0a", body);
-    let slot = HotSlot::builder(engine().plugins(bind)).name("speaker").open(plugin).unwrap();
+    let slot = HotSlot::builder(engine().bind(bind)).name("speaker").open(plugin).unwrap();
     let log = Log::default();
     tracing::subscriber::with_default(log.clone(), || {
         slot.load().call(|run, call| call.run(run, ())).unwrap();
@@ -85,9 +85,9 @@ fn what_a_plugin_logs_arrives_with_its_name_and_without_its_escape_codes() {
 #[test]
 fn a_text_outside_of_the_plugins_memory_ends_the_call() {
     let plugin = runs(LOG, "", "(call $log (i32.const 1) (i32.const -1) (i32.const 2)) (i64.const 0)");
-    let slot = HotSlot::builder(engine().plugins(bind)).open(plugin).unwrap();
+    let slot = HotSlot::builder(engine().bind(bind)).open(plugin).unwrap();
     let error = slot.load().call(|run, call| call.run(run, ())).unwrap_err();
-    let CallError::Host(reason) = &error else { panic!("{error:?}") };
+    let WasmCallError::Host(reason) = &error else { panic!("{error:?}") };
     assert!(reason.contains("0xffffffff"), "{reason}");
 }
 
@@ -95,7 +95,7 @@ fn a_text_outside_of_the_plugins_memory_ends_the_call() {
 fn clocks_tell_the_time() {
     for (clock, least) in [("wall_clock", 1_700_000_000_000_000_000), ("monotonic_clock", 1)] {
         let import = format!(r#"(import "hotslot" "{clock}" (func $clock (result i64)))"#);
-        let slot = HotSlot::builder(engine().plugins(bind))
+        let slot = HotSlot::builder(engine().bind(bind))
             .open(runs(&import, "", "(drop (call $clock)) (call $clock)"))
             .unwrap();
         let mut last = least;
@@ -111,11 +111,11 @@ fn clocks_tell_the_time() {
 fn a_function_of_the_users_own_knows_who_calls() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let backend = engine()
-        .plugins(bind)
+        .bind(bind)
         .link(|linker| {
             let sink = Arc::clone(&seen);
             linker
-                .func_wrap("env", "block", move |mut caller: Caller<'_, Host>, ptr: u32, len: u32| {
+                .func_wrap("env", "block", move |mut caller: Caller<'_, StoreData>, ptr: u32, len: u32| {
                     let text = String::from_utf8_lossy(guest_bytes(&mut caller, ptr, len)?).into_owned();
                     let plugin = caller.data().plugin();
                     sink.lock().unwrap().push((plugin.name.clone(), plugin.generation, text));
@@ -133,7 +133,7 @@ fn a_function_of_the_users_own_knows_who_calls() {
 
 #[test]
 fn a_name_that_is_taken_cannot_be_offered_again() {
-    let twice = engine().plugins(bind).link(|linker| linker.func_wrap("hotslot", "log", || ()).map(drop));
+    let twice = engine().bind(bind).link(|linker| linker.func_wrap("hotslot", "log", || ()).map(drop));
     assert!(twice.unwrap_err().to_string().contains("log"));
 }
 
@@ -143,7 +143,7 @@ fn a_load_that_hangs_in_the_host_is_left_behind_and_the_slot_stays_usable() {
     let latch = Arc::new(Latch::default());
     let engine = engine();
     let backend = engine
-        .plugins(bind)
+        .bind(bind)
         .link(|linker| {
             let door = Arc::clone(&latch);
             linker.func_wrap("env", "wait", move || door.pass()).map(drop)
@@ -183,14 +183,14 @@ impl Idle for Nothing {
 }
 
 /// What a plugin whose `run` does `body` comes to, beside a service whose contract is at address 16.
-fn beside_a_service(body: &str) -> Result<u64, CallError> {
+fn beside_a_service(body: &str) -> Result<u64, WasmCallError> {
     const IMPORTS: &str = r#"(import "hotslot" "service" (func $service (param i32 i32 i32 i32) (result i32)))
         (import "hotslot" "invoke" (func $invoke (param i32 i32 i32) (result i32)))"#;
     let contract = "interface idle 1.0\\nmethod idle(&[u8])->()\\n";
     let ask = "(drop (call $service (i32.const 16) (i32.const 42) (i32.const 1024) (i32.const 1040)))";
     let module = runs(IMPORTS, contract, &format!("(local $n i32) {} (i64.const 7)", body.replace("ASK", ask)));
     let service: Arc<dyn Idle> = Arc::new(Nothing);
-    let backend = engine().plugins(bind).service(service).call_limits(super::limits());
+    let backend = engine().bind(bind).service(service).call_limits(super::limits());
     let slot = HotSlot::builder(backend).open(module).unwrap();
     slot.load().call(|run, call| call.run(run, ()))
 }
