@@ -189,7 +189,7 @@ impl<T: Served + ?Sized> WasmBackend<T> {
             };
             let manifest = check(bytes, &wanted)?;
             if let Some(host) = &self.contract {
-                host.numbers_in_plugin(&manifest)?;
+                host.methods_in_manifest(&manifest)?;
             }
             Ok(manifest)
         })
@@ -212,7 +212,7 @@ impl<T: Served + ?Sized> WasmBackend<T> {
                 name: manifest.name.clone(),
                 version: manifest.version.clone(),
             }),
-            offers: Offers { config: Config::Fixed(self.offers.config.bytes()), ..self.offers.clone() },
+            offers: Offers { config: Config::Fixed(self.offers.config.of(artifact)), ..self.offers.clone() },
             stop: context.stop.clone(),
             calls: Permits::new(if single { 1 } else { self.concurrency.get() }),
             max_wait: self.max_wait.unwrap_or(default_wait),
@@ -258,7 +258,7 @@ impl<I: Interface + ?Sized> Backend<I> for WasmBackend<I> {
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<I>, BoxError> {
-        let numbers = Contract::of::<I>().numbers_in_plugin(artifact.manifest())?;
+        let numbers = Contract::of::<I>().methods_in_manifest(artifact.manifest())?;
         let plugin = self.loaded(artifact, context)?;
         Ok(Loaded::boxed(I::proxy(WasmLink::new(plugin, numbers))))
     }

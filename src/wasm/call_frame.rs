@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotslot_plugin::{Answered, Argument, Link, Malformed, Stop, Transport};
+use hotslot_plugin::{Argument, Link, Malformed, Reply, Stop, Transport};
 use wasmtime::{Caller, Extern, Linker};
 
 use super::binder::{Binder, Call, Func, unpack};
@@ -92,7 +92,7 @@ impl Guest {
         number: u32,
         arguments: &[Argument<'_>],
         words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<Result<R, Failure>, CallError> {
         let words_at = FRAME + ARGUMENT * arguments.len();
         let bytes_at = words_at + 8 * words.len();
@@ -110,7 +110,7 @@ impl Guest {
         let bytes = call.read(field(16), field(20))?;
         let text = || plugin_text(bytes, ERROR_LIMIT);
         Ok(match status {
-            0 => read(&mut Answered::new(words, bytes)).map_err(Failure::from),
+            0 => read(&mut Reply::new(words, bytes)).map_err(Failure::from),
             1 => Err(Failure::new(CallErrorKind::Failed, text())),
             2 => Err(Failure::new(CallErrorKind::Panicked, text())),
             3 => Err(Failure::unsupported()),
@@ -189,9 +189,9 @@ impl Transport for WasmLink {
         method: u32,
         arguments: &[Argument<'_>],
         words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, Failure> {
-        let Some(&Some(number)) = self.numbers.get(method as usize) else { return Err(Failure::unsupported()) };
+        let Some(number) = self.numbers.get(method) else { return Err(Failure::unsupported()) };
         let answer = self.plugin.call(|guest, call| guest.call(call, number, arguments, words, read))?;
         if let Err(error) = &answer
             && error.kind() == CallErrorKind::Malformed
@@ -246,7 +246,7 @@ pub(super) fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         "service",
         |mut caller: Caller<'_, Host>, ptr: u32, len: u32, number: u32, error: u32| {
             let contract = guest_bytes(&mut caller, ptr, len)?.to_vec();
-            match caller.data().offers.services.bind(&contract) {
+            match caller.data().offers.services.bind(&contract, &crate::PluginScope::new()) {
                 Ok(bound) => {
                     let host = caller.data_mut();
                     if host.bound.len() == SERVICES {
