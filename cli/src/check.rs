@@ -57,8 +57,8 @@ impl Check {
             let backend: WasmBackend<WasmPlugin<()>> = engine.bind(|_| Ok::<_, WasmCallError>(()));
             backend.module_limits(module).call_limits(call).admit(&payload)
         } else {
-            let backend = Native::any();
-            let backend = if self.allow_panic_abort { backend.allow_panic_abort() } else { backend };
+            let backend = Native::any_interface();
+            let backend = if self.allow_panic_abort { backend.dangerous().allow_panic_abort() } else { backend };
             Backend::<hotslot::native::NativePlugin>::admit(&backend, &payload)
         };
         let admission = admitted.map_err(|error: BoxError| refused(&self.file, &error))?;

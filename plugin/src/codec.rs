@@ -1,29 +1,10 @@
 //! How values become arguments and answers. The macro picks a codec for each type; nobody else calls these.
 
-use std::fmt;
 use std::marker::PhantomData;
 
 use crate::contract::Shape;
-use crate::interface::{Answer, Answered, Argument, Arguments};
-use crate::{CallError, Plain};
-
-/// Bytes or words that are not what the type should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Malformed {}
-
-impl From<Malformed> for CallError {
-    fn from(malformed: Malformed) -> CallError {
-        CallError::malformed(malformed.0)
-    }
-}
+use crate::interface::{Answer, Argument, Arguments, Reply};
+use crate::{CallError, Malformed, Plain};
 
 /// The arguments of a call, filled by the proxy.
 pub struct Lent<'a, const N: usize> {
@@ -69,7 +50,7 @@ pub trait Take<'a, V> {
 pub trait Codec<V> {
     fn give(&self, value: V, answer: &mut Answer<'_>) -> Result<(), CallError>;
 
-    fn receive(&self, answered: &mut Answered<'_>) -> Result<V, Malformed>;
+    fn receive(&self, answered: &mut Reply<'_>) -> Result<V, Malformed>;
 }
 
 /// Finds out at compile time how a type crosses: its constants and its codec are those of this inherent
@@ -145,7 +126,7 @@ impl Codec<()> for Unit {
     }
 
     #[inline]
-    fn receive(&self, _: &mut Answered<'_>) -> Result<(), Malformed> {
+    fn receive(&self, _: &mut Reply<'_>) -> Result<(), Malformed> {
         Ok(())
     }
 }
@@ -184,7 +165,7 @@ impl<T: Plain> Codec<T> for Words<T> {
     }
 
     #[inline]
-    fn receive(&self, answered: &mut Answered<'_>) -> Result<T, Malformed> {
+    fn receive(&self, answered: &mut Reply<'_>) -> Result<T, Malformed> {
         T::get(&mut answered.words()).ok_or(NO_VALUE)
     }
 }
@@ -240,7 +221,7 @@ macro_rules! take_owned {
             }
 
             #[inline]
-            fn receive(&self, answered: &mut Answered<'_>) -> Result<$ty, Malformed> {
+            fn receive(&self, answered: &mut Reply<'_>) -> Result<$ty, Malformed> {
                 Ok($read(answered.bytes())?.to_owned())
             }
         }
@@ -278,7 +259,7 @@ impl<T, E, A: Codec<T>, B: Codec<E>> Codec<Result<T, E>> for ResultOf<A, B> {
     }
 
     #[inline]
-    fn receive(&self, answered: &mut Answered<'_>) -> Result<Result<T, E>, Malformed> {
+    fn receive(&self, answered: &mut Reply<'_>) -> Result<Result<T, E>, Malformed> {
         let which = answered.words().next();
         match which {
             Some(0) => self.0.receive(answered).map(Ok),
@@ -348,7 +329,7 @@ impl<T> Codec<T> for Postcard<T> {
         Ok(())
     }
 
-    fn receive(&self, answered: &mut Answered<'_>) -> Result<T, Malformed> {
+    fn receive(&self, answered: &mut Reply<'_>) -> Result<T, Malformed> {
         (self.decode)(answered.bytes())
     }
 }

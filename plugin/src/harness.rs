@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::abi::{Buffer, Descriptor, Frame, HostApi, Invoke, Slice, Status};
-use crate::{Answered, Argument, CallError, Error, Interface, Level, Link, Malformed, Stop, Transport};
+use crate::{Argument, CallError, Error, Interface, Level, Link, Malformed, Reply, Stop, Transport};
 
 /// A plugin that is to be made in this process, by [`harness!`](crate::harness): for its author's tests.
 ///
@@ -81,7 +81,7 @@ impl<I: Interface + ?Sized> Harness<I> {
     ///
     /// # Errors
     /// What its `create` returned, or panicked with.
-    pub fn start(self) -> Result<Harnessed<I>, Error> {
+    pub fn start(self) -> Result<HarnessPlugin<I>, Error> {
         // A plugin may keep its host for as long as its code is there, which here is for ever.
         let host: &'static LocalHost = Box::leak(Box::new(LocalHost {
             services: self.services,
@@ -103,17 +103,17 @@ impl<I: Interface + ?Sized> Harness<I> {
         // SAFETY: the API lives for ever, the rest for the call.
         local.outcome(|error| unsafe { create(api, &raw mut instance, error) })?;
         local.instance = instance;
-        Ok(Harnessed { plugin: I::proxy(local), host })
+        Ok(HarnessPlugin { plugin: I::proxy(local), host })
     }
 }
 
 /// A plugin in this process: the interface, and what its host heard.
-pub struct Harnessed<I: ?Sized> {
+pub struct HarnessPlugin<I: ?Sized> {
     plugin: Box<I>,
     host: &'static LocalHost,
 }
 
-impl<I: Interface + ?Sized> Harnessed<I> {
+impl<I: Interface + ?Sized> HarnessPlugin<I> {
     /// What it logged so far.
     pub fn logged(&self) -> Vec<(Level, String)> {
         self.host.heard().logged.clone()
@@ -140,7 +140,7 @@ impl<I: Interface + ?Sized> Harnessed<I> {
         self.plugin.link().map_or(Ok(()), |link| link.restore(schema, state))
     }
 
-    /// Runs it, until [`stop`](Harnessed::stop) is called from another thread or it ends by itself.
+    /// Runs it, until [`stop`](HarnessPlugin::stop) is called from another thread or it ends by itself.
     ///
     /// # Errors
     /// What its `run` returned.
@@ -159,7 +159,7 @@ impl<I: Interface + ?Sized> Harnessed<I> {
     }
 }
 
-impl<I: ?Sized> Deref for Harnessed<I> {
+impl<I: ?Sized> Deref for HarnessPlugin<I> {
     type Target = I;
 
     fn deref(&self) -> &I {
@@ -198,7 +198,7 @@ impl Transport for Local {
         method: u32,
         arguments: &[Argument<'_>],
         words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError> {
         let mut frame = Frame::new(arguments, words);
         // SAFETY: the instance lives, and the frame and what it points to are lent for the call.
@@ -269,14 +269,7 @@ unsafe fn host(context: *const c_void) -> &'static LocalHost {
 unsafe extern "C" fn log(context: *const c_void, level: u32, _: Slice, message: Slice) {
     // SAFETY: the plugin hands back its context, and lends the text for the call.
     let (host, text) = unsafe { (host(context), message.as_bytes()) };
-    let level = match level {
-        0 | 1 => Level::Error,
-        2 => Level::Warn,
-        3 => Level::Info,
-        4 => Level::Debug,
-        _ => Level::Trace,
-    };
-    host.heard().logged.push((level, String::from_utf8_lossy(text).into_owned()));
+    host.heard().logged.push((Level::of(level), String::from_utf8_lossy(text).into_owned()));
 }
 
 unsafe extern "C" fn send(context: *const c_void, message: Slice) {

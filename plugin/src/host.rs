@@ -19,6 +19,19 @@ pub enum Level {
     Trace = 5,
 }
 
+impl Level {
+    /// Returns the level of this number. Those below the ABI's are errors, and those above it traces.
+    pub fn of(number: u32) -> Level {
+        match number {
+            0 | 1 => Level::Error,
+            2 => Level::Warn,
+            3 => Level::Info,
+            4 => Level::Debug,
+            _ => Level::Trace,
+        }
+    }
+}
+
 /// The host of this plugin. It is a reference: copy it freely, also into threads.
 #[derive(Clone, Copy)]
 pub struct Host {

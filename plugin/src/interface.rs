@@ -2,8 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::codec::Malformed;
-use crate::{CallError, Error, Stop};
+use crate::{CallError, Error, Malformed, Stop};
 
 /// An interface: `dyn Trait` of a trait that is declared with [`#[interface]`](macro@crate::interface), which writes this
 /// implementation.
@@ -63,7 +62,7 @@ pub trait Transport: Link + Sized {
         method: u32,
         arguments: &[Argument<'_>],
         words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError>;
 }
 
@@ -180,17 +179,17 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// An answer that came back.
+/// The answer of a call, as its caller reads it.
 #[derive(Debug)]
-pub struct Answered<'a> {
+pub struct Reply<'a> {
     words: std::slice::Iter<'a, u64>,
     bytes: &'a [u8],
 }
 
-impl<'a> Answered<'a> {
+impl<'a> Reply<'a> {
     /// Of these words and bytes.
-    pub fn new(words: &'a [u64], bytes: &'a [u8]) -> Answered<'a> {
-        Answered { words: words.iter(), bytes }
+    pub fn new(words: &'a [u64], bytes: &'a [u8]) -> Reply<'a> {
+        Reply { words: words.iter(), bytes }
     }
 
     /// The words, one after the other.

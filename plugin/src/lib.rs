@@ -77,13 +77,12 @@ pub mod shim;
 pub mod state;
 mod stop;
 
-pub use call_error::{CallError, CallErrorKind};
-pub use codec::Malformed;
+pub use call_error::{CallError, CallErrorKind, Malformed};
 #[cfg(not(target_arch = "wasm32"))]
-pub use harness::{Harness, Harnessed};
+pub use harness::{Harness, HarnessPlugin};
 pub use host::{Host, Level};
 pub use hotslot_macros::{Plain, interface};
-pub use interface::{Answer, Answered, Argument, Arguments, Interface, Link, Transport};
+pub use interface::{Answer, Argument, Arguments, Interface, Link, Reply, Transport};
 pub use plain::Plain;
 pub use stop::Stop;
 

@@ -1,8 +1,7 @@
 //! Services of the host that a plugin calls: interfaces the other way round.
 
 use crate::abi::{Buffer, Frame, HostApi, Slice, Status};
-use crate::codec::Malformed;
-use crate::{Answered, Argument, CallError, CallErrorKind, Error, Host, Interface, Link, Stop, Transport};
+use crate::{Argument, CallError, CallErrorKind, Error, Host, Interface, Link, Malformed, Reply, Stop, Transport};
 
 impl Host {
     /// The host's service `dyn Trait`, an [interface](macro@crate::interface) that the host implements and plugins call.
@@ -42,7 +41,7 @@ impl Transport for Service {
         method: u32,
         arguments: &[Argument<'_>],
         words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError> {
         let api = self.host.api();
         let mut frame = Frame::new(arguments, words);

@@ -2,8 +2,8 @@
 //! or a value, and never a panic.
 
 use hotslot_plugin::{
-    Answer, Answered, Argument, Arguments, CallError, CallErrorKind, Error, Harnessed, Interface, Link, Malformed,
-    Plain, Stop, Transport, harness, interface,
+    Answer, Argument, Arguments, CallError, CallErrorKind, Error, HarnessPlugin, Interface, Link, Malformed, Plain,
+    Reply, Stop, Transport, harness, interface,
 };
 use proptest::prelude::*;
 
@@ -135,7 +135,7 @@ echo! {
 /// How many methods [`Echo`] has.
 const METHODS: u32 = 25;
 
-fn plugin() -> Harnessed<dyn Echo> {
+fn plugin() -> HarnessPlugin<dyn Echo> {
     harness!(Echoes as Echo).start().unwrap()
 }
 
@@ -198,12 +198,12 @@ impl Transport for MadeUp {
         _: u32,
         _: &[Argument<'_>],
         words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError> {
         for (place, word) in words.iter_mut().zip(&self.words) {
             *place = *word;
         }
-        Ok(read(&mut Answered::new(words, &self.bytes))?)
+        Ok(read(&mut Reply::new(words, &self.bytes))?)
     }
 }
 

@@ -31,7 +31,7 @@ pub enum DescriptorError {
     /// The plugin aborts on panic, so that its panics would end the host.
     #[error(
         "the plugin was built with panic=abort, so a panic in it would abort the host: build it with panic=unwind, \
-         or accept the risk with Native::allow_panic_abort"
+         or accept the risk with native.dangerous().allow_panic_abort()"
     )]
     PanicAborts,
     /// A panic strategy that the ABI does not know.
@@ -58,6 +58,11 @@ pub enum DescriptorError {
         /// The host's interface.
         host: String,
     },
+    /// A contract, and no function to call the interface's methods through.
+    #[error(
+        "the plugin carries a contract and no function for its methods: export it with hotslot_plugin::export!(Type as Interface)"
+    )]
+    NoInvoke,
     /// The loaded library shows another descriptor than its file did.
     #[error("the loaded library says that it is {loaded}, and its bytes said {admitted}: the loader took another file")]
     NotWhatWasAdmitted {
@@ -172,7 +177,7 @@ fn text<'a>(field: &'static str, text: &'a Text) -> Result<&'a str, DescriptorEr
     Ok(text)
 }
 
-/// Takes fields from the front of bytes that nobody vouches for.
+/// Takes fields from the front of untrusted bytes.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {

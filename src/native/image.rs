@@ -84,6 +84,7 @@ pub(super) struct Image<'data> {
 impl<'data> Image<'data> {
     /// Reads and checks the headers of `bytes`.
     pub(super) fn read(bytes: &'data [u8]) -> Result<Image<'data>, ImageError> {
+        tracing::trace!(bytes = bytes.len(), "image parsed");
         let found = format_of(bytes);
         if found != NATIVE_FORMAT {
             return Err(ImageError::WrongFormat { found, expected: NATIVE_FORMAT });

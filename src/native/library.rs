@@ -12,9 +12,9 @@ use libloading::os::unix as os;
 use libloading::os::windows as os;
 use parking_lot::Mutex;
 
-use super::host::plugin_text;
 use super::load_file::Source;
 use super::unload;
+use crate::host::plugin_text;
 
 /// Why a library could not be loaded, or does not have what was asked of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

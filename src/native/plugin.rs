@@ -5,35 +5,13 @@ use std::ptr;
 use std::sync::Arc;
 
 use hotslot_plugin::abi::{Buffer, Descriptor, Frame, Identity, Invoke, Slice, Status};
-use hotslot_plugin::{Answered, Argument, Malformed, Stop};
 
-use super::descriptor;
-use super::host::{HostContext, plugin_text};
+use super::descriptor::{self, DescriptorError};
+use super::host::HostContext;
 use super::library::Library;
 use crate::failures::FailureCounter;
-use crate::host::{self, CallErrorKind};
+use crate::host::{Argument, CallError, CallErrorKind, InterfacePlugin, Malformed, Reply, Stop, plugin_text};
 use crate::{BoxError, Manifest, Runnable, State, Stateful, StopSignal};
-
-/// How a call into a plugin failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallError {
-    /// It panicked. The panic was caught inside the plugin, and is counted against the generation.
-    #[error("the plugin panicked: {message}")]
-    Panicked {
-        /// The panic's text.
-        message: String,
-    },
-    /// It returned an error.
-    #[error("{0}")]
-    Failed(String),
-    /// It does not have this entry.
-    #[error("the plugin does not support this")]
-    Unsupported,
-    /// It answered with a status that this ABI does not have.
-    #[error("the plugin answered with the unknown status {0}: it does not follow the ABI")]
-    UnknownStatus(i32),
-}
 
 /// One instance of a plugin that exports a [descriptor](hotslot_plugin::abi::Descriptor).
 ///
@@ -94,29 +72,7 @@ impl NativePlugin {
         self.enter(|output| unsafe { call(self.instance, method, Slice::new(input), output) })
     }
 
-    /// Calls a method of a declared interface, by the plugin's number of it.
-    pub(super) fn invoke<R>(
-        &self,
-        enter: Invoke,
-        method: u32,
-        arguments: &[Argument<'_>],
-        words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
-    ) -> Result<R, host::CallError> {
-        let mut frame = Frame::new(arguments, words);
-        // SAFETY: the instance lives, and the frame and what it points to are lent for the call.
-        let status = unsafe { enter(self.instance, method, &raw mut frame) };
-        // SAFETY: arguments and words live, and the plugin filled the frame.
-        let answer = unsafe { frame.finish(status, read, |text| plugin_text(text, ERROR_LIMIT)) };
-        if let Err(error) = &answer
-            && matches!(error.kind(), CallErrorKind::Panicked | CallErrorKind::Malformed)
-        {
-            self.failures.report_failure(error);
-        }
-        answer
-    }
-
-    pub(super) fn run_until(&self, stop: &Stop) -> Result<(), CallError> {
+    fn run_until(&self, stop: &Stop) -> Result<(), CallError> {
         let run = self.descriptor().run;
         // SAFETY: the instance lives, and so does the flag for the length of the call.
         self.enter(|error| unsafe { run(self.instance, stop.as_ptr(), error) }).map(drop)
@@ -165,16 +121,19 @@ impl NativePlugin {
         // SAFETY: the buffer is empty or as the plugin filled it, and is taken once.
         let bytes = unsafe { answer.take() };
         let text = || plugin_text(&bytes, ERROR_LIMIT);
-        match status {
-            Status::OK => Ok(bytes),
-            Status::FAILED => Err(CallError::Failed(text())),
-            Status::PANICKED => {
-                let error = CallError::Panicked { message: text() };
-                self.failures.report_failure(&error);
+        match status.into_result(text) {
+            Ok(()) => Ok(bytes),
+            Err(error) => {
+                // The text of a panic says nothing but what the plugin's author wrote.
+                let error = match error.kind() {
+                    CallErrorKind::Panicked => CallError::new(error.kind(), format!("the plugin panicked: {error}")),
+                    _ => error,
+                };
+                if error.kind().is_fault() {
+                    self.failures.report_failure(&error);
+                }
                 Err(error)
             }
-            Status::UNSUPPORTED => Err(CallError::Unsupported),
-            Status(unknown) => Err(CallError::UnknownStatus(unknown)),
         }
     }
 }
@@ -200,6 +159,55 @@ impl Stateful for NativePlugin {
 impl Runnable for NativePlugin {
     fn run(&self, stop: &StopSignal) -> Result<(), BoxError> {
         Ok(self.run_until(Stop::of(stop.flag()))?)
+    }
+}
+
+/// A plugin of a declared interface.
+pub(super) struct NativeInterface {
+    plugin: NativePlugin,
+    /// Goes with the plugin, which keeps its code mapped.
+    invoke: Invoke,
+}
+
+impl NativeInterface {
+    /// Resolves the function through which the methods of a plugin that carries a contract are called.
+    pub(super) fn new(plugin: NativePlugin) -> Result<NativeInterface, DescriptorError> {
+        // SAFETY: function 0 of a plugin that carries a contract is an `Invoke` (the ABI's `InterfaceDescriptor`); it is
+        // dropped together with the plugin.
+        let invoke = unsafe { plugin.function(0) }.ok_or(DescriptorError::NoInvoke)?;
+        Ok(NativeInterface { plugin, invoke })
+    }
+}
+
+impl InterfacePlugin for NativeInterface {
+    #[inline]
+    fn invoke<R>(
+        &self,
+        method: u32,
+        arguments: &[Argument<'_>],
+        words: &mut [u64],
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
+    ) -> Result<R, CallError> {
+        let mut frame = Frame::new(arguments, words);
+        // SAFETY: P2: the instance lives. P4: the frame, and the arguments and words that it points to, are lent for the
+        // call, and nobody else uses them.
+        let status = unsafe { (self.invoke)(self.plugin.instance, method, &raw mut frame) };
+        // SAFETY: arguments and words still live, and P4: the plugin filled the frame.
+        unsafe { frame.finish(status, read, |text| plugin_text(text, ERROR_LIMIT)) }
+    }
+
+    fn run(&self, stop: &Stop) -> Result<(), BoxError> {
+        Ok(self.plugin.run_until(stop)?)
+    }
+}
+
+impl Stateful for NativeInterface {
+    fn save(&self) -> Result<Option<State>, BoxError> {
+        self.plugin.save()
+    }
+
+    fn restore(&self, state: &State) -> Result<(), BoxError> {
+        self.plugin.restore(state)
     }
 }
 

@@ -6,6 +6,7 @@ use super::image::Image;
 use super::library::Library;
 use super::rehearsal::Part;
 use super::{Native, Options};
+use crate::host::ConfigUnsupported;
 use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload};
 
 /// A [`Backend`] for any shared library: a binder of yours looks its functions up and makes a `T` of them.
@@ -63,6 +64,7 @@ impl<T> RawNative<T> {
 
 impl<T: Send + Sync + 'static> Backend<T> for RawNative<T> {
     fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        ConfigUnsupported::check(payload)?;
         let image = Image::read(payload.bytes())?;
         self.required.iter().try_for_each(|symbol| image.require(symbol))?;
         Ok(Manifest::default().into())

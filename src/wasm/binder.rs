@@ -108,7 +108,9 @@ impl<'a> Call<'a> {
     /// # Errors
     /// It trapped, or was stopped. The instance is lost with that, and further calls in it would be pointless.
     pub fn run<P: WasmParams, R: WasmResults>(&mut self, func: &Func<P, R>, params: P) -> Result<R, WasmCallError> {
-        func.0.call(&mut *self.store, params).map_err(|error| {
+        let scope = self.store.data().scope.clone();
+        // Functions of the host that the plugin calls, the user's own included, are inside of the scope.
+        scope.enter(|| func.0.call(&mut *self.store, params)).map_err(|error| {
             self.broken = true;
             WasmCallError::from_call(&error, self.store.data().bounds.clues())
         })
@@ -146,12 +148,12 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn write_at(&mut self, ptr: u32, bytes: &[u8]) -> Result<(), WasmCallError> {
-        self.place_mut(ptr, bytes.len())?.copy_from_slice(bytes);
+        self.slice_mut(ptr, bytes.len())?.copy_from_slice(bytes);
         Ok(())
     }
 
     /// A part of the plugin's memory, to write into.
-    pub(super) fn place_mut(&mut self, ptr: u32, len: usize) -> Result<&mut [u8], WasmCallError> {
+    pub(super) fn slice_mut(&mut self, ptr: u32, len: usize) -> Result<&mut [u8], WasmCallError> {
         let out_of_bounds = WasmCallError::OutOfBounds { ptr, len: u32::try_from(len).unwrap_or(u32::MAX) };
         let memory = self.memory().map(|memory| memory.data_mut(&mut *self.store)).unwrap_or_default();
         memory.get_mut(ptr as usize..).and_then(|place| place.get_mut(..len)).ok_or(out_of_bounds)

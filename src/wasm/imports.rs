@@ -1,28 +1,33 @@
-//! What a module can import: the functions that every plugin gets, and those that it calls services through.
+//! What every module can import: the table in the module's documentation.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use hotslot_plugin::Argument;
+use hotslot_plugin::abi::Status;
+use hotslot_plugin::abi::wire::{ARGUMENT_SIZE, FRAME_SIZE, GuestArgument, GuestFrame, OUTPUT_OFFSET, guest_argument};
 use wasmtime::{Caller, Extern, Linker, Store};
 
-use super::call_frame::{ARGUMENT, FRAME};
-use super::host::{LOG_LIMIT, StoreData, guest_bytes};
+use super::host::{StoreData, guest_bytes};
 use super::signature::{ImportSignatures, Signature};
-use crate::host::CallErrorKind;
-use crate::text::{panic_text, plugin_text};
+use crate::host::{Level, plugin_text};
 
 /// How many services one instance may ask for: each takes the host's memory until the instance is gone.
 const SERVICES: usize = 256;
+/// How many arguments a call of a service may have, and how many words its answer.
+const ARGUMENTS: u32 = 1024;
+const WORDS: u32 = 64 * 1024;
+/// The longest log message that is copied, in bytes: [`PluginHost::log`](crate::host::PluginHost::log) cuts it to less.
+const LOG_LIMIT: usize = 8 * 1024 + 1;
+/// The longest text of a panic, in bytes.
+const PANIC_LIMIT: usize = 8 * 1024;
 
-/// Offers what the table of imports in the module's documentation says.
+/// Adds the functions that every module can import.
 pub(super) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     linker.func_wrap("hotslot", "log", |mut caller: Caller<'_, StoreData>, level: u32, ptr: u32, len: u32| {
-        // What is beyond the limit is not shown, so it need not be copied.
         let text = guest_bytes(&mut caller, ptr, len)?;
-        let text = text[..text.len().min(LOG_LIMIT + 1)].to_vec();
-        caller.data().log(level, &text);
+        let text = text[..text.len().min(LOG_LIMIT)].to_vec();
+        caller.data().host.log(Level::of(level), None, &text);
         wasmtime::Result::Ok(())
     })?;
     linker.func_wrap("hotslot", "wall_clock", || {
@@ -34,25 +39,24 @@ pub(super) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
         u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
     })?;
     linker.func_wrap("hotslot", "send", |mut caller: Caller<'_, StoreData>, ptr: u32, len: u32| {
-        let Some(on_message) = caller.data().offers.on_message.clone() else { return Ok(()) };
         let message = guest_bytes(&mut caller, ptr, len)?.to_vec();
-        let plugin = Arc::clone(&caller.data().plugin);
-        catch_unwind(AssertUnwindSafe(|| on_message(&plugin, &message)))
-            .map_err(|panic| wasmtime::Error::msg(format!("the host's on_message panicked: {}", panic_text(panic))))
+        caller.data().host.send(&message).map_err(wasmtime::Error::msg)
     })?;
     linker.func_wrap("hotslot", "panicked", |mut caller: Caller<'_, StoreData>, ptr: u32, len: u32| {
-        let text = plugin_text(guest_bytes(&mut caller, ptr, len)?, LOG_LIMIT);
+        let text = plugin_text(guest_bytes(&mut caller, ptr, len)?, PANIC_LIMIT);
         caller.data_mut().bounds.note_panic(text);
         wasmtime::Result::Ok(())
     })?;
     linker.func_wrap("hotslot", "wait", |caller: Caller<'_, StoreData>, nanoseconds: u64| {
         Ok(u32::from(caller.data().bounds.wait(Duration::from_nanos(nanoseconds))?))
     })?;
-    link_services(linker)
+    linker.func_wrap("hotslot", "service", bind_service)?;
+    linker.func_wrap("hotslot", "invoke", call_service)?;
+    Ok(())
 }
 
-/// Everything that a linker offers, for admission to compare with.
-pub(super) fn offered(linker: &Linker<StoreData>, store: &mut Store<StoreData>) -> ImportSignatures {
+/// Lists the functions that a linker offers, for admission to compare a module's imports with.
+pub(super) fn signatures(linker: &Linker<StoreData>, store: &mut Store<StoreData>) -> ImportSignatures {
     let functions: Vec<_> = linker
         .iter(&mut *store)
         .filter_map(|(module, name, item)| Some((module.to_owned(), name.to_owned(), item.into_func()?)))
@@ -66,107 +70,99 @@ pub(super) fn offered(linker: &Linker<StoreData>, store: &mut Store<StoreData>) 
         .collect()
 }
 
-/// What a plugin calls services of the host through.
-fn link_services(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
-    linker.func_wrap(
-        "hotslot",
-        "service",
-        |mut caller: Caller<'_, StoreData>, ptr: u32, len: u32, number: u32, error: u32| {
-            let contract = guest_bytes(&mut caller, ptr, len)?.to_vec();
-            match caller.data().offers.services.bind(&contract) {
-                Ok(bound) => {
-                    let host = caller.data_mut();
-                    if host.bound.len() == SERVICES {
-                        return Err(wasmtime::Error::msg("the plugin asks for services again and again"));
-                    }
-                    host.bound.push(Arc::new(bound));
-                    let found = u32::try_from(host.bound.len() - 1)?;
-                    put(&mut caller, number, &found.to_le_bytes())?;
-                    wasmtime::Result::Ok(0)
-                }
-                Err(reason) => {
-                    give(&mut caller, error, reason.to_string().as_bytes())?;
-                    Ok(1)
-                }
+/// Finds the service whose contract is at `ptr`, and writes its number to `number`; or why there is none to the buffer
+/// at `error`.
+fn bind_service(
+    mut caller: Caller<'_, StoreData>,
+    ptr: u32,
+    len: u32,
+    number: u32,
+    error: u32,
+) -> wasmtime::Result<i32> {
+    let contract = guest_bytes(&mut caller, ptr, len)?.to_vec();
+    match caller.data().host.service(&contract) {
+        Ok(service) => {
+            let services = &mut caller.data_mut().services;
+            if services.len() == SERVICES {
+                return Err(wasmtime::Error::msg("the plugin asks for services again and again"));
             }
-        },
-    )?;
-    linker.func_wrap(
-        "hotslot",
-        "invoke",
-        |mut caller: Caller<'_, StoreData>, service: u32, method: u32, frame: u32| {
-            let Some(bound) = caller.data().bound.get(service as usize).cloned() else {
-                return wasmtime::Result::Ok(3);
-            };
-            let fields = numbers(guest_bytes(&mut caller, frame, FRAME as u32)?);
-            let [arguments_at, argument_count, word_count, words_at, ..] = fields;
-            if argument_count > 1024 || word_count > 64 * 1024 {
-                return Err(wasmtime::Error::msg("a call of a service has too many arguments"));
-            }
-            let raw = guest_bytes(&mut caller, arguments_at, argument_count * ARGUMENT as u32)?.to_vec();
-            let half = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-            // The same bytes can be lent many times over, and each time they are copied.
-            let lent =
-                raw.chunks_exact(ARGUMENT).map(|argument| half(&argument[8..])).filter(|&len| len != Argument::IS_WORD);
-            let memory = caller.get_export("memory").and_then(Extern::into_memory);
-            if lent.fold(0, u64::saturating_add) > memory.map_or(0, |memory| memory.data_size(&caller) as u64) {
-                return Err(wasmtime::Error::msg("a call of a service lends more bytes than the plugin's memory has"));
-            }
-            let mut taken = Vec::new();
-            for argument in raw.chunks_exact(ARGUMENT) {
-                let (word, len) = (half(&argument[..8]), half(&argument[8..]));
-                taken.push(match len {
-                    Argument::IS_WORD => OwnedArgument::Word(word),
-                    len => OwnedArgument::Bytes(
-                        guest_bytes(&mut caller, u32::try_from(word)?, u32::try_from(len)?)?.to_vec(),
-                    ),
-                });
-            }
-            let arguments: Vec<_> = taken
-                .iter()
-                .map(|taken| match taken {
-                    OwnedArgument::Word(word) => Argument::word(*word),
-                    OwnedArgument::Bytes(bytes) => Argument::bytes(bytes),
-                })
-                .collect();
-            let mut words = vec![0; word_count as usize];
-            let (status, bytes) = match bound.call(method, &arguments, &mut words) {
-                Ok(bytes) => (0, bytes),
-                Err(error) => (status(error.kind()), error.to_string().into_bytes()),
-            };
-            let words: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
-            put(&mut caller, words_at, &words)?;
-            give(&mut caller, frame + 16, &bytes)?;
-            Ok(status)
-        },
-    )?;
-    Ok(())
+            services.push(Arc::new(service));
+            let found = u32::try_from(services.len() - 1)?;
+            write(&mut caller, number, &found.to_le_bytes())?;
+            Ok(Status::OK.0)
+        }
+        Err(reason) => {
+            give(&mut caller, error, reason.to_string().as_bytes())?;
+            Ok(Status::FAILED.0)
+        }
+    }
 }
 
-/// An argument that was copied out of a module.
+/// Calls a method of a service: the frame at `frame` has the arguments, and gets the answer.
+fn call_service(mut caller: Caller<'_, StoreData>, service: u32, method: u32, frame_at: u32) -> wasmtime::Result<i32> {
+    let Some(service) = caller.data().services.get(service as usize).cloned() else {
+        return Ok(Status::UNSUPPORTED.0);
+    };
+    let frame = GuestFrame::read(guest_bytes(&mut caller, frame_at, FRAME_SIZE as u32)?);
+    let frame = frame.ok_or_else(|| wasmtime::Error::msg("a frame of a service's call is cut short"))?;
+    if frame.argument_count > ARGUMENTS || frame.word_count > WORDS {
+        return Err(wasmtime::Error::msg("a call of a service has too many arguments"));
+    }
+    let arguments = copy_arguments(&mut caller, &frame)?;
+    let arguments: Vec<_> = arguments.iter().map(OwnedArgument::lend).collect();
+    let mut words = vec![0; frame.word_count as usize];
+    let (status, bytes) = match service.call(method, &arguments, &mut words) {
+        Ok(bytes) => (Status::OK, bytes),
+        Err(error) => (Status::of(error.kind()), error.to_string().into_bytes()),
+    };
+    let words: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
+    write(&mut caller, frame.words, &words)?;
+    give(&mut caller, frame_at + OUTPUT_OFFSET as u32, &bytes)?;
+    Ok(status.0)
+}
+
+/// An argument that was copied out of a module's memory.
 enum OwnedArgument {
     Word(u64),
     Bytes(Vec<u8>),
 }
 
-fn status(kind: CallErrorKind) -> i32 {
-    match kind {
-        CallErrorKind::Panicked => 2,
-        CallErrorKind::Unsupported => 3,
-        CallErrorKind::Malformed => 4,
-        _ => 1,
+impl OwnedArgument {
+    fn lend(&self) -> Argument<'_> {
+        match self {
+            OwnedArgument::Word(word) => Argument::word(*word),
+            OwnedArgument::Bytes(bytes) => Argument::bytes(bytes),
+        }
     }
 }
 
-fn numbers(frame: &[u8]) -> [u32; 8] {
-    std::array::from_fn(|at| {
-        let bytes = frame.get(at * 4..at * 4 + 4).and_then(|bytes| bytes.try_into().ok());
-        u32::from_le_bytes(bytes.unwrap_or_default())
-    })
+fn copy_arguments(caller: &mut Caller<'_, StoreData>, frame: &GuestFrame) -> wasmtime::Result<Vec<OwnedArgument>> {
+    let raw = guest_bytes(caller, frame.arguments, frame.argument_count * ARGUMENT_SIZE as u32)?;
+    let arguments: Vec<_> = raw.chunks_exact(ARGUMENT_SIZE).filter_map(guest_argument).collect();
+    // The same bytes can be lent many times over, and each time they are copied.
+    let lent = arguments.iter().fold(0_u64, |sum, argument| match argument {
+        GuestArgument::Word(_) => sum,
+        GuestArgument::Bytes { len, .. } => sum.saturating_add(*len),
+    });
+    let memory = caller.get_export("memory").and_then(Extern::into_memory);
+    if lent > memory.map_or(0, |memory| memory.data_size(&*caller) as u64) {
+        return Err(wasmtime::Error::msg("a call of a service lends more bytes than the plugin's memory has"));
+    }
+    let mut copied = Vec::with_capacity(arguments.len());
+    for argument in arguments {
+        copied.push(match argument {
+            GuestArgument::Word(word) => OwnedArgument::Word(word),
+            GuestArgument::Bytes { address, len } => {
+                let bytes = guest_bytes(caller, u32::try_from(address)?, u32::try_from(len)?)?;
+                OwnedArgument::Bytes(bytes.to_vec())
+            }
+        });
+    }
+    Ok(copied)
 }
 
 /// Writes into the module's memory.
-fn put(caller: &mut Caller<'_, StoreData>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
+fn write(caller: &mut Caller<'_, StoreData>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
     let memory = caller.get_export("memory").and_then(Extern::into_memory);
     let memory = memory.ok_or_else(|| wasmtime::Error::msg("the plugin exports no memory"))?;
     Ok(memory.write(&mut *caller, at as usize, bytes)?)
@@ -181,8 +177,8 @@ fn give(caller: &mut Caller<'_, StoreData>, at: u32, bytes: &[u8]) -> wasmtime::
         let alloc = caller.get_export("hotslot_give").and_then(Extern::into_func);
         let alloc = alloc.ok_or_else(|| wasmtime::Error::msg("the plugin exports no function `hotslot_give`"))?;
         let data = alloc.typed::<u32, u32>(&mut *caller)?.call(&mut *caller, len)?;
-        put(caller, data, bytes)?;
+        write(caller, data, bytes)?;
         data
     };
-    put(caller, at, &[data.to_le_bytes(), len.to_le_bytes()].concat())
+    write(caller, at, &[data.to_le_bytes(), len.to_le_bytes()].concat())
 }

@@ -13,10 +13,11 @@ use super::binder::{Binder, Call, Func};
 use super::code::Code;
 use super::engine::{Engine, Reclaim};
 use super::error::WasmCallError;
-use super::host::{Offers, PluginInfo, StoreData, enforce};
+use super::host::{StoreData, enforce};
 use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::{Permit, Permits};
-use crate::{State, StopSignal};
+use crate::host::{PluginHost, record_wait};
+use crate::{PluginScope, State, StopSignal};
 
 /// Which instance of the plugin a call gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,8 +80,8 @@ pub(super) struct Instances<C> {
     pub(super) bind: Bind<C>,
     pub(super) policy: InstancePolicy,
     pub(super) limits: CallLimits,
-    pub(super) plugin: Arc<PluginInfo>,
-    pub(super) offers: Offers,
+    pub(super) host: Arc<PluginHost>,
+    pub(super) scope: PluginScope,
     pub(super) stop: StopSignal,
     pub(super) calls: Arc<Permits>,
     pub(super) max_wait: Duration,
@@ -114,6 +115,7 @@ impl<C: Send + 'static> Instances<C> {
         let asked = Instant::now();
         let got = self.get(options);
         let waited = asked.elapsed();
+        record_wait(waited);
         let result = got.and_then(|(_turn, mut instance)| {
             let result = work(&mut instance);
             self.give_back(instance);
@@ -161,12 +163,13 @@ impl<C: Send + 'static> Instances<C> {
     pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
         let permit = self.engine.instance_permit(self.max_wait)?;
         let bounds = Bounds::new(&self.limits, self.stop.clone());
-        let host = StoreData::new(Arc::clone(&self.plugin), self.offers.clone(), bounds);
+        let host = StoreData::new(Arc::clone(&self.host), self.scope.clone(), bounds);
         let code = self.code.load_full();
         let mut store = Store::new(code.linked.module().engine(), host);
         enforce(&mut store);
         store.data_mut().bounds.begin(began, &self.limits, options)?;
-        let wasm = code.linked.instantiate(&mut store).map_err(|error| {
+        // What `start` calls in the host is called by the plugin.
+        let wasm = self.scope.enter(|| code.linked.instantiate(&mut store)).map_err(|error| {
             match WasmCallError::from_call(&error, store.data().bounds.clues()) {
                 // Neither a trap nor an interruption: the allocator's.
                 WasmCallError::Host(reason) => WasmCallError::NoInstance(reason),

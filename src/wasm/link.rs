@@ -2,64 +2,30 @@
 
 use std::time::Duration;
 
-use hotslot_plugin::{Answered, Argument, Link, Malformed, Stop, Transport};
-
-use super::call_frame::{Guest, refused};
+use super::call_frame::Guest;
 use super::error::WasmCallError;
 use super::limits::CallOptions;
 use super::plugin::WasmPlugin;
-use crate::host::{CallError, CallErrorKind, Numbers};
-use crate::{BoxError, State, Stateful};
+use crate::BoxError;
+use crate::host::{Argument, CallError, CallErrorKind, InterfacePlugin, Malformed, Reply, Stop};
 
-/// The way to one plugin.
-pub(super) struct WasmLink {
-    plugin: WasmPlugin<Guest>,
-    /// The plugin's numbers of the host's methods.
-    numbers: Numbers,
-}
-
-impl WasmLink {
-    pub(super) fn new(plugin: WasmPlugin<Guest>, numbers: Numbers) -> WasmLink {
-        WasmLink { plugin, numbers }
-    }
-}
-
-impl Transport for WasmLink {
+impl InterfacePlugin for WasmPlugin<Guest> {
     fn invoke<R>(
         &self,
         method: u32,
         arguments: &[Argument<'_>],
         words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError> {
-        let Some(&Some(number)) = self.numbers.get(method as usize) else { return Err(CallError::unsupported()) };
-        let answer = self.plugin.call(|guest, call| guest.call(call, number, arguments, words, read))?;
-        if let Err(error) = &answer
-            && error.kind() == CallErrorKind::Malformed
-        {
-            self.plugin.failures.report_failure(error);
-        }
-        answer
-    }
-}
-
-impl Link for WasmLink {
-    fn save(&self) -> Result<Option<(String, Vec<u8>)>, BoxError> {
-        Ok(self.plugin.save()?.map(|State { schema, bytes }| (schema, bytes)))
+        // Not through `WasmPlugin::call`: the link counts what is the plugin's fault.
+        let invoke = |guest: &Guest, call: &mut super::Call<'_>| guest.call(call, method, arguments, words, read);
+        self.instances.call(&CallOptions::new(), invoke)?
     }
 
-    fn restore(&self, schema: &str, state: &[u8]) -> Result<(), BoxError> {
-        self.plugin.restore(&State { schema: schema.to_owned(), bytes: state.to_vec() })
-    }
-
-    /// It takes as long as it takes: the stop signal ends it, and the drain timeout after that.
+    /// No deadline of a call applies: the stop signal ends the run, and after it the drain timeout.
     fn run(&self, _: &Stop) -> Result<(), BoxError> {
         let forever = CallOptions::new().deadline(Duration::MAX);
-        let outcome = self.plugin.call_with(&forever, |guest, call| {
-            let refusal = call.run(&guest.run, ())?;
-            Ok(refused(call, refusal))
-        })?;
-        Ok(outcome?)
+        Ok(self.call_with(&forever, Guest::run)??)
     }
 }
 
@@ -77,5 +43,32 @@ impl From<WasmCallError> for CallError {
             _ => CallErrorKind::Unavailable,
         };
         CallError::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_plugins_fault_stays_it_behind_an_interface() {
+        for error in [
+            WasmCallError::Trapped { reason: String::new(), site: None },
+            WasmCallError::DeadlineExceeded(Duration::ZERO),
+            WasmCallError::Cancelled,
+            WasmCallError::Retired,
+            WasmCallError::Saturated { what: "", limit: 0 },
+            WasmCallError::OutOfMemory { limit: 0 },
+            WasmCallError::OutOfTable { limit: 0 },
+            WasmCallError::InputTooLarge { len: 0, capacity: 0 },
+            WasmCallError::OutOfBounds { ptr: 0, len: 0 },
+            WasmCallError::Unbound(String::new()),
+            WasmCallError::NoInstance(String::new()),
+            WasmCallError::Host(String::new()),
+            WasmCallError::failed("no"),
+        ] {
+            let (is_fault, shown) = (error.is_fault(), format!("{error:?}"));
+            assert_eq!(CallError::from(error).kind().is_fault(), is_fault, "{shown}");
+        }
     }
 }

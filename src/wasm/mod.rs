@@ -129,7 +129,7 @@
 //! - How long a compilation may take is up to [`ModuleLimits`]: one that the slot's `reload_timeout` has given up on goes
 //!   on to its end, and its result is kept for the next attempt.
 
-mod admitted;
+mod admission;
 mod backend;
 mod binder;
 mod builder;
@@ -160,7 +160,7 @@ pub use builder::DangerousEngineBuilder;
 pub use builder::EngineBuilder;
 pub use engine::{Allocation, Engine, EngineStatus};
 pub use error::{EngineError, ModuleError, WasmCallError};
-pub use host::{PluginInfo, StoreData, guest_bytes};
+pub use host::{StoreData, guest_bytes};
 pub(crate) use inspect::inspect;
 pub use instances::{InstancePolicy, waited};
 pub use limits::{CallLimits, CallOptions};

@@ -11,7 +11,7 @@ pub(super) struct Signature(String);
 
 impl Signature {
     /// As a user wrote it; spaces mean nothing.
-    pub(super) fn spelled(text: &str) -> Signature {
+    pub(super) fn parse(text: &str) -> Signature {
         Signature(text.split_whitespace().collect())
     }
 
@@ -27,7 +27,7 @@ impl Signature {
             [one] => format!("->{one}"),
             _ => format!("->({})", list(results)),
         };
-        Signature::spelled(&format!("({params}){results}"))
+        Signature::parse(&format!("({params}){results}"))
     }
 }
 
@@ -52,7 +52,7 @@ mod tests {
             (Signature::of(["i32", "i32"], ["i64"]), "( i32,i32 )->i64"),
             (Signature::of(["f64"], ["i32", "i64"]), "(f64) -> (i32, i64)"),
         ] {
-            assert_eq!(made, Signature::spelled(spelled));
+            assert_eq!(made, Signature::parse(spelled));
         }
         assert_eq!(Signature::of(["i32", "i32"], ["i64"]).to_string(), "(i32, i32) -> i64");
     }

@@ -1,9 +1,8 @@
 //! One call of an interface's method, as it passes the C ABI.
 
 use crate::abi::{Buffer, Status};
-use crate::codec::Malformed;
-use crate::interface::{Answer, Answered, Argument, Arguments};
-use crate::{CallError, CallErrorKind, Interface};
+use crate::interface::{Answer, Argument, Arguments, Reply};
+use crate::{CallError, Interface, Malformed};
 
 /// Arguments in, words and bytes out. The caller owns it, and lends it for the call.
 #[derive(Debug)]
@@ -44,21 +43,15 @@ impl Frame {
     pub unsafe fn finish<R>(
         self,
         status: Status,
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
         text: impl FnOnce(&[u8]) -> String,
     ) -> Result<R, CallError> {
         let Frame { words, word_count, output, .. } = self;
         // SAFETY: the caller's promise: the room is as large as was said, and all of it is initialised.
         let words = unsafe { std::slice::from_raw_parts(words, word_count as usize) };
-        let take = |bytes: &[u8]| match status {
-            Status::OK => Ok(read(&mut Answered::new(words, bytes))?),
-            Status::FAILED => Err(CallError::new(CallErrorKind::Failed, text(bytes))),
-            Status::PANICKED => Err(CallError::new(CallErrorKind::Panicked, text(bytes))),
-            Status::UNSUPPORTED => Err(CallError::unsupported()),
-            Status::MALFORMED => Err(CallError::new(CallErrorKind::Malformed, text(bytes))),
-            Status(unknown) => {
-                Err(CallError::malformed(&format!("the unknown status {unknown}: it does not follow the ABI")))
-            }
+        let take = |bytes: &[u8]| {
+            status.into_result(|| text(bytes))?;
+            Ok(read(&mut Reply::new(words, bytes))?)
         };
         // SAFETY: the buffer is empty or as the other side filled it, and is read once.
         unsafe { output.with(take) }

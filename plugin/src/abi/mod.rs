@@ -14,6 +14,7 @@ use std::ffi::c_void;
 use std::sync::atomic::AtomicBool;
 
 mod frame;
+mod wire;
 
 pub use frame::Frame;
 
@@ -176,17 +177,6 @@ impl Status {
     pub const UNSUPPORTED: Status = Status(3);
     /// The arguments of an interface's method, or its answer, are not what the contract says.
     pub const MALFORMED: Status = Status(4);
-
-    /// The status that says this.
-    pub(crate) fn of(kind: crate::CallErrorKind) -> Status {
-        use crate::CallErrorKind::{Malformed, Panicked, Unsupported};
-        match kind {
-            Panicked => Status::PANICKED,
-            Unsupported => Status::UNSUPPORTED,
-            Malformed => Status::MALFORMED,
-            _ => Status::FAILED,
-        }
-    }
 }
 
 /// Bytes lent for the duration of a call. `data` may be null if `len` is 0.

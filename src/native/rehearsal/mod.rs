@@ -15,14 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::descriptor;
-use super::host::{HostContext, Offers, plugin_text};
+use super::host::HostContext;
 use super::image::Image;
 use super::library::Library;
 use super::load_file::{Place, PrivateFolder, Scratch, Source, random};
 use super::plugin::NativePlugin;
 use crate::failures::FailureCounter;
-use crate::host::Config;
-use crate::{BoxError, LoadContext, PluginScope, StopSignal};
+use crate::host::{Offers, plugin_text};
+use crate::{Artifact, BoxError, LoadContext, Payload, PluginScope, StopSignal};
 
 /// The limits of a rehearsal. The child also writes no core file, and no file much larger than the artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -364,7 +364,7 @@ fn play(call: &Call, own: Option<OwnPart<'_>>) -> Result<(), BoxError> {
     let place = Place { memory: call.from_memory, folder };
     match own {
         Some(own) => own(artifact),
-        None if call.create => create(&artifact, config.into(), &place),
+        None if call.create => create(artifact, config.into(), &place),
         None => load(&artifact, &place).map(drop),
     }
 }
@@ -375,9 +375,9 @@ fn load(artifact: &[u8], place: &Place) -> Result<Library, BoxError> {
     Ok(unsafe { Library::open(source, artifact.len())? })
 }
 
-fn create(artifact: &[u8], config: Arc<[u8]>, place: &Place) -> Result<(), BoxError> {
-    let identity = descriptor::read(Image::read(artifact)?.descriptor()?)?;
-    let manifest = descriptor::manifest(&identity)?;
+fn create(bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Result<(), BoxError> {
+    let identity = descriptor::read(Image::read(&bytes)?.descriptor()?)?;
+    let artifact = Artifact::new(Payload::new(bytes).with_config(config), descriptor::manifest(&identity)?.into());
     let context = LoadContext {
         generation: 0,
         slot: "rehearsal".into(),
@@ -385,9 +385,9 @@ fn create(artifact: &[u8], config: Arc<[u8]>, place: &Place) -> Result<(), BoxEr
         failures: FailureCounter::new(|| {}),
         scope: PluginScope::new(),
     };
-    let host = HostContext::new(&context, &manifest, &Offers { config: Config::Fixed(config), ..Offers::default() });
-    let library = Arc::new(load(artifact, place)?);
-    drop(NativePlugin::create(library, &identity, manifest, &host, context.failures)?);
+    let host = HostContext::new(Offers::for_rehearsal().host_for(&artifact, &context), &context.stop);
+    let library = Arc::new(load(artifact.bytes(), place)?);
+    drop(NativePlugin::create(library, &identity, artifact.manifest().clone(), &host, context.failures)?);
     // Threads of the plugin may look at it until the process is gone.
     std::mem::forget(host);
     Ok(())
