@@ -5,7 +5,7 @@
 //! does not check out (cut short, flipped, renamed, brought from elsewhere) is removed and compiled again, and a disk
 //! that is full only costs the next process a compilation.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use wasmtime::{Engine, Module};
 
 use super::engine::compatibility;
 use super::error::EngineError;
-use crate::Digest;
+use crate::{Digest, private_dir};
 
 const MAC: usize = blake3::OUT_LEN;
 /// What entries are called, and those that are being written.
@@ -39,7 +39,7 @@ impl Folder {
     /// Opens the folder, and makes it if it is not there.
     pub(super) fn open(path: &Path, engine: &Engine, limit: u64) -> Result<Folder, EngineError> {
         let refuse = |reason: String| EngineError::Folder { path: path.to_owned(), reason };
-        create_private(path).map_err(|error| refuse(error.to_string()))?;
+        private_dir::open_dir(path).map_err(|error| refuse(error.to_string()))?;
         let key = key(path).map_err(|error| refuse(error.to_string()))?;
         Ok(Folder {
             path: path.to_owned(),
@@ -151,7 +151,8 @@ fn write_new(folder: &Path, parts: &[&[u8]], publish: impl FnOnce(&Path) -> io::
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!("{}-{}.{BEGUN}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let path = folder.join(name);
-    let written = private_file(&path).and_then(|mut file| parts.iter().try_for_each(|part| file.write_all(part)));
+    let written =
+        private_dir::create_file(&path).and_then(|mut file| parts.iter().try_for_each(|part| file.write_all(part)));
     let published = written.and_then(|()| publish(&path));
     // Gone if it was moved.
     let _ = fs::remove_file(&path);
@@ -180,56 +181,8 @@ fn read_key(path: &Path) -> io::Result<Option<[u8; blake3::KEY_LEN]>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    must_be_private(&file.metadata()?, "the key in it")?;
+    private_dir::require_private(&file.metadata()?, "the key in it")?;
     let mut bytes = Vec::new();
     file.take(blake3::KEY_LEN as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes.try_into().ok())
-}
-
-/// Makes the folder, or finds it and makes sure that nobody else can look or write into it.
-fn create_private(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)?;
-    let folder = fs::symlink_metadata(path)?;
-    if !folder.is_dir() {
-        return Err(io::Error::other("it is not a folder itself; a link to one could lead elsewhere tomorrow"));
-    }
-    must_be_private(&folder, "it")?;
-    #[cfg(unix)]
-    write_new(path, &[], |file| {
-        use std::os::unix::fs::MetadataExt;
-        // A file of this process has its user, without anybody having to ask for it.
-        match fs::metadata(file)?.uid() == folder.uid() {
-            true => Ok(()),
-            false => Err(io::Error::other("it belongs to another user")),
-        }
-    })?;
-    Ok(())
-}
-
-#[cfg(unix)]
-fn must_be_private(metadata: &fs::Metadata, what: &str) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = metadata.permissions().mode() & 0o777;
-    match mode & 0o077 {
-        0 => Ok(()),
-        _ => Err(io::Error::other(format!("others can get at {what} (mode {mode:o}): make it private, or remove it"))),
-    }
-}
-
-/// Elsewhere a user's folders are private by what they inherit.
-#[cfg(not(unix))]
-fn must_be_private(_: &fs::Metadata, _: &str) -> io::Result<()> {
-    Ok(())
-}
-
-fn private_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
