@@ -6,7 +6,7 @@ use clap::Args;
 use hotslot::host::ContractError;
 use hotslot::native::Native;
 use hotslot::wasm::{CallLimits, Engine, ModuleLimits, WasmBackend, WasmCallError, WasmPlugin};
-use hotslot::{Backend, BoxError, Digest, Manifest, Payload, escape_untrusted};
+use hotslot::{Backend, BoxError, Digest, Format, Manifest, Payload, escape_untrusted};
 
 use crate::files::{contract, read, refused};
 use crate::{Failure, Outcome};
@@ -50,7 +50,7 @@ impl Check {
 
     fn admit(&self, bytes: &[u8]) -> Result<Manifest, Failure> {
         let payload = Payload::new(bytes);
-        let admitted = if bytes.starts_with(b"\0asm") {
+        let admitted = if Format::of(bytes).is_wasm() {
             let (module, call) = self.module_limits()?;
             let engine = Engine::builder().on_demand().max_instances(1).compile_threads(1).build();
             let engine = engine.map_err(|error| Failure::Misuse(error.to_string()))?;

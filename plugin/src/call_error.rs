@@ -49,12 +49,12 @@ impl CallErrorKind {
 }
 
 impl CallError {
-    /// An error of this kind.
+    /// Makes an error of this kind.
     pub fn new(kind: CallErrorKind, message: impl Into<String>) -> CallError {
         CallError { kind, message: message.into() }
     }
 
-    /// An error of the plugin's own, for methods that return `Result<_, CallError>`.
+    /// Makes an error of the plugin's own, for methods that return `Result<_, CallError>`.
     pub fn failed(error: impl fmt::Display) -> CallError {
         CallError::new(CallErrorKind::Failed, error.to_string())
     }
@@ -68,7 +68,7 @@ impl CallError {
         CallError::new(CallErrorKind::Malformed, message)
     }
 
-    /// What went wrong.
+    /// Returns what went wrong.
     pub fn kind(&self) -> CallErrorKind {
         self.kind
     }

@@ -7,16 +7,16 @@ use crate::interface::{Answer, Argument, Arguments, Reply};
 use crate::{CallError, Malformed, Plain};
 
 /// The arguments of a call, filled by the proxy.
-pub struct Lent<'a, const N: usize> {
+pub struct ArgumentList<'a, const N: usize> {
     arguments: [Argument<'a>; N],
     count: usize,
 }
 
-impl<'a, const N: usize> Lent<'a, N> {
+impl<'a, const N: usize> ArgumentList<'a, N> {
     #[inline]
     #[allow(clippy::new_without_default, reason = "only the macro makes one")]
     pub fn new() -> Self {
-        Lent { arguments: [Argument::word(0); N], count: 0 }
+        ArgumentList { arguments: [Argument::word(0); N], count: 0 }
     }
 
     #[inline]
@@ -38,7 +38,7 @@ pub trait Lend<V: ?Sized> {
 
     fn hold(&self, value: &V) -> Result<Self::Held, CallError>;
 
-    fn lend<'a, const N: usize>(&self, value: &'a V, held: &'a Self::Held, lent: &mut Lent<'a, N>);
+    fn lend<'a, const N: usize>(&self, value: &'a V, held: &'a Self::Held, lent: &mut ArgumentList<'a, N>);
 }
 
 /// The plugin's half of a parameter: arguments become a value, which may be lent for the call.
@@ -111,7 +111,7 @@ impl<E: From<CallError>> OfCall for E {
     }
 }
 
-/// The larger one, also in constants.
+/// Returns the larger one, also in constants.
 pub const fn larger(a: usize, b: usize) -> usize {
     if a > b { a } else { b }
 }
@@ -145,7 +145,7 @@ impl<T: Plain> Lend<T> for Words<T> {
     }
 
     #[inline]
-    fn lend<'a, const N: usize>(&self, value: &'a T, (): &'a (), lent: &mut Lent<'a, N>) {
+    fn lend<'a, const N: usize>(&self, value: &'a T, (): &'a (), lent: &mut ArgumentList<'a, N>) {
         value.put(&mut |word| lent.push(Argument::word(word)));
     }
 }
@@ -184,7 +184,7 @@ macro_rules! lend {
             }
 
             #[inline]
-            fn lend<'a, const N: usize>(&self, value: &'a $ty, (): &'a (), lent: &mut Lent<'a, N>) {
+            fn lend<'a, const N: usize>(&self, value: &'a $ty, (): &'a (), lent: &mut ArgumentList<'a, N>) {
                 lent.push(Argument::bytes($as_bytes(value)));
             }
         }
@@ -312,7 +312,7 @@ impl<T> Lend<T> for Postcard<T> {
         (self.encode)(value)
     }
 
-    fn lend<'a, const N: usize>(&self, _: &'a T, held: &'a Vec<u8>, lent: &mut Lent<'a, N>) {
+    fn lend<'a, const N: usize>(&self, _: &'a T, held: &'a Vec<u8>, lent: &mut ArgumentList<'a, N>) {
         lent.push(Argument::bytes(held));
     }
 }

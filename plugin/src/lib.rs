@@ -131,7 +131,7 @@ pub trait Plugin: Sized + Send + Sync + 'static {
         Err(Unsupported.into())
     }
 
-    /// The state as bytes of the layout [`SCHEMA`](Plugin::SCHEMA), for the plugin that comes next.
+    /// Saves the state as bytes of the layout [`SCHEMA`](Plugin::SCHEMA), for the plugin that comes next.
     fn save(&self) -> Result<Vec<u8>, Error> {
         Err(Unsupported.into())
     }

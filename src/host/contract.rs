@@ -181,7 +181,7 @@ impl Contract {
                 wrong(at, &format!("`{shown}` is no method, as in `method NAME(TYPES)->TYPE`"))
             })?;
             if contract.methods.iter().any(|known| known.name == method.name) {
-                return Err(wrong(at, "this method is there twice"));
+                return Err(wrong(at, "duplicate method"));
             }
             if contract.methods.len() == METHODS {
                 return Err(wrong(at, "there are more than 1,000 methods"));
@@ -312,7 +312,7 @@ fn identifier(text: &str) -> Option<String> {
     is_sound.then(|| text.to_owned())
 }
 
-/// A text that can be shown as it is.
+/// Returns a text if it can be shown as it is.
 fn printed(text: &str) -> Option<String> {
     (plugin_text(text.as_bytes(), SIZE) == text).then(|| text.to_owned())
 }
@@ -363,7 +363,7 @@ mod tests {
             ("interface waf 1.+1", 1, "begin with"),
             ("interface waf 1.0\nmethod a", 2, "is no method"),
             ("interface waf 1.0\nmethod a(\u{1b}[2J)->()", 2, "\\u{1b}"),
-            ("interface waf 1.0\nmethod a()->()\nmethod a()->()", 3, "twice"),
+            ("interface waf 1.0\nmethod a()->()\nmethod a()->()", 3, "duplicate"),
             ("interface waf 1.0\nsince x a()->()", 2, "is no method"),
         ] {
             let error = Contract::parse(text.as_bytes()).expect_err(text);

@@ -54,7 +54,7 @@ impl Offers {
         self
     }
 
-    /// The same with bytes that are asked for at each load.
+    /// Asks for the bytes at each load.
     #[cfg(any(feature = "native", feature = "wasm"))]
     pub(crate) fn config_with(mut self, config: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Offers {
         self.config = Config::Asked(Arc::new(config));

@@ -29,19 +29,19 @@
 //!
 //! | Trap | What happens | Remedy | Where |
 //! |---|---|---|---|
-//! | the loader caches by path, then by file | the old code again, without an error | a path and a file that never come twice; a handle that is known already is an error; the loaded descriptor must be the admitted one | `source`, `library`, `descriptor` |
-//! | descriptor numbers are reused | `/proc/self/fd/7` is the old library's name | the path is spelled differently for every load | `source` |
-//! | the file is overwritten or truncated while mapped | SIGSEGV, SIGBUS | a private copy: a memfd with all four seals; elsewhere a new file in a 0700 folder | `memfd`, `source` |
-//! | an image that was cut short | SIGBUS inside `dlopen`, or a crash later | every segment, section and header is held against the length first | `image` |
+//! | the loader caches by path, then by file | the old code again, without an error | a path and a file that never come twice; a handle that is known already is an error; the loaded descriptor must be the admitted one | `load_file`, `library`, `descriptor` |
+//! | descriptor numbers are reused | `/proc/self/fd/7` is the old library's name | the path is spelled differently for every load | `memfd` |
+//! | the file is overwritten or truncated while mapped | SIGSEGV, SIGBUS | a private copy: a memfd with all four seals; elsewhere a new file in a 0700 folder | `memfd`, `load_file` |
+//! | an image that was cut short | SIGBUS inside `dlopen`, or a crash later | every segment, section and header is checked against the length first | `image` |
 //! | an image for another machine | "No such file or directory" | both architectures are named | `image` |
 //! | lazy binding | the process exits at the first call of a missing symbol | `RTLD_NOW`, and `RTLD_LOCAL` against crosstalk | `library` |
 //! | constructors run inside `dlopen` | a crash there ends the host | name, version and interface are read from the file; a [`Rehearsal`] loads it in a child process first | `descriptor`, `rehearsal` |
 //! | a panic crosses the boundary | abort, even with `catch_unwind` in the host: two copies of std | it is caught inside the plugin; a plugin that aborts on panic is refused, unless [allowed](Dangerous::allow_panic_abort) | `plugin`, `descriptor` |
 //! | each side has an allocator | heap corruption | bytes are copied and given back to whom they belong | `plugin` |
 //! | pointers into a library that is gone | SIGSEGV | errors are text of the host's; the instance goes before the library; what the host lends lives as long as the code | `plugin`, `unload` |
-//! | `dlclose` answers 0 and unmaps nothing | a leak that nobody counts | kept mapped by default, counted, under a [`Budget`] with an alarm; [`Unload::WhenIdle`] believes only the memory map | `unload`, `maps` |
-//! | threads of the plugin outlive it | the host dies when their code is unmapped | a library with a thread inside is never unmapped | `inside` |
-//! | escape codes in a plugin's texts | they steer the terminal, or forge log lines | control characters are written out | `host` |
+//! | `dlclose` answers 0 and unmaps nothing | a leak that nobody counts | kept mapped by default, counted, under a [`Budget`] with an alarm; [`Unload::WhenIdle`] believes only the memory map | `unload`, `budget`, `maps` |
+//! | threads of the plugin outlive it | the host dies when their code is unmapped | a library with a thread inside is never unmapped | `threads` |
+//! | escape codes in a plugin's texts | terminal control characters, forged log lines | they are escaped | `host::plugin_text` |
 //!
 //! # Platforms
 //! Linux is tested. The code for macOS and Windows is type-checked for `aarch64-apple-darwin` and
@@ -52,6 +52,7 @@
 //! A library is loaded from memory or from a folder of its own, so what it needs is found where the system looks, and
 //! not beside the file that the bytes came from: `$ORIGIN` and `@loader_path` lead nowhere.
 
+mod budget;
 mod descriptor;
 mod host;
 mod image;
@@ -75,17 +76,18 @@ use std::sync::Arc;
 use hotslot_plugin::Interface;
 use hotslot_plugin::abi::Identity;
 
+pub use budget::{Budget, OverBudget, retained};
 pub use descriptor::DescriptorError;
 pub use image::ImageError;
 pub use library::{Library, LibraryError};
 pub use plugin::NativePlugin;
 pub use raw::RawNative;
 pub use rehearsal::{Rehearsal, RehearsalError, rehearsal_point, rehearsal_point_with};
-pub use unload::{Budget, OverBudget, Unload, retained};
+pub use unload::Unload;
 
 pub(crate) use inspect::inspect;
 
-use descriptor::Expected;
+use descriptor::Expectation;
 use host::HostContext;
 use image::Image;
 use load_file::{Place, Source};
@@ -101,13 +103,13 @@ use crate::{
 /// The methods that [`Native`] and [`RawNative`] share.
 macro_rules! loading_options {
     () => {
-        /// What becomes of a library when its plugin is gone; by default it stays mapped.
+        /// Sets what becomes of a library when its plugin is gone; by default it stays mapped.
         pub fn unload(mut self, unload: $crate::native::Unload) -> Self {
             self.options.unload = unload;
             self
         }
 
-        /// How much may stay mapped in the process.
+        /// Sets how much may stay mapped in the process.
         pub fn budget(mut self, budget: $crate::native::Budget) -> Self {
             self.options.budget = budget;
             self
@@ -208,7 +210,7 @@ impl<T: ?Sized + 'static> Native<T> {
             Requirement::Named(name) => Some(name.as_str()),
             Requirement::Contract(_) | Requirement::Any => None,
         };
-        let expected = Expected { interface, allow_panic_abort: self.allow_panic_abort };
+        let expected = Expectation { interface, allow_panic_abort: self.allow_panic_abort };
         let mut manifest = descriptor::check(&identity, &expected)?;
         let contract = descriptor::contract(section).map(Contract::parse).transpose()?;
         manifest.contract = contract.map(Arc::new);
@@ -329,7 +331,7 @@ struct Options {
 impl Options {
     /// Rehearses the artifact, if that is wanted, and maps it.
     fn open(&self, artifact: &Artifact, context: &LoadContext, part: &Part) -> Result<Library, BoxError> {
-        self.budget.check()?;
+        self.budget.check().map_err(LibraryError::from)?;
         if let Some(rehearsal) = &self.rehearsal {
             rehearsal.run(artifact.bytes(), part, &self.place)?;
         }

@@ -26,9 +26,11 @@ pub struct NativePlugin {
     _library: Arc<Library>,
 }
 
-// SAFETY: the ABI demands that a plugin's entries may be called from any thread; the descriptor is constant.
+// SAFETY: P2 and P3: an instance may be called, and destroyed, from any thread. The descriptor is constant, and the rest is
+// `Send`.
 unsafe impl Send for NativePlugin {}
-// SAFETY: as above, and at the same time.
+// SAFETY: P2: an instance may be called from several threads at a time. The descriptor is constant, and the rest is
+// `Sync`.
 unsafe impl Sync for NativePlugin {}
 
 /// The longest error text that is taken from a plugin, in bytes.
@@ -37,7 +39,7 @@ const ERROR_LIMIT: usize = 8 * 1024;
 impl NativePlugin {
     /// Makes an instance of the plugin in `library`, whose file showed `admitted`.
     ///
-    /// `host` has to live for as long as the library is mapped.
+    /// `host` has to live for as long as the library is mapped: see [`Mapping`](super::unload::Mapping).
     pub(super) fn create(
         library: Arc<Library>,
         admitted: &Identity,
@@ -53,7 +55,8 @@ impl NativePlugin {
         let create = plugin.descriptor().create;
         let mut instance = ptr::null_mut();
         let created = plugin.enter(|error| {
-            // SAFETY: `host` is valid for as long as the code is mapped; the others for the call.
+            // SAFETY: P1: `host` lives for as long as the code is mapped, which this function demands; the others live
+            // for the call.
             unsafe { create(host.api(), &raw mut instance, error) }
         });
         if let Err(error) = created {
@@ -65,30 +68,30 @@ impl NativePlugin {
         Ok(plugin)
     }
 
-    /// Answers one call: a method number and bytes, whose meaning the interface defines.
+    /// Makes one call: a method number and bytes, whose meaning the interface defines.
     pub fn call(&self, method: u32, input: &[u8]) -> Result<Vec<u8>, CallError> {
         let call = self.descriptor().call;
-        // SAFETY: the instance lives, and the bytes are lent for the call.
+        // SAFETY: P2: the instance lives. P5: input and output are lent for the call.
         self.enter(|output| unsafe { call(self.instance, method, Slice::new(input), output) })
     }
 
     fn run_until(&self, stop: &Stop) -> Result<(), CallError> {
         let run = self.descriptor().run;
-        // SAFETY: the instance lives, and so does the flag for the length of the call.
+        // SAFETY: P2: the instance lives. P5: the flag and the error are lent for the call.
         self.enter(|error| unsafe { run(self.instance, stop.as_ptr(), error) }).map(drop)
     }
 
-    /// What the plugin says of itself.
+    /// Returns what the plugin says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The instance, to be passed to the interface's own [functions](NativePlugin::function).
+    /// Returns the instance, to be passed to the interface's own [functions](NativePlugin::function).
     pub fn instance(&self) -> *const c_void {
         self.instance
     }
 
-    /// The interface's function number `index`, in the order of [`export!`](hotslot_plugin::export), as the function
+    /// Returns the interface's function number `index`, in the order of [`export!`](hotslot_plugin::export), as the function
     /// pointer type `F`: `unsafe extern "C" fn(*const c_void, …, *mut R) -> Status`. `None` if the plugin has fewer.
     ///
     /// Resolve it once, in a probe or behind a lease, and call it as long as this plugin is held. A panic in it is
@@ -118,7 +121,7 @@ impl NativePlugin {
     fn enter(&self, entry: impl FnOnce(*mut Buffer) -> Status) -> Result<Vec<u8>, CallError> {
         let mut answer = Buffer::EMPTY;
         let status = entry(&raw mut answer);
-        // SAFETY: the buffer is empty or as the plugin filled it, and is taken once.
+        // SAFETY: B1: the buffer is empty or as the plugin filled it, and is taken once.
         let bytes = unsafe { answer.take() };
         let text = || plugin_text(&bytes, ERROR_LIMIT);
         match status.into_result(text) {
@@ -142,7 +145,7 @@ impl Stateful for NativePlugin {
     fn save(&self) -> Result<Option<State>, BoxError> {
         let Some(schema) = self.manifest.schema.clone() else { return Ok(None) };
         let save = self.descriptor().save;
-        // SAFETY: the instance lives.
+        // SAFETY: P2: the instance lives. P5: the output is lent for the call.
         let bytes = self.enter(|output| unsafe { save(self.instance, output) })?;
         Ok(Some(State { schema, bytes }))
     }
@@ -150,7 +153,7 @@ impl Stateful for NativePlugin {
     fn restore(&self, state: &State) -> Result<(), BoxError> {
         let restore = self.descriptor().restore;
         let (schema, bytes) = (Slice::new(state.schema.as_bytes()), Slice::new(&state.bytes));
-        // SAFETY: the instance lives, and the state is lent for the call.
+        // SAFETY: P2: the instance lives. P5: schema, state and error are lent for the call.
         self.enter(|error| unsafe { restore(self.instance, schema, bytes, error) })?;
         Ok(())
     }
@@ -217,7 +220,7 @@ impl Drop for NativePlugin {
             return;
         }
         let destroy = self.descriptor().destroy;
-        // SAFETY: `create` made the instance, nobody else can call now, and this happens once.
+        // SAFETY: P3: `create` made the instance, and `self`, through which all calls go, is being dropped.
         let status = unsafe { destroy(self.instance) };
         if status != Status::OK {
             let Manifest { name, version, .. } = &self.manifest;

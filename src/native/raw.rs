@@ -40,7 +40,7 @@ pub struct RawNative<T> {
 type Binder<T> = Box<dyn Fn(&Library) -> Result<T, BoxError> + Send + Sync>;
 
 impl Native {
-    /// A backend for libraries that follow a C ABI of their own.
+    /// Makes a backend for libraries that follow a C ABI of their own.
     ///
     /// # Safety
     /// Every library that comes into the slot must be sound to load, with its constructors, and the binder must look
@@ -53,7 +53,7 @@ impl Native {
 }
 
 impl<T> RawNative<T> {
-    /// Symbols without which a library is refused at admission, before its code runs.
+    /// Names symbols without which a library is refused at admission, before its code runs.
     pub fn require<S: Into<String>>(mut self, symbols: impl IntoIterator<Item = S>) -> Self {
         self.required.extend(symbols.into_iter().map(Into::into));
         self

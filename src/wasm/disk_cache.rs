@@ -5,7 +5,7 @@
 //! An entry that does not verify (cut short, changed, renamed, copied from elsewhere) is removed and compiled again, and
 //! a full disk only costs the next process a compilation.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use wasmtime::Module;
 
 use super::error::EngineError;
-use crate::Digest;
+use crate::{Digest, private_dir};
 
 const MAC: usize = blake3::OUT_LEN;
 /// The extension of entries.
@@ -40,7 +40,7 @@ impl DiskCache {
     /// Opens the directory, and creates it if it is missing.
     pub(super) fn open(path: &Path, engine: &wasmtime::Engine, limit: u64) -> Result<DiskCache, EngineError> {
         let refuse = |error: io::Error| EngineError::CacheDir { path: path.to_owned(), reason: error.to_string() };
-        create_private(path).map_err(refuse)?;
+        private_dir::open_dir(path).map_err(refuse)?;
         let key = key(path).map_err(refuse)?;
         let compatibility = compatibility(engine);
         Ok(DiskCache { path: path.to_owned(), key, compatibility, limit, skipped: AtomicU64::new(0) })
@@ -80,7 +80,7 @@ impl DiskCache {
         }
         // SAFETY: `Module::deserialize` requires bytes that `Module::serialize` returned for a compatible engine. The MAC
         // says that a holder of the key wrote exactly these bytes for this digest and this engine; the key is in a
-        // directory and a file that only the user of this process can read (`create_private`, `must_be_private`), and
+        // directory and a file that only the user of this process can read (`private_dir::open_dir`, `create_file`, `require_private`), and
         // `insert`, which alone signs with it, writes nothing but what `Module::serialize` returned. The bytes were read
         // once, and are the ones that were verified.
         unsafe { Module::deserialize(engine, code) }.map_err(|error| format!("{error:#}"))
@@ -149,7 +149,8 @@ fn write_new(dir: &Path, parts: &[&[u8]], publish: impl FnOnce(&Path) -> io::Res
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!("{}-{}.{PARTIAL}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let path = dir.join(name);
-    let written = private_file(&path).and_then(|mut file| parts.iter().try_for_each(|part| file.write_all(part)));
+    let written =
+        private_dir::create_file(&path).and_then(|mut file| parts.iter().try_for_each(|part| file.write_all(part)));
     let published = written.and_then(|()| publish(&path));
     // Gone if it was moved.
     let _ = fs::remove_file(&path);
@@ -178,60 +179,10 @@ fn read_key(path: &Path) -> io::Result<Option<[u8; blake3::KEY_LEN]>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    must_be_private(&file.metadata()?, "the key in it")?;
+    private_dir::require_private(&file.metadata()?, "the key in it")?;
     let mut bytes = Vec::new();
     file.take(blake3::KEY_LEN as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes.try_into().ok())
-}
-
-/// Creates the directory, or checks that nobody else can read or write the one that is there.
-fn create_private(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)?;
-    let dir = fs::symlink_metadata(path)?;
-    if !dir.is_dir() {
-        return Err(io::Error::other("it is not a directory itself: a link can point elsewhere tomorrow"));
-    }
-    must_be_private(&dir, "it")?;
-    #[cfg(unix)]
-    write_new(path, &[], |file| {
-        use std::os::unix::fs::MetadataExt;
-        // A new file has this process's user, so its owner need not be asked for.
-        match fs::metadata(file)?.uid() == dir.uid() {
-            true => Ok(()),
-            false => Err(io::Error::other("it belongs to another user")),
-        }
-    })?;
-    Ok(())
-}
-
-#[cfg(unix)]
-fn must_be_private(metadata: &fs::Metadata, what: &str) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = metadata.permissions().mode() & 0o777;
-    match mode & 0o077 {
-        0 => Ok(()),
-        _ => Err(io::Error::other(format!(
-            "other users can access {what} (mode {mode:o}): make it private, or remove it"
-        ))),
-    }
-}
-
-/// On other platforms a user's directories are private by inheritance.
-#[cfg(not(unix))]
-fn must_be_private(_: &fs::Metadata, _: &str) -> io::Result<()> {
-    Ok(())
-}
-
-fn private_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 /// Returns a number that differs between engines that cannot run each other's code.

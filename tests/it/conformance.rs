@@ -214,6 +214,8 @@ conformance!(in_process, super::InProcess);
 #[cfg(target_os = "linux")]
 conformance!(native, crate::native::Libraries);
 conformance!(wasm, super::Wasm);
+// A backend of a user's own.
+conformance!(custom, crate::custom_backend::Custom);
 // One plugin of a declared interface, three ways.
 #[cfg(target_os = "linux")]
 conformance!(interface_in_process, crate::interface::kinds::InProcess);

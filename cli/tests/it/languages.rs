@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hotslot::host::CallErrorKind;
 use hotslot::native::Native;
 use hotslot::wasm::{Engine, InstancePolicy};
-use hotslot::{Auto, HotSlot, transfer_state};
+use hotslot::{Auto, Format, HotSlot, transfer_state};
 use hotslot_fixture_interface::v1_0::Fixture;
 
 use crate::support::{Folder, cargo, done, fixtures, hotslot, zig};
@@ -45,7 +45,7 @@ fn plugins_in_c_rust_and_zig_serve_one_after_the_other_and_hand_their_state_over
     let native = Native::interface::<dyn Fixture>().config("of the host");
     let engine = Engine::builder().max_instances(6).build().expect("this machine has an engine");
     let wasm = engine.interface::<dyn Fixture>().config("of the host").instance_policy(InstancePolicy::Single);
-    let backend = Auto::new().libraries(native).modules(wasm);
+    let backend = Auto::new().on(Format::LIBRARIES, native).on(Format::WasmModule, wasm);
     let slot: HotSlot<dyn Fixture> =
         HotSlot::builder(backend).hand_over(transfer_state).open(in_c).expect("the plugin in C is sound");
 

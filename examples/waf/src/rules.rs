@@ -9,10 +9,7 @@ use std::time::Duration;
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
 use hotslot::wasm::{self, CallLimits, InstancePolicy, waited};
-use hotslot::{
-    Admission, Artifact, Auto, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest, Payload, Staged,
-    escape_untrusted,
-};
+use hotslot::{Auto, BoxError, Candidate, Format, HotSlot, Staged, escape_untrusted};
 use hyper::{HeaderMap, Method, Uri};
 use parking_lot::Mutex;
 use waf_interface::{Decision, FieldTooLong, Reason, Waf};
@@ -106,32 +103,18 @@ impl Engine {
             .call_limits(limits)
             .instance_policy(policy)
             .concurrency(self.limits.concurrent_calls);
-        let auto = Auto::new().modules(modules);
+        let auto = Auto::new().on(Format::WasmModule, modules);
         if self.takes_libraries {
-            auto.libraries(Native::interface::<dyn Waf>().config_with(config()))
+            auto.on(Format::LIBRARIES, Native::interface::<dyn Waf>().config_with(config()))
         } else {
-            auto.libraries(NoLibraries)
+            auto.refuse(Format::LIBRARIES, NO_LIBRARIES)
         }
     }
 }
 
-/// Stands where libraries would be loaded, and says why they are not.
-struct NoLibraries;
-
-impl NoLibraries {
-    const REASON: &str = "this is a library, which could do whatever this node can: only modules are taken, unless \
-                          `enabled = true` is in the section [waf.native] of the configuration";
-}
-
-impl Backend<dyn Waf> for NoLibraries {
-    fn admit(&self, _: &Payload) -> Result<Admission, BoxError> {
-        Err(NoLibraries::REASON.into())
-    }
-
-    fn load(&self, _: &Artifact, _: &LoadContext) -> Result<Loaded<dyn Waf>, BoxError> {
-        Err(NoLibraries::REASON.into())
-    }
-}
+/// Why libraries are refused, unless the configuration allows them.
+const NO_LIBRARIES: &str = "this is a library, which could do whatever this node can: only modules are taken, unless \
+                            `enabled = true` is in the section [waf.native] of the configuration";
 
 /// A slot for rules, whose releases are plugins with their rule files.
 pub struct RuleSlot {

@@ -35,7 +35,7 @@ fn an_undefined_symbol_is_refused_at_load_and_named() {
     assert!(reason.contains("nobody_has_this"), "{reason}");
     assert!(hint.contains("link"), "it says what to do: {hint}");
     // SAFETY: the function takes nothing and gives a number.
-    assert_eq!(unsafe { slot.load()() }, 7, "the old one serves on");
+    assert_eq!(unsafe { slot.load()() }, 7, "the old one keeps serving");
 }
 
 /// Row 9.

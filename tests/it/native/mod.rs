@@ -4,11 +4,13 @@
 //! may die has a process of its own.
 
 mod admission;
+mod attempts;
 mod calls;
 mod concurrency;
 mod fixtures;
 mod foreign;
 mod kind;
+mod late;
 mod loading;
 #[path = "../../fixtures/plugin/src/methods.rs"]
 mod methods;

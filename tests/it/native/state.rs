@@ -48,7 +48,7 @@ fn a_state_of_another_schema_is_refused_at_hand_over() {
     let refusal = reason::<CallError>(&error);
     assert_eq!(refusal.kind(), CallErrorKind::Failed);
     assert!(refusal.to_string().contains("indicator/9"), "{refusal}");
-    assert_eq!((answer(&slot.load()), add(&slot.load(), 0)), (0, 5), "the old one serves on, with its state");
+    assert_eq!((answer(&slot.load()), add(&slot.load(), 0)), (0, 5), "the old one keeps serving, with its state");
 }
 
 /// Row 6, for the layout behind a schema.

@@ -44,7 +44,7 @@ fn escape_codes_in_log_lines_arrive_neutralised_at_the_level_of_the_plugin() {
         assert!(log.last("hotslot::plugin").1.len() < 10_000);
         // So is a panic of the host while it takes a message.
         slot.load().call(SEND, b"142.31").unwrap();
-        let (level, line) = log.last("hotslot::native::host");
+        let (level, line) = log.last("hotslot::host::offers");
         assert!(level == Level::ERROR && line.contains("on_message panicked") && line.contains("on purpose"), "{line}");
         slot.reload(c_library("counter.c", &[])).unwrap();
         assert!(log.last("hotslot::plugin").1.contains("made in C"));

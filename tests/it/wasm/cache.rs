@@ -214,7 +214,7 @@ fn a_folder_that_others_can_get_at_is_refused() {
     mode(&path.join("key"), 0o600);
     let link = parent.path().join("link");
     symlink(&path, &link).unwrap();
-    refused(&link, "not a directory itself");
+    refused(&link, "not a folder itself");
     let file = parent.path().join("file");
     fs::write(&file, "").unwrap();
     refused(&file, "");
