@@ -169,8 +169,9 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         self
     }
 
-    fn import_signatures(&self) -> ImportSignatures {
-        // A linker tells its functions only to a store, and a store has data.
+    /// Lists what the host offers. A linker lists its functions only for a store, and a store has data: here that of a
+    /// plugin that is never made.
+    fn import_signatures(&self, artifact: &Artifact) -> ImportSignatures {
         let stop = StopSignal::new();
         let bounds = Bounds::new(&self.limits, stop.clone());
         let context = LoadContext {
@@ -180,14 +181,14 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             failures: FailureCounter::new(|| {}),
             scope: PluginScope::new(),
         };
-        let nothing = Artifact::new(Payload::new([]), Manifest::default().into());
-        let host = Arc::new(Offers::new().host_for(&nothing, &context));
+        let host = Arc::new(Offers::new().host_for(artifact, &context));
         let data = StoreData::new(host, context.scope, bounds);
         imports::signatures(&self.linkers.optimised, &mut Store::new(self.engine.optimising(), data))
     }
 
     fn admit_payload(&self, payload: &Payload) -> Result<Admission, BoxError> {
-        let admitted = self.admitter.admit(payload.bytes(), payload.digest(), || self.import_signatures());
+        let imports = || self.import_signatures(&Artifact::new(payload.clone(), Manifest::default().into()));
+        let admitted = self.admitter.admit(payload.bytes(), payload.digest(), imports);
         admitted.map(|(manifest, evidence)| Admission::new(manifest).with_evidence(evidence))
     }
 
@@ -195,7 +196,10 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         match artifact.evidence::<Evidence>().filter(|evidence| evidence.digest == artifact.digest()) {
             Some(evidence) => Ok(evidence.clone()),
             // A backend around this one put the artifact together anew. What was admitted is known.
-            None => Ok(self.admitter.admit(artifact.bytes(), artifact.digest(), || self.import_signatures())?.1),
+            None => {
+                let imports = || self.import_signatures(artifact);
+                Ok(self.admitter.admit(artifact.bytes(), artifact.digest(), imports)?.1)
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! What one call may take: time, memory, tables. The stack is the [engine](super::EngineBuilder::stack)'s.
+//! Limits of one call: time, memory, tables. The stack is limited by the [engine](super::EngineBuilder::stack).
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -9,17 +9,25 @@ use super::error::{TEXT_LIMIT, WasmCallError};
 use crate::StopSignal;
 use crate::text::plugin_text;
 
-/// What one call may take.
+/// Limits of one call.
+///
+/// ```
+/// use std::time::Duration;
+/// use hotslot::wasm::CallLimits;
+///
+/// let limits = CallLimits { deadline: Duration::from_millis(50), ..CallLimits::default() };
+/// assert_eq!(limits.memory, 64 << 20);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Time, from before the instance is made until the caller's work with it is done. 1 s.
+    /// Time from before the instance is made until the caller's closure returns. 1 s by default.
     ///
-    /// It is noticed within one [tick](super::EngineBuilder::tick), and only while the plugin's code runs, not inside a
-    /// function of the host.
+    /// It is checked every [tick](super::EngineBuilder::tick) while the plugin's code runs, but not inside a function of
+    /// the host.
     pub deadline: Duration,
-    /// Bytes of memory of one instance; growing beyond them fails inside the plugin. 64 MiB.
+    /// Bytes of memory of one instance; growing beyond them fails inside the plugin. 64 MiB by default.
     pub memory: usize,
-    /// Elements of each table, 100,000 at the most. 10,000.
+    /// Elements of each table, at most 100,000. 10,000 by default.
     pub table_elements: usize,
 }
 
@@ -29,7 +37,7 @@ impl Default for CallLimits {
     }
 }
 
-/// What differs from call to call.
+/// Options of a single call.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,7 +46,7 @@ impl Default for CallLimits {
 ///
 /// let cancel = StopSignal::new();
 /// let options = CallOptions::new().deadline(Duration::from_millis(20)).cancel(&cancel);
-/// // From any thread, for instance when the client has gone:
+/// // From any thread, for instance when the client disconnects:
 /// cancel.raise();
 /// # let _ = options;
 /// ```
@@ -49,25 +57,26 @@ pub struct CallOptions {
 }
 
 impl CallOptions {
-    /// The plugin's own limits, and nobody cancels.
+    /// Keeps the limits of the backend, without a way to cancel.
     pub fn new() -> CallOptions {
         CallOptions::default()
     }
 
-    /// Another deadline than [`CallLimits::deadline`].
+    /// Sets a deadline in place of [`CallLimits::deadline`].
     pub fn deadline(mut self, deadline: Duration) -> CallOptions {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Ends the call with [`WasmCallError::Cancelled`] within one tick of `signal` being raised.
+    /// Ends the call with [`WasmCallError::Cancelled`] when `signal` is raised: within one tick, while the plugin's code
+    /// runs.
     pub fn cancel(mut self, signal: &StopSignal) -> CallOptions {
         self.cancel = Some(signal.clone());
         self
     }
 }
 
-/// Why a call was ended from outside.
+/// The reason for which a call was ended from outside.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Interruption {
     Deadline(Duration),
@@ -83,27 +92,27 @@ impl fmt::Display for Interruption {
 
 impl std::error::Error for Interruption {}
 
-/// What a plugin wanted and did not get.
+/// A growth that was refused to a plugin.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Denied {
     Memory { limit: usize },
     Table { limit: usize },
 }
 
-/// What is known of a call that ended in a trap, beside the trap.
+/// What helps to explain a trap.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clues {
-    /// The last thing that was refused: the trap is most likely because of it.
+    /// The last refusal, which is the most likely cause.
     pub(super) denied: Option<Denied>,
-    /// What the plugin said of it.
+    /// What the plugin reported through `panicked`.
     pub(super) panic: Option<String>,
 }
 
-/// The bounds of the call that is under way in an instance.
+/// The limits of the call in progress in an instance.
 pub(super) struct Bounds {
     memory: usize,
     table_elements: usize,
-    /// The generation's.
+    /// Of the generation.
     stop: StopSignal,
     cancel: Option<StopSignal>,
     until: Instant,
@@ -117,7 +126,10 @@ impl Bounds {
         Bounds { memory, table_elements, stop, cancel: None, until: Instant::now(), deadline, clues: Clues::default() }
     }
 
-    /// Sets out for a call that began at `began`, unless it has been ended already.
+    /// Sets the limits for a call that began at `began`.
+    ///
+    /// # Errors
+    /// The call is over already: cancelled, retired, or past its deadline.
     pub(super) fn begin(
         &mut self,
         began: Instant,
@@ -139,9 +151,10 @@ impl Bounds {
         self.clues.panic = Some(text);
     }
 
-    /// Waits for a plugin that has nothing to do, and says whether it has to stop. The limits of the call hold.
+    /// Sleeps on behalf of a plugin that has nothing to do, and returns whether it has to stop. The limits of the call
+    /// apply.
     pub(super) fn wait(&self, duration: Duration) -> Result<bool, Interruption> {
-        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        const POLL_INTERVAL: Duration = Duration::from_millis(5);
         let began = Instant::now();
         loop {
             self.check()?;
@@ -149,7 +162,7 @@ impl Bounds {
             if self.stop.is_raised() || left.is_zero() {
                 return Ok(self.stop.is_raised());
             }
-            std::thread::sleep(left.min(LOOK_EVERY));
+            std::thread::sleep(left.min(POLL_INTERVAL));
         }
     }
 
@@ -167,7 +180,7 @@ impl Bounds {
     }
 }
 
-/// A refusal is an answer that the plugin's allocator sees; what the plugin makes of it is up to the plugin.
+/// The plugin's allocator sees a refusal as a failed growth; what becomes of that is up to the plugin.
 impl ResourceLimiter for Bounds {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.memory;
@@ -187,7 +200,7 @@ impl ResourceLimiter for Bounds {
 }
 
 impl WasmCallError {
-    /// What came out of a call into the plugin, with what its limits noted in the meantime.
+    /// Translates the error of a call into the plugin, with the help of what its limits noted meanwhile.
     pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues) -> WasmCallError {
         if let Some(interruption) = error.downcast_ref::<Interruption>() {
             return match *interruption {
@@ -209,7 +222,7 @@ impl WasmCallError {
     }
 }
 
-/// The innermost function of a trap, as a person can find it.
+/// Describes the innermost function of a trap by index, name and offset.
 fn site(error: &wasmtime::Error) -> Option<String> {
     let frame = error.downcast_ref::<WasmBacktrace>()?.frames().first()?;
     let name = frame.func_name().map(|name| format!(" `{}`", plugin_text(name.as_bytes(), 256))).unwrap_or_default();

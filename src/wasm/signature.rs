@@ -1,16 +1,14 @@
-//! Signatures of functions, in one spelling for what a module says, what the host offers and what a user asks for.
+//! Signatures of functions, in one spelling for what a module has, what the host offers and what a user requires.
 
 use std::collections::HashMap;
 use std::fmt;
 
-/// How a function is called: `(i32, i32) -> i64`.
-///
-/// It is compared by its spelling, which is that of the text format's types.
+/// The signature of a function, as in `(i32, i32) -> i64`, compared by its spelling in the text format's types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Signature(String);
 
 impl Signature {
-    /// As a user wrote it; spaces mean nothing.
+    /// Reads what a user wrote. Whitespace has no meaning.
     pub(super) fn parse(text: &str) -> Signature {
         Signature(text.split_whitespace().collect())
     }
@@ -37,7 +35,7 @@ impl fmt::Display for Signature {
     }
 }
 
-/// What the host offers to plugins, by module and name.
+/// The signatures of the functions that the host offers, by module and name.
 pub(super) type ImportSignatures = HashMap<(String, String), Signature>;
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! The host as a plugin sees it. FAULTS 17, 48.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use hotslot::wasm::wasmtime::{self, Caller};
 use hotslot::wasm::{Func, StoreData, WasmCallError, guest_bytes};
-use hotslot::{ErrorKind, HotSlot, Stage};
+use hotslot::{
+    Admission, Artifact, Backend, BoxError, ErrorKind, HotSlot, LoadContext, Loaded, Payload, PluginScope, Stage,
+};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
@@ -220,4 +223,64 @@ fn a_plugin_that_asks_for_services_again_and_again_is_ended() {
     assert_eq!(beside_a_service("ASK ASK").unwrap(), 7);
     let refused = beside_a_service("(loop $again ASK (br $again))").unwrap_err();
     assert!(format!("{refused:?}").contains("again and again"), "{refused:?}");
+}
+
+/// A backend that tells which scope its plugins get.
+struct Telling<B>(B, Arc<OnceLock<PluginScope>>);
+
+impl<T: ?Sized, B: Backend<T>> Backend<T> for Telling<B> {
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        self.0.admit(payload)
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {
+        let _ = self.1.set(context.scope.clone());
+        self.0.load(artifact, context)
+    }
+}
+
+/// A service that says whether it is called from inside of the scope.
+struct Witness(Arc<OnceLock<PluginScope>>, Arc<AtomicBool>);
+
+impl Idle for Witness {
+    fn idle(&self, _: &[u8]) {
+        self.1.store(self.0.get().expect("a plugin is loaded").is_entered(), Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn what_a_plugin_calls_in_the_host_runs_inside_of_its_slots_scope() {
+    const IMPORTS: &str = r#"(import "hotslot" "service" (func $service (param i32 i32 i32 i32) (result i32)))
+        (import "hotslot" "invoke" (func $invoke (param i32 i32 i32) (result i32)))
+        (import "hotslot" "send" (func $send (param i32 i32)))
+        (import "env" "own" (func $own (result i64)))"#;
+    let body = "(drop (call $service (i32.const 16) (i32.const 42) (i32.const 1024) (i32.const 1040)))
+        (i32.store (i32.const 2048) (i32.const 65536))
+        (i32.store (i32.const 2052) (i32.const 1))
+        (drop (call $invoke (i32.const 0) (i32.const 0) (i32.const 2048)))
+        (call $send (i32.const 16) (i32.const 1))
+        (call $own)";
+    let module = runs(IMPORTS, "interface idle 1.0\\nmethod idle(&[u8])->()\\n", body);
+    let scope = Arc::new(OnceLock::<PluginScope>::new());
+    let [service_inside, message_inside] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let service: Arc<dyn Idle> = Arc::new(Witness(Arc::clone(&scope), Arc::clone(&service_inside)));
+    let backend = engine().bind(bind).service(service).call_limits(super::limits());
+    let backend = backend.on_message({
+        let (scope, inside) = (Arc::clone(&scope), Arc::clone(&message_inside));
+        move |_, _| inside.store(scope.get().expect("a plugin is loaded").is_entered(), Ordering::SeqCst)
+    });
+    let own = Arc::clone(&scope);
+    let backend = backend.link(|linker| {
+        let scope = Arc::clone(&own);
+        linker.func_wrap("env", "own", move || scope.get().map_or(0, |scope| u64::from(scope.is_entered()))).map(drop)
+    });
+    let slot = HotSlot::builder(Telling(backend.unwrap(), Arc::clone(&scope))).open(module).unwrap();
+    let is_inside = || scope.get().expect("a plugin is loaded").is_entered();
+    let inside = slot.load().call(|run, call| {
+        assert!(!is_inside(), "the caller's own part is not the plugin's");
+        call.run(run, ())
+    });
+    assert_eq!(inside.unwrap(), 1, "a function that the user linked");
+    assert!(service_inside.load(Ordering::SeqCst) && message_inside.load(Ordering::SeqCst));
+    assert!(!is_inside());
 }

@@ -2,8 +2,12 @@
 
 mod admission;
 mod allocation;
+#[cfg(target_os = "linux")]
+mod attempts;
 mod cache;
 mod calls;
+#[cfg(target_os = "linux")]
+mod config;
 mod host;
 mod instances;
 mod limits;
