@@ -9,7 +9,7 @@ use std::time::Duration;
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
 use hotslot::wasm::{self, CallLimits, InstancePolicy, waited};
-use hotslot::{Auto, BoxError, Candidate, Format, HotSlot, Staged, escape_untrusted};
+use hotslot::{Auto, BoxError, Candidate, Format, HotSlot, Probation, Staged, escape_untrusted};
 use hyper::{HeaderMap, Method, Uri};
 use parking_lot::Mutex;
 use waf_interface::{Decision, FieldTooLong, Reason, Waf};
@@ -140,7 +140,7 @@ impl RuleSlot {
             .reload_timeout(config.wasm.reload.timeout.0)
             .max_artifact_size(config.admin.max_upload_bytes)
             // The node has limits of its own for the probation, in shares of the calls and not in numbers.
-            .probation(Duration::ZERO, u64::MAX)
+            .probation(Probation::new(Duration::ZERO).max_failures(u64::MAX))
             .open(Candidate::new(&release.module.bytes()[..]))?;
         prove(&*slot.load(), samples)?;
         Ok(RuleSlot { slot, file })

@@ -93,7 +93,7 @@ fn create(bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Result<(), BoxErr
         generation: 0,
         slot: "rehearsal".into(),
         stop: StopSignal::new(),
-        failures: FailureCounter::new(|| {}),
+        failures: FailureCounter::new(|_| {}),
         scope: PluginScope::new(),
     };
     let host = HostContext::new(Offers::for_rehearsal().host_for(&artifact, &context), &context.stop);
