@@ -1,4 +1,4 @@
-//! What can be wrong with a module, with a call and with the engine.
+//! The errors of modules, of calls and of the engine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use crate::text::plugin_text;
 /// The longest text that is taken from a module, in bytes.
 pub(super) const TEXT_LIMIT: usize = 1024;
 
-/// Why a module was refused before any of it was compiled. Offsets are in bytes from the start of the module.
+/// The reason for which a module was refused before any of it was compiled. Offsets are in bytes from the start of the
+/// module.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModuleError {
-    /// The bytes are not a valid module, or end too early.
+    /// The bytes are not a valid module, or are truncated.
     #[error("not a valid WebAssembly module: {reason}, at offset {offset:#x}")]
     Malformed {
         /// Where.
@@ -23,17 +24,17 @@ pub enum ModuleError {
         reason: String,
     },
     /// It is a component.
-    #[error("this is a component, and the slot takes core modules: build it for wasm32-unknown-unknown")]
+    #[error("this is a component, and the slot loads core modules: build it for wasm32-unknown-unknown")]
     Component,
-    /// It uses a proposal that is off here.
-    #[error("it uses a WebAssembly proposal that is off: {reason}, at offset {offset:#x}")]
+    /// It uses a WebAssembly proposal that is not enabled.
+    #[error("it uses a WebAssembly proposal that is not enabled: {reason}, at offset {offset:#x}")]
     Proposal {
         /// Where.
         offset: usize,
         /// What the validator says.
         reason: String,
     },
-    /// It is bigger in some way than this slot allows.
+    /// It exceeds one of the [limits](super::ModuleLimits).
     #[error(
         "{found} {what} are more than the {limit} allowed{}, at offset {offset:#x}: raise the limit if the module is \
          trusted",
@@ -42,13 +43,13 @@ pub enum ModuleError {
     Limit {
         /// What there is too much of.
         what: &'static str,
-        /// How much there is; at least, if counting was given up.
+        /// How much there is, at least: counting stops at the limit.
         found: u64,
         /// How much there may be.
         limit: u64,
         /// Where.
         offset: usize,
-        /// The function, by its index in the module, if it is about one.
+        /// The index of the function, if it is about one.
         function: Option<u32>,
     },
     /// A required export is missing.
@@ -59,7 +60,7 @@ pub enum ModuleError {
         /// The signature that it should have.
         wanted: String,
     },
-    /// A required export is something else.
+    /// A required export is not a function of the required signature.
     #[error("its export `{name}` is {found}, and should be a function {wanted}")]
     WrongExport {
         /// The export's name.
@@ -69,7 +70,7 @@ pub enum ModuleError {
         /// The signature that it should have.
         wanted: String,
     },
-    /// It imports what the host does not offer.
+    /// It imports something that the host does not offer.
     #[error("it imports `{module}` `{name}`, which the host does not offer, at offset {offset:#x}")]
     UnknownImport {
         /// The import's module name.
@@ -79,21 +80,21 @@ pub enum ModuleError {
         /// Where.
         offset: usize,
     },
-    /// It imports something that the host offers, as something else.
+    /// It imports something that the host offers with another type.
     #[error("it imports `{module}` `{name}` as {found}, and the host offers {offered}, at offset {offset:#x}")]
     WrongImport {
         /// The import's module name.
         module: String,
         /// The import's name.
         name: String,
-        /// As what it is imported.
+        /// The type of the import.
         found: String,
-        /// What the host has.
+        /// What the host offers.
         offered: String,
         /// Where.
         offset: usize,
     },
-    /// Its `version` section says no version.
+    /// Its `version` section is not a version.
     #[error("its section `version`, at offset {offset:#x}, is not a version: {reason}")]
     Version {
         /// Where the section begins.
@@ -118,11 +119,11 @@ pub enum ModuleError {
         error: ContractError,
     },
     /// It implements another interface.
-    #[error("it implements {}, and this slot wants `{wanted}`", named(found))]
+    #[error("it implements {}, and this slot requires `{wanted}`", named(found))]
     Interface {
-        /// What it says it implements.
+        /// The interface in its manifest.
         found: Option<String>,
-        /// What the slot wants.
+        /// The interface that the slot requires.
         wanted: String,
     },
 }
@@ -137,7 +138,7 @@ fn named(interface: &Option<String>) -> String {
 
 impl From<wasmparser::Error> for ModuleError {
     fn from(error: wasmparser::Error) -> ModuleError {
-        // Some of its messages are of several lines: in ours they would show as escapes.
+        // Some messages have several lines, which would show as escapes.
         let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(" ");
         let (offset, reason) = (error.offset(), plugin_text(message.as_bytes(), TEXT_LIMIT));
         match error.missing_wasm_feature() {
@@ -147,9 +148,9 @@ impl From<wasmparser::Error> for ModuleError {
     }
 }
 
-/// How a call into a plugin failed.
+/// The reason for which a call into a plugin failed.
 ///
-/// Whatever the reason, it costs at most the instance that the call had; other calls, and the generation, go on.
+/// It costs at most the instance that the call had: other calls, and the generation, are not affected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WasmCallError {
@@ -158,39 +159,39 @@ pub enum WasmCallError {
     Trapped {
         /// What happened.
         reason: String,
-        /// Where: the innermost function.
+        /// The innermost function.
         site: Option<String>,
     },
-    /// The call took longer than it may.
+    /// The call exceeded its deadline.
     #[error("the plugin did not answer within {0:?}, and was stopped")]
     DeadlineExceeded(Duration),
-    /// The caller did not want the answer any more.
+    /// The caller cancelled the call.
     #[error("the caller cancelled the call")]
     Cancelled,
     /// The generation was replaced, and its `drain_timeout` is over.
-    #[error("the plugin was replaced, and this call outlasted the time that is given to finish: take a new lease")]
+    #[error("the plugin was replaced, and this call outlasted the drain timeout: take a new lease")]
     Retired,
-    /// Too many calls are under way.
-    #[error("{limit} {what} are in use: try again later, allow more, or allow a wait for one")]
+    /// Too many calls are in flight.
+    #[error("all {limit} {what} are in use: try again later, allow more, or set `max_wait`")]
     Saturated {
         /// What ran out: calls of this generation, or instances of the engine.
         what: &'static str,
         /// How many there are.
         limit: usize,
     },
-    /// The plugin wanted more memory than it may have, and gave up.
-    #[error("the plugin needs more than the {limit} bytes of memory that it may have")]
+    /// The plugin needed more memory than its limit, and trapped.
+    #[error("the plugin needs more memory than its limit of {limit} bytes")]
     OutOfMemory {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The plugin wanted a larger table than it may have, and gave up.
-    #[error("the plugin needs more than the {limit} table elements that it may have")]
+    /// The plugin needed a larger table than its limit, and trapped.
+    #[error("the plugin needs a larger table than its limit of {limit} elements")]
     OutOfTable {
         /// The limit in elements.
         limit: usize,
     },
-    /// The bytes do not fit into the buffer that the plugin has for them.
+    /// The bytes do not fit into the plugin's buffer.
     #[error("{len} bytes do not fit into the plugin's buffer of {capacity}")]
     InputTooLarge {
         /// How many there are.
@@ -198,36 +199,36 @@ pub enum WasmCallError {
         /// How many there may be.
         capacity: usize,
     },
-    /// The plugin answered with an address that is not in its memory.
-    #[error("the plugin answered with {len} bytes at {ptr:#x}, which are not in its memory")]
+    /// The plugin gave an address that is not in its memory.
+    #[error("the plugin gave {len} bytes at {ptr:#x}, which are not in its memory")]
     OutOfBounds {
         /// The address.
         ptr: u32,
         /// How many bytes should be there.
         len: u32,
     },
-    /// The binder did not find what it looked for.
-    #[error("the plugin does not have what the binder wants: {0}")]
+    /// The plugin lacks an export that the host looked up.
+    #[error("the plugin cannot be bound: {0}")]
     Unbound(String),
-    /// There was no memory, or no address space, for an instance.
-    #[error("no instance of the plugin could be made: {0}")]
+    /// There was not enough memory, or address space, for an instance.
+    #[error("could not make an instance of the plugin: {0}")]
     NoInstance(String),
     /// A function of the host failed while the plugin called it.
     #[error("a function of the host failed: {0}")]
     Host(String),
-    /// The caller's own work around the calls failed.
+    /// The caller's closure failed.
     #[error("{0}")]
     Failed(#[source] BoxError),
 }
 
 impl WasmCallError {
-    /// An error of the caller's own.
+    /// Makes an error of the caller's own, for the closure that [`WasmPlugin::call`](super::WasmPlugin::call) takes.
     pub fn failed(error: impl Into<BoxError>) -> WasmCallError {
         WasmCallError::Failed(error.into())
     }
 
-    /// Whether this speaks against the plugin, and not against its load or its caller. Such failures count in the
-    /// generation's [health](crate::FailureCounter), and can roll it back in its probation.
+    /// Returns whether the plugin is at fault, rather than its load or its caller. Such failures are counted by the
+    /// generation's [failure counter](crate::FailureCounter), and can cause a rollback during probation.
     pub fn is_fault(&self) -> bool {
         use WasmCallError::*;
         matches!(
@@ -242,23 +243,23 @@ impl WasmCallError {
     }
 }
 
-/// Why there is no engine.
+/// The reason for which an engine did not start, or a function could not be linked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The settings, or this machine, do not allow one.
-    #[error("no engine: {0}")]
+    /// WebAssembly's engine refuses the settings, the machine, or a function that is linked.
+    #[error("the engine refuses: {0}")]
     Engine(String),
     /// A setting that cannot work.
     #[error("{0}")]
     Misuse(&'static str),
-    /// A thread could not be started.
-    #[error("no thread: {0}")]
+    /// A thread could not be spawned.
+    #[error("could not spawn a thread: {0}")]
     NoThread(#[source] std::io::Error),
-    /// The folder for compiled modules cannot be used.
-    #[error("{} cannot hold compiled modules: {reason}", path.display())]
+    /// The directory for compiled modules cannot be used.
+    #[error("{} cannot be the cache directory: {reason}", path.display())]
     CacheDir {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
         /// Why not, and what to do about it.
         reason: String,

@@ -1,6 +1,5 @@
 //! Chooses the instance for a call: a fresh one, one that has been used before, or the only one.
 
-use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -46,17 +45,6 @@ impl InstancePolicy {
             InstancePolicy::Single => u32::MAX,
         }
     }
-}
-
-thread_local! {
-    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-}
-
-/// How long the last call on this thread waited until there was an instance for it: for its turn, and for the instance
-/// to be made; or until it was refused one. It is told once, so that no later call, to a library for instance, is taken
-/// for one that waited: zero if there was no call since it was asked last.
-pub fn waited() -> Duration {
-    WAITED.take()
 }
 
 /// Makes a user's struct of functions from an instance.
@@ -115,16 +103,12 @@ impl<C: Send + 'static> Instances<C> {
     ) -> Result<R, WasmCallError> {
         let asked = Instant::now();
         let acquired = self.acquire(options);
-        let waited = asked.elapsed();
-        record_wait(waited);
-        let result = acquired.and_then(|(_permit, mut instance)| {
+        record_wait(asked.elapsed());
+        acquired.and_then(|(_permit, mut instance)| {
             let result = work(&mut instance);
             self.give_back(instance);
             result
-        });
-        // At the end: a function of the host may have called another plugin meanwhile.
-        WAITED.set(waited);
-        result
+        })
     }
 
     /// Acquires a permit for a call, and an instance that is ready for it.

@@ -1,7 +1,8 @@
-//! Plugins that are WebAssembly modules: contained, limited, and compiled on the spot.
+//! Plugins that are WebAssembly modules: sandboxed, limited, and compiled when they are loaded.
 //!
-//! A [`Engine`] is an engine; [`Engine::plugins`] makes a [`Backend`](crate::Backend) of it, with a binder of yours that
-//! turns an instance into a struct of typed functions. Every call gets an instance of its own.
+//! An [`Engine`] makes a [`Backend`](crate::Backend) for each slot: [`Engine::interface`] for a
+//! [declared interface](crate::host), [`Engine::bind`] with a closure of yours that turns an instance into a struct of typed
+//! functions. By default every call gets an instance of its own.
 //!
 //! ```
 //! use hotslot::HotSlot;
@@ -34,44 +35,45 @@
 //!     })
 //! };
 //! assert_eq!(inspect(b"GET / HTTP/1.1")?, 0);
-//! slot.reload(second)?; // calls that are inside finish with what they had
+//! slot.reload(second)?; // in-flight calls finish on the old version
 //! assert_eq!(inspect(b"GET / HTTP/1.1")?, 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Trust
-//! A module can do nothing but compute, in its own memory, and call what the host offers. It need not be trusted with
-//! more than that: what it costs in time, memory, tables, stack and compilation is limited, and what it says is checked
-//! before it is believed. What is trusted is [`wasmtime`], and the functions that you [link](WasmBackend::link).
+//! A module is untrusted. It can compute in its own memory and call what the host offers, and nothing else; its time,
+//! memory, tables, stack and compilation are limited, and every address and text that it gives is checked. What is
+//! trusted is [`wasmtime`], and the functions that you [link](WasmBackend::link).
 //!
-//! The engine handles the signals `SIGSEGV`, `SIGILL` and `SIGFPE` of the process, and passes on those that are not
-//! about its code.
+//! The engine handles the signals `SIGSEGV`, `SIGILL` and `SIGFPE` of the process, and passes on those that its code did
+//! not cause.
 //!
-//! # Faults, and what is done about them
+//! # Faults and remedies
 //!
 //! | Fault | What would happen | Remedy | Where |
 //! |---|---|---|---|
-//! | garbage, a truncated or a wrong module | an error deep in a compiler | one pass before it: valid, required exports, allowed imports, interface, versions; every refusal says what and where | `checks`, `sections` |
-//! | a module made to be hard to compile | half a minute and gigabytes | [`ModuleLimits`], before anything is compiled | `checks` |
-//! | proposals that nobody asked for | 64-bit memories, threads and so on by default | off | `checks`, `engine` |
-//! | an endless loop, also in `start` | the thread is gone | a deadline that begins before there is an instance; each call is looked at on its own, every tick | `limits`, `engine` |
-//! | ending one call ends others | neighbours on the same engine are killed, too | a look at *this* call's deadline, caller and generation | `limits` |
-//! | a replaced plugin does not let go of its calls | its memory stays for ever | after the slot's `drain_timeout` its calls are ended, and its memory is freed | `limits`, `instances` |
-//! | a memory or a table bomb | the host's memory | [`CallLimits`]; what is refused is an error inside the plugin, and typed outside | `limits` |
+//! | garbage, a truncated or a wrong module | an error deep in a compiler | one pass before it: validation, required exports, allowed imports, interface, versions; every refusal says what and where | `validate`, `sections`, `admission` |
+//! | a module made to be hard to compile | half a minute and gigabytes | [`ModuleLimits`], before anything is compiled | `validate` |
+//! | proposals that nobody asked for | 64-bit memories, threads and so on by default | not enabled | `validate`, `engine` |
+//! | an endless loop, also in `start` | the thread is lost | a deadline that begins before the instance is made; each call checks its own, every tick | `limits`, `host`, `engine` |
+//! | ending one call ends others | neighbours on the same engine are killed, too | each call checks *its own* deadline, caller and generation | `limits`, `host` |
+//! | a replaced plugin does not finish its calls | its memory is never freed | after the slot's `drain_timeout` its calls are ended, and its memory is freed | `limits`, `instances` |
+//! | a memory or a table bomb | the host runs out of memory | [`CallLimits`]; a refused growth is an error inside the plugin, and a typed one outside | `limits` |
 //! | endless recursion | the thread's stack overflows, which ends the process | a [limit](EngineBuilder::stack) of its own, below that of ordinary threads | `engine` |
-//! | one request sees another one's data | a leak | a fresh instance for every call, unless it is [asked for otherwise](InstancePolicy) | `instances` |
+//! | one request sees another one's data | a leak | a fresh instance for every call, unless another [policy](InstancePolicy) is set | `instances` |
 //! | more calls than instances | an error of the allocator | a permit in front, and [`WasmCallError::Saturated`] | `permits`, `instances` |
-//! | no address space for a pool | no engine | on demand, by itself | `engine` |
-//! | an answer that points anywhere | a panic, or foreign bytes | every address is held against the plugin's memory | `binder`, `host` |
+//! | no address space for a pool | no engine | falls back to allocation on demand automatically | `engine` |
+//! | an answer that points anywhere | a panic, or foreign bytes | every address is checked against the plugin's memory | `binder`, `host`, `imports` |
 //! | an instance in an unknown state after a trap | wrong answers | it is dropped, whatever the policy | `instances` |
-//! | a compiled module from who knows where | its machine code runs | nothing is loaded that this user's engine has not written: a keyed MAC in a private folder | `cache` |
-//! | a cache entry that is cut short or damaged | a crash, or no start | skipped, counted, removed and compiled again | `cache` |
+//! | a compiled module of unknown origin | its machine code runs | only what this user's engine has written is loaded: a keyed MAC in a private directory | `disk_cache` |
+//! | a cache entry that is cut short or damaged | a crash, or no start | skipped, counted, removed and compiled again | `disk_cache` |
 //! | many compilations at once | every core is busy | one at a time, on a [bounded number](EngineBuilder::compile_threads) of threads | `compile` |
-//! | escape codes in a plugin's texts | they steer the terminal, or forge log lines | control characters are written out | `host`, `error` |
+//! | terminal control characters in a plugin's texts | they take over the terminal, or forge log lines | control characters are escaped | `imports`, `error` |
+//! | a plugin makes the host reload its slot, from a function that it calls | the reload waits for itself | what the plugin's code calls runs inside of its [scope](crate::PluginScope), where the slot refuses it | `binder`, `instances` |
 //!
-//! # What a module says of itself
-//! Its version is in the custom section `version`, as plain text, where `wasm-metadata` and the tools around it write
-//! it. The rest is in a section `hotslot.manifest`: lines of `key=value`, with the keys `name`, `interface` and
+//! # Manifest
+//! A module's version is in the custom section `version`, as plain text, where `wasm-metadata` and the tools around it
+//! write it. The rest is in a section `hotslot.manifest`: lines of `key=value`, with the keys `name`, `interface` and
 //! `schema`. In Rust:
 //!
 //! ```
@@ -88,46 +90,46 @@
 //!
 //! | module, name | signature | |
 //! |---|---|---|
-//! | `hotslot`, `log` | `(i32, i32, i32)` | level (1 error to 5 trace), address and length of a text; goes to `tracing` |
+//! | `hotslot`, `log` | `(i32, i32, i32)` | level (1 error to 5 trace), address and length of a text; written to `tracing` |
 //! | `hotslot`, `wall_clock` | `() -> i64` | nanoseconds since 1970 |
-//! | `hotslot`, `monotonic_clock` | `() -> i64` | nanoseconds since some moment, never going back |
+//! | `hotslot`, `monotonic_clock` | `() -> i64` | nanoseconds since a fixed moment, never decreasing |
 //! | `hotslot`, `send` | `(i32, i32)` | address and length of a message for [`on_message`](WasmBackend::on_message) |
-//! | `hotslot`, `panicked` | `(i32, i32)` | address and length of a text that says why the plugin is about to trap |
-//! | `hotslot`, `wait` | `(i64) -> i32` | waits so many nanoseconds, or less if the plugin has to stop; 1 if it has |
+//! | `hotslot`, `panicked` | `(i32, i32)` | address and length of the text of a panic, before the trap |
+//! | `hotslot`, `wait` | `(i64) -> i32` | waits so many nanoseconds, or less if the plugin has to stop; returns 1 if it has |
 //! | `hotslot`, `service`, `invoke` | | what `hotslot-plugin` calls [services](WasmBackend::service) of the host through |
 //!
 //! # A declared interface in another language
-//! What `hotslot_plugin::export!` writes for a module in Rust, another compiler's module brings by itself. Its sections
-//! are added with `cargo hotslot describe`; the contract among them promises a `memory`, and these exports:
+//! For Rust, `hotslot_plugin::export!` writes the exports and sections of a module. In another language the module has
+//! to export a `memory` and these functions, and `cargo hotslot describe` adds the sections:
 //!
 //! | name | signature | |
 //! |---|---|---|
-//! | `hotslot_create` | `(i32) -> i64` | makes the plugin, with so many bytes of configuration in the room; answers 0, or an error text, its address in the upper half and its length in the lower |
-//! | `hotslot_room` | `(i32) -> i32` | the address of room for so many bytes, aligned to 8, which stays until more is asked for |
-//! | `hotslot_invoke` | `(i32, i32) -> i32` | a method's number in the contract, and the address of a [frame](hotslot_plugin::abi::Frame) in the room; answers a [status](hotslot_plugin::abi::Status), with the answer's words and bytes in the frame |
-//! | `hotslot_give` | `(i32) -> i32` | memory for so many bytes that a service of the host answers with |
-//! | `hotslot_run` | `() -> i64` | runs until `wait` says to stop; answers as `hotslot_create` |
+//! | `hotslot_create` | `(i32) -> i64` | creates the plugin, with so many bytes of configuration in the room; returns 0, or an error text with its address in the upper half and its length in the lower half |
+//! | `hotslot_room` | `(i32) -> i32` | returns the address of room for so many bytes, aligned to 8, which stays valid until more is asked for |
+//! | `hotslot_invoke` | `(i32, i32) -> i32` | calls a method, by its number in the contract and the address of a [frame](hotslot_plugin::abi::Frame) in the room; returns a [status](hotslot_plugin::abi::Status), with the answer's words and bytes in the frame |
+//! | `hotslot_give` | `(i32) -> i32` | allocates so many bytes, for the answer of a service of the host |
+//! | `hotslot_run` | `() -> i64` | runs until `wait` says to stop; returns what `hotslot_create` does |
 //!
 //! # State
-//! A plugin whose manifest names a `schema` hands its state over to its successor with
+//! A plugin whose manifest names a `schema` can hand its state over to its successor with
 //! [`transfer_state`](crate::transfer_state). It exports:
 //!
 //! | name | signature | |
 //! |---|---|---|
-//! | `hotslot_save` | `() -> i64` | the state: its address in the upper half, its length in the lower |
-//! | `hotslot_alloc` | `(i32) -> i32` | the address of room for so many bytes, or 0 |
-//! | `hotslot_restore` | `(i32, i32, i32) -> i64` | takes a state: the address of the schema's name, with the state right after it, and the lengths of both; answers 0, or an error text, address and length packed as above |
+//! | `hotslot_save` | `() -> i64` | returns the state: its address in the upper half, its length in the lower half |
+//! | `hotslot_alloc` | `(i32) -> i32` | allocates so many bytes for a state; returns their address, or 0 |
+//! | `hotslot_restore` | `(i32, i32, i32) -> i64` | restores a state: the address of the schema's name, with the state right after it, and the lengths of both; returns 0, or an error text, packed as above |
 //!
 //! With a [single](InstancePolicy::Single) instance the state is that instance's. With several, it is what each of them
-//! begins with: what calls change is not kept.
+//! starts from, and changes that calls make are lost with the instance.
 //!
 //! # Limits
-//! - Only core modules are taken, not components.
-//! - Calls are synchronous, on the caller's thread. An asynchronous host makes them where it may block, and gives them a
-//!   [signal](CallOptions::cancel) to raise when it does not want the answer any more.
-//! - A deadline ends the plugin's code, not a function of the host that the plugin is inside of.
-//! - How long a compilation may take is up to [`ModuleLimits`]: one that the slot's `reload_timeout` has given up on goes
-//!   on to its end, and its result is kept for the next attempt.
+//! - Only core modules are loaded, not components.
+//! - Calls are synchronous, on the caller's thread. An asynchronous host makes them where it may block, and can
+//!   [cancel](CallOptions::cancel) them.
+//! - A deadline ends the plugin's code, not a function of the host that it has called.
+//! - A compilation is bounded by [`ModuleLimits`], not by a timeout: one that outlasts the slot's `reload_timeout` runs to
+//!   its end, and its result is cached for the next attempt.
 
 mod admission;
 mod backend;
@@ -162,7 +164,7 @@ pub use engine::{Allocation, Engine, EngineStatus};
 pub use error::{EngineError, ModuleError, WasmCallError};
 pub use host::{StoreData, guest_bytes};
 pub(crate) use inspect::inspect;
-pub use instances::{InstancePolicy, waited};
+pub use instances::InstancePolicy;
 pub use limits::{CallLimits, CallOptions};
 pub use plugin::WasmPlugin;
 pub use validate::ModuleLimits;

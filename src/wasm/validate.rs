@@ -1,8 +1,8 @@
-//! One pass over a module before the compiler sees it: is it valid, is it small enough, does it fit.
+//! Validates a module before it is compiled, in one pass: well-formed, within limits, with the right imports and exports.
 //!
-//! A compiler can be made to take minutes and gigabytes by a few megabytes that are perfectly valid, so the limits come
-//! before validation, and validation before compilation. Counts are held against their limits before anything is
-//! allocated for them.
+//! A few megabytes of perfectly valid code can make a compiler take minutes and gigabytes, so limits come before
+//! validation, and validation before compilation. Counts are checked against their limits before anything is allocated
+//! for them.
 
 use std::collections::HashMap;
 
@@ -18,29 +18,29 @@ use super::signature::{ImportSignatures, Signature};
 use crate::Manifest;
 use crate::text::plugin_text;
 
-/// The proposals that a module may use: what compilers for WebAssembly produce by default.
+/// The proposals that a module may use: those that compilers use by default.
 ///
-/// Off are, among others, 64-bit and multiple memories, threads, garbage collection and exceptions.
+/// Not enabled are, among others, 64-bit and multiple memories, threads, garbage collection and exceptions.
 pub(super) const PROPOSALS: WasmFeatures =
     WasmFeatures::WASM2.union(WasmFeatures::EXTENDED_CONST).difference(WasmFeatures::GC_TYPES);
 
-/// How much of everything a module may have. What is not named here, a plugin has no need for.
+/// Limits on a module's size and structure. What is not listed here, a module cannot have.
 ///
-/// The defaults let ordinary plugins in, and keep the time and the memory that a compilation takes within seconds and a
-/// few hundred megabytes.
+/// The defaults admit ordinary plugins, and keep a compilation within seconds and a few hundred megabytes. The number at
+/// the end of each line is the default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleLimits {
     /// Bytes. 8 MiB.
     pub size: usize,
-    /// Functions that it defines. 20,000.
+    /// Defined functions. 20,000.
     pub functions: u32,
     /// Bytes of one function. 256 KiB.
     pub body: usize,
-    /// Blocks within blocks of one function. 256.
+    /// Nesting depth of blocks in one function. 256.
     pub nesting: u32,
     /// Locals of one function, its parameters included. 5,000.
     pub locals: u32,
-    /// Locals times loops of one function: what the compiler's work grows with. 1,000,000.
+    /// Locals times loops of one function, which the compiler's work grows with. 1,000,000.
     pub loop_locals: u64,
     /// Types. 2,000.
     pub types: u32,
@@ -56,7 +56,7 @@ pub struct ModuleLimits {
     pub data_segments: u32,
     /// Element segments. 1,000.
     pub element_segments: u32,
-    /// Tables; 4 are the most that an engine has room for. 4.
+    /// Tables, at most 4. 4.
     pub tables: u32,
 }
 
@@ -81,7 +81,7 @@ impl Default for ModuleLimits {
     }
 }
 
-/// What a module has to be like.
+/// What a backend requires of a module.
 #[derive(Debug, Default)]
 pub(super) struct Requirements {
     pub(super) limits: ModuleLimits,
@@ -133,7 +133,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Holds a section against its limits, before it is read.
+    /// Checks a section against its limits, before it is read.
     fn measure(&self, payload: &Payload<'_>) -> Result<(), ModuleError> {
         let limits = &self.requirements.limits;
         match payload {
@@ -165,7 +165,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Looks into a section that is known to be valid.
+    /// Inspects a section that is known to be valid.
     fn look(&mut self, payload: &Payload<'_>, validator: &Validator) -> Result<(), ModuleError> {
         match payload {
             Payload::TypeSection(section) => section.clone().into_iter_with_offsets().try_for_each(|group| {
@@ -228,7 +228,7 @@ impl Pass<'_> {
         Err(ModuleError::WrongImport { module, name, found, offered: format!("a function {offered}"), offset })
     }
 
-    /// Validates one function, and counts what makes a compiler work hard.
+    /// Validates one function, and counts what makes its compilation expensive.
     fn function(
         &mut self,
         function: FuncToValidate<ValidatorResources>,
@@ -266,7 +266,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// What the host asks for, what a schema promises, and what a contract does.
+    /// Checks for the exports that the backend requires, and those that a schema and a contract promise.
     fn exports(&self, types: types::TypesRef<'_>) -> Result<(), ModuleError> {
         let exported: HashMap<_, _> = types.core_exports().into_iter().flatten().collect();
         let promised = STATE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
@@ -322,7 +322,7 @@ pub(super) fn signature(types: types::TypesRef<'_>, id: types::CoreTypeId) -> Si
     Signature::of(function.params(), function.results())
 }
 
-/// A name from the module, as it can be shown.
+/// Makes a name from the module safe to print.
 pub(super) fn shown(name: &str) -> String {
     plugin_text(name.as_bytes(), 256)
 }

@@ -103,8 +103,8 @@ impl Guard {
 
     fn ask(&self, rules: &Lease<dyn Waf>, request: &Inspected<'_>, waiting: Waiting) -> Result<Decision, Failure> {
         let (since, leased) = (waiting.since, waiting.since.elapsed());
-        let (result, waited) = inspect(&**rules, request);
-        waiting.end(leased + waited);
+        let (result, cost) = Lease::measure(rules, |rules| inspect(rules, request));
+        waiting.end(leased + cost.waited);
         let took = since.elapsed();
         self.traffic.called(took);
         self.metrics.called(took);
@@ -118,7 +118,7 @@ impl Guard {
     }
 
     fn ask_last_good(&self, request: &Inspected<'_>, id: &HeaderValue) -> Action {
-        let result = self.fallback.as_ref().map(|fallback| inspect(&*fallback.load(), request).0);
+        let result = self.fallback.as_ref().map(|fallback| inspect(&*fallback.load(), request));
         match result {
             Some(Ok(decision)) => self.act(decision, id),
             Some(Err(_)) | None => Action::Unavailable,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
-use hotslot::wasm::{self, CallLimits, InstancePolicy, waited};
+use hotslot::wasm::{self, CallLimits, InstancePolicy};
 use hotslot::{Auto, BoxError, Candidate, Format, HotSlot, Probation, Staged, escape_untrusted};
 use hyper::{HeaderMap, Method, Uri};
 use parking_lot::Mutex;
@@ -168,8 +168,8 @@ thread_local! {
     static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What the rules say of a request, and how long it waited for an instance of a module; a library has no instances.
-pub fn inspect(rules: &dyn Waf, request: &Inspected<'_>) -> (Result<Decision, Failure>, Duration) {
+/// Asks the rules about a request.
+pub fn inspect(rules: &dyn Waf, request: &Inspected<'_>) -> Result<Decision, Failure> {
     let headers = request.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let target = request.target.path_and_query().map_or("/", |target| target.as_str());
     let result = WRITTEN.with_borrow_mut(|written| {
@@ -177,7 +177,7 @@ pub fn inspect(rules: &dyn Waf, request: &Inspected<'_>) -> (Result<Decision, Fa
         waf_interface::encode(written, method, target.as_bytes(), headers, request.body).map_err(Failure::Request)?;
         rules.inspect_request(written).map_err(Failure::Call)
     });
-    (result.map(|Decision { verdict, reason }| Decision { verdict, reason: reason.map(safe) }), waited())
+    result.map(|Decision { verdict, reason }| Decision { verdict, reason: reason.map(safe) })
 }
 
 /// Text from a plugin, made safe to print.
@@ -191,7 +191,7 @@ pub fn prove(rules: &dyn Waf, samples: &[Sample]) -> Result<(), BoxError> {
     for Sample { name, method, target, headers, body, verdict } in samples {
         let (method, target, headers) = (method.parse()?, target.parse()?, headers.try_into()?);
         let request = Inspected { method: &method, target: &target, headers: &headers, body: body.as_bytes() };
-        let (result, _) = inspect(rules, &request);
+        let result = inspect(rules, &request);
         let got = result.map_err(|failure| format!("the sample {name:?} got no verdict: {failure}"))?.verdict as u32;
         if got != *verdict {
             return Err(format!("the sample {name:?} got the verdict {got} instead of {verdict}").into());

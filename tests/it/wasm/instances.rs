@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
-use hotslot::wasm::{CallOptions, Engine, InstancePolicy, WasmCallError, waited};
+use hotslot::wasm::{CallOptions, Engine, InstancePolicy, WasmCallError};
 use hotslot::{HotSlot, Lease, StopSignal};
 
 use super::{Plugin, answer, backend, engine, module};
@@ -40,17 +40,24 @@ fn a_fresh_instance_has_seen_nothing() {
 fn how_long_a_call_waited_for_its_instance_is_told_once_whether_it_got_one_or_not() {
     let slot = HotSlot::builder(backend(&engine()).instance_policy(InstancePolicy::Fresh).concurrency(calls(1)));
     let slot = slot.open(module("1.0.0", 1)).unwrap();
-    assert_eq!(waited(), Duration::ZERO, "there was no call yet");
-    count(&slot.load());
-    assert!(waited() > Duration::ZERO);
-    assert_eq!(waited(), Duration::ZERO);
-    let inside = slot.load().call(|calls, call| {
-        assert!(matches!(answer(&slot.load()), Err(WasmCallError::Saturated { .. })));
-        assert!(waited() > Duration::ZERO, "until it was refused");
-        call.run(&calls.count, ())
+    let lease = slot.load();
+    let (_, idle) = Lease::measure(&lease, |_| ());
+    assert_eq!(idle.Duration::ZERO, "there was no call");
+    let (_, cost) = Lease::measure(&lease, count);
+    assert!(cost.waited > Duration::ZERO && cost.waited <= cost.took, "{cost:?}");
+    let mut refused = Duration::ZERO;
+    let (inside, outer) = Lease::measure(&lease, |plugin| {
+        plugin.call(|calls, call| {
+            let (answer, inner) = Lease::measure(&lease, answer);
+            assert!(matches!(answer, Err(WasmCallError::Saturated { .. })));
+            refused = inner.waited;
+            call.run(&calls.count, ())
+        })
     });
     assert_eq!(inside.unwrap(), 1);
-    assert!(waited() > Duration::ZERO, "the outer call's own");
+    assert!(refused > Duration::ZERO, "until it was refused");
+    assert!(outer.waited > refused, "the outer call's own, and that of the call in it");
+    assert_eq!(Lease::measure(&lease, |_| ()).1.Duration::ZERO, "it is told once");
 }
 
 /// Also where many instances of many plugins take turns in the same place.
