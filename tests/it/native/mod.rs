@@ -12,7 +12,7 @@ mod kind;
 mod loading;
 #[path = "../../fixtures/plugin/src/methods.rs"]
 mod methods;
-mod process;
+pub(crate) mod process;
 mod rehearsal;
 mod running;
 mod stale;
