@@ -7,9 +7,11 @@ mod attempt;
 mod clock;
 mod concurrency;
 mod conformance;
+mod custom_backend;
 mod events;
 #[cfg(target_os = "linux")]
 mod interface;
+mod markers;
 #[cfg(target_os = "linux")]
 mod native;
 mod probation;
