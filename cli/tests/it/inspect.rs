@@ -1,4 +1,4 @@
-//! What a file says of itself.
+//! The metadata of plugin files.
 
 use hotslot::Digest;
 
@@ -66,9 +66,9 @@ fn what_says_nothing_of_itself_is_said_to() {
     let folder = Folder::new();
     for file in [folder.c_library("plain.so", "int answer;"), folder.module("plain.wasm", "(module)")] {
         let text = hotslot(["inspect".as_ref(), file.as_os_str()]).ok();
-        assert!(text.contains("plugin     no: it says nothing of itself"), "{text}");
+        assert!(text.contains("plugin     no: the file has no manifest"), "{text}");
         let error = hotslot(["inspect".as_ref(), file.as_os_str(), "--contract".as_ref()]).failed(1);
-        assert!(error.contains("carries no contract"), "{error}");
+        assert!(error.contains("has no contract"), "{error}");
     }
 }
 
