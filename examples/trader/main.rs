@@ -6,12 +6,12 @@
 
 mod cli;
 mod commands;
+mod format;
 mod replay;
 mod screen;
 mod source;
 mod venue;
 mod watch;
-mod words;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ fn trade(options: &Options) -> Result<(), BoxError> {
         HotSlot::builder(backend).name("trader").keep_previous(2).hand_over(transfer_state).open(source.bytes()?)?;
     // What the slot does of its own accord is told as it happens.
     let (events, teller) = (slot.subscribe(), screen.clone());
-    std::thread::spawn(move || events.filter_map(|event| words::surprise(&event)).for_each(|line| teller.note(&line)));
+    std::thread::spawn(move || events.filter_map(|event| format::surprise(&event)).for_each(|line| teller.note(&line)));
 
     let terminal = screen.take_terminal()?;
     if terminal.is_some() {
@@ -76,16 +76,16 @@ fn trade(options: &Options) -> Result<(), BoxError> {
     // The runner: the plugin works on a thread of its own until there is a better one.
     let runner = Runner::start(slot)?;
     let tell = |result: Result<Report, BoxError>| match result {
-        Ok(report) => screen.note(&words::attempt(&report)),
+        Ok(report) => screen.note(&format::attempt(&report)),
         Err(error) => screen.note(&error.to_string()),
     };
     loop {
-        screen.set_bar(words::bar(runner.slot(), venue.is_replay, since));
+        screen.set_bar(format::bar(runner.slot(), venue.is_replay, since));
         match wanted.recv()? {
             Command::Rebuild => rebuild.send(())?,
             Command::Load(plugin) => tell(plugin.and_then(|bytes| Ok(runner.reload(bytes)?))),
             Command::RollBack => tell(runner.rollback().map_err(Into::into)),
-            Command::History => runner.slot().history().iter().for_each(|report| screen.note(&words::history(report))),
+            Command::History => runner.slot().history().iter().for_each(|report| screen.note(&format::history(report))),
             Command::Refresh => {}
             Command::Quit => break,
         }
