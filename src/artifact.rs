@@ -95,6 +95,25 @@ pub struct Candidate {
     pub(crate) force: bool,
 }
 
+impl Candidate {
+    /// Hashes bytes and configuration.
+    pub(crate) fn payload(&self) -> Payload {
+        let payload = Payload::new(Arc::clone(&self.bytes));
+        match &self.config {
+            Some(config) => payload.with_config(Arc::clone(config)),
+            None => payload,
+        }
+    }
+}
+
+impl Request {
+    /// This, and where it says nothing, `other`.
+    pub(crate) fn or(self, other: Request) -> Request {
+        let Request { requested_by, reason } = self;
+        Request { requested_by: requested_by.or(other.requested_by), reason: reason.or(other.reason) }
+    }
+}
+
 /// Who asked for a change, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Request {

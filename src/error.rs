@@ -26,8 +26,10 @@ pub struct Serving {
     pub generation: u64,
     /// Its version, if it has one.
     pub version: Option<Version>,
-    /// Its identity.
+    /// The digest of its bytes.
     pub digest: Digest,
+    /// The digest of the configuration that it came with.
+    pub config_digest: Option<Digest>,
 }
 
 /// The reason of an [`Error`].
@@ -43,6 +45,9 @@ pub enum ErrorKind {
          this plugin needs longer"
     )]
     TimedOut(Duration),
+    /// Its turn did not come within the slot's `reload_timeout`.
+    #[error("its turn did not come within {0:?}: another transition is still under way; try again when it has ended")]
+    QueueTimedOut(Duration),
     /// The backend or a hook panicked on the host's side.
     #[error("a panic: {0}")]
     Panicked(String),
@@ -68,8 +73,8 @@ pub enum ErrorKind {
     },
     /// Too many old generations are still held, or loads still hang.
     #[error(
-        "{lingering} retired generations and hung loads linger, and the slot allows {limit}: see status() for who \
-         holds them"
+        "{lingering} generations linger, retired, staged or hung in a load, and the slot allows {limit}: see status() for \
+         who holds them"
     )]
     TooManyRetired {
         /// How many there are.
@@ -78,7 +83,7 @@ pub enum ErrorKind {
         limit: usize,
     },
     /// Another generation became current meanwhile.
-    #[error("generation {} was to be replaced, but {current} serves by now: look at it, and try again", or_none(*.base))]
+    #[error("{}", base_changed(*.base, *.current))]
     BaseChanged {
         /// The generation that was to be replaced.
         base: Option<u64>,
@@ -99,12 +104,32 @@ pub enum ErrorKind {
     /// The slot was closed.
     #[error("the slot was closed")]
     Closed,
+    /// A later [`reload_soon`](crate::HotSlot::reload_soon) took its place before its turn came.
+    #[error("a later reload_soon took its place")]
+    Superseded,
+    /// This process was forked from the one in which the slot was opened: the threads that serve it are not here.
+    #[error(
+        "this process was forked from one that uses hotslot, and the threads of its slots are not here: open slots \
+         after the fork, or exec"
+    )]
+    Forked,
     /// The system gave no thread to work on.
-    #[error("no thread to be had: {0}")]
+    #[error("could not spawn a thread: {0}")]
     NoThread(#[source] std::io::Error),
     /// The library was used in a way that cannot work: the program has to be changed.
     #[error("{0}")]
     Misuse(String),
+}
+
+fn base_changed(base: Option<u64>, current: u64) -> String {
+    if base == Some(current) {
+        return format!(
+            "generation {current} was to be replaced, and has been replaced and brought back meanwhile: look at it, and \
+             try again"
+        );
+    }
+    let base = or_none(base);
+    format!("generation {base} was to be replaced, but {current} serves by now: look at it, and try again")
 }
 
 fn or_none(generation: Option<u64>) -> String {
@@ -144,13 +169,16 @@ impl Error {
 
     /// Whether something took longer than the slot's `reload_timeout`.
     pub fn is_timeout(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::TimedOut(_))
+        matches!(self.0.kind, ErrorKind::TimedOut(_) | ErrorKind::QueueTimedOut(_))
     }
 
     /// Whether the same call may well succeed in a while, without a change.
     pub fn is_temporary(&self) -> bool {
-        use ErrorKind::{BaseChanged, Busy, NoThread, TooManyRetired, TooSoon};
-        matches!(self.0.kind, Busy | TooSoon { .. } | TooManyRetired { .. } | BaseChanged { .. } | NoThread(_))
+        use ErrorKind::{BaseChanged, Busy, NoThread, QueueTimedOut, TooManyRetired, TooSoon};
+        matches!(
+            self.0.kind,
+            Busy | QueueTimedOut(_) | TooSoon { .. } | TooManyRetired { .. } | BaseChanged { .. } | NoThread(_)
+        )
     }
 
     /// Whether the program that uses the library has to be changed.

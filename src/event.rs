@@ -1,6 +1,6 @@
 //! What happens in a slot, for whoever wants to know.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -26,10 +26,11 @@ pub enum Event {
         /// The stage.
         stage: Stage,
         /// How long it took.
+        #[cfg_attr(feature = "serde", serde(rename = "duration_ms", serialize_with = "crate::serialize::millis"))]
         duration: Duration,
     },
     /// An attempt ended: swapped, unchanged, refused or discarded.
-    Ended(#[cfg_attr(feature = "serde", serde(serialize_with = "through_arc"))] Arc<Report>),
+    Ended(Arc<Report>),
     /// A generation is no longer current.
     Retired {
         /// Its number.
@@ -44,6 +45,7 @@ pub enum Event {
         /// Its version.
         version: Option<Version>,
         /// How long ago it was retired.
+        #[cfg_attr(feature = "serde", serde(rename = "age_ms", serialize_with = "crate::serialize::millis"))]
         age: Duration,
         /// How many leases are out.
         leases: usize,
@@ -74,19 +76,19 @@ pub enum Event {
         /// What went wrong, if something did.
         error: Option<String>,
     },
-    /// This subscriber was too slow: so many of the oldest events are lost to it.
+    /// This subscriber was too slow: it missed so many of the oldest events.
     Lagged(u64),
-}
-
-#[cfg(feature = "serde")]
-fn through_arc<S: serde::Serializer>(report: &Arc<Report>, serializer: S) -> Result<S::Ok, S::Error> {
-    serde::Serialize::serialize(&**report, serializer)
 }
 
 /// Hands events to every subscriber.
 #[derive(Default)]
-pub(crate) struct Hub {
-    subscribers: Mutex<Vec<Weak<Queue>>>,
+pub(crate) struct Hub(Arc<Mutex<Subscribers>>);
+
+/// By the number that each got; one that is dropped is struck off.
+#[derive(Default)]
+struct Subscribers {
+    next: u64,
+    queues: BTreeMap<u64, Arc<Queue>>,
 }
 
 struct Queue {
@@ -104,13 +106,15 @@ struct QueueState {
 impl Hub {
     pub(crate) fn subscribe(&self) -> Subscription {
         let queue = Arc::new(Queue { state: Mutex::default(), filled: Condvar::new() });
-        self.subscribers.lock().push(Arc::downgrade(&queue));
-        Subscription(queue)
+        let mut subscribers = self.0.lock();
+        let number = subscribers.next;
+        subscribers.next += 1;
+        subscribers.queues.insert(number, Arc::clone(&queue));
+        Subscription { queue, number, subscribers: Arc::downgrade(&self.0) }
     }
 
     pub(crate) fn emit(&self, event: &Event) {
-        self.subscribers.lock().retain(|subscriber| {
-            let Some(queue) = subscriber.upgrade() else { return false };
+        for queue in self.0.lock().queues.values() {
             let mut state = queue.state.lock();
             if state.events.len() == CAPACITY {
                 state.events.pop_front();
@@ -118,15 +122,14 @@ impl Hub {
             }
             state.events.push_back(event.clone());
             queue.filled.notify_all();
-            true
-        });
+        }
     }
 }
 
 /// The last event was the last one: nobody waits for more.
 impl Drop for Hub {
     fn drop(&mut self) {
-        for queue in self.subscribers.get_mut().iter().filter_map(Weak::upgrade) {
+        for queue in self.0.lock().queues.values() {
             queue.state.lock().ended = true;
             queue.filled.notify_all();
         }
@@ -135,8 +138,21 @@ impl Drop for Hub {
 
 /// Receives a slot's events from now on; as an iterator, until the slot and all its generations are gone.
 ///
-/// A subscriber that does not keep up loses the oldest events, and finds [`Event::Lagged`] in their place.
-pub struct Subscription(Arc<Queue>);
+/// A subscriber that does not keep up misses the oldest events, and finds [`Event::Lagged`] in their place. Once it is
+/// dropped, it costs nothing.
+pub struct Subscription {
+    queue: Arc<Queue>,
+    number: u64,
+    subscribers: Weak<Mutex<Subscribers>>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(subscribers) = self.subscribers.upgrade() {
+            subscribers.lock().queues.remove(&self.number);
+        }
+    }
+}
 
 impl Subscription {
     /// The next event; waits for it. `None` when the slot is gone and there will be none.
@@ -152,11 +168,11 @@ impl Subscription {
 
     /// The next event, if there is one already.
     pub fn try_recv(&self) -> Option<Event> {
-        self.0.state.lock().take()
+        self.queue.state.lock().take()
     }
 
     fn next_until(&self, deadline: Option<Instant>) -> Option<Event> {
-        let mut state = self.0.state.lock();
+        let mut state = self.queue.state.lock();
         loop {
             if let Some(event) = state.take() {
                 return Some(event);
@@ -165,9 +181,11 @@ impl Subscription {
                 return None;
             }
             match deadline {
-                Some(deadline) if self.0.filled.wait_until(&mut state, deadline).timed_out() => return state.take(),
+                Some(deadline) if self.queue.filled.wait_until(&mut state, deadline).timed_out() => {
+                    return state.take();
+                }
                 Some(_) => {}
-                None => self.0.filled.wait(&mut state),
+                None => self.queue.filled.wait(&mut state),
             }
         }
     }
@@ -192,6 +210,6 @@ impl Iterator for Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("waiting", &self.0.state.lock().events.len()).finish()
+        f.debug_struct("Subscription").field("waiting", &self.queue.state.lock().events.len()).finish()
     }
 }

@@ -96,6 +96,8 @@ mod manifest;
 pub mod native;
 mod plugin_scope;
 mod report;
+#[cfg(feature = "serde")]
+mod serialize;
 mod slot;
 mod state;
 mod status;
@@ -121,9 +123,11 @@ pub use manifest::Manifest;
 pub use plugin_scope::PluginScope;
 pub use report::{Cause, Outcome, Report, Stage};
 pub use semver;
-pub use slot::{Builder, BusyPolicy, HotSlot, Lease, LeaseOrigin, Runner, Staged};
+pub use slot::{
+    Builder, BusyPolicy, CallStats, HotSlot, Lease, LeaseOrigin, Probation, ProbationPolicy, Rollback, Runner, Staged,
+};
 pub use state::{Runnable, State, Stateful, transfer_state};
-pub use status::{Counters, Phase, Retained, RetiredStatus, ServingStatus, Status};
+pub use status::{Counters, Phase, Retained, RetiredStatus, ServingStatus, StagedStatus, Status};
 pub use stop::StopSignal;
 pub use text::escape_untrusted;
 pub use version_rule::VersionRule;

@@ -1,6 +1,7 @@
 //! What became of an attempt to change the serving plugin: what `reload` returns, what the history keeps.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use semver::Version;
@@ -50,7 +51,7 @@ pub enum Cause {
     Reload,
     /// The caller rolled back.
     Rollback,
-    /// The slot rolled back by itself.
+    /// The slot rolled back automatically.
     Automatic {
         /// What it saw.
         reason: String,
@@ -92,26 +93,37 @@ pub enum Outcome {
 pub struct Report {
     /// The number of the attempt in this slot; they begin in this order.
     pub attempt: u64,
-    /// The time of day at which it began.
+    /// The wall-clock time at which it began.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::time"))]
     pub at: SystemTime,
+    /// Who or what asked for it, as the [candidate](crate::Candidate::requested_by) or the
+    /// [rollback](crate::Rollback::requested_by) said.
+    pub requested_by: Option<Arc<str>>,
+    /// Why, as they [said](crate::Candidate::reason).
+    pub reason: Option<Arc<str>>,
     /// Why it was made.
     pub cause: Cause,
     /// How it ended.
     pub outcome: Outcome,
     /// The plugin's version, as far as it was known.
     pub version: Option<Version>,
-    /// The plugin's identity, as far as it was known.
+    /// The digest of the plugin's bytes, as far as it was known.
     pub digest: Option<Digest>,
+    /// The digest of the [configuration](crate::Candidate::config) that it came with.
+    pub config_digest: Option<Digest>,
     /// The size of the artifact in bytes.
     pub size: usize,
     /// The stages it went through, with the time each took, hooks included.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::stages"))]
     pub stages: Vec<(Stage, Duration)>,
     /// From the call to its end, waiting for a turn included.
+    #[cfg_attr(feature = "serde", serde(rename = "total_ms", serialize_with = "crate::serialize::millis"))]
     pub total: Duration,
     /// How many leases the slot handed out while the attempt was under way.
     pub leases_during: u64,
     /// For a plugin that runs: from the end of the old one's run to the start of the new one's. `None` if nothing ran
     /// before, or if the old one had not stopped.
+    #[cfg_attr(feature = "serde", serde(rename = "gap_ms", serialize_with = "crate::serialize::optional_millis"))]
     pub gap: Option<Duration>,
 }
 

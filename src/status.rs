@@ -1,6 +1,6 @@
 //! What a slot looks like at one moment.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use semver::Version;
 
@@ -8,7 +8,7 @@ use crate::Digest;
 use crate::LeaseOrigin;
 
 /// A slot at one moment: see [`HotSlot::status`](crate::HotSlot::status).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Status {
@@ -16,7 +16,9 @@ pub struct Status {
     pub slot: String,
     /// What serves; `None` once the slot is closed.
     pub serving: Option<ServingStatus>,
-    /// Every generation that was retired and is not gone, the longest retired first. A staged one is not among them.
+    /// Every generation that is loaded and was neither committed nor dropped.
+    pub staged: Vec<StagedStatus>,
+    /// Every generation that was retired and is not gone, the longest retired first.
     pub retired: Vec<RetiredStatus>,
     /// Loads and hooks that were abandoned after `reload_timeout` and still have not come back.
     pub hung: usize,
@@ -37,20 +39,62 @@ pub struct ServingStatus {
     pub name: String,
     /// Its version.
     pub version: Option<Version>,
-    /// Its identity.
+    /// The digest of its bytes.
     pub digest: Digest,
+    /// The digest of the [configuration](crate::Candidate::config) that it came with.
+    pub config_digest: Option<Digest>,
     /// The size of the artifact in bytes.
     pub size: usize,
     /// The epoch: how many times the current generation changed, the first time included.
     pub epoch: u64,
     /// For how long it has been current.
+    #[cfg_attr(feature = "serde", serde(rename = "age_ms", serialize_with = "crate::serialize::millis"))]
     pub age: Duration,
-    /// The time of day at which it was loaded.
+    /// The wall-clock time at which it was loaded.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::time"))]
     pub loaded_at: SystemTime,
-    /// Calls that failed since it became current.
+    /// [Measured](crate::Lease::measure) calls since it became current.
+    pub calls: u64,
+    /// Failures since it became current.
     pub failures: u64,
+    /// Measured calls that failed on the predecessor, too, and count against neither.
+    pub excused: u64,
     /// The text of the last failure.
     pub last_failure: Option<String>,
+    /// Whether it is watched, and goes if it does not do well.
+    pub on_probation: bool,
+    /// What the [probation policy](crate::ProbationPolicy) said against it, if it was condemned and could not be rolled
+    /// back.
+    pub objection: Option<String>,
+}
+
+/// A generation that is loaded beside the serving one and waits for its [commit](crate::Staged::commit).
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct StagedStatus {
+    /// Its number.
+    pub generation: u64,
+    /// Its version.
+    pub version: Option<Version>,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// The digest of the configuration that it came with.
+    pub config_digest: Option<Digest>,
+    /// The size of the artifact in bytes.
+    pub size: usize,
+    /// How long ago it was loaded.
+    #[cfg_attr(feature = "serde", serde(rename = "age_ms", serialize_with = "crate::serialize::millis"))]
+    pub age: Duration,
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) since: Instant,
+}
+
+impl StagedStatus {
+    /// The same at this moment.
+    pub(crate) fn now(&self) -> StagedStatus {
+        StagedStatus { age: self.since.elapsed(), ..self.clone() }
+    }
 }
 
 /// A generation that is not current.
@@ -62,13 +106,16 @@ pub struct RetiredStatus {
     pub generation: u64,
     /// Its version.
     pub version: Option<Version>,
-    /// Its identity.
+    /// The digest of its bytes.
     pub digest: Digest,
+    /// The digest of the [configuration](crate::Candidate::config) that it came with.
+    pub config_digest: Option<Digest>,
     /// The size of the artifact in bytes.
     pub size: usize,
     /// The epoch that began when it was retired.
     pub epoch: u64,
     /// How long ago that was.
+    #[cfg_attr(feature = "serde", serde(rename = "age_ms", serialize_with = "crate::serialize::millis"))]
     pub age: Duration,
     /// What is done with it.
     pub phase: Phase,
@@ -119,7 +166,7 @@ pub struct Counters {
     pub discarded: u64,
     /// Rollbacks that a caller asked for.
     pub rollbacks: u64,
-    /// Rollbacks that the slot made by itself.
+    /// Rollbacks that the slot made automatically.
     pub automatic_rollbacks: u64,
     /// Retired generations that were stuck.
     pub stuck: u64,

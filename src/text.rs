@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The text with every character that could steer a terminal or forge a log line written as an escape.
 ///
@@ -43,15 +44,17 @@ pub(crate) fn plugin_text(bytes: &[u8], limit: usize) -> String {
     text
 }
 
-/// The text of a panic.
+/// The text of a panic. A payload of another type may have a destructor that panics in turn; that ends here, too.
 pub(crate) fn panic_text(payload: Box<dyn Any + Send>) -> String {
-    match payload.downcast::<String>() {
-        Ok(text) => *text,
-        Err(payload) => match payload.downcast_ref::<&str>() {
-            Some(text) => (*text).to_owned(),
-            None => "a panic without a text".to_owned(),
-        },
+    let text = match payload.downcast_ref::<String>() {
+        Some(text) => text.clone(),
+        None => payload.downcast_ref::<&str>().map_or("a panic without a text", |text| *text).to_owned(),
+    };
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // One panic after the other could go on for ever.
+        std::mem::forget(another);
     }
+    text
 }
 
 #[cfg(test)]

@@ -1,95 +1,257 @@
-//! The way of an artifact through the stages, and the way back: what a reload, a commit and a rollback do.
+//! One attempt to change the current generation, as a state machine: what a reload, a commit and a rollback go through.
+//!
+//! ```text
+//!  Gate ──▶ Admit ──▶ Load ──▶ Probe ──▶ (staged) ──▶ HandOver ──▶ Commit ──▶ Swapped
+//!   │         │         │        │          │ │           │           │
+//!   ├─────────┴─────────┴────────┴──────────┼─┴───────────┴───────────┴─────▶ Refused
+//!   │                                       └── dropped ────────────────────▶ Discarded
+//!   └── the same plugin serves already ─────────────────────────────────────▶ Unchanged
+//! ```
+//!
+//! - An attempt's *base*, which generation it is to replace, in which epoch and of which version, is captured once, with
+//!   its turn. Every later question is asked of that: is it the same plugin, is the version older, may it be committed.
+//! - It has one deadline, from the call on: the time in the queue counts. A commit that comes later has one of its own.
+//! - Foreign code (the backend, hooks) runs in a *leg*, on a thread of its own. A leg that is abandoned at the deadline goes
+//!   on by itself and gets no further: its next stage finds that it was abandoned. The attempt may go on without it.
+//! - Every way ends in [`Attempt::end`], which writes down the outcome; a generation that will not serve is handed to the
+//!   reaper after that, and log lines are written when no lock is held.
+//!
+//! A rollback to a generation that is still loaded is only the last step. One to an artifact that is no longer loaded goes
+//! through all of them, without the questions that a rollback is not asked: how old its version is, and how long ago the
+//! last reload was.
 
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use semver::Version;
 
-use super::core::Shared;
-use super::deadline::{Lost, after, left, within};
-use super::gate::BusyPolicy;
-use super::generation::{Generation, GenerationRef};
-use super::lineage::{Change, NotCommitted, NotRolledBack, Target};
-use super::staged::{Fresh, HandOver, Inner};
-use crate::error::Serving;
+use super::core::Core;
+use super::deadline::{NoResult, after, left, within};
+use super::gate::{BusyPolicy, NoTurn, Turn};
+use super::generation::{Generation, GenerationRef, Home, Parts};
+use super::lineage::{Base, Change, NotCommitted, NotRolledBack, Target};
+use super::probation::Trial;
+use super::rollback::{Rollback, To};
+use crate::artifact::Request;
 use crate::event::Event;
 use crate::failures::FailureCounter;
 use crate::text::panic_text;
 use crate::{
-    Artifact, Candidate, Cause, Digest, Error, ErrorKind, Lease, LoadContext, Outcome, Payload, Report, Stage, Staged,
+    Artifact, ArtifactId, Candidate, Cause, Error, ErrorKind, Lease, LoadContext, Outcome, Payload, Report, Stage,
     StopSignal,
 };
 
-/// An attempt to change the current generation, while it is under way.
+/// An attempt that is under way.
 pub(super) struct Attempt<T: ?Sized + Send + Sync + 'static> {
-    pub(super) shared: Arc<Shared<T>>,
-    pub(super) digest: Option<Digest>,
+    core: Arc<Core<T>>,
     at: SystemTime,
     began: Instant,
     cause: Cause,
+    request: Request,
     version: Option<Version>,
+    id: Option<ArtifactId>,
     size: usize,
     leases_before: u64,
-    itinerary: Arc<StageLog<T>>,
+    log: Arc<StageLog<T>>,
 }
 
-/// The stages of one attempt: written by the thread that goes through them, read by the one that waits for it.
-struct StageLog<T: ?Sized> {
-    shared: Arc<Shared<T>>,
-    attempt: u64,
-    stops: Mutex<Stops>,
+/// An attempt whose plugin is staged, or serves already.
+pub(super) struct Pending<T: ?Sized + Send + Sync + 'static> {
+    attempt: Attempt<T>,
+    prepared: Prepared<T>,
+    base: Option<Base>,
+    /// The turn of the reload that this is part of, if it is; and what is left of its time. A runner's commit may have
+    /// to wait for the old plugin to stop, which is not to be taken from it.
+    turn: Option<(Turn, Duration)>,
 }
 
-#[derive(Default)]
-struct Stops {
-    done: Vec<(Stage, Duration)>,
-    under_way: Option<(Stage, Instant)>,
-    /// Nobody waits for the rest any more.
-    abandoned: bool,
+enum Prepared<T: ?Sized> {
+    /// A generation that can serve.
+    Loaded(GenerationRef<T>),
+    /// The base is the same plugin.
+    Unchanged(Base),
+}
+
+impl<T: ?Sized> Prepared<T> {
+    fn into_loaded(self) -> Option<GenerationRef<T>> {
+        match self {
+            Prepared::Loaded(generation) => Some(generation),
+            Prepared::Unchanged(_) => None,
+        }
+    }
+}
+
+/// What a hand-over that fails means for the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HandOver {
+    /// The commit fails too.
+    Required,
+    /// The new plugin starts without the state: the old one is in no condition to give it.
+    BestEffort,
+}
+
+/// What is to be replaced, as it was when the attempt got its turn.
+struct Captured {
+    base: Base,
+    version: Option<Version>,
+    id: ArtifactId,
 }
 
 /// What went wrong, and at which stage.
 struct Refusal(Stage, ErrorKind);
 
-impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
-    /// Stages a plugin; its turn ends with this call.
-    pub(super) fn stage(self: &Arc<Self>, candidate: Candidate, cause: Cause) -> Result<Staged<T>, Error> {
-        let mut staged = self.stage_in_turn(candidate, cause)?;
-        staged.end_turn();
-        Ok(staged)
+/// A refusal, with the generation that was loaded by then.
+type Failed<T> = (Refusal, Option<GenerationRef<T>>);
+
+impl<T: ?Sized + Send + Sync + 'static> Core<T> {
+    /// Replaces the plugin.
+    pub(super) fn reload(self: &Arc<Self>, candidate: Candidate, cause: Cause) -> Result<Report, Error> {
+        self.stage(candidate, cause)?.commit(HandOver::Required, || None)
     }
 
-    /// Stages a plugin; its turn ends with the commit, so that nothing else can come between.
-    pub(super) fn stage_in_turn(self: &Arc<Self>, candidate: Candidate, cause: Cause) -> Result<Staged<T>, Error> {
-        let mut attempt = Attempt::begin(self, cause);
-        attempt.size = candidate.bytes.len();
-        attempt.version = candidate.version.clone();
-        let Some(pass) = self.staging.enter(self.policy.when_busy) else {
-            return Err(attempt.refuse(Refusal(Stage::Gate, ErrorKind::Busy)));
+    /// Stages a plugin. The turn is kept until the commit, so that nothing else can come between, unless it is
+    /// [ended](Pending::end_turn).
+    pub(super) fn stage(self: &Arc<Self>, candidate: Candidate, cause: Cause) -> Result<Pending<T>, Error> {
+        self.check_caller().map_err(|kind| self.not_begun(Stage::Gate, kind))?;
+        Attempt::begin(self, self.journal.next_attempt(), cause).stage(candidate, None)
+    }
+
+    /// Does a reload soon, on a thread that is started for it; gives the number of the attempt. One that waits already
+    /// makes way. `finish` gets what was staged, outside of the slot's foreign code.
+    pub(super) fn reload_soon(
+        self: &Arc<Self>,
+        candidate: Candidate,
+        finish: impl FnOnce(Pending<T>) + Send + 'static,
+    ) -> Result<u64, Error> {
+        if self.is_forked() {
+            return Err(self.not_begun(Stage::Gate, ErrorKind::Forked));
+        }
+        let number = self.journal.next_attempt();
+        let (core, loser, request) = (Arc::clone(self), Arc::clone(self), candidate.request.clone());
+        let run = move || {
+            if let Ok(pending) = Attempt::begin(&core, number, Cause::Reload).stage(candidate, None) {
+                finish(pending);
+            }
         };
-        let deadline = after(self.policy.reload_timeout);
-        let serving = self.serving();
-        let base = serving.as_ref().map(|serving| serving.generation);
-        match attempt.make_fresh(candidate, serving, deadline) {
-            Ok(fresh) => Ok(Staged::new(Inner { attempt, fresh, base, turn: Some((pass, left(deadline))) })),
-            Err(refusal) => Err(attempt.refuse(refusal)),
+        let supersede = move || {
+            let mut attempt = Attempt::begin(&loser, number, Cause::Reload);
+            attempt.request = request;
+            attempt.refuse(Refusal(Stage::Gate, ErrorKind::Superseded));
+        };
+        self.defer(Box::new(run), Box::new(supersede)).map_err(|error| self.not_begun(Stage::Gate, error))?;
+        Ok(number)
+    }
+
+    /// Goes back, warm or cold. `finish` gets what was staged in the latter case.
+    pub(super) fn roll_back_to(
+        self: &Arc<Self>,
+        rollback: Rollback,
+        warm: impl FnOnce(Target, Request) -> Result<Report, Error>,
+        cold: impl FnOnce(Pending<T>) -> Result<Report, Error>,
+    ) -> Result<Report, Error> {
+        self.check_caller().map_err(|kind| self.not_begun(Stage::Commit, kind))?;
+        let Rollback { to, request } = rollback;
+        match to {
+            To::Previous => warm(Target::Previous, request),
+            To::Generation(generation) => warm(Target::Generation(generation), request),
+            To::Artifact(mut candidate) => {
+                candidate.request = request.or(candidate.request);
+                let payload = candidate.payload();
+                let is_wanted = |generation: &Generation<T>| generation.id == payload.id();
+                if let Some(generation) = self.lineage.find_warm(is_wanted) {
+                    return warm(Target::Generation(generation), candidate.request);
+                }
+                let attempt = Attempt::begin(self, self.journal.next_attempt(), Cause::Rollback);
+                cold(attempt.stage(candidate, Some(payload))?)
+            }
         }
     }
 
-    /// Whether a new plugin can come in at the moment. Waits for destructions that are about to make room.
-    fn make_room(&self, deadline: Instant) -> Result<(), ErrorKind> {
-        if self.line.is_closed() {
+    /// Makes a generation current that is still loaded. `then` is called after the swap and before the attempt is
+    /// recorded: it gives the gap between runs. Log lines wait for the next flush.
+    pub(super) fn roll_back(
+        self: &Arc<Self>,
+        target: Target,
+        cause: Cause,
+        request: Request,
+        then: impl FnOnce() -> Option<Duration>,
+    ) -> Result<Report, Error> {
+        let mut attempt = Attempt::begin(self, self.journal.next_attempt(), cause);
+        attempt.request = request;
+        let began = Instant::now();
+        let in_order = self.swapping.lock();
+        let look = |generation: &Generation<T>| (generation.id, generation.manifest.version.clone(), generation.size);
+        let result = self.lineage.rollback(target, look);
+        attempt.log.note(Stage::Commit, began.elapsed());
+        match result {
+            Ok((change, (id, version, size))) => {
+                (attempt.id, attempt.version, attempt.size) = (Some(id), version, size);
+                Ok(attempt.swapped(change, then))
+            }
+            Err(reason) => {
+                drop(in_order);
+                Err(attempt.refuse(Refusal(Stage::Commit, reason.into())))
+            }
+        }
+    }
+
+    /// The error of an attempt that did not begin: it has no place in the history.
+    pub(super) fn not_begun(&self, stage: Stage, kind: ErrorKind) -> Error {
+        let serving = if matches!(kind, ErrorKind::Forked) { None } else { self.serving() };
+        Error::new(stage, kind, serving)
+    }
+
+    fn defer(
+        self: &Arc<Self>,
+        run: Box<dyn FnOnce() + Send>,
+        supersede: Box<dyn FnOnce() + Send>,
+    ) -> Result<(), ErrorKind> {
+        let mut deferred = self.deferred.lock();
+        if deferred.at_work {
+            let before = deferred.next.replace(super::core::DeferredReload { run, supersede });
+            drop(deferred);
+            if let Some(before) = before {
+                (before.supersede)();
+            }
+            return Ok(());
+        }
+        let core = Arc::clone(self);
+        let body = move || {
+            let mut run = run;
+            loop {
+                run();
+                core.journal.flush();
+                let mut deferred = core.deferred.lock();
+                match deferred.next.take() {
+                    Some(next) => run = next.run,
+                    None => {
+                        deferred.at_work = false;
+                        return;
+                    }
+                }
+            }
+        };
+        std::thread::Builder::new().name("hotslot-reload".to_owned()).spawn(body).map_err(ErrorKind::NoThread)?;
+        deferred.at_work = true;
+        Ok(())
+    }
+
+    /// What can be refused before the artifact is looked at. Waits for destructions that are about to make room.
+    fn check_gate(&self, cause: &Cause, deadline: Instant) -> Result<(), ErrorKind> {
+        if self.lineage.is_closed() {
             return Err(ErrorKind::Closed);
         }
-        let since = self.last_reload.lock().map(|last| last.elapsed());
-        let wait = since.and_then(|since| self.policy.min_reload_interval.checked_sub(since));
-        if let Some(retry_after) = wait.filter(|wait| !wait.is_zero()) {
-            return Err(ErrorKind::TooSoon { retry_after });
+        if matches!(cause, Cause::Reload) {
+            let since = self.last_reload.lock().map(|last| last.elapsed());
+            let wait = since.and_then(|since| self.settings.min_reload_interval.checked_sub(since));
+            if let Some(retry_after) = wait.filter(|wait| !wait.is_zero()) {
+                return Err(ErrorKind::TooSoon { retry_after });
+            }
         }
-        let limit = self.policy.max_retired;
+        let limit = self.settings.max_retired;
         loop {
             let lingering = self.lingering();
             if lingering.sum() < limit {
@@ -98,40 +260,46 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
             if lingering.held() >= limit || Instant::now() >= deadline {
                 return Err(ErrorKind::TooManyRetired { lingering: lingering.sum(), limit });
             }
-            self.freed.wait(Some(deadline));
+            self.freed.wait(deadline);
         }
     }
 
-    fn admit(&self, candidate: &Candidate, payload: &Payload) -> Result<Artifact, ErrorKind> {
+    fn admit(&self, payload: &Payload, terms: &Terms) -> Result<Artifact, ErrorKind> {
         let mut admission = self.backend.admit(payload).map_err(ErrorKind::Refused)?;
-        match (&admission.manifest.version, &candidate.version) {
-            (Some(own), Some(said)) if own != said => {
+        match (&admission.manifest.version, &terms.version) {
+            (Some(own), Some(given)) if own != given => {
                 return Err(ErrorKind::Version(format!(
-                    "the plugin says that it is version {own}, the caller says {said}: let the bytes speak"
+                    "the plugin says that it is version {own}, the caller says {given}: the version in the file wins, \
+                     drop the one given"
                 )));
             }
-            (None, Some(said)) => admission.manifest.version = Some(said.clone()),
+            (None, Some(given)) => admission.manifest.version = Some(given.clone()),
             _ => {}
         }
-        let serving = self.serving().and_then(|serving| serving.version);
-        if let Some(objection) =
-            self.policy.version_rule.objection(serving.as_ref(), admission.manifest.version.as_ref())
-        {
-            return Err(ErrorKind::Version(objection));
+        if !terms.is_rollback {
+            let (base, new) = (terms.base_version.as_ref(), admission.manifest.version.as_ref());
+            if let Some(objection) = self.settings.version_rule.objection(base, new) {
+                return Err(ErrorKind::Version(objection));
+            }
         }
         let artifact = Artifact::new(payload.clone(), admission);
-        self.policy.admit.iter().try_for_each(|admit| admit(&artifact)).map_err(ErrorKind::Refused)?;
+        self.settings.admit.iter().try_for_each(|admit| admit(&artifact)).map_err(ErrorKind::Refused)?;
         Ok(artifact)
     }
 
-    fn load_generation(&self, artifact: &Artifact) -> Result<GenerationRef<T>, ErrorKind> {
+    fn load_generation(self: &Arc<Self>, artifact: &Artifact) -> Result<GenerationRef<T>, ErrorKind> {
         let number = self.next_generation.fetch_add(1, Ordering::Relaxed);
-        let wakeup = Arc::clone(&self.wakeup);
+        let home: Weak<dyn Home<T>> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Home<T>>));
+        let (trial, stop) = (Arc::new(Trial::new(Arc::clone(&self.settings.probation))), StopSignal::new());
         let failures = FailureCounter::new({
-            let wakeup = Arc::clone(&wakeup);
-            move || wakeup.wake()
+            let (trial, home) = (Arc::clone(&trial), home.clone());
+            move |what: &str| {
+                let verdict = trial.count_failure(what.to_owned());
+                if let Some(home) = home.upgrade() {
+                    home.heed(number, verdict);
+                }
+            }
         });
-        let stop = StopSignal::new();
         let context = LoadContext {
             generation: number,
             slot: Arc::clone(&self.name),
@@ -140,39 +308,19 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
             scope: self.scope.clone(),
         };
         let loaded = self.backend.load(artifact, &context).map_err(ErrorKind::Refused)?;
-        let track = self.policy.track_leases;
-        Ok(GenerationRef::new(Generation::new(number, artifact, loaded, stop, failures, wakeup, track)))
+        let track_leases = self.settings.track_leases;
+        let parts = Parts { number, stop, failures, trial, home, track_leases };
+        let generation = GenerationRef::new(Generation::new(artifact, loaded, parts));
+        self.note_staged(&generation);
+        Ok(generation)
     }
 
     /// A panic ends here, so that the plugin is discarded as after any other refusal, and not by the unwinding.
     fn probe(&self, plugin: &T) -> Result<(), ErrorKind> {
-        let probes = || self.policy.probe.iter().try_for_each(|probe| probe(plugin));
+        let probes = || self.settings.probe.iter().try_for_each(|probe| probe(plugin));
         match catch_unwind(AssertUnwindSafe(probes)) {
             Ok(result) => result.map_err(ErrorKind::Refused),
             Err(panic) => Err(ErrorKind::Panicked(panic_text(panic))),
-        }
-    }
-
-    /// Goes back. `then` is called after the swap and before the attempt is recorded: it gives the gap between runs.
-    pub(super) fn rollback(
-        self: &Arc<Self>,
-        target: Target,
-        cause: Cause,
-        then: impl FnOnce() -> Option<Duration>,
-    ) -> Result<Report, Error> {
-        let mut attempt = Attempt::begin(self, cause);
-        let _in_order = self.swapping.lock();
-        let result = attempt.itinerary.pass(Stage::Commit, || {
-            let look =
-                |generation: &Generation<T>| (generation.digest, generation.manifest.version.clone(), generation.size);
-            self.line.rollback(target, look).map_err(ErrorKind::from)
-        });
-        match result {
-            Ok((change, (digest, version, size))) => {
-                (attempt.digest, attempt.version, attempt.size) = (Some(digest), version, size);
-                Ok(attempt.swapped(change, then))
-            }
-            Err(refusal) => Err(attempt.refuse(refusal)),
         }
     }
 
@@ -181,163 +329,171 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
         self: &Arc<Self>,
         deadline: Instant,
         work: impl FnOnce() -> R + Send + 'static,
-        discard: impl FnOnce(&Self, R) + Send + 'static,
+        discard: impl FnOnce(&Arc<Self>, R) + Send + 'static,
     ) -> Result<R, ErrorKind> {
-        let theirs = Arc::clone(self);
+        let (scope, theirs) = (self.scope.clone(), Arc::clone(self));
         let late = move |result: Option<R>| {
             if let Some(result) = result {
                 discard(&theirs, result);
             }
             theirs.hung.fetch_sub(1, Ordering::Release);
-            theirs.wakeup.wake();
+            theirs.wake();
             theirs.freed.wake();
         };
         let abandon = || {
-            self.hung.fetch_add(1, Ordering::Relaxed);
+            self.hung.fetch_add(1, Ordering::Release);
         };
-        within(deadline, "hotslot-stage", work, abandon, late).map_err(|lost| match lost {
-            Lost::TimedOut => ErrorKind::TimedOut(self.policy.reload_timeout),
-            Lost::Panicked(text) => ErrorKind::Panicked(text),
-            Lost::NoThread(error) => ErrorKind::NoThread(error),
+        within(deadline, "hotslot-stage", move || scope.enter(work), abandon, late).map_err(|none| match none {
+            NoResult::TimedOut => ErrorKind::TimedOut(self.settings.reload_timeout),
+            NoResult::Panicked(text) => ErrorKind::Panicked(text),
+            NoResult::NoThread(error) => ErrorKind::NoThread(error),
         })
     }
 }
 
+/// What an artifact is held to, beyond what it is.
+struct Terms {
+    /// What the caller says of the version.
+    version: Option<Version>,
+    base_version: Option<Version>,
+    is_rollback: bool,
+}
+
 impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
-    fn begin(shared: &Arc<Shared<T>>, cause: Cause) -> Attempt<T> {
-        let attempt = shared.journal.next_attempt();
-        let itinerary = StageLog { shared: Arc::clone(shared), attempt, stops: Mutex::default() };
+    fn begin(core: &Arc<Core<T>>, number: u64, cause: Cause) -> Attempt<T> {
+        let log = StageLog { core: Arc::clone(core), attempt: number, position: Mutex::default() };
         Attempt {
-            digest: None,
+            core: Arc::clone(core),
             at: SystemTime::now(),
             began: Instant::now(),
             cause,
+            request: Request::default(),
             version: None,
+            id: None,
             size: 0,
-            leases_before: shared.tally.begin(),
-            itinerary: Arc::new(itinerary),
-            shared: Arc::clone(shared),
+            leases_before: core.lease_count.begin(),
+            log: Arc::new(log),
         }
     }
 
-    /// Everything up to the probe. What does not depend on the artifact's insides is checked here and now.
-    fn make_fresh(
+    /// From the gate to the probe.
+    fn stage(mut self, candidate: Candidate, payload: Option<Payload>) -> Result<Pending<T>, Error> {
+        self.request = candidate.request.clone();
+        self.version = candidate.version.clone();
+        self.size = candidate.bytes.len();
+        let timeout = self.core.settings.reload_timeout;
+        let deadline = after(timeout);
+        let turn = match self.core.staging.enter(self.core.settings.when_busy, deadline) {
+            Ok(turn) => turn,
+            Err(none) => {
+                self.log.note(Stage::Gate, self.began.elapsed());
+                let kind = match none {
+                    NoTurn::Busy => ErrorKind::Busy,
+                    NoTurn::TimedOut => ErrorKind::QueueTimedOut(timeout),
+                };
+                let core = Arc::clone(&self.core);
+                let error = self.refuse(Refusal(Stage::Gate, kind));
+                core.journal.flush();
+                return Err(error);
+            }
+        };
+        let captured = self.core.lineage.serving(|view| Captured {
+            base: Base { generation: view.generation.number, epoch: view.epoch },
+            version: view.generation.manifest.version.clone(),
+            id: view.generation.id,
+        });
+        let base = captured.as_ref().map(|captured| captured.base);
+        match self.prepare(candidate, payload, captured, deadline) {
+            Ok(prepared) => Ok(Pending { attempt: self, prepared, base, turn: Some((turn, left(deadline))) }),
+            Err((refusal, generation)) => {
+                let core = Arc::clone(&self.core);
+                let error = self.refuse_and_discard(refusal, generation);
+                core.journal.flush();
+                Err(error)
+            }
+        }
+    }
+
+    /// What does not depend on the artifact's insides is checked here and now; the rest is one leg.
+    fn prepare(
         &mut self,
         candidate: Candidate,
-        serving: Option<Serving>,
+        payload: Option<Payload>,
+        captured: Option<Captured>,
         deadline: Instant,
-    ) -> Result<Fresh<T>, Refusal> {
-        let (size, limit) = (self.size, self.shared.policy.max_artifact_size);
+    ) -> Result<Prepared<T>, Failed<T>> {
+        let waited = self.began.elapsed();
+        let refused = |stage, kind| (Refusal(stage, kind), None);
+        let (size, limit) = (self.size, self.core.settings.max_artifact_size);
         if size > limit {
-            return Err(Refusal(Stage::Admit, ErrorKind::TooLarge { size, limit }));
+            return Err(refused(Stage::Admit, ErrorKind::TooLarge { size, limit }));
         }
-        let mut payload = Payload::new(Arc::clone(&candidate.bytes));
-        if let Some(config) = &candidate.config {
-            payload = payload.with_config(Arc::clone(config));
+        let payload = payload.unwrap_or_else(|| candidate.payload());
+        self.id = Some(payload.id());
+        let is_rollback = matches!(self.cause, Cause::Rollback);
+        if let Some(serving) = captured.as_ref().filter(|serving| serving.id == payload.id() && !candidate.force) {
+            self.version = serving.version.clone();
+            return match is_rollback {
+                true => Err(refused(Stage::Commit, ErrorKind::AlreadyServing(serving.base.generation))),
+                false => Ok(Prepared::Unchanged(serving.base)),
+            };
         }
-        let digest = payload.digest();
-        self.digest = Some(digest);
-        if let Some(serving) = serving.filter(|serving| serving.digest == digest && !candidate.force) {
-            self.version = serving.version;
-            return Ok(Fresh::Unchanged(serving.generation));
-        }
-        self.itinerary.pass(Stage::Gate, || self.shared.make_room(deadline))?;
+        let began = Instant::now();
+        let open = self.core.check_gate(&self.cause, deadline);
+        self.log.note(Stage::Gate, waited + began.elapsed());
+        open.map_err(|kind| refused(Stage::Gate, kind))?;
 
-        let (shared, itinerary) = (Arc::clone(&self.shared), Arc::clone(&self.itinerary));
-        let prepare = move || {
-            let artifact = itinerary.pass(Stage::Admit, || shared.admit(&candidate, &payload))?;
-            let generation = itinerary.pass(Stage::Load, || shared.load_generation(&artifact))?;
-            match itinerary.pass(Stage::Probe, || shared.probe(&generation.loaded.plugin)) {
+        let base_version = captured.and_then(|captured| captured.version);
+        let terms = Terms { version: candidate.version, base_version, is_rollback };
+        let (core, leg) = (Arc::clone(&self.core), self.log.begin_leg());
+        let prepare = move || -> Result<GenerationRef<T>, Failed<T>> {
+            let failed = |refusal| (refusal, None);
+            let artifact = leg.pass(Stage::Admit, || core.admit(&payload, &terms)).map_err(failed)?;
+            let generation = leg.pass(Stage::Load, || core.load_generation(&artifact)).map_err(failed)?;
+            match leg.pass(Stage::Probe, || core.probe(&generation.loaded.plugin)) {
                 Ok(()) => Ok(generation),
-                Err(refusal) => {
-                    shared.discard(generation);
-                    Err(refusal)
-                }
+                Err(refusal) => Err((refusal, Some(generation))),
             }
         };
-        let discard = |shared: &Shared<T>, late: Result<GenerationRef<T>, Refusal>| {
-            if let Ok(generation) = late {
-                shared.discard(generation);
+        let discard = |core: &Arc<Core<T>>, late: Result<GenerationRef<T>, Failed<T>>| {
+            if let Ok(generation) | Err((_, Some(generation))) = late {
+                core.discard(generation);
             }
         };
-        let generation = self
-            .shared
-            .within(deadline, prepare, discard)
-            .map_err(|kind| self.itinerary.abandon(Stage::Load, kind))??;
+        let result = self.core.within(deadline, prepare, discard);
+        let generation = result.map_err(|kind| (self.log.end_leg(Stage::Load, kind), None))??;
         self.version = generation.manifest.version.clone();
-        Ok(Fresh::Loaded(generation))
-    }
-
-    /// Says that nothing has to change, if that is still so.
-    pub(super) fn confirm(self, generation: u64) -> Result<Report, Error> {
-        match self.shared.serving() {
-            Some(serving) if serving.generation == generation => Ok(self.end(Outcome::Unchanged { generation }, None)),
-            Some(serving) => {
-                let (base, current) = (Some(generation), serving.generation);
-                Err(self.refuse(Refusal(Stage::Commit, ErrorKind::BaseChanged { base, current })))
-            }
-            None => Err(self.refuse(Refusal(Stage::Commit, ErrorKind::Closed))),
-        }
-    }
-
-    /// The last two stages. `left` is what is left of the time for the whole reload, if this is part of one.
-    pub(super) fn commit(
-        self,
-        generation: GenerationRef<T>,
-        base: Option<u64>,
-        hand_over: HandOver,
-        left: Option<Duration>,
-        then: impl FnOnce() -> Option<Duration>,
-    ) -> Result<Report, Error> {
-        let handed_over = match (self.hand_over(&generation, base, left), hand_over) {
-            (Err(Refusal(stage, kind)), HandOver::BestEffort) => {
-                let number = generation.number;
-                self.shared.journal.alarm(format!("generation {number} starts without a state: {stage}: {kind}"));
-                Ok(())
-            }
-            (result, _) => result,
-        };
-        let shared = Arc::clone(&self.shared);
-        let _in_order = shared.swapping.lock();
-        let committed = handed_over.and_then(|()| {
-            self.itinerary.pass(Stage::Commit, || self.shared.line.commit(&generation, base).map_err(ErrorKind::from))
-        });
-        match committed {
-            Ok(change) => {
-                *shared.last_reload.lock() = Some(Instant::now());
-                Ok(self.swapped(change, then))
-            }
-            Err(refusal) => {
-                shared.discard(generation);
-                Err(self.refuse(refusal))
-            }
-        }
+        Ok(Prepared::Loaded(generation))
     }
 
     /// Runs the user's hook, if there is one and anything to take the state from.
-    fn hand_over(&self, new: &GenerationRef<T>, base: Option<u64>, left: Option<Duration>) -> Result<(), Refusal> {
-        let Some(hook) = self.shared.policy.hand_over.clone() else { return Ok(()) };
-        let _turn = self.shared.handing_over.enter(BusyPolicy::Queue);
-        let Some(hold) = self.shared.line.load() else { return Ok(()) };
-        let old = Lease::new(hold, Location::caller());
-        if Some(Lease::generation(&old)) != base {
-            let current = Lease::generation(&old);
+    fn hand_over(&self, new: &GenerationRef<T>, base: Option<Base>, deadline: Instant) -> Result<(), Refusal> {
+        let (Some(hook), Some(base)) = (self.core.settings.hand_over.clone(), base) else { return Ok(()) };
+        if matches!(self.cause, Cause::Rollback) {
+            return Ok(());
+        }
+        let timeout = self.core.settings.reload_timeout;
+        let turn = self.core.handing_over.enter(BusyPolicy::Queue, deadline);
+        let _turn = turn.map_err(|_| Refusal(Stage::HandOver, ErrorKind::QueueTimedOut(timeout)))?;
+        let current = self.core.lineage.base();
+        let Some(old) = self.core.load(Location::caller()) else { return Ok(()) };
+        if current != Some(base) || Lease::generation(&old) != base.generation {
+            let (base, current) = (Some(base.generation), Lease::generation(&old));
             return Err(Refusal(Stage::HandOver, ErrorKind::BaseChanged { base, current }));
         }
-        let (itinerary, new) = (Arc::clone(&self.itinerary), new.clone());
-        let work =
-            move || itinerary.pass(Stage::HandOver, || hook(&old, &new.loaded.plugin).map_err(ErrorKind::Refused));
-        let deadline = after(left.unwrap_or(self.shared.policy.reload_timeout));
-        self.shared.within(deadline, work, |_, _| {}).map_err(|kind| self.itinerary.abandon(Stage::HandOver, kind))?
+        let (leg, new) = (self.log.begin_leg(), new.clone());
+        let work = move || leg.pass(Stage::HandOver, || hook(&old, &new.loaded.plugin).map_err(ErrorKind::Refused));
+        let result = self.core.within(deadline, work, |_, _| {});
+        result.map_err(|kind| self.log.end_leg(Stage::HandOver, kind))?
     }
 
-    /// Tells everyone of a new current generation, and records the attempt.
+    /// Tells everyone of a new current generation, and records the attempt. The caller holds `swapping`.
     fn swapped(self, change: Change, then: impl FnOnce() -> Option<Duration>) -> Report {
         if let Some(generation) = change.from {
-            self.shared.journal.emit(&Event::Retired { generation, epoch: change.epoch });
+            self.core.journal.emit(&Event::Retired { generation, epoch: change.epoch });
         }
-        self.shared.wakeup.wake();
-        let follower = self.shared.follower.lock().clone();
+        self.core.wake();
+        let follower = self.core.follower.lock().clone();
         if let Some(follow) = follower {
             follow();
         }
@@ -346,67 +502,235 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
     }
 
     fn refuse(self, Refusal(stage, kind): Refusal) -> Error {
-        let error = Error::new(stage, kind, self.shared.serving());
+        let error = Error::new(stage, kind, self.core.serving());
         self.end(Outcome::Refused { stage, error: error.reason() }, None);
         error
     }
 
+    /// Records the refusal, then hands what was loaded to the reaper.
+    fn refuse_and_discard(self, refusal: Refusal, generation: Option<GenerationRef<T>>) -> Error {
+        let core = Arc::clone(&self.core);
+        let error = self.refuse(refusal);
+        if let Some(generation) = generation {
+            core.discard(generation);
+        }
+        error
+    }
+
+    /// Says that nothing has to change, if that is still so.
+    fn confirm(self, base: Base) -> Result<Report, Error> {
+        let generation = base.generation;
+        match self.core.lineage.base() {
+            Some(current) if current == base => Ok(self.end(Outcome::Unchanged { generation }, None)),
+            Some(current) => {
+                let (base, current) = (Some(generation), current.generation);
+                Err(self.refuse(Refusal(Stage::Commit, ErrorKind::BaseChanged { base, current })))
+            }
+            None => Err(self.refuse(Refusal(Stage::Commit, ErrorKind::Closed))),
+        }
+    }
+
     /// Records how the attempt ended.
-    pub(super) fn end(self, outcome: Outcome, gap: Option<Duration>) -> Report {
+    fn end(self, outcome: Outcome, gap: Option<Duration>) -> Report {
         let report = Report {
-            attempt: self.itinerary.attempt,
+            attempt: self.log.attempt,
             at: self.at,
             cause: self.cause,
+            requested_by: self.request.requested_by,
+            reason: self.request.reason,
             outcome,
             version: self.version,
-            digest: self.digest,
+            digest: self.id.map(|id| id.digest),
+            config_digest: self.id.and_then(|id| id.config_digest),
             size: self.size,
-            stages: std::mem::take(&mut self.itinerary.stops.lock().done),
+            stages: self.log.take(),
             total: self.began.elapsed(),
-            leases_during: self.shared.tally.end(self.leases_before),
+            leases_during: self.core.lease_count.end(self.leases_before),
             gap,
         };
-        self.shared.journal.ended(report.clone());
+        self.core.journal.ended(report.clone());
         report
     }
 }
 
-impl<T: ?Sized + Send + Sync + 'static> StageLog<T> {
-    /// Goes through a stage: measured, in a span, an event for subscribers.
-    fn pass<R>(&self, stage: Stage, work: impl FnOnce() -> Result<R, ErrorKind>) -> Result<R, Refusal> {
-        let began = Instant::now();
-        {
-            let mut stops = self.stops.lock();
-            if stops.abandoned {
-                return Err(Refusal(stage, ErrorKind::TimedOut(self.shared.policy.reload_timeout)));
-            }
-            stops.under_way = Some((stage, began));
-        }
-        let span = tracing::info_span!("hotslot", slot = &*self.shared.name, attempt = self.attempt, %stage);
-        let result = span.in_scope(work);
-        let duration = began.elapsed();
-        let mut stops = self.stops.lock();
-        if !stops.abandoned {
-            stops.under_way = None;
-            stops.done.push((stage, duration));
-            drop(stops);
-            self.shared.journal.emit(&Event::Stage { attempt: self.attempt, stage, duration });
-        }
-        result.map_err(|kind| Refusal(stage, kind))
+impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
+    /// Whether `core` is that of the slot that it was staged in.
+    pub(super) fn is_of(&self, core: &Arc<Core<T>>) -> bool {
+        Arc::ptr_eq(&self.attempt.core, core)
     }
 
-    /// Ends the journey where it is: at the stage under way, or at `otherwise` if none was entered.
-    fn abandon(&self, otherwise: Stage, kind: ErrorKind) -> Refusal {
-        let mut stops = self.stops.lock();
-        stops.abandoned = true;
-        let stage = match stops.under_way.take() {
+    /// Lets the next transition in before this one is committed.
+    pub(super) fn end_turn(mut self) -> Pending<T> {
+        self.turn = None;
+        self
+    }
+
+    /// The generation that is staged; `None` if the same plugin serves already.
+    pub(super) fn generation(&self) -> Option<&Generation<T>> {
+        match &self.prepared {
+            Prepared::Loaded(generation) => Some(generation),
+            Prepared::Unchanged(_) => None,
+        }
+    }
+
+    pub(super) fn id(&self) -> ArtifactId {
+        self.attempt.id.expect("an attempt that was staged knows what it staged")
+    }
+
+    /// The last two stages. `then` is called after the swap and before the attempt is recorded: it gives the gap between
+    /// two runs.
+    pub(super) fn commit(self, hand_over: HandOver, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Error> {
+        let core = Arc::clone(&self.attempt.core);
+        let result = match core.check_caller() {
+            Err(ErrorKind::Forked) => {
+                let error = core.not_begun(Stage::Commit, ErrorKind::Forked);
+                // What it is made of takes locks that a thread which is not here may hold.
+                std::mem::forget(self);
+                return Err(error);
+            }
+            Err(misuse) => {
+                let Pending { attempt, prepared, .. } = self;
+                Err(attempt.refuse_and_discard(Refusal(Stage::Commit, misuse), prepared.into_loaded()))
+            }
+            Ok(()) => self.try_commit(hand_over, then),
+        };
+        core.journal.flush();
+        result
+    }
+
+    fn try_commit(self, hand_over: HandOver, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Error> {
+        let Pending { attempt, prepared, base, turn } = self;
+        let generation = match prepared {
+            Prepared::Unchanged(base) => return attempt.confirm(base),
+            Prepared::Loaded(generation) => generation,
+        };
+        let core = Arc::clone(&attempt.core);
+        let time = turn.as_ref().map_or(core.settings.reload_timeout, |(_, left)| *left);
+        match (attempt.hand_over(&generation, base, after(time)), hand_over) {
+            (Ok(()), _) => {}
+            (Err(Refusal(stage, kind)), HandOver::BestEffort) if !matches!(kind, ErrorKind::BaseChanged { .. }) => {
+                let number = generation.number;
+                core.journal.alarm(format!("generation {number} starts without a state: {stage}: {kind}"));
+            }
+            (Err(refusal), _) => return Err(attempt.refuse_and_discard(refusal, Some(generation))),
+        }
+        let span = core.journal.span(attempt.log.attempt, Stage::Commit);
+        let began = Instant::now();
+        let in_order = core.swapping.lock();
+        let result = core.lineage.commit(&generation, base);
+        attempt.log.note(Stage::Commit, began.elapsed());
+        let result = match result {
+            Ok(change) => {
+                core.staged.lock().remove(&change.to);
+                if matches!(attempt.cause, Cause::Reload) {
+                    *core.last_reload.lock() = Some(Instant::now());
+                }
+                drop(generation);
+                let report = attempt.swapped(change, then);
+                drop(in_order);
+                Ok(report)
+            }
+            Err(reason) => {
+                drop(in_order);
+                Err(attempt.refuse_and_discard(Refusal(Stage::Commit, reason.into()), Some(generation)))
+            }
+        };
+        core.journal.trace(|| drop(span));
+        result
+    }
+
+    /// Drops what was staged.
+    pub(super) fn discard(self) {
+        let core = Arc::clone(&self.attempt.core);
+        if core.is_forked() {
+            return std::mem::forget(self);
+        }
+        let Pending { attempt, prepared, .. } = self;
+        attempt.end(Outcome::Discarded, None);
+        if let Some(generation) = prepared.into_loaded() {
+            core.discard(generation);
+        }
+        core.journal.flush();
+    }
+}
+
+/// The stages of one attempt: written by the threads that go through them, read by the one that waits for them.
+struct StageLog<T: ?Sized> {
+    core: Arc<Core<T>>,
+    attempt: u64,
+    position: Mutex<Position>,
+}
+
+#[derive(Default)]
+struct Position {
+    done: Vec<(Stage, Duration)>,
+    under_way: Option<(Stage, Instant)>,
+    /// The leg that may go on. One that was abandoned has another number.
+    leg: u64,
+}
+
+/// A run through some stages on a thread of its own.
+struct Leg<T: ?Sized> {
+    log: Arc<StageLog<T>>,
+    number: u64,
+}
+
+impl<T: ?Sized + Send + Sync + 'static> StageLog<T> {
+    fn begin_leg(self: &Arc<Self>) -> Leg<T> {
+        Leg { log: Arc::clone(self), number: self.position.lock().leg }
+    }
+
+    /// Ends a leg that gave no result: it goes no further, whatever its thread still does. It failed at the stage under
+    /// way, or at `otherwise` if it had not entered one.
+    fn end_leg(&self, otherwise: Stage, kind: ErrorKind) -> Refusal {
+        let mut position = self.position.lock();
+        position.leg += 1;
+        let stage = match position.under_way.take() {
             Some((stage, began)) => {
-                stops.done.push((stage, began.elapsed()));
+                position.done.push((stage, began.elapsed()));
                 stage
             }
             None => otherwise,
         };
         Refusal(stage, kind)
+    }
+
+    /// Records a stage that ran on the caller's thread.
+    fn note(&self, stage: Stage, duration: Duration) {
+        self.position.lock().done.push((stage, duration));
+        self.core.journal.emit(&Event::Stage { attempt: self.attempt, stage, duration });
+    }
+
+    fn take(&self) -> Vec<(Stage, Duration)> {
+        std::mem::take(&mut self.position.lock().done)
+    }
+}
+
+impl<T: ?Sized + Send + Sync + 'static> Leg<T> {
+    /// Goes through a stage: measured, in a span, an event for subscribers.
+    fn pass<R>(&self, stage: Stage, work: impl FnOnce() -> Result<R, ErrorKind>) -> Result<R, Refusal> {
+        let StageLog { core, attempt, position } = &*self.log;
+        let began = Instant::now();
+        {
+            let mut position = position.lock();
+            if position.leg != self.number {
+                return Err(Refusal(stage, ErrorKind::TimedOut(core.settings.reload_timeout)));
+            }
+            position.under_way = Some((stage, began));
+        }
+        let span = core.journal.span(*attempt, stage);
+        let entered = core.journal.trace(|| span.enter());
+        let result = work();
+        core.journal.trace(|| drop(entered));
+        let duration = began.elapsed();
+        let mut position = position.lock();
+        if position.leg == self.number {
+            position.under_way = None;
+            position.done.push((stage, duration));
+            drop(position);
+            core.journal.emit(&Event::Stage { attempt: *attempt, stage, duration });
+        }
+        result.map_err(|kind| Refusal(stage, kind))
     }
 }
 

@@ -1,54 +1,77 @@
-//! What a slot, its staged plugins and its reaper share.
+//! What a slot, its staged plugins and its generations share.
 
+use std::collections::BTreeMap;
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::gate::Gate;
-use super::generation::{Generation, GenerationRef};
+use super::generation::{Generation, GenerationRef, Home};
 use super::journal::Journal;
 use super::lineage::{Lineage, RetiredView, ServingView};
-use super::reaper::{self, Teardown};
-use super::settings::Policy;
+use super::probation::Verdict;
+use super::reaper;
+use super::settings::Settings;
+use super::teardown::Teardown;
 use super::wakeup::Wakeup;
 use crate::error::Serving;
 use crate::event::Event;
-use crate::status::{Phase, RetiredStatus, ServingStatus, Status};
-use crate::{Backend, Lease, PluginScope};
+use crate::status::{Phase, RetiredStatus, ServingStatus, StagedStatus, Status};
+use crate::{Backend, ErrorKind, Lease, PluginScope};
 
-pub(super) struct Shared<T: ?Sized> {
+pub(super) struct Core<T: ?Sized> {
     pub(super) name: Arc<str>,
     /// Marks threads on which foreign code of this slot runs.
     pub(super) scope: PluginScope,
     pub(super) backend: Arc<dyn Backend<T>>,
-    pub(super) policy: Policy<T>,
-    pub(super) line: Lineage<Generation<T>>,
+    pub(super) settings: Settings<T>,
+    pub(super) lineage: Lineage<Generation<T>>,
     pub(super) journal: Journal,
-    /// Woken for the reaper.
-    pub(super) wakeup: Arc<Wakeup>,
+    /// Whether the reaper has been asked to look and has not begun to.
+    pub(super) woken: AtomicBool,
     /// Woken by the reaper when something is gone.
     pub(super) freed: Wakeup,
     /// One stage at a time; a reload keeps its turn until it has committed.
     pub(super) staging: Gate,
     /// One hand-over at a time, also between staged plugins that are committed at once.
     pub(super) handing_over: Gate,
-    /// Held from a swap until it is recorded, so that the history has the order of the swaps.
+    /// Held from a swap until it is recorded, so that the history has the order of the swaps, and while what can be
+    /// destroyed is taken off the lineage, so that its end comes after its swap. No foreign code runs under it.
     pub(super) swapping: Mutex<()>,
     pub(super) next_generation: AtomicU64,
     pub(super) last_reload: Mutex<Option<Instant>>,
     /// Work that was abandoned and has not come back.
     pub(super) hung: AtomicUsize,
+    /// Generations beside the serving one that were not committed yet.
+    pub(super) staged: Mutex<BTreeMap<u64, StagedStatus>>,
     pub(super) teardowns: Mutex<Vec<Teardown>>,
-    pub(super) tally: Tally,
+    pub(super) lease_count: LeaseCount,
     /// Told of every swap: how a runner follows.
     pub(super) follower: Mutex<Option<Follower>>,
+    /// What [`reload_soon`](crate::HotSlot::reload_soon) is to do.
+    pub(super) deferred: Mutex<Deferred>,
+    /// The process in which the slot was opened.
+    process: u32,
 }
 
 /// Called after each change of the current generation.
 pub(super) type Follower = Arc<dyn Fn() + Send + Sync>;
+
+/// At most one reload that is to be done soon, and whether a thread is at it.
+#[derive(Default)]
+pub(super) struct Deferred {
+    pub(super) next: Option<DeferredReload>,
+    pub(super) at_work: bool,
+}
+
+/// A reload that is done later, or is refused because another one took its place.
+pub(super) struct DeferredReload {
+    pub(super) run: Box<dyn FnOnce() + Send>,
+    pub(super) supersede: Box<dyn FnOnce() + Send>,
+}
 
 /// How many generations linger in memory without being of use, and why.
 #[derive(Clone, Copy, Default)]
@@ -60,27 +83,29 @@ pub(super) struct Lingering {
     destroying: usize,
     /// Loads and hooks that were abandoned.
     hung: usize,
+    /// Loaded, and neither committed nor dropped.
+    staged: usize,
 }
 
 impl Lingering {
     pub(super) fn sum(self) -> usize {
-        self.held + self.free + self.destroying + self.hung
+        self.held + self.free + self.destroying + self.hung + self.staged
     }
 
-    /// Those that will not go by themselves.
+    /// Those that will not go without somebody's doing.
     pub(super) fn held(self) -> usize {
-        self.held + self.hung
+        self.held + self.hung + self.staged
     }
 }
 
 /// Counts leases, but only while somebody wants to know: readers share a flag, not a counter.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct LeaseCount {
     attempts: AtomicUsize,
     leases: AtomicU64,
 }
 
-impl Tally {
+impl LeaseCount {
     #[inline]
     fn note(&self) {
         if self.attempts.load(Ordering::Relaxed) > 0 {
@@ -102,21 +127,23 @@ impl Tally {
     }
 }
 
-impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
-    /// A slot without a plugin, and its reaper.
+impl<T: ?Sized + Send + Sync + 'static> Core<T> {
+    /// A slot without a plugin. The reaper runs when this returns.
     pub(super) fn start(
         name: Arc<str>,
         backend: Arc<dyn Backend<T>>,
-        policy: Policy<T>,
-    ) -> std::io::Result<Arc<Shared<T>>> {
-        let shared = Arc::new(Shared {
-            journal: Journal::new(Arc::clone(&name)),
+        settings: Settings<T>,
+    ) -> Result<Arc<Core<T>>, ErrorKind> {
+        reaper::start()?;
+        let scope = PluginScope::new();
+        Ok(Arc::new(Core {
+            journal: Journal::new(Arc::clone(&name), scope.clone()),
             name,
-            scope: PluginScope::new(),
+            scope,
             backend,
-            line: Lineage::new(policy.keep_previous),
-            policy,
-            wakeup: Arc::default(),
+            lineage: Lineage::new(settings.keep_previous),
+            settings,
+            woken: AtomicBool::new(false),
             freed: Wakeup::default(),
             staging: Gate::default(),
             handing_over: Gate::default(),
@@ -124,65 +151,123 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
             next_generation: AtomicU64::new(1),
             last_reload: Mutex::default(),
             hung: AtomicUsize::new(0),
+            staged: Mutex::default(),
             teardowns: Mutex::default(),
-            tally: Tally::default(),
+            lease_count: LeaseCount::default(),
             follower: Mutex::default(),
-        });
-        reaper::start(Arc::clone(&shared))?;
-        Ok(shared)
+            deferred: Mutex::default(),
+            process: std::process::id(),
+        }))
     }
 
     #[inline]
     pub(super) fn load(&self, location: &'static Location<'static>) -> Option<Lease<T>> {
-        self.tally.note();
-        self.line.load().map(|hold| Lease::new(hold, location))
+        self.lease_count.note();
+        self.lineage.load().map(|hold| Lease::new(hold, location))
     }
 
-    /// Retires everything; the reaper ends when all of it is gone.
-    pub(super) fn close(&self) {
-        self.line.close();
-        self.wakeup.wake();
+    /// Whether a transition may be asked for from here: not in a process that was forked from the slot's, where its
+    /// threads are missing, and not from the slot's own foreign code, where it would wait for itself.
+    ///
+    /// Takes no lock and logs nothing: a lock may have been held by a thread that the fork left behind, and a tracing
+    /// subscriber that asks for a transition would be asked to log that.
+    pub(super) fn check_caller(&self) -> Result<(), ErrorKind> {
+        if self.is_forked() {
+            return Err(ErrorKind::Forked);
+        }
+        if self.scope.is_entered() {
+            return Err(ErrorKind::Misuse(format!(
+                "a transition of the slot `{}` was asked for from inside of it: from a hook, the backend, its plugin, a \
+                 service that the plugin calls, or a tracing subscriber that it logs to; it would wait for itself. Use \
+                 reload_soon, or ask on another thread",
+                self.name
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    /// Has the reaper look at this slot.
+    pub(super) fn wake(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            reaper::wake(Arc::clone(self) as Arc<dyn reaper::Tended>);
+        }
+    }
+
+    /// Retires everything; the reaper lets go of the slot when all of it is gone.
+    pub(super) fn close(self: &Arc<Self>) {
+        if self.is_forked() {
+            return;
+        }
+        {
+            let _in_order = self.swapping.lock();
+            self.lineage.close();
+        }
+        self.wake();
     }
 
     pub(super) fn serving(&self) -> Option<Serving> {
-        self.line.serving(|view| Serving {
+        self.lineage.serving(|view| Serving {
             generation: view.generation.number,
             version: view.generation.manifest.version.clone(),
-            digest: view.generation.digest,
+            digest: view.generation.id.digest,
+            config_digest: view.generation.id.config_digest,
         })
     }
 
     /// Hands a generation that will not serve to the reaper.
-    pub(super) fn discard(&self, generation: GenerationRef<T>) {
-        self.line.discard(generation);
-        self.wakeup.wake();
+    pub(super) fn discard(self: &Arc<Self>, generation: GenerationRef<T>) {
+        // Seen as retired before it is no longer seen as staged, so that nobody overlooks it.
+        let number = generation.number;
+        self.lineage.discard(generation);
+        self.staged.lock().remove(&number);
+        self.wake();
+    }
+
+    /// Notes that a generation was loaded and waits for its commit.
+    pub(super) fn note_staged(&self, generation: &Generation<T>) {
+        let status = StagedStatus {
+            generation: generation.number,
+            version: generation.manifest.version.clone(),
+            digest: generation.id.digest,
+            config_digest: generation.id.config_digest,
+            size: generation.size,
+            age: Duration::ZERO,
+            since: Instant::now(),
+        };
+        self.staged.lock().insert(generation.number, status);
     }
 
     /// Reports what has had leases out for too long, as `due` sees it.
     pub(super) fn report_stuck(&self, due: impl Fn(&RetiredView<'_, Generation<T>>) -> bool) {
-        let events = self.line.mark_stuck(due, |view| {
+        let events = self.lineage.mark_stuck(due, |view| {
             view.generation.stop.set_overdue();
             Event::Stuck {
                 generation: view.generation.number,
                 version: view.generation.manifest.version.clone(),
                 age: view.since.elapsed(),
                 leases: view.leases,
-                oldest_lease: view.generation.call_sites.as_ref().and_then(|sites| sites.oldest()),
+                oldest_lease: view.generation.lease_sites.as_ref().and_then(|sites| sites.oldest()),
             }
         });
-        events.iter().for_each(|event| self.journal.stuck(event));
+        events.into_iter().for_each(|event| self.journal.stuck(event));
     }
 
     /// What must not pile up.
     pub(super) fn lingering(&self) -> Lingering {
-        // What hung and came back is on the line before it is struck off here: in this order, none is overlooked.
+        // What hung and came back, and what was staged and dropped, is on the lineage before it is struck off here: in
+        // this order, none is overlooked.
         let hung = self.hung.load(Ordering::Acquire);
-        // Held meanwhile, so that none is seen twice on its way from the line to its teardown.
+        let staged = self.staged.lock().len();
+        // Held meanwhile, so that none is seen twice on its way from the lineage to its teardown.
         let teardowns = self.teardowns.lock();
-        let held = self.line.retired(|view| (!view.warm).then_some(view.leases > 0));
+        let held = self.lineage.retired(|view| (!view.warm).then_some(view.leases > 0));
         let destroying = teardowns.len();
         drop(teardowns);
-        let mut lingering = Lingering { destroying, hung, ..Lingering::default() };
+        let mut lingering = Lingering { destroying, hung, staged, ..Lingering::default() };
         for held in held.into_iter().flatten() {
             if held { lingering.held += 1 } else { lingering.free += 1 }
         }
@@ -190,43 +275,79 @@ impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
     }
 
     pub(super) fn status(&self) -> Status {
-        let serving = |view: ServingView<'_, Generation<T>>| ServingStatus {
-            generation: view.generation.number,
-            name: view.generation.manifest.name.clone(),
-            version: view.generation.manifest.version.clone(),
-            digest: view.generation.digest,
-            size: view.generation.size,
-            epoch: view.epoch,
-            age: view.since.elapsed(),
-            loaded_at: view.generation.loaded_at,
-            failures: view.generation.failures(),
-            last_failure: view.generation.failures.last_failure(),
+        if self.is_forked() {
+            // A lock may have been held by a thread that the fork left behind.
+            return Status { slot: self.name.to_string(), ..Status::default() };
+        }
+        let serving = |view: ServingView<'_, Generation<T>>| {
+            let (generation, stats) = (view.generation, &view.generation.trial.stats);
+            ServingStatus {
+                generation: generation.number,
+                name: generation.manifest.name.clone(),
+                version: generation.manifest.version.clone(),
+                digest: generation.id.digest,
+                config_digest: generation.id.config_digest,
+                size: generation.size,
+                epoch: view.epoch,
+                age: view.since.elapsed(),
+                loaded_at: generation.loaded_at,
+                calls: stats.calls(),
+                failures: generation.failures(),
+                excused: stats.excused(),
+                last_failure: generation.failures.last_failure(),
+                on_probation: generation.trial.is_on_probation(),
+                objection: generation.trial.objection(),
+            }
         };
         let retired = |view: RetiredView<'_, Generation<T>>| RetiredStatus {
             generation: view.generation.number,
             version: view.generation.manifest.version.clone(),
-            digest: view.generation.digest,
+            digest: view.generation.id.digest,
+            config_digest: view.generation.id.config_digest,
             size: view.generation.size,
             epoch: view.epoch,
             age: view.since.elapsed(),
             phase: if view.warm { Phase::Warm } else { Phase::Draining },
             leases: view.leases,
-            oldest_lease: view.generation.call_sites.as_ref().and_then(|sites| sites.oldest()),
+            oldest_lease: view.generation.lease_sites.as_ref().and_then(|sites| sites.oldest()),
             stuck: view.stuck,
         };
         // In the order of `lingering`, for the same reasons.
         let hung = self.hung.load(Ordering::Acquire);
+        let staged = self.staged.lock().values().map(StagedStatus::now).collect();
         let teardowns = self.teardowns.lock();
-        let (serving, mut retired) = self.line.all(serving, retired);
+        let (serving, mut retired) = self.lineage.all(serving, retired);
         retired.extend(teardowns.iter().map(Teardown::status));
         drop(teardowns);
         Status {
             slot: self.name.to_string(),
             serving,
+            staged,
             retired,
             hung,
             retained: self.journal.retained(),
             counters: self.journal.counters(),
         }
+    }
+}
+
+impl<T: ?Sized + Send + Sync + 'static> Home<T> for Core<T> {
+    fn wake_reaper(self: Arc<Self>) {
+        Core::wake(&self);
+    }
+
+    fn heed(self: Arc<Self>, generation: u64, verdict: Verdict) {
+        match verdict {
+            Verdict::Stays => {}
+            Verdict::Condemned => Core::wake(&self),
+            Verdict::PolicyPanicked(what) => {
+                self.journal.alarm(format!("the probation policy panicked over generation {generation}: {what}"));
+                self.journal.flush();
+            }
+        }
+    }
+
+    fn predecessor(&self) -> Option<GenerationRef<T>> {
+        self.lineage.predecessor(Generation::begin_consultation)
     }
 }

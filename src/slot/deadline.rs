@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::plugin_scope::Entered;
 use crate::text::panic_text;
 
 /// Why there is no result.
 #[derive(Debug)]
-pub(super) enum Lost {
+pub(super) enum NoResult {
     /// The work goes on, but nobody waits for it any more.
     TimedOut,
     /// The work panicked, with this text.
     Panicked(String),
-    /// There was no thread to be had.
+    /// The thread could not be spawned.
     NoThread(std::io::Error),
 }
 
@@ -39,6 +40,9 @@ pub(super) fn left(deadline: Instant) -> Duration {
 
 /// Runs `work` on a new thread called `thread` and waits for its result until `deadline`.
 ///
+/// The thread counts as inside of whatever the caller is inside of, so that foreign code which goes through another slot
+/// is still known for what it is.
+///
 /// If the deadline passes first, `abandon` is called, and some time after it, on that thread, `late` with the result;
 /// with `None` if it panicked.
 pub(super) fn within<R: Send + 'static>(
@@ -47,12 +51,13 @@ pub(super) fn within<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
     abandon: impl FnOnce(),
     late: impl FnOnce(Option<R>) + Send + 'static,
-) -> Result<R, Lost> {
+) -> Result<R, NoResult> {
     let meeting = Arc::new((Mutex::new(Meeting::Working), Condvar::new()));
     let theirs = Arc::clone(&meeting);
-    let span = tracing::Span::current();
+    let (span, entered) = (tracing::Span::current(), Entered::here());
     let body = move || {
-        let result = catch_unwind(AssertUnwindSafe(|| span.in_scope(work))).map_err(panic_text);
+        let work = || entered.resume(|| span.in_scope(work));
+        let result = catch_unwind(AssertUnwindSafe(work)).map_err(panic_text);
         let mut state = theirs.0.lock();
         if matches!(*state, Meeting::Abandoned) {
             drop(state);
@@ -62,18 +67,18 @@ pub(super) fn within<R: Send + 'static>(
             theirs.1.notify_one();
         }
     };
-    std::thread::Builder::new().name(thread.to_owned()).spawn(body).map_err(Lost::NoThread)?;
+    std::thread::Builder::new().name(thread.to_owned()).spawn(body).map_err(NoResult::NoThread)?;
 
     let mut state = meeting.0.lock();
     while matches!(*state, Meeting::Working) {
         if meeting.1.wait_until(&mut state, deadline).timed_out() && matches!(*state, Meeting::Working) {
             *state = Meeting::Abandoned;
             abandon();
-            return Err(Lost::TimedOut);
+            return Err(NoResult::TimedOut);
         }
     }
     match std::mem::replace(&mut *state, Meeting::Abandoned) {
-        Meeting::Done(result) => result.map_err(Lost::Panicked),
+        Meeting::Done(result) => result.map_err(NoResult::Panicked),
         Meeting::Working | Meeting::Abandoned => {
             unreachable!("the worker leaves a result, and only the caller takes it")
         }

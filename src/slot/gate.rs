@@ -1,6 +1,8 @@
-//! Lets one transition through at a time, first come first served.
+//! Lets one transition through at a time, first come first served, until a deadline.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -8,19 +10,19 @@ use parking_lot::{Condvar, Mutex};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BusyPolicy {
-    /// Waits its turn. Turns are given in the order of asking.
+    /// Waits its turn, within the slot's `reload_timeout`. Turns are given in the order of asking.
     #[default]
     Queue,
     /// Is refused at once, with [`ErrorKind::Busy`](crate::ErrorKind::Busy).
     Refuse,
 }
 
-/// Numbered tickets, as at a counter.
+/// A FIFO ticket lock whose waiters can give up.
 #[derive(Clone, Default)]
-pub(super) struct Gate(Arc<Counter>);
+pub(super) struct Gate(Arc<Inner>);
 
 #[derive(Default)]
-struct Counter {
+struct Inner {
     tickets: Mutex<Tickets>,
     turn: Condvar,
 }
@@ -28,31 +30,45 @@ struct Counter {
 #[derive(Default)]
 struct Tickets {
     next: u64,
-    serving: u64,
+    /// The holder first, then those that wait.
+    queue: VecDeque<u64>,
+}
+
+/// Why there is no turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoTurn {
+    /// Somebody else has it, and the policy is not to wait.
+    Busy,
+    /// It did not come within the deadline.
+    TimedOut,
 }
 
 impl Gate {
-    /// Waits for a turn, or gives `None` if there would be a wait and `when_busy` refuses one.
-    pub(super) fn enter(&self, when_busy: BusyPolicy) -> Option<Pass> {
+    /// Waits for a turn until `deadline`, or does not wait at all, as `policy` says.
+    pub(super) fn enter(&self, policy: BusyPolicy, deadline: Instant) -> Result<Turn, NoTurn> {
         let mut tickets = self.0.tickets.lock();
-        if when_busy == BusyPolicy::Refuse && tickets.next != tickets.serving {
-            return None;
+        if policy == BusyPolicy::Refuse && !tickets.queue.is_empty() {
+            return Err(NoTurn::Busy);
         }
         let mine = tickets.next;
         tickets.next += 1;
-        while tickets.serving != mine {
-            self.0.turn.wait(&mut tickets);
+        tickets.queue.push_back(mine);
+        while tickets.queue.front() != Some(&mine) {
+            if self.0.turn.wait_until(&mut tickets, deadline).timed_out() && tickets.queue.front() != Some(&mine) {
+                tickets.queue.retain(|ticket| *ticket != mine);
+                return Err(NoTurn::TimedOut);
+            }
         }
-        Some(Pass(self.clone()))
+        Ok(Turn(self.clone()))
     }
 }
 
 /// A turn; it ends when this is dropped.
-pub(super) struct Pass(Gate);
+pub(super) struct Turn(Gate);
 
-impl Drop for Pass {
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.0.tickets.lock().serving += 1;
+        self.0.0.tickets.lock().queue.pop_front();
         self.0.0.turn.notify_all();
     }
 }

@@ -1,49 +1,65 @@
 //! One loaded plugin, with everything it needs to stay alive.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
-use super::lease_sites::CallSites;
+use super::lease_sites::LeaseSites;
 use super::lineage::Member;
-use super::wakeup::Wakeup;
+use super::probation::{Trial, Verdict};
 use crate::failures::FailureCounter;
-use crate::{Artifact, Digest, Loaded, Manifest, StopSignal};
+use crate::{Artifact, ArtifactId, Loaded, Manifest, StopSignal};
 
 /// A counted reference; its count tells the reaper when nobody holds the generation.
 pub(super) type GenerationRef<T> = super::sync::Arc<Generation<T>>;
 
 pub(super) struct Generation<T: ?Sized> {
     pub(super) number: u64,
-    pub(super) digest: Digest,
+    pub(super) id: ArtifactId,
     pub(super) size: usize,
     pub(super) manifest: Manifest,
     pub(super) loaded: Loaded<T>,
     pub(super) loaded_at: SystemTime,
     pub(super) stop: StopSignal,
     pub(super) failures: FailureCounter,
-    /// Failures that no longer count: probation begins anew when it becomes current again.
+    /// Failures that no longer count: counting begins anew when it becomes current again.
     failures_before: AtomicU64,
-    pub(super) call_sites: Option<CallSites>,
-    /// Woken when a lease of this generation ends after it was retired.
-    pub(super) wakeup: Arc<Wakeup>,
+    pub(super) trial: Arc<Trial>,
+    pub(super) lease_sites: Option<LeaseSites>,
+    /// The slot that it belongs to. The slot outlives it, except while the last of its callers lets go of the slot.
+    pub(super) home: Weak<dyn Home<T>>,
     /// What [`Lease::is_retired`](crate::Lease::is_retired) reads. It guards nothing, so relaxed is enough.
     retired: AtomicBool,
+    /// Second opinions that are under way on it.
+    consultations: Arc<AtomicUsize>,
+}
+
+/// The slot, as a generation and its leases see it.
+pub(super) trait Home<T: ?Sized>: Send + Sync {
+    /// Has the reaper look at the slot.
+    fn wake_reaper(self: Arc<Self>);
+    /// Does what counting a call of this generation came to.
+    fn heed(self: Arc<Self>, generation: u64, verdict: Verdict);
+    /// A hold on the warm predecessor of the current generation, counted among its consultations.
+    fn predecessor(&self) -> Option<GenerationRef<T>>;
+}
+
+/// What a generation is made of besides the plugin.
+pub(super) struct Parts<T: ?Sized> {
+    pub(super) number: u64,
+    pub(super) stop: StopSignal,
+    pub(super) failures: FailureCounter,
+    pub(super) trial: Arc<Trial>,
+    pub(super) home: Weak<dyn Home<T>>,
+    pub(super) track_leases: bool,
 }
 
 impl<T: ?Sized> Generation<T> {
-    pub(super) fn new(
-        number: u64,
-        artifact: &Artifact,
-        loaded: Loaded<T>,
-        stop: StopSignal,
-        failures: FailureCounter,
-        wakeup: Arc<Wakeup>,
-        track_leases: bool,
-    ) -> Generation<T> {
+    pub(super) fn new(artifact: &Artifact, loaded: Loaded<T>, parts: Parts<T>) -> Generation<T> {
+        let Parts { number, stop, failures, trial, home, track_leases } = parts;
         Generation {
             number,
-            digest: artifact.digest(),
+            id: artifact.id(),
             size: artifact.bytes().len(),
             manifest: artifact.manifest().clone(),
             loaded,
@@ -51,9 +67,11 @@ impl<T: ?Sized> Generation<T> {
             stop,
             failures,
             failures_before: AtomicU64::new(0),
-            call_sites: track_leases.then(CallSites::new),
-            wakeup,
+            trial,
+            lease_sites: track_leases.then(LeaseSites::new),
+            home,
             retired: AtomicBool::new(false),
+            consultations: Arc::default(),
         }
     }
 
@@ -62,14 +80,23 @@ impl<T: ?Sized> Generation<T> {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// Failures since it last became current, or was failures_before.
+    /// Failures since it last became current.
     pub(super) fn failures(&self) -> u64 {
         self.failures.failures().saturating_sub(self.failures_before.load(Ordering::Relaxed))
     }
 
     /// Counts failures from here on.
-    pub(super) fn reset_failures(&self) {
+    fn reset_failures(&self) {
         self.failures_before.store(self.failures.failures(), Ordering::Relaxed);
+    }
+
+    pub(super) fn begin_consultation(&self) {
+        self.consultations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The count that whoever began a consultation counts down when the hold has gone.
+    pub(super) fn consultations(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.consultations)
     }
 }
 
@@ -78,10 +105,15 @@ impl<T: ?Sized> Member for Generation<T> {
         self.number
     }
 
-    fn install(&self) {
+    fn install(&self, has_predecessor: bool) {
         self.reset_failures();
+        self.trial.begin(has_predecessor);
         self.retired.store(false, Ordering::Relaxed);
         self.stop.lower();
+    }
+
+    fn consultations(&self) -> usize {
+        self.consultations.load(Ordering::Relaxed)
     }
 
     fn retire(&self) {

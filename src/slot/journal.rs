@@ -1,6 +1,12 @@
 //! The slot's memory of what happened: history, counters, subscribers, log.
+//!
+//! What happens is written down, and handed to subscribers of events, in one step under one lock, so that all of them see
+//! the order of the swaps. Log lines are the tracing subscriber's code, which may hang, panic or ask for a transition. So
+//! they wait in an outbox, in the same order, until whoever made them holds no lock; one thread at a time writes them, as
+//! foreign code of the slot.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,28 +15,41 @@ use parking_lot::Mutex;
 use crate::event::{Event, Hub};
 use crate::report::{Cause, Outcome, Report};
 use crate::status::{Counters, Retained};
-use crate::{Release, Subscription};
+use crate::text::panic_text;
+use crate::{PluginScope, Release, Subscription};
 
 /// How many attempts the history keeps.
 const HISTORY: usize = 256;
+/// How many log lines wait for a subscriber that does not come back. Further ones push the oldest out.
+const OUTBOX: usize = 1024;
 
 pub(super) struct Journal {
     slot: Arc<str>,
     next_attempt: AtomicU64,
-    hub: Hub,
-    pages: Mutex<Pages>,
+    records: Mutex<Records>,
+    outbox: Arc<Outbox>,
 }
 
 #[derive(Default)]
-struct Pages {
+struct Records {
     history: VecDeque<Arc<Report>>,
     counters: Counters,
     retained: Retained,
+    hub: Hub,
+}
+
+struct Outbox {
+    slot: Arc<str>,
+    scope: PluginScope,
+    lines: Mutex<VecDeque<Event>>,
+    /// Held by the thread that writes.
+    writing: Mutex<()>,
 }
 
 impl Journal {
-    pub(super) fn new(slot: Arc<str>) -> Journal {
-        Journal { slot, next_attempt: AtomicU64::new(1), hub: Hub::default(), pages: Mutex::default() }
+    pub(super) fn new(slot: Arc<str>, scope: PluginScope) -> Journal {
+        let outbox = Outbox { slot: Arc::clone(&slot), scope, lines: Mutex::default(), writing: Mutex::default() };
+        Journal { slot, next_attempt: AtomicU64::new(1), records: Mutex::default(), outbox: Arc::new(outbox) }
     }
 
     pub(super) fn next_attempt(&self) -> u64 {
@@ -38,89 +57,64 @@ impl Journal {
     }
 
     pub(super) fn subscribe(&self) -> Subscription {
-        self.hub.subscribe()
+        self.records.lock().hub.subscribe()
     }
 
     pub(super) fn history(&self) -> Vec<Arc<Report>> {
-        self.pages.lock().history.iter().cloned().collect()
+        self.records.lock().history.iter().cloned().collect()
     }
 
     pub(super) fn counters(&self) -> Counters {
-        self.pages.lock().counters
+        self.records.lock().counters
     }
 
     pub(super) fn retained(&self) -> Retained {
-        self.pages.lock().retained
+        self.records.lock().retained
     }
 
     /// Writes down how an attempt ended.
-    pub(super) fn ended(&self, report: Report) -> Arc<Report> {
-        self.log(&report);
+    pub(super) fn ended(&self, report: Report) {
         let report = Arc::new(report);
-        {
-            let mut pages = self.pages.lock();
-            let counters = &mut pages.counters;
-            match (&report.outcome, &report.cause) {
-                (Outcome::Unchanged { .. }, _) => counters.unchanged += 1,
-                (Outcome::Refused { .. }, _) => counters.refused += 1,
-                (Outcome::Discarded, _) => counters.discarded += 1,
-                (Outcome::Swapped { .. }, cause) => {
-                    counters.swaps += 1;
-                    match cause {
-                        Cause::Rollback => counters.rollbacks += 1,
-                        Cause::Automatic { .. } => counters.automatic_rollbacks += 1,
-                        Cause::Open | Cause::Reload => {}
-                    }
+        let mut records = self.records.lock();
+        let counters = &mut records.counters;
+        match (&report.outcome, &report.cause) {
+            (Outcome::Unchanged { .. }, _) => counters.unchanged += 1,
+            (Outcome::Refused { .. }, _) => counters.refused += 1,
+            (Outcome::Discarded, _) => counters.discarded += 1,
+            (Outcome::Swapped { .. }, cause) => {
+                counters.swaps += 1;
+                match cause {
+                    Cause::Rollback => counters.rollbacks += 1,
+                    Cause::Automatic { .. } => counters.automatic_rollbacks += 1,
+                    Cause::Open | Cause::Reload => {}
                 }
             }
-            if pages.history.len() == HISTORY {
-                pages.history.pop_front();
-            }
-            pages.history.push_back(Arc::clone(&report));
         }
-        self.hub.emit(&Event::Ended(Arc::clone(&report)));
-        report
-    }
-
-    fn log(&self, report: &Report) {
-        let (slot, attempt) = (&*self.slot, report.attempt);
-        let version = report.version.as_ref().map(tracing::field::display);
-        match (&report.outcome, &report.cause) {
-            (Outcome::Swapped { generation, previous }, Cause::Automatic { reason }) => tracing::error!(
-                slot, attempt, generation, previous, version, %reason, "rolled back automatically"
-            ),
-            (Outcome::Swapped { generation, previous }, _) => {
-                tracing::info!(slot, attempt, generation, previous, version, total = ?report.total, "swapped");
-            }
-            (Outcome::Unchanged { generation }, _) => tracing::info!(slot, attempt, generation, "unchanged"),
-            (Outcome::Refused { stage, error }, _) => {
-                tracing::warn!(slot, attempt, %stage, %error, version, "refused");
-            }
-            (Outcome::Discarded, _) => tracing::info!(slot, attempt, version, "discarded"),
+        if records.history.len() == HISTORY {
+            records.history.pop_front();
         }
+        records.history.push_back(Arc::clone(&report));
+        self.tell(&mut records, Event::Ended(report));
     }
 
     /// Passes on what has no counter and no line in the log of its own.
     pub(super) fn emit(&self, event: &Event) {
-        self.hub.emit(event);
+        self.records.lock().hub.emit(event);
     }
 
-    pub(super) fn stuck(&self, event: &Event) {
-        if let Event::Stuck { generation, age, leases, oldest_lease, .. } = event {
-            let held_at = oldest_lease.as_ref().map(|held| tracing::field::display(&held.location));
-            tracing::warn!(slot = &*self.slot, generation, ?age, leases, held_at, "stuck");
-        }
-        self.pages.lock().counters.stuck += 1;
-        self.hub.emit(event);
+    pub(super) fn stuck(&self, event: Event) {
+        let mut records = self.records.lock();
+        records.counters.stuck += 1;
+        self.tell(&mut records, event);
     }
 
     /// Counts a destruction, before the generation is seen to be gone.
     pub(super) fn count_destroyed(&self, size: usize, release: &Release) {
-        let mut pages = self.pages.lock();
-        pages.counters.destroyed += 1;
+        let mut records = self.records.lock();
+        records.counters.destroyed += 1;
         if matches!(release, Release::Retained { .. }) {
-            pages.retained.generations += 1;
-            pages.retained.bytes += size as u64;
+            records.retained.generations += 1;
+            records.retained.bytes += size as u64;
         }
     }
 
@@ -130,16 +124,126 @@ impl Journal {
             Release::Freed => None,
             Release::Retained { alarm, .. } => alarm.clone(),
         };
-        tracing::debug!(slot = &*self.slot, generation, ?release, "destroyed");
-        self.hub.emit(&Event::Destroyed { generation, release });
+        self.tell(&mut self.records.lock(), Event::Destroyed { generation, release });
         if let Some(message) = alarm {
             self.alarm(message);
         }
     }
 
     pub(super) fn alarm(&self, message: String) {
-        tracing::error!(slot = &*self.slot, %message, "alarm");
-        self.pages.lock().counters.alarms += 1;
-        self.hub.emit(&Event::Alarm { message });
+        let mut records = self.records.lock();
+        records.counters.alarms += 1;
+        self.tell(&mut records, Event::Alarm { message });
+    }
+
+    /// For subscribers now, and for the log later.
+    fn tell(&self, records: &mut Records, event: Event) {
+        records.hub.emit(&event);
+        let mut lines = self.outbox.lines.lock();
+        if lines.len() == OUTBOX {
+            lines.pop_front();
+        }
+        lines.push_back(event);
+    }
+
+    /// Writes what waits, unless another thread is at it, which then writes this, too. The caller holds no lock.
+    pub(super) fn flush(&self) {
+        self.outbox.flush();
+    }
+
+    /// Runs `work`, which is the tracing subscriber's: as foreign code of the slot, whose panics end here.
+    pub(super) fn trace<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        self.outbox.trace(work)
+    }
+
+    /// The same on another thread, if there is anything to write.
+    pub(super) fn flush_elsewhere(&self) {
+        if self.outbox.lines.lock().is_empty() {
+            return;
+        }
+        let outbox = Arc::clone(&self.outbox);
+        // Without a thread the lines wait for the next one who writes.
+        let _ = std::thread::Builder::new().name("hotslot-log".to_owned()).spawn(move || outbox.flush());
+    }
+
+    /// A span for a stage of an attempt, in the caller's.
+    pub(super) fn span(&self, attempt: u64, stage: crate::Stage) -> tracing::Span {
+        let span = self.trace(|| tracing::info_span!("hotslot", slot = &*self.slot, attempt, %stage));
+        span.unwrap_or_else(tracing::Span::none)
+    }
+}
+
+impl Outbox {
+    fn flush(&self) {
+        loop {
+            let Some(writing) = self.writing.try_lock() else { return };
+            while let Some(event) = self.next() {
+                self.trace(|| log(&self.slot, &event));
+            }
+            drop(writing);
+            // What came after the last look and before this, its author left to us.
+            if self.lines.lock().is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Event> {
+        self.lines.lock().pop_front()
+    }
+
+    fn trace<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        self.scope.enter(|| catch_unwind(AssertUnwindSafe(work))).map_err(panic_text).ok()
+    }
+}
+
+/// Writes one line.
+fn log(slot: &str, event: &Event) {
+    match event {
+        Event::Ended(report) => log_end(slot, report),
+        Event::Stuck { generation, age, leases, oldest_lease, .. } => {
+            let held_at = oldest_lease.as_ref().map(|held| tracing::field::display(&held.location));
+            tracing::warn!(slot, generation, ?age, leases, held_at, "stuck");
+        }
+        Event::Destroyed { generation, release } => tracing::debug!(slot, generation, ?release, "destroyed"),
+        Event::Alarm { message } => tracing::error!(slot, %message, "alarm"),
+        Event::RunEnded { generation, error: Some(error) } => {
+            tracing::error!(slot, generation, %error, "the run failed");
+        }
+        Event::Stage { .. }
+        | Event::Retired { .. }
+        | Event::RunStarted { .. }
+        | Event::RunEnded { error: None, .. }
+        | Event::Lagged(_) => {}
+    }
+}
+
+fn log_end(slot: &str, report: &Report) {
+    let attempt = report.attempt;
+    let version = report.version.as_ref().map(tracing::field::display);
+    let requested_by = report.requested_by.as_ref().map(tracing::field::display);
+    let reason = report.reason.as_ref().map(tracing::field::display);
+    match (&report.outcome, &report.cause) {
+        (Outcome::Swapped { generation, previous }, Cause::Automatic { reason }) => tracing::error!(
+            slot, attempt, generation, previous, version, %reason, "rolled back automatically"
+        ),
+        (Outcome::Swapped { generation, previous }, _) => {
+            let total = report.total;
+            tracing::info!(slot, attempt, generation, previous, version, requested_by, reason, ?total, "swapped");
+        }
+        (Outcome::Unchanged { generation }, _) => {
+            tracing::info!(slot, attempt, generation, requested_by, reason, "unchanged");
+        }
+        (Outcome::Refused { stage, error }, _) => {
+            tracing::warn!(slot, attempt, %stage, %error, version, requested_by, reason, "refused");
+        }
+        (Outcome::Discarded, _) => tracing::info!(slot, attempt, version, requested_by, reason, "discarded"),
+    }
+}
+
+impl Journal {
+    /// Tells of a run's end, in the log if it failed.
+    pub(super) fn run_ended(&self, generation: u64, error: Option<String>) {
+        self.tell(&mut self.records.lock(), Event::RunEnded { generation, error });
     }
 }

@@ -3,86 +3,214 @@
 use std::fmt;
 use std::ops::Deref;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use semver::Version;
 
 use super::current::Hold;
-use super::generation::Generation;
-use super::wakeup::Wakeup;
-use crate::{Digest, Manifest, StopSignal};
+use super::generation::{Generation, GenerationRef, Home};
+use super::probation::{Consultation, Counted, Verdict};
+use crate::call_cost::{CallCost, measure};
+use crate::{ArtifactId, Digest, Manifest, StopSignal};
 
 /// A hold on one generation: it dereferences to the plugin, which lives at least as long as the lease.
 ///
-/// Taking one is wait-free. A lease is `Send` and `Sync`, and may be held across an await; but a lease that is held
-/// for ever keeps its generation in memory for ever, and [`Status`](crate::Status) will say so. A long computation
-/// can ask [`is_retired`](Lease::is_retired) now and then and take a new lease.
-pub struct Lease<T: ?Sized> {
+/// Taking one is wait-free: see [`HotSlot::load`](crate::HotSlot::load). A lease is `Send` and `Sync`, and may be held
+/// across an await; but a lease that is never dropped keeps its generation in memory, and [`Status`](crate::Status) says
+/// so. A long computation can ask [`is_retired`](Lease::is_retired) now and then and take a new lease.
+///
+/// What a lease knows besides is in associated functions, as with `Rc`, so that it hides no method of the plugin:
+/// `Lease::generation(&lease)`.
+pub struct Lease<T: ?Sized + Send + Sync + 'static> {
     // Fields are dropped in this order: the reaper is woken when the hold has gone.
     hold: Hold<Generation<T>>,
-    parting: NotifyOnDrop,
-    /// The cell in the generation's call sites, if they are tracked and there was room.
-    note: Option<usize>,
+    notify: NotifyOnDrop<T>,
+    /// The cell in the generation's lease sites, if they are tracked and one was free.
+    site: Option<usize>,
 }
 
-/// Rings when it is dropped, if it was told to.
-#[derive(Default)]
-struct NotifyOnDrop(Option<Arc<Wakeup>>);
+/// Wakes the reaper when it is dropped, if it was told to.
+struct NotifyOnDrop<T: ?Sized + Send + Sync + 'static>(Option<Weak<dyn Home<T>>>);
 
-impl Drop for NotifyOnDrop {
+impl<T: ?Sized + Send + Sync + 'static> Drop for NotifyOnDrop<T> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(wakeup) = &self.0 {
-            wakeup.wake();
+        if let Some(home) = self.0.as_ref().and_then(Weak::upgrade) {
+            home.wake_reaper();
         }
     }
 }
 
-impl<T: ?Sized> Lease<T> {
+impl<T: ?Sized + Send + Sync + 'static> Lease<T> {
     #[inline]
     pub(super) fn new(hold: Hold<Generation<T>>, location: &'static Location<'static>) -> Lease<T> {
-        let note = hold.call_sites.as_ref().and_then(|sites| sites.note(location));
-        Lease { hold, parting: NotifyOnDrop(None), note }
+        let site = hold.lease_sites.as_ref().and_then(|sites| sites.note(location));
+        Lease { hold, notify: NotifyOnDrop(None), site }
     }
 
-    /// The number of the generation.
+    /// Returns the number of the generation.
     pub fn generation(lease: &Self) -> u64 {
         lease.hold.number
     }
 
-    /// The plugin's version, if it has one.
+    /// Returns the plugin's version, if it has one.
     pub fn version(lease: &Self) -> Option<&Version> {
         lease.hold.manifest.version.as_ref()
     }
 
-    /// The identity of the plugin.
+    /// Returns the digest of the plugin's bytes.
     pub fn digest(lease: &Self) -> Digest {
-        lease.hold.digest
+        lease.hold.id.digest
     }
 
-    /// What the plugin says of itself.
+    /// Returns what makes the plugin the same as another one: its bytes, and the configuration that it came with.
+    pub fn id(lease: &Self) -> ArtifactId {
+        lease.hold.id
+    }
+
+    /// Returns what the plugin says of itself.
     pub fn manifest(lease: &Self) -> &Manifest {
         &lease.hold.manifest
     }
 
-    /// Whether another generation is current by now. Costs one relaxed load.
+    /// Returns whether another generation is current by now. Costs one relaxed load.
     pub fn is_retired(lease: &Self) -> bool {
         lease.hold.is_retired()
     }
 
-    /// The generation's stop signal.
+    /// Returns the generation's stop signal.
     pub fn stop_signal(lease: &Self) -> &StopSignal {
         &lease.hold.stop
     }
 
     /// Counts a failed call against this generation; too many of them during its
-    /// [probation](crate::Builder::probation) roll it back. Backends report panics and traps by themselves.
+    /// [probation](crate::Builder::probation) roll it back. Backends report panics and traps on their own.
     pub fn report_failure(lease: &Self, what: impl fmt::Display) {
         lease.hold.failures.report_failure(what);
     }
+
+    /// Calls the plugin, and measures what that takes and how long it waits.
+    ///
+    /// The call counts as one, with its time, for the generation's [probation](crate::ProbationPolicy). It counts as
+    /// failed if the backend reported a failure in it, on this thread, once however often; a failure that only you can
+    /// see, [report](Lease::report_failure).
+    ///
+    /// ```
+    /// # use hotslot::{Admission, Artifact, Backend, BoxError, HotSlot, LoadContext, Loaded, Manifest, Payload};
+    /// # struct Text;
+    /// # impl Backend<String> for Text {
+    /// #     fn admit(&self, _: &Payload) -> Result<Admission, BoxError> { Ok(Manifest::new("text").into()) }
+    /// #     fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<String>, BoxError> {
+    /// #         Ok(Loaded::new(String::from_utf8(artifact.bytes().to_vec())?))
+    /// #     }
+    /// # }
+    /// use hotslot::Lease;
+    ///
+    /// let slot = HotSlot::builder(Text).open(b"hello")?;
+    /// let lease = slot.load();
+    /// let (length, cost) = Lease::measure(&lease, |text| text.len());
+    /// assert_eq!(length, 5);
+    /// assert!(cost.waited <= cost.took && !cost.failed);
+    /// # Ok::<(), hotslot::Error>(())
+    /// ```
+    pub fn measure<R>(lease: &Self, call: impl FnOnce(&T) -> R) -> (R, CallCost) {
+        let ((answer, mut cost), held) = lease.hold.failures.hold(|| measure(|| call(lease)));
+        cost.failed = held.is_some();
+        lease.count(&cost, held.map_or(Counted::Succeeded, Counted::Failed));
+        (answer, cost)
+    }
+
+    /// Calls the plugin as [`measure`](Lease::measure) does, and asks for a second opinion if that fails: while the
+    /// generation is on probation, the same call is put to the warm predecessor, and if it fails there, too, it counts
+    /// against neither. So callers cannot condemn a version with requests that the one before could not bear either.
+    ///
+    /// `failure` says what was wrong with an answer, if something was; a failure that the backend reported counts without
+    /// it. The answer is always that of this lease's generation.
+    ///
+    /// The call must bear to be repeated. At most as many calls as the [policy](crate::Probation::second_opinions) allows
+    /// are put to the predecessor at once, on the threads of their callers; those that fail meanwhile are not judged.
+    /// Where no predecessor is warm, or the policy asks for no second opinions, a failed call counts.
+    pub fn measure_repeatable<R>(
+        lease: &Self,
+        failure: impl Fn(&R) -> Option<String>,
+        call: impl Fn(&T) -> R,
+    ) -> (R, CallCost) {
+        let ((answer, mut cost), held) = lease.hold.failures.hold(|| measure(|| call(lease)));
+        cost.failed = held.is_some();
+        let counted = match held.or_else(|| failure(&answer)) {
+            None => Counted::Succeeded,
+            Some(what) => match lease.hold.trial.consult() {
+                Consultation::NotWanted => Counted::Failed(what),
+                Consultation::TooMany => Counted::Unjudged,
+                Consultation::Allowed(_under_way) => match lease.predecessor() {
+                    Some(old) if old.fails(&failure, &call) => Counted::Excused,
+                    Some(_) | None => Counted::Failed(what),
+                },
+            },
+        };
+        lease.count(&cost, counted);
+        (answer, cost)
+    }
+
+    fn count(&self, cost: &CallCost, counted: Counted) {
+        self.hold.count_call(cost.took, counted);
+    }
+
+    fn predecessor(&self) -> Option<Predecessor<T>> {
+        let home = self.hold.home.upgrade()?;
+        // A lease on a generation that was replaced meanwhile has another predecessor than the current one.
+        if self.hold.is_retired() {
+            return None;
+        }
+        let generation = home.predecessor()?;
+        let end = EndConsultation(generation.consultations());
+        Some(Predecessor { generation, _end: end, _notify: NotifyOnDrop(Some(self.hold.home.clone())) })
+    }
 }
 
-impl<T: ?Sized> Deref for Lease<T> {
+impl<T: ?Sized + Send + Sync + 'static> Generation<T> {
+    fn count_call(&self, took: Duration, counted: Counted) {
+        if let Counted::Failed(what) = &counted {
+            self.failures.count_held(what);
+        }
+        let verdict = self.trial.count_call(took, counted);
+        if !matches!(verdict, Verdict::Stays)
+            && let Some(home) = self.home.upgrade()
+        {
+            home.heed(self.number, verdict);
+        }
+    }
+}
+
+/// The warm predecessor, while a call is put to it.
+struct Predecessor<T: ?Sized + Send + Sync + 'static> {
+    // Fields are dropped in this order: a hold that is no longer a consultation would pass for a lease, and the reaper,
+    // which may be waiting for this one by now, is woken when the hold has gone.
+    generation: GenerationRef<T>,
+    _end: EndConsultation,
+    _notify: NotifyOnDrop<T>,
+}
+
+/// Counts a consultation down when it is dropped.
+struct EndConsultation(Arc<AtomicUsize>);
+
+impl Drop for EndConsultation {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<T: ?Sized + Send + Sync + 'static> Predecessor<T> {
+    /// Whether it fails, too. What it reports of that does not count.
+    fn fails<R>(&self, failure: impl Fn(&R) -> Option<String>, call: impl Fn(&T) -> R) -> bool {
+        let (answer, held) = self.generation.failures.hold(|| call(&self.generation.loaded.plugin));
+        held.is_some() || failure(&answer).is_some()
+    }
+}
+
+impl<T: ?Sized + Send + Sync + 'static> Deref for Lease<T> {
     type Target = T;
 
     #[inline]
@@ -92,32 +220,32 @@ impl<T: ?Sized> Deref for Lease<T> {
 }
 
 /// A second lease on the same generation, whether or not it is still current.
-impl<T: ?Sized> Clone for Lease<T> {
+impl<T: ?Sized + Send + Sync + 'static> Clone for Lease<T> {
     #[track_caller]
     fn clone(&self) -> Lease<T> {
         Lease::new(self.hold.clone(), Location::caller())
     }
 }
 
-impl<T: ?Sized> Drop for Lease<T> {
+impl<T: ?Sized + Send + Sync + 'static> Drop for Lease<T> {
     #[inline]
     fn drop(&mut self) {
-        if let (Some(cell), Some(sites)) = (self.note, &self.hold.call_sites) {
+        if let (Some(cell), Some(sites)) = (self.site, &self.hold.lease_sites) {
             sites.forget(cell);
         }
-        // A retirement that begins after this look is not missed: the reaper looks again by itself while it waits.
+        // A retirement that begins after this look is not missed: the reaper looks again while anything drains.
         if self.hold.is_retired() {
-            self.parting.0 = Some(Arc::clone(&self.hold.wakeup));
+            self.notify.0 = Some(Weak::clone(&self.hold.home));
         }
     }
 }
 
-impl<T: ?Sized> fmt::Debug for Lease<T> {
+impl<T: ?Sized + Send + Sync + 'static> fmt::Debug for Lease<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
             .field("generation", &Lease::generation(self))
             .field("version", &Lease::version(self).map(ToString::to_string))
-            .field("digest", &Lease::digest(self))
+            .field("id", &Lease::id(self))
             .field("is_retired", &Lease::is_retired(self))
             .finish()
     }

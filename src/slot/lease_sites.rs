@@ -18,11 +18,12 @@ pub struct LeaseOrigin {
     /// File, line and column of the call to [`load`](crate::HotSlot::load).
     pub location: String,
     /// For how long it has been out.
+    #[cfg_attr(feature = "serde", serde(rename = "age_ms", serialize_with = "crate::serialize::millis"))]
     pub age: Duration,
 }
 
 /// The notes of one generation.
-pub(super) struct CallSites {
+pub(super) struct LeaseSites {
     cells: Box<[Mutex<Option<Note>>]>,
     next: AtomicUsize,
 }
@@ -33,9 +34,9 @@ struct Note {
     since: Instant,
 }
 
-impl CallSites {
-    pub(super) fn new() -> CallSites {
-        CallSites { cells: (0..CELLS).map(|_| Mutex::new(None)).collect(), next: AtomicUsize::new(0) }
+impl LeaseSites {
+    pub(super) fn new() -> LeaseSites {
+        LeaseSites { cells: (0..CELLS).map(|_| Mutex::new(None)).collect(), next: AtomicUsize::new(0) }
     }
 
     /// Notes a lease, if a free cell turns up within a few tries; gives the cell. Never waits for a lock.

@@ -8,8 +8,9 @@
 //! # Why a generation that is collected has no reader
 //! `collect` takes a generation only if (a) it is on the retired list, so it is not in the cell, and (b) its count is
 //! one, the list's own. By the second property of [`Current`] every hold that was taken before it left the cell is in
-//! that count, so with a count of one there is none; a new one could only be cloned from one that is out, or come
-//! from the cell, into which only [`rollback`](Lineage::rollback) could put it back, and that takes the same lock.
+//! that count, so with a count of one there is none; a new one could only be cloned from one that is out, come from
+//! the cell, into which only [`rollback`](Lineage::rollback) could put it back, or from
+//! [`predecessor`](Lineage::predecessor), and both take the same lock.
 //! `Arc::try_unwrap` then synchronises with every release of a hold, so what readers did happens before the freeing.
 
 use std::time::Instant;
@@ -21,8 +22,10 @@ use super::sync::{Arc, Mutex};
 pub(super) trait Member {
     /// Its number.
     fn number(&self) -> u64;
-    /// Called before it becomes current.
-    fn install(&self);
+    /// Called before it becomes current, with whether there is one that it takes the place of.
+    fn install(&self, has_predecessor: bool);
+    /// How many of the holds on it are no leases: see [`predecessor`](Lineage::predecessor).
+    fn consultations(&self) -> usize;
     /// Called when it no longer is.
     fn retire(&self);
 }
@@ -87,8 +90,14 @@ pub(super) struct ServingView<'a, G> {
     pub(super) generation: &'a G,
     pub(super) epoch: u64,
     pub(super) since: Instant,
-    /// The generation that a rollback goes to.
-    pub(super) replaced: Option<u64>,
+}
+
+/// A generation as it was current for a while: the same one that comes back after a rollback is another base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Base {
+    pub(super) generation: u64,
+    /// The epoch that began when it became current.
+    pub(super) epoch: u64,
 }
 
 /// A change of the current generation.
@@ -127,8 +136,8 @@ pub(super) enum NotRolledBack {
 pub(super) enum Target {
     /// To what the current generation replaced.
     Previous,
-    /// To what it replaced, if this generation still is the current one.
-    PreviousOf(u64),
+    /// To what it replaced, if nothing changed since this.
+    PreviousOf(Base),
     /// To this one.
     Generation(u64),
 }
@@ -156,15 +165,18 @@ impl<G: Member> Lineage<G> {
         self.current.load()
     }
 
-    /// Makes `new` current in the place of generation `base`.
-    pub(super) fn commit(&self, new: &Arc<G>, base: Option<u64>) -> Result<Change, NotCommitted> {
+    /// Makes `new` current in the place of `base`.
+    pub(super) fn commit(&self, new: &Arc<G>, base: Option<Base>) -> Result<Change, NotCommitted> {
         let mut line = self.line.lock();
         if line.closed {
             return Err(NotCommitted::Closed);
         }
-        match line.serving.as_ref().map(|standing| standing.generation.number()) {
-            Some(current) if base != Some(current) => Err(NotCommitted::BaseChanged { base, current }),
-            _ => Ok(self.swap(&mut line, Standing { generation: Arc::clone(new), replaced: base })),
+        let replaced = base.map(|base| base.generation);
+        match line.base() {
+            Some(current) if base != Some(current) => {
+                Err(NotCommitted::BaseChanged { base: replaced, current: current.generation })
+            }
+            _ => Ok(self.swap(&mut line, Standing { generation: Arc::clone(new), replaced })),
         }
     }
 
@@ -174,7 +186,9 @@ impl<G: Member> Lineage<G> {
         let serving = line.serving.as_ref().ok_or(NotRolledBack::Closed)?;
         let current = serving.generation.number();
         let wanted = match target {
-            Target::PreviousOf(base) if base != current => return Err(NotRolledBack::BaseChanged { base, current }),
+            Target::PreviousOf(base) if Some(base) != line.base() => {
+                return Err(NotRolledBack::BaseChanged { base: base.generation, current });
+            }
             Target::Generation(wanted) if wanted == current => return Err(NotRolledBack::AlreadyServing(current)),
             Target::Generation(wanted) => Some(wanted),
             Target::Previous | Target::PreviousOf(_) => serving.replaced,
@@ -192,7 +206,7 @@ impl<G: Member> Lineage<G> {
     /// The one place where the current generation changes.
     fn swap(&self, line: &mut Line<G>, new: Standing<G>) -> Change {
         // Before the store, so that no reader sees a current generation that says it is retired.
-        new.generation.install();
+        new.generation.install(new.replaced.is_some());
         let to = new.generation.number();
         self.current.replace(Some(Arc::clone(&new.generation)));
         let old = line.serving.replace(new);
@@ -204,6 +218,17 @@ impl<G: Member> Lineage<G> {
         }
         line.choose_warm();
         Change { epoch: line.epoch, from, to }
+    }
+
+    /// A hold on the warm generation that a rollback would go to. While it is out, it has to be among the generation's
+    /// [consultations](Member::consultations), which are not leases; it must not be the last to go, and is not, because
+    /// the list has one, too.
+    pub(super) fn predecessor(&self, enter: impl FnOnce(&G)) -> Option<Arc<G>> {
+        let line = self.line.lock();
+        let replaced = line.serving.as_ref()?.replaced?;
+        let found = line.warm().find(|retired| retired.number() == replaced)?;
+        enter(&found.standing.generation);
+        Some(Arc::clone(&found.standing.generation))
     }
 
     /// Takes a generation that never became current, to be collected.
@@ -225,6 +250,16 @@ impl<G: Member> Lineage<G> {
         line.choose_warm();
     }
 
+    /// The current generation, and its epoch.
+    pub(super) fn base(&self) -> Option<Base> {
+        self.line.lock().base()
+    }
+
+    /// The number of a warm generation, if one of them is wanted.
+    pub(super) fn find_warm(&self, is_wanted: impl Fn(&G) -> bool) -> Option<u64> {
+        self.line.lock().warm().find(|retired| is_wanted(&retired.standing.generation)).map(Retired::number)
+    }
+
     /// Whether [`close`](Lineage::close) was called.
     pub(super) fn is_closed(&self) -> bool {
         self.line.lock().closed
@@ -236,7 +271,7 @@ impl<G: Member> Lineage<G> {
         let mut free = Vec::new();
         let mut at = 0;
         while at < line.retired.len() {
-            if line.retired[at].warm || line.retired[at].leases() > 0 {
+            if line.retired[at].warm || line.retired[at].holds() > 0 {
                 at += 1;
                 continue;
             }
@@ -296,6 +331,11 @@ impl<G: Member> Lineage<G> {
 }
 
 impl<G: Member> Line<G> {
+    fn base(&self) -> Option<Base> {
+        let serving = self.serving.as_ref()?;
+        Some(Base { generation: serving.generation.number(), epoch: self.epoch })
+    }
+
     fn retire(&mut self, standing: Standing<G>, was_current: bool) {
         standing.generation.retire();
         let since = Instant::now();
@@ -327,7 +367,7 @@ impl<G: Member> Line<G> {
     fn current(&self) -> Option<ServingView<'_, G>> {
         let standing = self.serving.as_ref()?;
         let generation = &standing.generation;
-        Some(ServingView { generation, epoch: self.epoch, since: self.since, replaced: standing.replaced })
+        Some(ServingView { generation, epoch: self.epoch, since: self.since })
     }
 
     /// The longest retired first.
@@ -346,8 +386,13 @@ impl<G: Member> Retired<G> {
         self.standing.generation.number()
     }
 
-    /// Holds that are out: every reference but the list's own.
+    /// Leases that are out: every reference but the list's own and those of consultations.
     fn leases(&self) -> usize {
+        self.holds().saturating_sub(self.standing.generation.consultations())
+    }
+
+    /// Every reference but the list's own.
+    fn holds(&self) -> usize {
         Arc::strong_count(&self.standing.generation) - 1
     }
 

@@ -7,7 +7,7 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
 use super::current::Current;
-use super::lineage::{Lineage, Member, NotCommitted, Target};
+use super::lineage::{Base, Lineage, Member, NotCommitted, Target};
 use super::sync::Arc;
 
 loom::thread_local! {
@@ -37,8 +37,11 @@ impl Member for Generation {
     fn number(&self) -> u64 {
         self.number
     }
-    fn install(&self) {
+    fn install(&self, _: bool) {
         self.retired.store(false, Ordering::Relaxed);
+    }
+    fn consultations(&self) -> usize {
+        0
     }
     fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
@@ -57,6 +60,11 @@ fn opened(keep: usize) -> Arc<Lineage<Generation>> {
     let line = Arc::new(Lineage::new(keep));
     line.commit(&Generation::new(1), None).expect("the line is new");
     line
+}
+
+/// Generation `number`, in models in which each one is committed once, in order.
+fn base(number: u64) -> Option<Base> {
+    Some(Base { generation: number, epoch: number })
 }
 
 /// Retires and collects what is left, on a thread that may.
@@ -87,7 +95,7 @@ fn commit_against_load() {
                 first.call();
             }
         });
-        line.commit(&Generation::new(2), Some(1)).expect("nothing else commits");
+        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
         assert_eq!(current(&line), 2, "what was committed is current");
         IS_REAPER.with(|is| is.set(true));
         line.collect();
@@ -124,7 +132,7 @@ fn retirement() {
             drop(lease);
             second.call();
         });
-        line.commit(&Generation::new(2), Some(1)).expect("nothing else commits");
+        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
         IS_REAPER.with(|is| is.set(true));
         let early = line.collect().len();
         reader.join().unwrap();
@@ -167,12 +175,12 @@ fn retirement_that_counts_before_the_swap() {
 fn rollback_against_reload() {
     loom::model(|| {
         let line = opened(2);
-        line.commit(&Generation::new(2), Some(1)).expect("nothing else commits");
+        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
         let reload = thread::spawn({
             let line = line.clone();
             move || {
                 let third = Generation::new(3);
-                let committed = line.commit(&third, Some(2));
+                let committed = line.commit(&third, base(2));
                 if committed.is_err() {
                     line.discard(third);
                 }
@@ -207,13 +215,13 @@ fn rollback_against_reload_that_forgets_its_base() {
     loom::model(|| {
         IS_REAPER.with(|is| is.set(true));
         let line = opened(2);
-        line.commit(&Generation::new(2), Some(1)).expect("nothing else commits");
+        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
         let reload = thread::spawn({
             let line = line.clone();
             move || {
                 IS_REAPER.with(|is| is.set(true));
                 let third = Generation::new(3);
-                let base = line.serving(|view| view.generation.number);
+                let base = line.serving(|view| Base { generation: view.generation.number, epoch: view.epoch });
                 if let Ok(change) = line.commit(&third, base) {
                     assert_eq!(change.from, Some(2), "a plugin that was staged beside 2 replaced another");
                 }
@@ -225,12 +233,33 @@ fn rollback_against_reload_that_forgets_its_base() {
     });
 }
 
+/// A generation that comes back says so before anyone can find it.
+#[test]
+fn rollback_against_load() {
+    loom::model(|| {
+        let line = opened(1);
+        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
+        let reader = thread::spawn({
+            let line = line.clone();
+            move || {
+                let lease = line.load().expect("the line is open");
+                let retired = lease.retired.load(Ordering::Relaxed);
+                assert!(lease.number == 2 || !retired, "what is current says that it is retired");
+            }
+        });
+        line.rollback(Target::Previous, Generation::call).expect("1 is warm");
+        reader.join().unwrap();
+        IS_REAPER.with(|is| is.set(true));
+        close(&line);
+    });
+}
+
 /// A generation that is warm at one moment and evicted at the next is either brought back or collected, never both.
 #[test]
 fn rollback_against_collection() {
     loom::model(|| {
         let line = opened(1);
-        line.commit(&Generation::new(2), Some(1)).expect("nothing else commits");
+        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
         let reaper = thread::spawn({
             let line = line.clone();
             move || {

@@ -1,4 +1,4 @@
-//! The slot: the place in a program where exactly one plugin serves at a time.
+//! The slot: holds the one plugin that serves, and replaces it.
 
 mod attempt;
 mod builder;
@@ -13,11 +13,16 @@ mod lease_sites;
 mod lineage;
 #[cfg(all(test, hotslot_loom))]
 mod loom;
+mod probation;
 mod reaper;
+mod rollback;
 mod runner;
 mod settings;
 mod staged;
+mod supervisor;
 mod sync;
+mod teardown;
+mod upkeep;
 mod wakeup;
 
 use std::fmt;
@@ -25,26 +30,39 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::attempt::HandOver;
 pub use self::builder::Builder;
-use self::core::Shared;
+use self::core::Core;
 use self::deadline::after;
 pub use self::gate::BusyPolicy;
 pub use self::lease::Lease;
 pub use self::lease_sites::LeaseOrigin;
-use self::lineage::Target;
+pub use self::probation::{CallStats, Probation, ProbationPolicy};
+pub use self::rollback::Rollback;
 pub use self::runner::Runner;
 pub use self::staged::Staged;
 use crate::{Backend, Candidate, Cause, Error, Report, Status, Subscription};
 
-/// A place where exactly one plugin serves at a time, and can be replaced while it does.
+/// Holds exactly one serving plugin, and replaces it while it serves.
 ///
 /// `T` is what the plugin is to its callers: a struct, or a trait object as in `HotSlot<dyn Rules>`, so that
 /// plugins of different kinds can take turns. A slot is `Send` and `Sync`; share it by reference or in an `Arc`.
 ///
 /// Dropping it retires the plugin and returns at once; leases that are out stay good, and what they hold is destroyed
 /// on a thread of its own when the last one is gone. [`close`](HotSlot::close) waits for that.
+///
+/// # From inside
+/// A transition that is asked for from the slot's own foreign code would wait for itself: from a hook, from the backend,
+/// from `create`, from a plugin's run, from a service that the plugin calls, or from a tracing subscriber that the slot
+/// logs to. It is refused at once, as [`Misuse`](crate::ErrorKind::Misuse), on every thread that the library started for
+/// such code or that calls through its backends. What may be done from there is [`reload_soon`](HotSlot::reload_soon). A
+/// consumer of [`subscribe`](HotSlot::subscribe) is not inside.
+///
+/// # Forks
+/// In a process that was forked, the threads that serve the slot are missing. Leases can be taken; transitions are refused
+/// as [`Forked`](crate::ErrorKind::Forked), and the status says nothing.
 pub struct HotSlot<T: ?Sized + Send + Sync + 'static> {
-    shared: Arc<Shared<T>>,
+    core: Arc<Core<T>>,
 }
 
 impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
@@ -54,23 +72,36 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
         Builder::new(Arc::new(backend))
     }
 
-    /// A lease on the current plugin. Wait-free: no reload, rollback or retirement holds it up.
+    /// Takes a lease on the current plugin. No reload, rollback or retirement holds it up: it is wait-free, except that
+    /// the first one on a thread sets up that thread's record, and that [tracked](Builder::track_leases) leases also try
+    /// up to eight locks without waiting for any.
     #[inline]
     #[track_caller]
     pub fn load(&self) -> Lease<T> {
-        self.shared.load(Location::caller()).expect("a slot that is open has a current generation")
+        self.core.load(Location::caller()).expect("a slot that is open has a current generation")
     }
 
     /// Replaces the plugin: [`stage`](HotSlot::stage) and [`commit`](Staged::commit) in one turn.
     ///
-    /// The bytes of the plugin that serves already are reported as
-    /// [`Unchanged`](crate::Outcome::Unchanged), and nothing is done, unless they are
-    /// [forced](crate::Candidate::force).
+    /// The plugin that serves already, the same bytes with the same configuration, is reported as
+    /// [`Unchanged`](crate::Outcome::Unchanged), and nothing is done, unless it is [forced](crate::Candidate::force).
     ///
     /// # Errors
-    /// The stage that refused and why; what served before serves on.
+    /// The stage that refused and why; the current plugin keeps serving.
     pub fn reload(&self, candidate: impl Into<Candidate>) -> Result<Report, Error> {
-        self.shared.stage_in_turn(candidate.into(), Cause::Reload)?.commit()
+        self.core.reload(candidate.into(), Cause::Reload)
+    }
+
+    /// Replaces the plugin soon, on a thread that is started for it, and returns at once: for plugins, services and hooks
+    /// that ask for a replacement [from inside](HotSlot#from-inside).
+    ///
+    /// Returns the number of the attempt, under which history and events tell how it ended. If several wait, only the last
+    /// one is made; the others end as refused, [superseded](crate::ErrorKind::Superseded).
+    ///
+    /// # Errors
+    /// If no thread can be spawned, or in a forked process.
+    pub fn reload_soon(&self, candidate: impl Into<Candidate>) -> Result<u64, Error> {
+        self.core.reload_soon(candidate.into(), |pending| drop(pending.commit(HandOver::Required, || None)))
     }
 
     /// Loads and proves a new plugin beside the serving one: everything that is slow, and nearly everything that can
@@ -79,7 +110,7 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// # Errors
     /// As [`reload`](HotSlot::reload).
     pub fn stage(&self, candidate: impl Into<Candidate>) -> Result<Staged<T>, Error> {
-        self.shared.stage(candidate.into(), Cause::Reload)
+        Ok(Staged::new(self.core.stage(candidate.into(), Cause::Reload)?.end_turn()))
     }
 
     /// Goes back to the generation that the current one replaced. One pointer store; a load that is under way does
@@ -91,57 +122,73 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// # Errors
     /// [`NotWarm`](crate::ErrorKind::NotWarm) if there is no such generation any more.
     pub fn rollback(&self) -> Result<Report, Error> {
-        self.shared.rollback(Target::Previous, Cause::Rollback, || None)
+        self.rollback_to(Rollback::previous())
     }
 
-    /// Goes to a generation that is kept: [`Status::retired`] lists them, as warm.
+    /// Goes back to a generation that is still warm, by its number ([`Status::retired`] lists them), or to a plugin by
+    /// its bytes, as a [`Candidate`]: see [`Rollback`].
+    ///
+    /// A plugin that is no longer loaded goes through all the checks of a reload, and begins without the state of the one
+    /// that it replaces. It is exempt from the [version rule](Builder::version_rule) and the
+    /// [interval](Builder::min_reload_interval).
     ///
     /// # Errors
-    /// [`NotWarm`](crate::ErrorKind::NotWarm) names those that are.
-    pub fn rollback_to(&self, generation: u64) -> Result<Report, Error> {
-        self.shared.rollback(Target::Generation(generation), Cause::Rollback, || None)
+    /// [`NotWarm`](crate::ErrorKind::NotWarm) names the generations that are warm;
+    /// [`AlreadyServing`](crate::ErrorKind::AlreadyServing); or as [`reload`](HotSlot::reload).
+    pub fn rollback_to(&self, rollback: impl Into<Rollback>) -> Result<Report, Error> {
+        let warm = |target, request| {
+            let result = self.core.roll_back(target, Cause::Rollback, request, || None);
+            self.core.journal.flush();
+            result
+        };
+        self.core.roll_back_to(rollback.into(), warm, |pending| pending.commit(HandOver::Required, || None))
     }
 
-    /// What serves, what lingers and why, and what happened so far.
+    /// Returns what serves, what lingers and why, and what happened so far.
     pub fn status(&self) -> Status {
-        self.shared.status()
+        self.core.status()
     }
 
-    /// The last 256 attempts to change the plugin, oldest first, in the order in which they ended; the refused ones
-    /// too.
+    /// Returns the last 256 attempts to change the plugin, oldest first, in the order in which they ended; the refused
+    /// ones too.
     pub fn history(&self) -> Vec<Arc<Report>> {
-        self.shared.journal.history()
+        if self.core.is_forked() { Vec::new() } else { self.core.journal.history() }
     }
 
-    /// The events of this slot from now on.
+    /// Subscribes to the events of this slot from now on.
     pub fn subscribe(&self) -> Subscription {
-        self.shared.journal.subscribe()
+        self.core.journal.subscribe()
     }
 
     /// Closes the slot and waits until all its generations are destroyed, but not longer than `timeout`. The status
     /// says what is left, and who holds it.
     pub fn close(self, timeout: Duration) -> Status {
         let deadline = after(timeout);
-        self.shared.close();
+        self.core.close();
         loop {
             let status = self.status();
             let is_empty = status.retired.is_empty() && status.hung == 0;
             if is_empty || Instant::now() >= deadline {
                 return status;
             }
-            self.shared.freed.wait(Some(deadline));
+            self.core.freed.wait(deadline);
         }
     }
 }
 
 impl<T: ?Sized + Send + Sync + 'static> Drop for HotSlot<T> {
     fn drop(&mut self) {
-        self.shared.close();
+        self.core.close();
     }
 }
 
 impl<T: ?Sized + Send + Sync + 'static> fmt::Debug for HotSlot<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HotSlot").field("name", &self.shared.name).field("serving", &self.shared.serving()).finish()
+        let mut debug = f.debug_struct("HotSlot");
+        debug.field("name", &self.core.name);
+        if !self.core.is_forked() {
+            debug.field("serving", &self.core.serving());
+        }
+        debug.finish()
     }
 }

@@ -1,158 +1,120 @@
-//! The thread that destroys what nobody holds any more, reports what lingers, and watches the serving generation.
+//! The thread that destroys what nobody holds any more, reports what lingers, and rolls back what was condemned: one for
+//! all slots of the process, asleep while none of them has anything for it to do.
 //!
-//! Destruction is a plugin's own code, which may hang or panic, so each one has a thread of its own; and the plugin is
-//! dropped on a thread that has ended before its keep_alive is released, because code that is being unmapped must not
-//! have thread-local destructors left to run.
+//! It runs no foreign code: destructors, and log lines, which are the subscriber's code, have threads of their own.
+//!
+//! It knows a slot only while there is something to do: whoever has work for it wakes it with a reference to the slot,
+//! and it keeps that for as long as a generation of the slot drains or is destroyed. So a slot that is dropped stays until
+//! its last generation is gone, and no longer.
 
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use semver::Version;
+use parking_lot::{Condvar, Mutex};
 
-use super::core::Shared;
-use super::generation::Generation;
-use super::lineage::{Collected, Target};
-use crate::status::{Phase, RetiredStatus};
-use crate::{Cause, Digest, ErrorKind, Loaded, Release};
+use crate::ErrorKind;
+use crate::text::panic_text;
 
-/// How often the reaper looks while a generation drains: a lease's end rings for it, except in a race that it need
-/// not win.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// The same while all that drains has been reported as stuck.
-const LOOK_EVERY_WHEN_STUCK: Duration = Duration::from_millis(250);
-
-/// A destruction under way.
-pub(super) struct Teardown {
-    generation: u64,
-    version: Option<Version>,
-    digest: Digest,
-    size: usize,
-    epoch: u64,
-    retired: Instant,
+/// A slot, as the reaper sees it.
+pub(super) trait Tended: Send + Sync {
+    /// Tells slots apart.
+    fn key(&self) -> usize;
+    /// Does what there is to do.
+    fn tend(self: Arc<Self>) -> Next;
 }
 
-impl Teardown {
-    pub(super) fn status(&self) -> RetiredStatus {
-        RetiredStatus {
-            generation: self.generation,
-            version: self.version.clone(),
-            digest: self.digest,
-            size: self.size,
-            epoch: self.epoch,
-            age: self.retired.elapsed(),
-            phase: Phase::Destroying,
-            leases: 0,
-            oldest_lease: None,
-            stuck: false,
+/// What the reaper does with a slot that it has tended.
+pub(super) enum Next {
+    /// Nothing until it is woken: whoever has work for it has a reference to the slot.
+    Forget,
+    /// It waits to be woken, and keeps the slot meanwhile.
+    Keep,
+    /// The same, and it looks again at this moment.
+    LookAt(Instant),
+}
+
+struct Reaper {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+struct State {
+    /// The process in which the thread runs.
+    process: Option<u32>,
+    woken: Vec<Arc<dyn Tended>>,
+}
+
+static REAPER: Reaper = Reaper { state: Mutex::new(State { process: None, woken: Vec::new() }), work: Condvar::new() };
+
+/// Starts the thread, if there is none yet.
+pub(super) fn start() -> Result<(), ErrorKind> {
+    let mut state = REAPER.state.lock();
+    match state.process {
+        Some(process) if process == std::process::id() => Ok(()),
+        Some(_) => Err(ErrorKind::Forked),
+        None => {
+            std::thread::Builder::new().name("hotslot-reaper".to_owned()).spawn(run).map_err(ErrorKind::NoThread)?;
+            state.process = Some(std::process::id());
+            Ok(())
         }
     }
 }
 
-pub(super) fn start<T: ?Sized + Send + Sync + 'static>(shared: Arc<Shared<T>>) -> std::io::Result<()> {
-    std::thread::Builder::new().name("hotslot-reaper".to_owned()).spawn(move || run(&shared)).map(drop)
+/// Has the thread tend a slot.
+pub(super) fn wake(slot: Arc<dyn Tended>) {
+    REAPER.state.lock().woken.push(slot);
+    REAPER.work.notify_one();
 }
 
-fn run<T: ?Sized + Send + Sync + 'static>(shared: &Arc<Shared<T>>) {
+fn run() {
+    // The slots that have something to wait for, each with the moment of the next look.
+    let mut kept: BTreeMap<usize, (Arc<dyn Tended>, Option<Instant>)> = BTreeMap::new();
     loop {
-        for collected in shared.collect() {
-            destroy(shared, collected);
-        }
-        let drain_timeout = shared.policy.drain_timeout;
-        shared.report_stuck(|view| view.since.elapsed() >= drain_timeout);
-        shared.watch();
-        // Whoever else holds the shared part may still add to what there is to do, so that is the first question.
-        if shared.line.is_closed() && Arc::strong_count(shared) == 1 && shared.lingering().sum() == 0 {
-            return;
-        }
-        shared.wakeup.wait(shared.next_look());
-    }
-}
-
-impl<T: ?Sized + Send + Sync + 'static> Shared<T> {
-    /// Takes what can be destroyed off the line; from here on it counts as a destruction under way.
-    fn collect(&self) -> Vec<Collected<Generation<T>>> {
-        let mut teardowns = self.teardowns.lock();
-        let collected = self.line.collect();
-        teardowns.extend(collected.iter().map(|Collected { generation, epoch, since }| Teardown {
-            generation: generation.number,
-            version: generation.manifest.version.clone(),
-            digest: generation.digest,
-            size: generation.size,
-            epoch: *epoch,
-            retired: *since,
-        }));
-        collected
-    }
-
-    fn torn_down(&self, generation: u64, size: usize, release: Release) {
-        self.journal.count_destroyed(size, &release);
-        self.teardowns.lock().retain(|teardown| teardown.generation != generation);
-        self.journal.destroyed(generation, release);
-        self.wakeup.wake();
-        self.freed.wake();
-    }
-
-    /// When to look again without having been woken for.
-    fn next_look(&self) -> Option<Instant> {
-        let waits = self.line.retired(|view| match (view.leases > 0 || !view.warm, view.stuck) {
-            (false, _) => None,
-            (true, false) => Some(LOOK_EVERY),
-            (true, true) => Some(LOOK_EVERY_WHEN_STUCK),
-        });
-        let closing = self.line.is_closed().then_some(LOOK_EVERY);
-        waits.into_iter().flatten().chain(closing).min().map(|wait| Instant::now() + wait)
-    }
-
-    /// Rolls the serving generation back if it failed too often in its probation.
-    fn watch(self: &Arc<Self>) {
-        let probation = self.policy.probation;
-        let failing = self.line.serving(|view| {
-            let failures = view.generation.failures();
-            let on_probation = view.since.elapsed() < probation.window && view.replaced.is_some();
-            (on_probation && failures > probation.max_failures).then(|| {
-                // Whatever comes of it, the next look is for new failures.
-                view.generation.reset_failures();
-                let last = view.generation.failures.last_failure().unwrap_or_default();
-                let age = view.since.elapsed();
-                (view.generation.number, format!("{failures} failed calls within {age:?}, the last one: {last}"))
-            })
-        });
-        if let Some(Some((generation, reason))) = failing {
-            let cause = Cause::Automatic { reason };
-            if let Err(error) = self.rollback(Target::PreviousOf(generation), cause, || None)
-                && !matches!(error.kind(), ErrorKind::BaseChanged { .. })
-            {
-                self.journal.alarm(format!("generation {generation} fails, and cannot be rolled back: {error}"));
+        let next_look = kept.values().filter_map(|(_, at)| *at).min();
+        let mut due = wait_for_work(next_look);
+        let now = Instant::now();
+        due.extend(kept.values().filter(|(_, at)| at.is_some_and(|at| at <= now)).map(|(slot, _)| Arc::clone(slot)));
+        for slot in due {
+            let key = slot.key();
+            // A fault of ours in one slot is no reason to leave the others alone.
+            let next = catch_unwind(AssertUnwindSafe(|| Arc::clone(&slot).tend()));
+            let before = match next {
+                Ok(Next::Forget) | Err(_) => kept.remove(&key),
+                Ok(Next::Keep) => kept.insert(key, (Arc::clone(&slot), None)),
+                Ok(Next::LookAt(at)) => kept.insert(key, (Arc::clone(&slot), Some(at))),
+            };
+            let_go(slot);
+            if let Some((slot, _)) = before {
+                let_go(slot);
             }
         }
     }
 }
 
-/// Destroys a generation on a thread of its own.
-fn destroy<T: ?Sized + Send + Sync + 'static>(shared: &Arc<Shared<T>>, collected: Collected<Generation<T>>) {
-    let Generation { number, size, loaded, .. } = collected.generation;
-    let theirs = Arc::clone(shared);
-    let work = move || theirs.torn_down(number, size, tear_down(loaded));
-    if let Err(error) = std::thread::Builder::new().name("hotslot-destroy".to_owned()).spawn(work) {
-        // The closure is gone and the plugin with it, here; its keep_alive was not released.
-        let reason = format!("no thread to destroy it on: {error}");
-        shared.torn_down(number, size, Release::Retained { reason, alarm: None });
+fn wait_for_work(next_look: Option<Instant>) -> Vec<Arc<dyn Tended>> {
+    let mut state = REAPER.state.lock();
+    while state.woken.is_empty() {
+        match next_look {
+            Some(at) if REAPER.work.wait_until(&mut state, at).timed_out() => break,
+            Some(_) => {}
+            None => REAPER.work.wait(&mut state),
+        }
     }
+    std::mem::take(&mut state.woken)
 }
 
-/// Drops the plugin, and releases what it lived in when the thread that dropped it has ended.
-fn tear_down<T: ?Sized + Send + Sync + 'static>(loaded: Loaded<T>) -> Release {
-    let Loaded { plugin, keep_alive } = loaded;
-    let Some(keep_alive) = keep_alive else {
-        // A panic has been reported by the panic hook, and there is nothing left to keep.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(plugin)));
-        return Release::Freed;
-    };
-    match std::thread::Builder::new().name("hotslot-destroy".to_owned()).spawn(move || drop(plugin)) {
-        Ok(thread) => match thread.join() {
-            Ok(()) => keep_alive.release(),
-            Err(_) => Release::Retained { reason: "its destructor panicked".to_owned(), alarm: None },
-        },
-        Err(error) => Release::Retained { reason: format!("no thread to destroy it on: {error}"), alarm: None },
+/// Drops a reference to a slot. The last one takes backend and hooks along, which is foreign code.
+fn let_go(slot: Arc<dyn Tended>) {
+    if Arc::strong_count(&slot) > 1 {
+        // If that is the last one by now, it is so on the thread of whoever dropped the other in this instant.
+        return drop(slot);
+    }
+    let slot = Arc::new(Mutex::new(Some(slot)));
+    let theirs = Arc::clone(&slot);
+    let body = move || drop(catch_unwind(AssertUnwindSafe(|| drop(theirs.lock().take()))).map_err(panic_text));
+    if std::thread::Builder::new().name("hotslot-close".to_owned()).spawn(body).is_err() {
+        std::mem::forget(slot.lock().take());
     }
 }

@@ -1,20 +1,15 @@
 //! Runs a plugin that is not called but works by itself, and passes the work on when the plugin is replaced.
-//!
-//! One supervisor thread takes every decision, so that stops, starts and swaps cannot overtake each other; each run
-//! has a thread of its own, which may hang without holding anything up.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use super::lineage::Target;
-use super::staged::HandOver;
-use crate::event::Event;
-use crate::text::panic_text;
-use crate::{Candidate, Cause, Error, ErrorKind, HotSlot, Lease, Report, Runnable, Stage, Staged};
+use super::HotSlot;
+use super::rollback::Rollback;
+use super::staged::Staged;
+use super::supervisor::{Order, Reply, Supervisor};
+use crate::{Candidate, Cause, Error, ErrorKind, Report, Runnable, Stage};
 
 /// Runs the current plugin of a slot on a thread of its own.
 ///
@@ -78,22 +73,6 @@ struct Inner<T: ?Sized + Send + Sync + 'static> {
     supervisor: JoinHandle<()>,
 }
 
-/// What the supervisor is told.
-enum Order<T: ?Sized + Send + Sync + 'static> {
-    /// Stop the old one, commit this one, start it.
-    Switch(Box<Staged<T>>, Reply),
-    /// Stop the current one, go back, start what is current then.
-    Rollback(Target, Reply),
-    /// The current generation may have changed without an order.
-    Follow,
-    /// This run came to its end.
-    Ended(u64),
-    /// Stop the current one, and end.
-    Quit,
-}
-
-type Reply = Sender<Result<Report, Error>>;
-
 impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
     /// Takes the slot over and starts its current plugin.
     ///
@@ -105,15 +84,8 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
         let (orders, inbox) = channel();
         // Before anything runs, so that no swap is missed.
         let follow = orders.clone();
-        *slot.shared.follower.lock() = Some(Arc::new(move || drop(follow.send(Order::Follow))));
-        let mut supervisor = Supervisor {
-            slot: Arc::clone(&slot),
-            inbox,
-            notices: orders.clone(),
-            running: None,
-            stuck: Vec::new(),
-            runs: 0,
-        };
+        *slot.core.follower.lock() = Some(Arc::new(move || drop(follow.send(Order::Follow))));
+        let mut supervisor = Supervisor::new(Arc::clone(&slot), inbox, orders.clone());
         supervisor.start_current().map_err(|error| no_thread(&slot, error))?;
         let supervisor = std::thread::Builder::new()
             .name("hotslot-runner".to_owned())
@@ -127,8 +99,22 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
     /// # Errors
     /// As [`HotSlot::reload`]; the old plugin runs on, or again.
     pub fn reload(&self, candidate: impl Into<Candidate>) -> Result<Report, Error> {
-        let staged = self.slot().shared.stage_in_turn(candidate.into(), Cause::Reload)?;
-        self.order(|reply| Order::Switch(Box::new(staged), reply))
+        let pending = self.slot().core.stage(candidate.into(), Cause::Reload)?;
+        self.switch(Staged::new(pending))
+    }
+
+    /// Replaces the running plugin soon, as [`HotSlot::reload_soon`] does: for a plugin that asks for its own replacement.
+    ///
+    /// # Errors
+    /// As [`HotSlot::reload_soon`].
+    pub fn reload_soon(&self, candidate: impl Into<Candidate>) -> Result<u64, Error> {
+        let orders = self.inner().orders.clone();
+        self.slot().core.reload_soon(candidate.into(), move |pending| {
+            let (reply, answer) = channel();
+            let _ = orders.send(Order::Switch(Box::new(Staged::new(pending)), reply));
+            // The next one waits for this one; how it ended is in the history.
+            drop(answer.recv());
+        })
     }
 
     /// Replaces the running plugin by one that was [staged](HotSlot::stage) before.
@@ -137,12 +123,13 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
     /// As [`Staged::commit`]; the old plugin runs on, or again. One that was staged in another slot is refused as
     /// [`Misuse`](crate::ErrorKind::Misuse).
     pub fn commit(&self, staged: Staged<T>) -> Result<Report, Error> {
-        let shared = &self.slot().shared;
-        if !staged.is_of(shared) {
+        let core = &self.slot().core;
+        core.check_caller().map_err(|kind| core.not_begun(Stage::Commit, kind))?;
+        if !staged.pending().is_of(core) {
             let misuse = ErrorKind::Misuse("it was staged in another slot than the one that runs".to_owned());
-            return Err(Error::new(Stage::Commit, misuse, shared.serving()));
+            return Err(core.not_begun(Stage::Commit, misuse));
         }
-        self.order(|reply| Order::Switch(Box::new(staged), reply))
+        self.switch(staged)
     }
 
     /// Stops the running plugin and runs the one before it again, with the state that that one had.
@@ -150,18 +137,20 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
     /// # Errors
     /// As [`HotSlot::rollback`]; the plugin that ran runs on, or again.
     pub fn rollback(&self) -> Result<Report, Error> {
-        self.order(|reply| Order::Rollback(Target::Previous, reply))
+        self.rollback_to(Rollback::previous())
     }
 
-    /// Stops the running plugin and runs another one that is kept.
+    /// Stops the running plugin and runs another one: one that is still warm, with the state that it had, or one that is
+    /// loaded from its bytes, without any. See [`Rollback`].
     ///
     /// # Errors
     /// As [`HotSlot::rollback_to`]; the plugin that ran runs on, or again.
-    pub fn rollback_to(&self, generation: u64) -> Result<Report, Error> {
-        self.order(|reply| Order::Rollback(Target::Generation(generation), reply))
+    pub fn rollback_to(&self, rollback: impl Into<Rollback>) -> Result<Report, Error> {
+        let warm = |target, request| self.order(|reply| Order::Rollback(target, request, reply));
+        self.slot().core.roll_back_to(rollback.into(), warm, |pending| self.switch(Staged::new(pending)))
     }
 
-    /// The slot: status, history, events. A swap that is made there directly is followed: what became current runs.
+    /// Returns the slot: status, history, events. A swap that is made there directly is followed: what became current runs.
     pub fn slot(&self) -> &HotSlot<T> {
         &self.inner().slot
     }
@@ -176,12 +165,16 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
         Arc::into_inner(slot).expect("the supervisor had the only other handle, and it has ended")
     }
 
+    fn switch(&self, staged: Staged<T>) -> Result<Report, Error> {
+        self.order(|reply| Order::Switch(Box::new(staged), reply))
+    }
+
     fn order(&self, order: impl FnOnce(Reply) -> Order<T>) -> Result<Report, Error> {
         let (reply, answer) = channel();
         let _ = self.inner().orders.send(order(reply));
         answer.recv().unwrap_or_else(|_| {
             let panicked = ErrorKind::Panicked("the runner's supervisor ended".to_owned());
-            Err(Error::new(Stage::Commit, panicked, self.slot().shared.serving()))
+            Err(Error::new(Stage::Commit, panicked, self.slot().core.serving()))
         })
     }
 
@@ -206,243 +199,5 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> fmt::Debug for Runner<T> {
 }
 
 fn no_thread<T: ?Sized + Send + Sync + 'static>(slot: &HotSlot<T>, error: std::io::Error) -> Error {
-    Error::new(Stage::Commit, ErrorKind::NoThread(error), slot.shared.serving())
-}
-
-struct Supervisor<T: ?Sized + Runnable + Send + Sync + 'static> {
-    slot: Arc<HotSlot<T>>,
-    inbox: Receiver<Order<T>>,
-    notices: Sender<Order<T>>,
-    running: Option<Run<T>>,
-    /// Those that were told to stop and have not.
-    stuck: Vec<Run<T>>,
-    /// How many runs there were: their numbers.
-    runs: u64,
-}
-
-/// A plugin that runs.
-struct Run<T: ?Sized + Send + Sync + 'static> {
-    number: u64,
-    lease: Lease<T>,
-    /// The one in which it was started: in any other, the plugin was told to stop in between.
-    epoch: u64,
-    /// Whether it was told to stop by the runner.
-    halted: bool,
-    started: Instant,
-    end: Receiver<RunEnd>,
-    thread: JoinHandle<()>,
-}
-
-/// How and when a run ended.
-struct RunEnd {
-    at: Instant,
-    error: Option<String>,
-}
-
-/// What became of the run that had to make way.
-#[derive(Clone, Copy)]
-enum Halted {
-    /// Nothing ran.
-    Idle,
-    /// It stopped, at this moment.
-    Stopped(Instant),
-    /// This generation did not.
-    Stuck(u64),
-}
-
-impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
-    fn serve(mut self) {
-        while let Ok(order) = self.inbox.recv() {
-            match order {
-                Order::Switch(staged, reply) => {
-                    let result = self.switch(*staged);
-                    // The caller may have gone; what was done stays done.
-                    let _ = reply.send(result);
-                }
-                Order::Rollback(target, reply) => {
-                    let halted = self.halt();
-                    let result = self.go_back(target, Cause::Rollback, halted);
-                    let _ = reply.send(result);
-                }
-                Order::Follow => self.follow(),
-                Order::Ended(number) => self.ended(number),
-                Order::Quit => break,
-            }
-        }
-        *self.slot.shared.follower.lock() = None;
-        self.halt();
-    }
-
-    /// Puts a staged plugin in the place of the running one.
-    fn switch(&mut self, staged: Staged<T>) -> Result<Report, Error> {
-        if staged.is_unchanged() {
-            return staged.commit();
-        }
-        let halted = self.halt();
-        let hand_over = match halted {
-            Halted::Stuck(_) => HandOver::BestEffort,
-            Halted::Idle | Halted::Stopped(_) => HandOver::Required,
-        };
-        let stopped = halted.at();
-        let result = staged.commit_with(hand_over, || self.start_after(stopped));
-        self.settle(halted, result.is_ok());
-        result
-    }
-
-    /// Rolls the slot back and runs what is current then.
-    fn go_back(&mut self, target: Target, cause: Cause, halted: Halted) -> Result<Report, Error> {
-        let slot = Arc::clone(&self.slot);
-        let stopped = halted.at();
-        let result = slot.shared.rollback(target, cause, || self.start_after(stopped));
-        self.settle(halted, result.is_ok());
-        result
-    }
-
-    /// After a swap, reports a run that is stuck. Without one, what was halted goes on.
-    fn settle(&mut self, halted: Halted, swapped: bool) {
-        match (halted, swapped) {
-            (Halted::Stuck(number), true) => {
-                self.slot.shared.report_stuck(|view| view.generation.number == number);
-            }
-            (Halted::Stuck(_) | Halted::Stopped(_), false) => self.start_loudly(),
-            (Halted::Stopped(_), true) | (Halted::Idle, _) => {}
-        }
-    }
-
-    /// Starts the current plugin; gives the time since the one before stopped.
-    fn start_after(&mut self, stopped: Option<Instant>) -> Option<Duration> {
-        self.start_loudly();
-        let started = self.running.as_ref()?.started;
-        stopped.map(|stopped| started.saturating_duration_since(stopped))
-    }
-
-    /// Starts the current plugin, or says why not.
-    fn start_loudly(&mut self) {
-        if let Err(error) = self.start_current() {
-            let generation = Lease::generation(&self.slot.load());
-            self.slot.shared.journal.alarm(format!("generation {generation} does not run: no thread: {error}"));
-        }
-    }
-
-    fn start_current(&mut self) -> std::io::Result<()> {
-        let current = self.slot.shared.line.serving(|view| {
-            // It may have been told to stop by an attempt to replace it that came to nothing.
-            view.generation.stop.lower();
-            (self.slot.load(), view.epoch)
-        });
-        let (lease, epoch) = current.expect("a slot that is open has a current generation");
-        let generation = Lease::generation(&lease);
-        if let Some(at) = self.stuck.iter().position(|run| Lease::generation(&run.lease) == generation) {
-            // It never stopped; should it still do so, it starts again.
-            self.running = Some(Run { epoch, ..self.stuck.swap_remove(at) });
-            return Ok(());
-        }
-        self.runs += 1;
-        let number = self.runs;
-        let (say_started, has_started) = channel();
-        let (say_ended, end) = channel();
-        let (notices, theirs) = (self.notices.clone(), lease.clone());
-        let body = move || {
-            let _ = say_started.send(Instant::now());
-            let result = catch_unwind(AssertUnwindSafe(|| theirs.run(Lease::stop_signal(&theirs))));
-            let at = Instant::now();
-            let error = match result {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(panic) => Some(format!("a panic: {}", panic_text(panic))),
-            };
-            let _ = say_ended.send(RunEnd { at, error });
-            let _ = notices.send(Order::Ended(number));
-        };
-        let thread = std::thread::Builder::new().name("hotslot-run".to_owned()).spawn(body)?;
-        let started = has_started.recv().expect("it is the first thing that the thread does");
-        self.slot.shared.journal.emit(&Event::RunStarted { generation });
-        self.running = Some(Run { number, lease, epoch, halted: false, started, end, thread });
-        Ok(())
-    }
-
-    /// Tells the running plugin to stop, and waits for it for as long as it has.
-    fn halt(&mut self) -> Halted {
-        let Some(mut run) = self.running.take() else { return Halted::Idle };
-        run.halted = true;
-        Lease::stop_signal(&run.lease).raise();
-        match run.end.recv_timeout(self.slot.shared.policy.drain_timeout) {
-            Ok(end) => Halted::Stopped(self.finish(run, &end)),
-            Err(_) => {
-                let generation = Lease::generation(&run.lease);
-                let waited = self.slot.shared.policy.drain_timeout;
-                tracing::error!(slot = &*self.slot.shared.name, generation, ?waited, "does not stop");
-                self.stuck.push(run);
-                Halted::Stuck(generation)
-            }
-        }
-    }
-
-    /// Lets go of a run that has ended, once its thread has.
-    fn finish(&self, run: Run<T>, end: &RunEnd) -> Instant {
-        // What the plugin left to the thread's own destructors runs before the lease goes.
-        let _ = run.thread.join();
-        let generation = Lease::generation(&run.lease);
-        if let Some(error) = &end.error {
-            tracing::error!(slot = &*self.slot.shared.name, generation, %error, "the run failed");
-        }
-        self.slot.shared.journal.emit(&Event::RunEnded { generation, error: end.error.clone() });
-        end.at
-    }
-
-    /// A run ended by itself: within its probation with an error, the one before runs again.
-    fn ended(&mut self, number: u64) {
-        if let Some(at) = self.stuck.iter().position(|run| run.number == number) {
-            let run = self.stuck.swap_remove(at);
-            if let Ok(end) = run.end.recv() {
-                self.finish(run, &end);
-            }
-            return;
-        }
-        // Any other number is of a run that had to make way, and was dealt with there.
-        let Some(run) = self.running.take_if(|run| run.number == number) else { return };
-        let Ok(end) = run.end.recv() else { return };
-        let (generation, lived) = (Lease::generation(&run.lease), end.at.saturating_duration_since(run.started));
-        let told_to_stop = run.halted || Some(run.epoch) != self.epoch();
-        let stopped = self.finish(run, &end);
-        if told_to_stop {
-            return self.start_loudly();
-        }
-        let Some(error) = end.error else { return };
-        if lived >= self.slot.shared.policy.probation.window {
-            return self.slot.shared.journal.alarm(format!(
-                "generation {generation} failed after {lived:?}, and nothing runs until the next reload or rollback: \
-                 {error}"
-            ));
-        }
-        let cause = Cause::Automatic { reason: format!("its run failed after {lived:?}: {error}") };
-        let shared = Arc::clone(&self.slot.shared);
-        if let Err(refusal) = shared.rollback(Target::PreviousOf(generation), cause, || self.start_after(Some(stopped)))
-        {
-            shared.journal.alarm(format!("generation {generation} failed, and nothing runs: {error} ({refusal})"));
-        }
-    }
-
-    /// Runs what is current, if something else does.
-    fn follow(&mut self) {
-        if self.running.as_ref().map(|run| run.epoch) != self.epoch() {
-            let halted = self.halt();
-            self.start_loudly();
-            self.settle(halted, true);
-        }
-    }
-
-    fn epoch(&self) -> Option<u64> {
-        self.slot.shared.line.serving(|view| view.epoch)
-    }
-}
-
-impl Halted {
-    /// When it stopped.
-    fn at(&self) -> Option<Instant> {
-        match self {
-            Halted::Stopped(at) => Some(*at),
-            Halted::Idle | Halted::Stuck(_) => None,
-        }
-    }
+    Error::new(Stage::Commit, ErrorKind::NoThread(error), slot.core.serving())
 }

@@ -1,10 +1,10 @@
-//! Wakes the reaper.
+//! Wakes whoever waits for something to have changed.
 
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Remembers that it was woken until somebody has waited for it, so that no ring is lost.
+/// Remembers that it was woken until somebody has waited for it, so that nothing is missed.
 #[derive(Default)]
 pub(super) struct Wakeup {
     woken: Mutex<bool>,
@@ -17,14 +17,12 @@ impl Wakeup {
         self.waiting.notify_one();
     }
 
-    /// Waits for a ring, until `deadline` if there is one.
-    pub(super) fn wait(&self, deadline: Option<Instant>) {
+    /// Waits until it is woken, or until `deadline`.
+    pub(super) fn wait(&self, deadline: Instant) {
         let mut woken = self.woken.lock();
         while !*woken {
-            match deadline {
-                Some(deadline) if self.waiting.wait_until(&mut woken, deadline).timed_out() => break,
-                Some(_) => {}
-                None => self.waiting.wait(&mut woken),
+            if self.waiting.wait_until(&mut woken, deadline).timed_out() {
+                break;
             }
         }
         *woken = false;

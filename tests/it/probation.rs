@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use hotslot::{Cause, Event, HotSlot, Lease, Outcome, Report};
+use hotslot::{Cause, Event, HotSlot, Lease, Outcome, Probation, Report};
 
 use crate::support::{PATIENCE, Plugin, Values, close, serving, swap, swaps, wait_for};
 
 fn slot(values: &Values, window: Duration, max_failures: u64) -> HotSlot<Plugin> {
-    values.builder().probation(window, max_failures).open(b"p 1.0.0 1").unwrap()
+    values.builder().probation(Probation::new(window).max_failures(max_failures)).open(b"p 1.0.0 1").unwrap()
 }
 
 fn fail(slot: &HotSlot<Plugin>, times: u64) {
@@ -106,7 +106,12 @@ fn the_first_plugin_has_nothing_to_go_back_to_and_serves_on() {
 #[test]
 fn where_nothing_is_kept_there_is_an_alarm_instead() {
     let values = Values::new();
-    let slot = values.builder().keep_previous(0).probation(PATIENCE, 0).open(b"p 1.0.0 1").unwrap();
+    let slot = values
+        .builder()
+        .keep_previous(0)
+        .probation(Probation::new(PATIENCE).max_failures(0))
+        .open(b"p 1.0.0 1")
+        .unwrap();
     let events = slot.subscribe();
     slot.reload(b"p 2.0.0 2").unwrap();
     fail(&slot, 1);

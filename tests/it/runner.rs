@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use hotslot::{Builder, Cause, ErrorKind, Event, HotSlot, Lease, Runner, Stage, Subscription};
+use hotslot::{Builder, Cause, ErrorKind, Event, HotSlot, Lease, Probation, Runner, Stage, Subscription};
 
 use crate::assert_kind;
 use crate::support::{PATIENCE, Plugin, Values, close, eventually, serving, swap, wait_for};
@@ -150,7 +150,8 @@ fn a_new_plugin_whose_run_fails_makes_way_for_the_old_one_and_its_state() {
 #[test]
 fn a_run_that_fails_after_its_probation_raises_an_alarm() {
     let values = Values::new();
-    let (runner, events) = run(&values, values.builder().probation(Duration::ZERO, 0), b"p 1.0.0 1");
+    let (runner, events) =
+        run(&values, values.builder().probation(Probation::new(Duration::ZERO).max_failures(0)), b"p 1.0.0 1");
     runner.reload(b"p 2.0.0 2 run=fail").unwrap();
     let message = alarm(&events);
     assert!(message.contains("generation 2 failed") && message.contains("run fails on purpose"), "{message}");
@@ -349,7 +350,8 @@ fn a_swap_that_is_made_directly_is_followed_also_if_nothing_runs() {
 #[test]
 fn an_automatic_rollback_of_the_slot_is_followed() {
     let values = Values::new();
-    let (runner, events) = run(&values, values.builder().probation(PATIENCE, 0), b"p 1.0.0 1");
+    let (runner, events) =
+        run(&values, values.builder().probation(Probation::new(PATIENCE).max_failures(0)), b"p 1.0.0 1");
     runner.reload(b"p 2.0.0 2").unwrap();
     Lease::report_failure(&runner.slot().load(), "nonsense");
     assert_eq!(ended(&events, 2), None);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use hotslot::{ErrorKind, Event, HotSlot, Outcome, Stage};
+use hotslot::{ErrorKind, Event, HotSlot, Outcome, Probation, Stage};
 
 use crate::assert_kind;
 use crate::support::{Plugin, Values, close, eventually, serving, snapshot, wait_for};
@@ -182,7 +182,7 @@ fn limits_without_an_end_are_taken_as_such() {
         .builder()
         .reload_timeout(Duration::MAX)
         .drain_timeout(Duration::MAX)
-        .probation(Duration::MAX, u64::MAX)
+        .probation(Probation::new(Duration::MAX).max_failures(u64::MAX))
         .open(b"p 1.0.0 1")
         .unwrap();
     let events = slot.subscribe();

@@ -10,8 +10,8 @@ use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
 use hotslot::wasm::{CallLimits, InstancePolicy, Wasm, waited};
 use hotslot::{
-    Admission, Artifact, Auto, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest, Payload, Staged,
-    escape_untrusted,
+    Admission, Artifact, Auto, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest, Payload,
+    Probation, Staged, escape_untrusted,
 };
 use hyper::{HeaderMap, Method, Uri};
 use parking_lot::Mutex;
@@ -157,7 +157,7 @@ impl RuleSlot {
             .reload_timeout(config.wasm.reload.timeout.0)
             .max_artifact_size(config.admin.max_upload_bytes)
             // The node has limits of its own for the probation, in shares of the calls and not in numbers.
-            .probation(Duration::ZERO, u64::MAX)
+            .probation(Probation::new(Duration::ZERO).max_failures(u64::MAX))
             .open(Candidate::new(&release.module.bytes()[..]))?;
         prove(&*slot.load(), samples)?;
         Ok(RuleSlot { slot, file })

@@ -382,7 +382,7 @@ fn create(artifact: &[u8], config: Arc<[u8]>, place: &Place) -> Result<(), BoxEr
         generation: 0,
         slot: "rehearsal".into(),
         stop: StopSignal::new(),
-        failures: FailureCounter::new(|| {}),
+        failures: FailureCounter::new(|_| {}),
         scope: PluginScope::new(),
     };
     let host = HostContext::new(&context, &manifest, &Offers { config: Config::Fixed(config), ..Offers::default() });

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hotslot::native::Native;
-use hotslot::{Cause, HotSlot, Lease, Stage};
+use hotslot::{Cause, HotSlot, Lease, Probation, Stage};
 use hotslot_fixture_interface::v1_0::Fixture;
 use hotslot_plugin::CallErrorKind;
 
@@ -51,13 +51,13 @@ fn panics_count_against_the_generation_and_errors_of_its_own_do_not() {
     }
     let next = || built::library("").answering(2).version("1.1.0").bytes();
     let slot = HotSlot::builder(Native::interface::<dyn Fixture>())
-        .probation(PATIENCE, 5)
+        .probation(Probation::new(PATIENCE).max_failures(5))
         .keep_previous(1)
         .open(built::library("").bytes());
     check("native", &slot.unwrap(), next());
     if let Some(module) = built::module("") {
         let slot = HotSlot::builder(modules::<dyn Fixture>())
-            .probation(PATIENCE, 5)
+            .probation(Probation::new(PATIENCE).max_failures(5))
             .keep_previous(1)
             .open(module.clone().bytes());
         check("wasm", &slot.unwrap(), module.answering(2).version("1.1.0").bytes());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hotslot::native::CallError;
-use hotslot::{Cause, Event, HotSlot};
+use hotslot::{Cause, Event, HotSlot, Probation};
 use hotslot_plugin::abi::Status;
 
 use super::methods::{CONFIG, ECHO, FAIL, PANIC, SEND, WAIT_FOR_STOP};
@@ -60,7 +60,10 @@ fn a_panic_is_an_error_for_that_call_and_harms_nobody_else() {
 #[test]
 fn too_many_panics_in_probation_bring_the_old_plugin_back() {
     const ALLOWED: u64 = 3;
-    let slot = builder().probation(Duration::from_secs(3600), ALLOWED).open(answering(1)).unwrap();
+    let slot = builder()
+        .probation(Probation::new(Duration::from_secs(3600)).max_failures(ALLOWED))
+        .open(answering(1))
+        .unwrap();
     slot.reload(answering(2)).unwrap();
     let events = slot.subscribe();
     let failing = slot.load();

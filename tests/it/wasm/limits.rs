@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use hotslot::wasm::{CallError, CallLimits, CallOptions, InstancePolicy};
-use hotslot::{HotSlot, Stage, StopSignal};
+use hotslot::{HotSlot, Probation, Stage, StopSignal};
 
 use super::{answer, backend, compile, engine, limits, module, source, spin};
 use crate::support::{eventually, wait_for};
@@ -161,8 +161,10 @@ fn a_panic_of_the_caller_costs_that_instance() {
 
 #[test]
 fn calls_that_fail_in_probation_roll_the_plugin_back() {
-    let slot =
-        HotSlot::builder(backend(&engine())).probation(Duration::from_secs(600), 3).open(module("1.0.0", 1)).unwrap();
+    let slot = HotSlot::builder(backend(&engine()))
+        .probation(Probation::new(Duration::from_secs(600)).max_failures(3))
+        .open(module("1.0.0", 1))
+        .unwrap();
     let events = slot.subscribe();
     slot.reload(module("2.0.0", 2)).unwrap();
     let lease = slot.load();

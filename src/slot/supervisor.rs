@@ -1,0 +1,283 @@
+//! The runner's thread: it takes every decision, so that stops, starts and swaps cannot overtake each other; each run has
+//! a thread of its own, which may hang without holding anything up.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::HotSlot;
+use super::attempt::HandOver;
+use super::lease::Lease;
+use super::lineage::{Base, Target};
+use super::staged::Staged;
+use crate::artifact::Request;
+use crate::event::Event;
+use crate::text::panic_text;
+use crate::{Cause, Error, Report, Runnable};
+
+/// What the supervisor is told.
+pub(super) enum Order<T: ?Sized + Send + Sync + 'static> {
+    /// Stop the old one, commit this one, start it.
+    Switch(Box<Staged<T>>, Reply),
+    /// Stop the current one, go back, start what is current then.
+    Rollback(Target, Request, Reply),
+    /// The current generation may have changed without an order.
+    Follow,
+    /// This run came to its end.
+    Ended(u64),
+    /// Stop the current one, and end.
+    Quit,
+}
+
+pub(super) type Reply = Sender<Result<Report, Error>>;
+
+pub(super) struct Supervisor<T: ?Sized + Runnable + Send + Sync + 'static> {
+    slot: Arc<HotSlot<T>>,
+    inbox: Receiver<Order<T>>,
+    notices: Sender<Order<T>>,
+    running: Option<Run<T>>,
+    /// Those that were told to stop and have not.
+    stuck: Vec<Run<T>>,
+    /// How many runs there were: their numbers.
+    runs: u64,
+}
+
+/// A plugin that runs.
+struct Run<T: ?Sized + Send + Sync + 'static> {
+    number: u64,
+    lease: Lease<T>,
+    /// The one in which it was started: in any other, the plugin was told to stop in between.
+    epoch: u64,
+    /// Whether it was told to stop by the runner.
+    halted: bool,
+    started: Instant,
+    end: Receiver<RunEnd>,
+    thread: JoinHandle<()>,
+}
+
+/// How and when a run ended.
+struct RunEnd {
+    at: Instant,
+    error: Option<String>,
+}
+
+/// What became of the run that had to make way.
+#[derive(Clone, Copy)]
+enum Halted {
+    /// Nothing ran.
+    Idle,
+    /// It stopped, at this moment.
+    Stopped(Instant),
+    /// This generation did not.
+    Stuck(u64),
+}
+
+impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
+    /// One that runs nothing yet; `notices` leads to `inbox`.
+    pub(super) fn new(slot: Arc<HotSlot<T>>, inbox: Receiver<Order<T>>, notices: Sender<Order<T>>) -> Supervisor<T> {
+        Supervisor { slot, inbox, notices, running: None, stuck: Vec::new(), runs: 0 }
+    }
+
+    pub(super) fn serve(mut self) {
+        while let Ok(order) = self.inbox.recv() {
+            match order {
+                Order::Switch(staged, reply) => {
+                    let result = self.switch(*staged);
+                    // The caller may have gone; what was done stays done.
+                    let _ = reply.send(result);
+                }
+                Order::Rollback(target, request, reply) => {
+                    let halted = self.halt();
+                    let result = self.go_back(target, request, halted);
+                    let _ = reply.send(result);
+                }
+                Order::Follow => self.follow(),
+                Order::Ended(number) => self.ended(number),
+                Order::Quit => break,
+            }
+            self.slot.core.journal.flush();
+        }
+        *self.slot.core.follower.lock() = None;
+        self.halt();
+        self.slot.core.journal.flush();
+    }
+
+    /// Puts a staged plugin in the place of the running one.
+    fn switch(&mut self, staged: Staged<T>) -> Result<Report, Error> {
+        if staged.is_unchanged() {
+            return staged.commit();
+        }
+        let halted = self.halt();
+        let hand_over = match halted {
+            Halted::Stuck(_) => HandOver::BestEffort,
+            Halted::Idle | Halted::Stopped(_) => HandOver::Required,
+        };
+        let stopped = halted.at();
+        let result = staged.into_pending().commit(hand_over, || self.start_after(stopped));
+        self.settle(halted, result.is_ok());
+        result
+    }
+
+    /// Rolls the slot back and runs what is current then.
+    fn go_back(&mut self, target: Target, request: Request, halted: Halted) -> Result<Report, Error> {
+        let slot = Arc::clone(&self.slot);
+        let stopped = halted.at();
+        let result = slot.core.roll_back(target, Cause::Rollback, request, || self.start_after(stopped));
+        self.settle(halted, result.is_ok());
+        result
+    }
+
+    /// After a swap, reports a run that is stuck. Without one, what was halted goes on.
+    fn settle(&mut self, halted: Halted, swapped: bool) {
+        match (halted, swapped) {
+            (Halted::Stuck(number), true) => {
+                self.slot.core.report_stuck(|view| view.generation.number == number);
+            }
+            (Halted::Stuck(_) | Halted::Stopped(_), false) => self.start_loudly(),
+            (Halted::Stopped(_), true) | (Halted::Idle, _) => {}
+        }
+    }
+
+    /// Starts the current plugin; gives the time since the one before stopped.
+    fn start_after(&mut self, stopped: Option<Instant>) -> Option<Duration> {
+        self.start_loudly();
+        let started = self.running.as_ref()?.started;
+        stopped.map(|stopped| started.saturating_duration_since(stopped))
+    }
+
+    /// Starts the current plugin, or says why not.
+    fn start_loudly(&mut self) {
+        if let Err(error) = self.start_current() {
+            let generation = Lease::generation(&self.slot.load());
+            self.slot
+                .core
+                .journal
+                .alarm(format!("generation {generation} does not run: could not spawn a thread: {error}"));
+        }
+    }
+
+    pub(super) fn start_current(&mut self) -> std::io::Result<()> {
+        let current = self.slot.core.lineage.serving(|view| {
+            // It may have been told to stop by an attempt to replace it that came to nothing.
+            view.generation.stop.lower();
+            (self.slot.load(), view.epoch)
+        });
+        let (lease, epoch) = current.expect("a slot that is open has a current generation");
+        let generation = Lease::generation(&lease);
+        if let Some(at) = self.stuck.iter().position(|run| Lease::generation(&run.lease) == generation) {
+            // It never stopped; should it still do so, it starts again.
+            self.running = Some(Run { epoch, ..self.stuck.swap_remove(at) });
+            return Ok(());
+        }
+        self.runs += 1;
+        let number = self.runs;
+        let (say_started, has_started) = channel();
+        let (say_ended, end) = channel();
+        let (notices, theirs, scope) = (self.notices.clone(), lease.clone(), self.slot.core.scope.clone());
+        let body = move || {
+            let _ = say_started.send(Instant::now());
+            let run = || theirs.run(Lease::stop_signal(&theirs));
+            let result = scope.enter(|| catch_unwind(AssertUnwindSafe(run)));
+            let at = Instant::now();
+            let error = match result {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(panic) => Some(format!("a panic: {}", panic_text(panic))),
+            };
+            let _ = say_ended.send(RunEnd { at, error });
+            let _ = notices.send(Order::Ended(number));
+        };
+        let thread = std::thread::Builder::new().name("hotslot-run".to_owned()).spawn(body)?;
+        let started = has_started.recv().expect("it is the first thing that the thread does");
+        self.slot.core.journal.emit(&Event::RunStarted { generation });
+        self.running = Some(Run { number, lease, epoch, halted: false, started, end, thread });
+        Ok(())
+    }
+
+    /// Tells the running plugin to stop, and waits for it for as long as it has.
+    fn halt(&mut self) -> Halted {
+        let Some(mut run) = self.running.take() else { return Halted::Idle };
+        run.halted = true;
+        Lease::stop_signal(&run.lease).raise();
+        match run.end.recv_timeout(self.slot.core.settings.drain_timeout) {
+            Ok(end) => Halted::Stopped(self.finish(run, &end)),
+            Err(_) => {
+                let generation = Lease::generation(&run.lease);
+                let waited = self.slot.core.settings.drain_timeout;
+                let slot = &*self.slot.core.name;
+                self.slot.core.journal.trace(|| tracing::error!(slot, generation, ?waited, "does not stop"));
+                self.stuck.push(run);
+                Halted::Stuck(generation)
+            }
+        }
+    }
+
+    /// Lets go of a run that has ended, once its thread has.
+    fn finish(&self, run: Run<T>, end: &RunEnd) -> Instant {
+        // What the plugin left to the thread's own destructors runs before the lease goes.
+        let _ = run.thread.join();
+        let generation = Lease::generation(&run.lease);
+        self.slot.core.journal.run_ended(generation, end.error.clone());
+        end.at
+    }
+
+    /// A run ended by itself: within its probation with an error, the one before runs again.
+    fn ended(&mut self, number: u64) {
+        if let Some(at) = self.stuck.iter().position(|run| run.number == number) {
+            let run = self.stuck.swap_remove(at);
+            if let Ok(end) = run.end.recv() {
+                self.finish(run, &end);
+            }
+            return;
+        }
+        // Any other number is of a run that had to make way, and was dealt with there.
+        let Some(run) = self.running.take_if(|run| run.number == number) else { return };
+        let Ok(end) = run.end.recv() else { return };
+        let (generation, lived) = (Lease::generation(&run.lease), end.at.saturating_duration_since(run.started));
+        let run_epoch = run.epoch;
+        let told_to_stop = run.halted || Some(run_epoch) != self.epoch();
+        let stopped = self.finish(run, &end);
+        if told_to_stop {
+            return self.start_loudly();
+        }
+        let Some(error) = end.error else { return };
+        if lived >= self.slot.core.settings.probation.window() {
+            return self.slot.core.journal.alarm(format!(
+                "generation {generation} failed after {lived:?}, and nothing runs until the next reload or rollback: \
+                 {error}"
+            ));
+        }
+        let cause = Cause::Automatic { reason: format!("its run failed after {lived:?}: {error}") };
+        let core = Arc::clone(&self.slot.core);
+        let target = Target::PreviousOf(Base { generation, epoch: run_epoch });
+        let result = core.roll_back(target, cause, Request::default(), || self.start_after(Some(stopped)));
+        if let Err(refusal) = result {
+            core.journal.alarm(format!("generation {generation} failed, and nothing runs: {error} ({refusal})"));
+        }
+    }
+
+    /// Runs what is current, if something else does.
+    fn follow(&mut self) {
+        if self.running.as_ref().map(|run| run.epoch) != self.epoch() {
+            let halted = self.halt();
+            self.start_loudly();
+            self.settle(halted, true);
+        }
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.slot.core.lineage.serving(|view| view.epoch)
+    }
+}
+
+impl Halted {
+    /// When it stopped.
+    fn at(&self) -> Option<Instant> {
+        match self {
+            Halted::Stopped(at) => Some(*at),
+            Halted::Idle | Halted::Stuck(_) => None,
+        }
+    }
+}
