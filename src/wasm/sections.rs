@@ -85,7 +85,7 @@ fn value(bytes: &[u8]) -> Result<&str, String> {
     let shown = || plugin_text(bytes, VALUE_LIMIT);
     let text = std::str::from_utf8(bytes).map_err(|_| format!("`{}` is not UTF-8", shown()))?;
     if text.is_empty() || text.len() > VALUE_LIMIT || shown() != text {
-        return Err(format!("`{}` is not a line of 1 to {VALUE_LIMIT} escape_untrusted bytes", shown()));
+        return Err(format!("`{}` is not a line of 1 to {VALUE_LIMIT} printable bytes", shown()));
     }
     Ok(text)
 }
@@ -125,8 +125,8 @@ mod tests {
             (&[("hotslot.manifest", b"interface=x\ninterface=x")], "twice"),
             (&[("hotslot.manifest", b"name=x"), ("hotslot.manifest", b"schema=x")], "twice"),
             (&[("hotslot.manifest", b"name=\x1b[2J")], "\\u{1b}"),
-            (&[("hotslot.manifest", b"name=")], "escape_untrusted"),
-            (&[("version", &long)], "escape_untrusted"),
+            (&[("hotslot.manifest", b"name=")], "printable"),
+            (&[("version", &long)], "printable"),
         ] {
             let error = read(sections).expect_err(reason);
             assert!(error.contains(reason) && error.contains("0x7"), "{error}");
