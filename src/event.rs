@@ -30,7 +30,7 @@ pub enum Event {
         duration: Duration,
     },
     /// An attempt ended: swapped, unchanged, refused or discarded.
-    Ended(Arc<Report>),
+    Ended(#[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::through_arc"))] Arc<Report>),
     /// A generation is no longer current.
     Retired {
         /// Its number.

@@ -98,8 +98,10 @@ pub struct Report {
     pub at: SystemTime,
     /// Who or what asked for it, as the [candidate](crate::Candidate::requested_by) or the
     /// [rollback](crate::Rollback::requested_by) said.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::optional_text"))]
     pub requested_by: Option<Arc<str>>,
     /// Why, as they [said](crate::Candidate::reason).
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::optional_text"))]
     pub reason: Option<Arc<str>>,
     /// Why it was made.
     pub cause: Cause,

@@ -1,5 +1,6 @@
 //! How durations and times look as data: milliseconds, and RFC 3339 in UTC.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::ser::{Serialize, SerializeSeq, SerializeStruct, Serializer};
@@ -19,6 +20,14 @@ pub(crate) fn optional_millis<S: Serializer>(duration: &Option<Duration>, serial
 
 pub(crate) fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
+pub(crate) fn optional_text<S: Serializer>(text: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    text.as_deref().serialize(serializer)
+}
+
+pub(crate) fn through_arc<T: Serialize, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    T::serialize(value, serializer)
 }
 
 pub(crate) fn stages<S: Serializer>(stages: &[(Stage, Duration)], serializer: S) -> Result<S::Ok, S::Error> {

@@ -60,8 +60,8 @@ impl Journal {
         self.records.lock().hub.subscribe()
     }
 
-    pub(super) fn history(&self) -> Vec<Arc<Report>> {
-        self.records.lock().history.iter().cloned().collect()
+    pub(super) fn history(&self) -> Vec<Report> {
+        self.records.lock().history.iter().map(|report| Report::clone(report)).collect()
     }
 
     pub(super) fn counters(&self) -> Counters {

@@ -151,7 +151,7 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
 
     /// Returns the last 256 attempts to change the plugin, oldest first, in the order in which they ended; the refused
     /// ones too.
-    pub fn history(&self) -> Vec<Arc<Report>> {
+    pub fn history(&self) -> Vec<Report> {
         if self.core.is_forked() { Vec::new() } else { self.core.journal.history() }
     }
 

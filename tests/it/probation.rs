@@ -51,7 +51,7 @@ fn one_failure_too_many_brings_the_previous_plugin_back_and_everyone_hears_of_it
     assert_eq!((serving(&slot), slot.load().state()), ((1, 1), 5));
     let counters = slot.status().counters;
     assert_eq!((counters.automatic_rollbacks, counters.rollbacks), (1, 0));
-    assert_eq!(*slot.history().pop().unwrap(), report);
+    assert_eq!(slot.history().pop().unwrap(), report);
     slot.rollback_to(2).expect("a person may know better");
     close(slot, &values.census);
 }

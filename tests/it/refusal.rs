@@ -1,7 +1,7 @@
 //! Whatever refuses a plugin, and at whatever stage: what served serves on, with its state; the error, the history, a
 //! counter and an event say what happened; and nothing leaks.
 
-use hotslot::{Candidate, Cause, Error, ErrorKind, Event, HotSlot, Outcome, Stage};
+use hotslot::{Candidate, Cause, Error, ErrorKind, Event, HotSlot, Outcome, Report, Stage};
 
 use crate::assert_kind;
 use crate::support::{Plugin, Values, close, snapshot, wait_for};
@@ -31,7 +31,7 @@ fn refused_by(
     assert!(*recorded == stage && why.contains(reason), "{last:?}");
     assert_eq!(slot.status().counters.refused, refused + 1);
     let ended = wait_for(&events, |event| match event {
-        Event::Ended(report) => Some(report.clone()),
+        Event::Ended(report) => Some(Report::clone(report)),
         _ => None,
     });
     assert_eq!(ended, last);

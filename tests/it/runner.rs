@@ -60,7 +60,7 @@ fn a_new_plugin_goes_on_from_where_the_old_one_stopped() {
     let report = runner.reload(b"p 2.0.0 2").unwrap();
     assert_eq!((swap(&report), report.cause.clone()), (Some((Some(1), 2)), Cause::Reload));
     assert!(report.gap.is_some_and(|gap| gap <= report.total), "{report:?}");
-    assert_eq!(*runner.slot().history().pop().unwrap(), report);
+    assert_eq!(runner.slot().history().pop().unwrap(), report);
     state_becomes(runner.slot(), 2);
     runs(&values, 2);
     assert_eq!(values.census.running_peak(), 1, "the old one stopped before the new one started");

@@ -10,8 +10,8 @@ use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
 use hotslot::wasm::{CallLimits, InstancePolicy, Wasm, waited};
 use hotslot::{
-    Admission, Artifact, Auto, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest, Payload,
-    Probation, Staged, escape_untrusted,
+    Admission, Artifact, Auto, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Payload, Probation, Staged,
+    escape_untrusted,
 };
 use hyper::{HeaderMap, Method, Uri};
 use parking_lot::Mutex;

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use hotslot::wasm::{CallError, ModuleError, ModuleLimits, Wasm, WasmBackend, WasmPlugin};
-use hotslot::{Backend, Error, ErrorKind, HotSlot, Stage};
+use hotslot::{Error, ErrorKind, HotSlot, Stage};
 
 use super::{answer, backend, compile, engine, module, source};
 use crate::support::admit;
