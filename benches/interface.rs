@@ -9,8 +9,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use hotslot::HotSlot;
 use hotslot::native::Native;
-use hotslot::wasm::wasmtime::{Engine, Linker, Memory, Module, Store, TypedFunc};
-use hotslot::wasm::{InstancePolicy, Wasm};
+use hotslot::wasm::wasmtime::{self, Linker, Memory, Module, Store, TypedFunc};
+use hotslot::wasm::{Engine, InstancePolicy};
 use hotslot_bench_interface::{Bench, Point, Request};
 
 #[allow(non_local_definitions, reason = "the peer's macro writes them")]
@@ -78,9 +78,9 @@ fn module(c: &mut Criterion) {
             by_hand.length.call(&mut by_hand.store, (at, 1024)).expect("it has a length")
         });
     });
-    let engine = Wasm::new().expect("this machine has an engine");
+    let engine = Engine::new().expect("this machine has an engine");
     for (name, policy) in [("single instance", InstancePolicy::Single), ("fresh instances", InstancePolicy::Fresh)] {
-        let backend = engine.interface::<dyn Bench>().instances(policy);
+        let backend = engine.interface::<dyn Bench>().instance_policy(policy);
         let slot = HotSlot::builder(backend).open(&bytes[..]).expect("it is sound");
         through(c, &format!("hotslot, module, {name}"), &*slot.load());
     }
@@ -97,7 +97,7 @@ struct ByHand {
 
 impl ByHand {
     fn new(bytes: &[u8]) -> ByHand {
-        let engine = Engine::default();
+        let engine = wasmtime::Engine::default();
         let module = Module::from_binary(&engine, bytes).expect("it compiles");
         let mut store = Store::new(&engine, ());
         let mut linker = Linker::new(&engine);

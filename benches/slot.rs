@@ -170,7 +170,7 @@ fn library(c: &mut Criterion) {
         );
     });
     group.bench_function("of it the digest (BLAKE3)", |b| b.iter(|| hotslot::Digest::of(black_box(&bytes))));
-    let backend = Native::plugins("bench/1");
+    let backend = Native::named_interface("bench/1");
     let payload = Payload::new(bytes.clone());
     group
         .bench_function("of it the admission", |b| b.iter(|| backend.admit(black_box(&payload)).expect("it is sound")));
@@ -182,7 +182,7 @@ fn library(c: &mut Criterion) {
 fn native(image: &[u8]) -> HotSlot<NativePlugin> {
     // Every library stays mapped, as by default and as in the raw benchmark; here without an alarm.
     let budget = Budget { generations: u64::MAX, bytes: u64::MAX, when_spent: OverBudget::Alarm };
-    let backend = Native::plugins("bench/1").budget(budget);
+    let backend = Native::named_interface("bench/1").budget(budget);
     HotSlot::builder(backend).open(image).expect("the plugin was just built")
 }
 

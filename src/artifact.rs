@@ -15,6 +15,7 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
+        tracing::trace!(bytes = bytes.len(), "bytes hashed");
         Digest(*blake3::hash(bytes).as_bytes())
     }
 

@@ -1,5 +1,4 @@
-//! What a file is and what it says of itself, whoever may load it: for tools, and for hosts that sort what they are
-//! given. Whether *this* process takes it is for a backend's [admission](crate::Backend::admit) to say.
+//! Inspects a plugin's file, whoever may load it: for tools, and for hosts that sort what they are given. Whether *this* process takes it is for a backend's [admission](crate::Backend::admit) to say.
 
 use crate::{BoxError, Manifest};
 
@@ -38,7 +37,7 @@ pub struct Inspection {
 /// It is neither a library nor a module, or damaged; or what it says of itself cannot be read.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, BoxError> {
     #[cfg(feature = "wasm")]
-    if bytes.starts_with(b"\0asm") {
+    if crate::Format::of(bytes).is_wasm() {
         return Ok(crate::wasm::inspect(bytes)?);
     }
     #[cfg(feature = "native")]

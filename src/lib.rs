@@ -95,6 +95,8 @@ mod manifest;
 #[cfg_attr(docsrs, doc(cfg(feature = "native")))]
 pub mod native;
 mod plugin_scope;
+#[cfg(any(feature = "native", feature = "wasm"))]
+mod private_dir;
 mod report;
 #[cfg(feature = "serde")]
 mod serialize;
@@ -110,7 +112,7 @@ pub mod wasm;
 
 pub use artifact::{Admission, Artifact, ArtifactId, Candidate, Digest, Payload};
 pub use auto::Auto;
-pub use backend::{Backend, BoxError, KeepAlive, LoadContext, Loaded, Release};
+pub use backend::{Backend, BoxError, Format, KeepAlive, LoadContext, Loaded, Release};
 pub use call_cost::CallCost;
 pub use error::{Error, ErrorKind, Serving};
 pub use event::{Event, Subscription};

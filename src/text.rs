@@ -34,8 +34,14 @@ fn steers(character: char) -> bool {
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// A plugin's text as the host may print it: at most `limit` bytes of it, valid, and without control characters.
-pub(crate) fn plugin_text(bytes: &[u8], limit: usize) -> String {
+/// Returns a plugin's text as the host may print it: at most `limit` bytes of it, what is not UTF-8 replaced, and
+/// [escaped](escape_untrusted).
+///
+/// ```
+/// assert_eq!(hotslot::host::plugin_text(b"a\x1b[2J\xff", 64), "a\\u{1b}[2J\u{fffd}");
+/// assert_eq!(hotslot::host::plugin_text(&[b'x'; 100], 3), "xxx\u{2026}");
+/// ```
+pub fn plugin_text(bytes: &[u8], limit: usize) -> String {
     let shown = &bytes[..bytes.len().min(limit)];
     let mut text = escape_untrusted(&String::from_utf8_lossy(shown)).into_owned();
     if shown.len() < bytes.len() {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use hotslot::host::ContractError;
 use hotslot::native::Native;
-use hotslot::wasm::{CallError, CallLimits, ModuleLimits, Wasm, WasmBackend, WasmPlugin};
-use hotslot::{Backend, BoxError, Digest, Manifest, Payload, escape_untrusted};
+use hotslot::wasm::{CallLimits, Engine, ModuleLimits, WasmBackend, WasmCallError, WasmPlugin};
+use hotslot::{Backend, BoxError, Digest, Format, Manifest, Payload, escape_untrusted};
 
 use crate::files::{contract, read, refused};
 use crate::{Failure, Outcome};
@@ -50,15 +50,15 @@ impl Check {
 
     fn admit(&self, bytes: &[u8]) -> Result<Manifest, Failure> {
         let payload = Payload::new(bytes);
-        let admitted = if bytes.starts_with(b"\0asm") {
+        let admitted = if Format::of(bytes).is_wasm() {
             let (module, call) = self.module_limits()?;
-            let engine = Wasm::builder().on_demand().instances(1).compile_threads(1).build();
+            let engine = Engine::builder().on_demand().max_instances(1).compile_threads(1).build();
             let engine = engine.map_err(|error| Failure::Misuse(error.to_string()))?;
-            let backend: WasmBackend<WasmPlugin<()>> = engine.plugins(|_| Ok::<_, CallError>(()));
+            let backend: WasmBackend<WasmPlugin<()>> = engine.bind(|_| Ok::<_, WasmCallError>(()));
             backend.module_limits(module).call_limits(call).admit(&payload)
         } else {
-            let backend = Native::any();
-            let backend = if self.allow_panic_abort { backend.allow_panic_abort() } else { backend };
+            let backend = Native::any_interface();
+            let backend = if self.allow_panic_abort { backend.dangerous().allow_panic_abort() } else { backend };
             Backend::<hotslot::native::NativePlugin>::admit(&backend, &payload)
         };
         let admission = admitted.map_err(|error: BoxError| refused(&self.file, &error))?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use hotslot::Format;
 use hotslot::host::Contract;
 
 use crate::files::{contract, read, reason, refused, shown};
@@ -33,7 +34,7 @@ impl Describe {
     pub(crate) fn run(&self) -> Outcome {
         let contract = contract(&self.contract)?;
         let mut module = read(&self.file)?;
-        if !module.starts_with(b"\0asm") {
+        if !Format::of(&module).is_wasm() {
             let text =
                 format!("{} is not a WebAssembly module; libraries have a descriptor instead", shown(&self.file));
             return Err(Failure::Misuse(text));

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let payload = Payload::new(bytes);
-    let plugins = Native::plugins("fixture/1").allow_panic_abort();
+    let plugins = Native::named_interface("fixture/1").dangerous().allow_panic_abort();
     if let Ok(admission) = Backend::<NativePlugin>::admit(&plugins, &payload) {
         let manifest = admission.manifest();
         assert_eq!(manifest.interface.as_deref(), Some("fixture/1"));

@@ -134,7 +134,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     })
 }
 
-/// The methods, each understood, or all that is wrong with them.
+/// Reads the methods, or returns all that is wrong with them.
 fn methods(item: &mut ItemTrait, version: Version) -> Result<Vec<Method>, Error> {
     let mut methods = Vec::new();
     let mut names = Vec::new();
@@ -165,7 +165,7 @@ fn methods(item: &mut ItemTrait, version: Version) -> Result<Vec<Method>, Error>
     wrong.map_or(Ok(methods), Err)
 }
 
-/// A bound that asks for no method.
+/// Returns whether a bound asks for no method.
 fn is_marker(bound: &TypeParamBound) -> bool {
     const MARKERS: [&str; 5] = ["Send", "Sync", "Unpin", "UnwindSafe", "RefUnwindSafe"];
     match bound {
@@ -176,7 +176,7 @@ fn is_marker(bound: &TypeParamBound) -> bool {
     }
 }
 
-/// `PriceFeed` is the interface `price-feed`.
+/// Names an interface after its trait: `PriceFeed` is `price-feed`.
 fn dashed(name: &str) -> String {
     let mut dashed = String::new();
     for character in name.chars() {

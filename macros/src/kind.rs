@@ -30,7 +30,7 @@ pub(crate) enum Kind {
 const SCALARS: [&str; 11] = ["bool", "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f32", "f64"];
 
 impl Kind {
-    /// Of a parameter, and whether it is lent.
+    /// Returns the kind of a parameter, and whether it is lent.
     pub(crate) fn of_parameter(ty: &Type) -> Result<(Kind, bool), Error> {
         let Type::Reference(reference) = ty else { return Ok((Kind::owned(ty)?, false)) };
         if let Some(mutability) = reference.mutability {
@@ -56,7 +56,7 @@ impl Kind {
         Ok((kind, true))
     }
 
-    /// Of what a method returns.
+    /// Returns the kind of what a method returns.
     pub(crate) fn of_result(ty: &Type) -> Result<Kind, Error> {
         let ty = bare(ty);
         if let Type::Reference(reference) = ty {
@@ -127,7 +127,7 @@ impl Kind {
         }
     }
 
-    /// An expression for the codec. It stands where `codec` is the plugin crate's module, `Probe` and its fallback
+    /// Returns an expression for the codec. It stands where `codec` is the plugin crate's module, `Probe` and its fallback
     /// in scope.
     pub(crate) fn codec(&self) -> TokenStream {
         match self {
@@ -145,7 +145,7 @@ impl Kind {
         }
     }
 
-    /// How many arguments of the transport a parameter takes.
+    /// Returns how many arguments of the transport a parameter takes.
     pub(crate) fn slots(&self) -> TokenStream {
         match self {
             Kind::Scalar(ty) | Kind::Other(ty) => quote_spanned!(ty.span()=> __codec::Probe::<#ty>::SLOTS),
@@ -154,7 +154,7 @@ impl Kind {
         }
     }
 
-    /// How many words an answer takes.
+    /// Returns how many words an answer takes.
     pub(crate) fn words(&self) -> TokenStream {
         match self {
             Kind::Scalar(ty) | Kind::Other(ty) => quote_spanned!(ty.span()=> __codec::Probe::<#ty>::WORDS),
@@ -167,7 +167,7 @@ impl Kind {
         }
     }
 
-    /// The type in the contract's text, as parts of it.
+    /// Returns the type in the contract's text, as parts of it.
     pub(crate) fn parts(&self) -> TokenStream {
         match self {
             Kind::Unit => quote!(__contract::Part::Text("()"),),
@@ -197,7 +197,7 @@ impl Kind {
     }
 }
 
-/// A type as it is written, without spaces and without the modules in front: `Vec<Header>`.
+/// Spells a type as it is written, without spaces and without the modules in front: `Vec<Header>`.
 pub(crate) fn spelled(ty: &Type) -> String {
     let mut ty = ty.clone();
     strip_modules(&mut ty);
@@ -236,7 +236,7 @@ fn sound_inside(ty: &Type) -> Result<(), Error> {
     }
 }
 
-/// The types between the last angle brackets.
+/// Returns the types between the last angle brackets.
 fn inner_types(ty: &Type) -> Vec<&Type> {
     let Some(PathArguments::AngleBracketed(arguments)) = last_segment(ty).map(|segment| &segment.arguments) else {
         return Vec::new();
@@ -248,7 +248,7 @@ fn inner_types(ty: &Type) -> Vec<&Type> {
     types.collect()
 }
 
-/// A type that a macro passed on is in a group of its own.
+/// Takes a type out of the group in which a macro passed it on.
 pub(crate) fn bare(ty: &Type) -> &Type {
     match ty {
         Type::Group(group) => bare(&group.elem),
@@ -268,7 +268,7 @@ fn is_ident(ty: &Type, name: &str) -> bool {
     last_segment(ty).is_some_and(|segment| segment.ident == name && segment.arguments.is_empty())
 }
 
-/// The types between the angle brackets, if this is a `name<…>`.
+/// Returns the types between the angle brackets, if this is a `name<…>`.
 pub(crate) fn generics(ty: &Type, name: &str) -> Option<Vec<Type>> {
     let segment = last_segment(ty).filter(|segment| segment.ident == name)?;
     let PathArguments::AngleBracketed(arguments) = &segment.arguments else { return None };

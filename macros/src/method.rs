@@ -104,7 +104,7 @@ impl Method {
         self.since.is_some()
     }
 
-    /// In the trait.
+    /// Writes it in the trait.
     pub(crate) fn declaration(&self) -> TokenStream {
         let mut item = self.item.clone();
         // A proxy has to reach the body although it overrides the method.
@@ -121,7 +121,7 @@ impl Method {
         }
     }
 
-    /// As parts of the contract's text.
+    /// Returns it as parts of the contract's text.
     pub(crate) fn parts(&self) -> TokenStream {
         let start = match self.since {
             None => format!("method {}(", self.item.sig.ident),
@@ -140,7 +140,7 @@ impl Method {
         }
     }
 
-    /// In the host's proxy, which reaches the plugin through `self.0`.
+    /// Writes it in the host's proxy, which reaches the plugin through `self.0`.
     pub(crate) fn proxy(&self, number: u32) -> TokenStream {
         // The author's names of parameters are not those of this code.
         let site = Span::mixed_site();
@@ -193,7 +193,7 @@ impl Method {
                             ::core::result::Result::Err(error) => break 'call ::core::result::Result::Err(error),
                         };
                     )*
-                    let mut lent = __codec::Lent::<{ 0 #(+ #slots)* }>::new();
+                    let mut lent = __codec::ArgumentList::<{ 0 #(+ #slots)* }>::new();
                     #( __codec::Lend::lend(&#codecs, #lent, &#held, &mut lent); )*
                     let mut words = [0; #words];
                     __plugin::Transport::invoke(&#this.0, #number, lent.arguments(), &mut words, |answer| {
@@ -209,7 +209,7 @@ impl Method {
         }
     }
 
-    /// In the plugin's dispatch: an arm of a match over the method's number.
+    /// Writes it in the plugin's dispatch: an arm of a match over the method's number.
     pub(crate) fn arm(&self, number: u32) -> TokenStream {
         let site = Span::mixed_site();
         let name = &self.item.sig.ident;
@@ -233,7 +233,7 @@ impl Method {
         }
     }
 
-    /// What the method returns.
+    /// Returns the type that the method returns.
     fn result_type(&self) -> TokenStream {
         match &self.item.sig.output {
             ReturnType::Default => quote!(()),
@@ -241,7 +241,7 @@ impl Method {
         }
     }
 
-    /// What goes over: the same, but for `Result<T, CallError>`, of which it is `T`.
+    /// Returns the type that crosses: the same, but for `Result<T, CallError>`, of which it is `T`.
     fn value_type(&self) -> TokenStream {
         let ty = self.result_type();
         match &self.result {
@@ -250,7 +250,7 @@ impl Method {
         }
     }
 
-    /// `E` of a method that returns `Result<T, E>`.
+    /// Returns `E` of a method that returns `Result<T, E>`.
     fn error_type(&self) -> Type {
         match &self.item.sig.output {
             ReturnType::Type(_, ty) => generics(ty, "Result").and_then(|types| types.into_iter().nth(1)),

@@ -12,7 +12,7 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// What was written for a version, which may well be `1.0` without quotes.
+    /// Reads what was written for a version, which may well be `1.0` without quotes.
     pub(crate) fn of(written: &Lit) -> Result<Version, Error> {
         match written {
             Lit::Str(text) => Version::parse(text),
@@ -29,7 +29,7 @@ impl Version {
     }
 }
 
-/// Digits only: `"+1"` parses as a number, too.
+/// Reads digits only: `"+1"` parses as a number, too.
 fn number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

@@ -39,13 +39,22 @@ pub enum CallErrorKind {
     Unavailable,
 }
 
+impl CallErrorKind {
+    /// Returns whether it speaks against the plugin, and not against its load, its caller or its host. A host counts
+    /// these against the generation.
+    pub fn is_fault(self) -> bool {
+        use CallErrorKind::{DeadlineExceeded, Malformed, OutOfMemory, Panicked};
+        matches!(self, Panicked | Malformed | DeadlineExceeded | OutOfMemory)
+    }
+}
+
 impl CallError {
-    /// An error of this kind.
+    /// Makes an error of this kind.
     pub fn new(kind: CallErrorKind, message: impl Into<String>) -> CallError {
         CallError { kind, message: message.into() }
     }
 
-    /// An error of the plugin's own, for methods that return `Result<_, CallError>`.
+    /// Makes an error of the plugin's own, for methods that return `Result<_, CallError>`.
     pub fn failed(error: impl fmt::Display) -> CallError {
         CallError::new(CallErrorKind::Failed, error.to_string())
     }
@@ -59,7 +68,7 @@ impl CallError {
         CallError::new(CallErrorKind::Malformed, message)
     }
 
-    /// What went wrong.
+    /// Returns what went wrong.
     pub fn kind(&self) -> CallErrorKind {
         self.kind
     }
@@ -97,3 +106,21 @@ impl fmt::Display for CallError {
 }
 
 impl std::error::Error for CallError {}
+
+/// Bytes or words that are not what the type should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl From<Malformed> for CallError {
+    fn from(malformed: Malformed) -> CallError {
+        CallError::malformed(malformed.0)
+    }
+}

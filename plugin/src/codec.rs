@@ -1,41 +1,22 @@
 //! How values become arguments and answers. The macro picks a codec for each type; nobody else calls these.
 
-use std::fmt;
 use std::marker::PhantomData;
 
 use crate::contract::Shape;
-use crate::interface::{Answer, Answered, Argument, Arguments};
-use crate::{CallError, Plain};
-
-/// Bytes or words that are not what the type should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Malformed {}
-
-impl From<Malformed> for CallError {
-    fn from(malformed: Malformed) -> CallError {
-        CallError::malformed(malformed.0)
-    }
-}
+use crate::interface::{Answer, Argument, Arguments, Reply};
+use crate::{CallError, Malformed, Plain};
 
 /// The arguments of a call, filled by the proxy.
-pub struct Lent<'a, const N: usize> {
+pub struct ArgumentList<'a, const N: usize> {
     arguments: [Argument<'a>; N],
     count: usize,
 }
 
-impl<'a, const N: usize> Lent<'a, N> {
+impl<'a, const N: usize> ArgumentList<'a, N> {
     #[inline]
     #[allow(clippy::new_without_default, reason = "only the macro makes one")]
     pub fn new() -> Self {
-        Lent { arguments: [Argument::word(0); N], count: 0 }
+        ArgumentList { arguments: [Argument::word(0); N], count: 0 }
     }
 
     #[inline]
@@ -57,7 +38,7 @@ pub trait Lend<V: ?Sized> {
 
     fn hold(&self, value: &V) -> Result<Self::Held, CallError>;
 
-    fn lend<'a, const N: usize>(&self, value: &'a V, held: &'a Self::Held, lent: &mut Lent<'a, N>);
+    fn lend<'a, const N: usize>(&self, value: &'a V, held: &'a Self::Held, lent: &mut ArgumentList<'a, N>);
 }
 
 /// The plugin's half of a parameter: arguments become a value, which may be lent for the call.
@@ -69,7 +50,7 @@ pub trait Take<'a, V> {
 pub trait Codec<V> {
     fn give(&self, value: V, answer: &mut Answer<'_>) -> Result<(), CallError>;
 
-    fn receive(&self, answered: &mut Answered<'_>) -> Result<V, Malformed>;
+    fn receive(&self, answered: &mut Reply<'_>) -> Result<V, Malformed>;
 }
 
 /// Finds out at compile time how a type crosses: its constants and its codec are those of this inherent
@@ -130,7 +111,7 @@ impl<E: From<CallError>> OfCall for E {
     }
 }
 
-/// The larger one, also in constants.
+/// Returns the larger one, also in constants.
 pub const fn larger(a: usize, b: usize) -> usize {
     if a > b { a } else { b }
 }
@@ -145,7 +126,7 @@ impl Codec<()> for Unit {
     }
 
     #[inline]
-    fn receive(&self, _: &mut Answered<'_>) -> Result<(), Malformed> {
+    fn receive(&self, _: &mut Reply<'_>) -> Result<(), Malformed> {
         Ok(())
     }
 }
@@ -164,7 +145,7 @@ impl<T: Plain> Lend<T> for Words<T> {
     }
 
     #[inline]
-    fn lend<'a, const N: usize>(&self, value: &'a T, (): &'a (), lent: &mut Lent<'a, N>) {
+    fn lend<'a, const N: usize>(&self, value: &'a T, (): &'a (), lent: &mut ArgumentList<'a, N>) {
         value.put(&mut |word| lent.push(Argument::word(word)));
     }
 }
@@ -184,7 +165,7 @@ impl<T: Plain> Codec<T> for Words<T> {
     }
 
     #[inline]
-    fn receive(&self, answered: &mut Answered<'_>) -> Result<T, Malformed> {
+    fn receive(&self, answered: &mut Reply<'_>) -> Result<T, Malformed> {
         T::get(&mut answered.words()).ok_or(NO_VALUE)
     }
 }
@@ -203,7 +184,7 @@ macro_rules! lend {
             }
 
             #[inline]
-            fn lend<'a, const N: usize>(&self, value: &'a $ty, (): &'a (), lent: &mut Lent<'a, N>) {
+            fn lend<'a, const N: usize>(&self, value: &'a $ty, (): &'a (), lent: &mut ArgumentList<'a, N>) {
                 lent.push(Argument::bytes($as_bytes(value)));
             }
         }
@@ -240,7 +221,7 @@ macro_rules! take_owned {
             }
 
             #[inline]
-            fn receive(&self, answered: &mut Answered<'_>) -> Result<$ty, Malformed> {
+            fn receive(&self, answered: &mut Reply<'_>) -> Result<$ty, Malformed> {
                 Ok($read(answered.bytes())?.to_owned())
             }
         }
@@ -278,7 +259,7 @@ impl<T, E, A: Codec<T>, B: Codec<E>> Codec<Result<T, E>> for ResultOf<A, B> {
     }
 
     #[inline]
-    fn receive(&self, answered: &mut Answered<'_>) -> Result<Result<T, E>, Malformed> {
+    fn receive(&self, answered: &mut Reply<'_>) -> Result<Result<T, E>, Malformed> {
         let which = answered.words().next();
         match which {
             Some(0) => self.0.receive(answered).map(Ok),
@@ -331,7 +312,7 @@ impl<T> Lend<T> for Postcard<T> {
         (self.encode)(value)
     }
 
-    fn lend<'a, const N: usize>(&self, _: &'a T, held: &'a Vec<u8>, lent: &mut Lent<'a, N>) {
+    fn lend<'a, const N: usize>(&self, _: &'a T, held: &'a Vec<u8>, lent: &mut ArgumentList<'a, N>) {
         lent.push(Argument::bytes(held));
     }
 }
@@ -348,7 +329,7 @@ impl<T> Codec<T> for Postcard<T> {
         Ok(())
     }
 
-    fn receive(&self, answered: &mut Answered<'_>) -> Result<T, Malformed> {
+    fn receive(&self, answered: &mut Reply<'_>) -> Result<T, Malformed> {
         (self.decode)(answered.bytes())
     }
 }

@@ -184,14 +184,14 @@ const fn write_number(number: i64, out: &mut [u8], at: usize) -> usize {
     }
 }
 
-/// The bytes of a text, as many as it has.
+/// Returns the bytes of a text, as many as it has.
 pub const fn bytes<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
     write(text, &mut bytes, 0);
     bytes
 }
 
-/// FNV-1a in 64 bits, as hexadecimal digits. It tells contracts apart that differ by accident; it protects from nobody.
+/// Hashes with FNV-1a in 64 bits, and returns hexadecimal digits. It tells contracts apart that differ by accident; it protects from nobody.
 pub const fn hash(bytes: &[u8]) -> [u8; 16] {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut at = 0;

@@ -12,7 +12,7 @@ use crate::{Error, Host, Plugin, shim};
 /// [`Descriptor::create`].
 type Create = unsafe extern "C" fn(host: *const HostApi, instance: *mut *mut c_void, error: *mut Buffer) -> Status;
 
-/// A descriptor of `P` without its texts and functions.
+/// Makes a descriptor of `P` without its texts and functions.
 const fn template<P: Plugin>(create: Create) -> Descriptor {
     Descriptor {
         identity: Identity {
@@ -36,7 +36,7 @@ const fn template<P: Plugin>(create: Create) -> Descriptor {
     }
 }
 
-/// The same with them.
+/// Adds them.
 pub const fn named(
     template: Descriptor,
     name: &str,
@@ -60,26 +60,26 @@ pub struct Author<P>(PhantomData<P>);
 
 /// A type that should be a [`Plugin`]. Whether it is one is asked of [`template_of`], where the compiler can say what is
 /// missing.
-pub struct Made<P>(PhantomData<P>);
+pub struct Maker<P>(PhantomData<P>);
 
 impl<P: Plugin> Author<P> {
-    pub const MADE: Made<P> = Made(PhantomData);
+    pub const MAKER: Maker<P> = Maker(PhantomData);
 }
 
 /// What a type has that is no [`Plugin`].
 pub trait ByDefault<P> {
-    const MADE: Made<Defaulted<P>> = Made(PhantomData);
+    const MAKER: Maker<DefaultPlugin<P>> = Maker(PhantomData);
 }
 
 impl<P> ByDefault<P> for Author<P> {}
 
-/// The descriptor without its texts and functions.
-pub const fn template_of<P: Plugin>(_: Made<P>) -> Descriptor {
+/// Makes the descriptor without its texts and functions.
+pub const fn template_of<P: Plugin>(_: Maker<P>) -> Descriptor {
     template::<P>(shim::create::<P>)
 }
 
-/// The same for a process that has a panic hook of its own.
-pub const fn in_process<P: Plugin>(_: Made<P>) -> Descriptor {
+/// Makes the same for a process that has a panic hook of its own.
+pub const fn in_process<P: Plugin>(_: Maker<P>) -> Descriptor {
     template::<P>(shim::create_in_process::<P>)
 }
 
@@ -103,17 +103,17 @@ impl<P: Default + Send + Sync + 'static> Makeable for P {
 
 /// A type with a default, as a plugin that has no state and does not run. An instance of it is one of the type.
 #[repr(transparent)]
-pub struct Defaulted<P>(P);
+pub struct DefaultPlugin<P>(P);
 
-impl<P: Makeable> Plugin for Defaulted<P> {
+impl<P: Makeable> Plugin for DefaultPlugin<P> {
     const INTERFACE: &'static str = "";
 
     fn create(_: Host) -> Result<Self, Error> {
-        Ok(Defaulted(P::make()))
+        Ok(DefaultPlugin(P::make()))
     }
 }
 
-/// The schema in a descriptor.
+/// Returns the schema in a descriptor.
 #[cfg(target_arch = "wasm32")]
 pub const fn schema(descriptor: &'static Descriptor) -> &'static str {
     let bytes = &descriptor.identity.schema.bytes;

@@ -64,23 +64,13 @@ macro_rules! export {
             use $crate::__private::{Author, ByDefault as _, named, template_of};
             use $crate::abi;
 
-            unsafe extern "C" fn invoke(
-                instance: *const ::std::ffi::c_void,
-                method: u32,
-                frame: *mut abi::Frame,
-            ) -> abi::Status {
-                // SAFETY: the host passes an instance of this plugin, and a frame.
-                unsafe {
-                    let plugin: &$plugin = $crate::shim::this::<$plugin>(instance);
-                    $crate::shim::invoke::<dyn $interface>(plugin, method, frame)
-                }
-            }
+            $crate::__invoke!($plugin as $interface);
 
             const ID: &str = <dyn $interface as $crate::Interface>::ID;
             const CONTRACT: &str = <dyn $interface as $crate::Interface>::CONTRACT;
             const FUNCTIONS: &[abi::Function] = &[abi::Function(invoke as *const ::std::ffi::c_void)];
             const DESCRIPTOR: abi::Descriptor =
-                named(template_of(Author::<$plugin>::MADE), $name, $version, ID, FUNCTIONS);
+                named(template_of(Author::<$plugin>::MAKER), $name, $version, ID, FUNCTIONS);
 
             $crate::__descriptor! {
                 abi::InterfaceDescriptor<{ CONTRACT.len() }> = abi::InterfaceDescriptor::new(DESCRIPTOR, CONTRACT);
@@ -105,7 +95,7 @@ macro_rules! export {
                 ) -> abi::Status {
                     const fn crossing<T: $crate::shim::Crossing>() {}
                     const { $(crossing::<$kind>();)* crossing::<$crate::__result!($($result)?)>() };
-                    // SAFETY: the host passes an instance of this plugin and a place for the result.
+                    // SAFETY: P2: the instance is one of this plugin, and lives. P5: the result is valid for one write.
                     unsafe {
                         $crate::shim::value(out, || {
                             <$plugin>::$function($crate::shim::this::<$plugin>(instance), $($argument),*)
@@ -117,7 +107,7 @@ macro_rules! export {
 
             $crate::__descriptor! {
                 abi::Descriptor = $crate::__private::named(
-                    $crate::__private::template_of($crate::__private::Author::<$plugin>::MADE),
+                    $crate::__private::template_of($crate::__private::Author::<$plugin>::MAKER),
                     $name,
                     $version,
                     <$plugin as $crate::Plugin>::INTERFACE,
@@ -125,6 +115,25 @@ macro_rules! export {
                 );
             }
         };
+    };
+}
+
+/// The function through which a host calls the interface's methods: an [`Invoke`](crate::abi::Invoke).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __invoke {
+    ($plugin:ty as $interface:path) => {
+        unsafe extern "C" fn invoke(
+            instance: *const ::std::ffi::c_void,
+            method: u32,
+            frame: *mut $crate::abi::Frame,
+        ) -> $crate::abi::Status {
+            // SAFETY: P2: the instance is one of this plugin, and lives. P4: the frame is lent for the call.
+            unsafe {
+                let plugin: &$plugin = $crate::shim::this::<$plugin>(instance);
+                $crate::shim::invoke::<dyn $interface>(plugin, method, frame)
+            }
+        }
     };
 }
 
@@ -209,7 +218,7 @@ macro_rules! __module {
 
         #[unsafe(no_mangle)]
         unsafe extern "C" fn hotslot_restore(data: *const u8, schema: usize, state: usize) -> u64 {
-            // SAFETY: the host wrote both into what `hotslot_alloc` gave.
+            // SAFETY: the host of modules writes both into what `hotslot_alloc` gave.
             unsafe { GUEST.restore(&DESCRIPTOR_OF_MODULE, data, schema, state) }
         }
     };

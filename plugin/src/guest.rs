@@ -37,7 +37,7 @@ pub struct Guest {
     answer: RefCell<Vec<u8>>,
 }
 
-// SAFETY: a module is one thread.
+// SAFETY: the host calls a module from one thread at a time, and a module cannot start another.
 unsafe impl Sync for Guest {}
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -69,7 +69,7 @@ impl Guest {
         });
         self.api.set(Box::leak(api));
         let (mut instance, mut error) = (ptr::null_mut(), Buffer::EMPTY);
-        // SAFETY: the API lives as long as the module's memory; the rest for the call.
+        // SAFETY: P1: the API was leaked, and lives as long as the module's memory; `instance` and `error` for the call.
         let status = unsafe { (descriptor.create)(self.api.get(), &raw mut instance, &raw mut error) };
         self.instance.set(instance);
         self.outcome(status, error)
@@ -87,8 +87,8 @@ impl Guest {
 
     /// `hotslot_invoke`: one call, whose frame was written into the room.
     pub fn invoke(&self, enter: Invoke, method: u32, frame: *mut Frame) -> Status {
-        // SAFETY: the host wrote the frame into the room, which stays as it is until the call is over; it asks for an
-        // instance before it calls.
+        // SAFETY: P2: the host asks for an instance before it calls. P4: it wrote the frame into the room, which nobody
+        // else uses until the call is over. B1: the output is as the shim filled it, and is taken once.
         unsafe {
             let status = enter(self.instance.get(), method, frame);
             // The host cannot release a buffer: it reads, and the next call releases.
@@ -104,20 +104,20 @@ impl Guest {
     /// `hotslot_run`.
     pub fn run(&self, descriptor: &Descriptor) -> u64 {
         let mut error = Buffer::EMPTY;
-        // SAFETY: the instance is there, and the flag is a static.
+        // SAFETY: P2: the host asks for an instance before it runs it. P5: the flag is a static.
         let status = unsafe { (descriptor.run)(self.instance.get(), &raw const STOP, &raw mut error) };
         self.outcome(status, error)
     }
 
-    /// `hotslot_save`: the state, or address 0 and the length of an error's text that `hotslot_error` gives.
+    /// `hotslot_save`: the state. One that cannot be saved traps, with the reason in the log.
     pub fn save(&self, descriptor: &Descriptor) -> u64 {
         let mut output = Buffer::EMPTY;
-        // SAFETY: the instance is there.
+        // SAFETY: P2: the host asks for an instance before it saves it. P5: the output is empty, and lives for the call.
         let status = unsafe { (descriptor.save)(self.instance.get(), &raw mut output) };
-        // SAFETY: the shim filled it.
+        // SAFETY: B1: it is as the shim filled it, and is taken once.
         let bytes = unsafe { output.take() };
         if status != Status::OK {
-            // There is no other way to say so than a trap, which names the reason in the log.
+            // An answer of the export has no room for an error.
             let text = String::from_utf8_lossy(&bytes).into_owned();
             panic!("the state cannot be saved: {text}");
         }
@@ -135,7 +135,8 @@ impl Guest {
     /// `data` must be what [`alloc`](Guest::alloc) gave, with both texts in it.
     pub unsafe fn restore(&self, descriptor: &Descriptor, data: *const u8, schema: usize, state: usize) -> u64 {
         let mut error = Buffer::EMPTY;
-        // SAFETY: the caller's promise; the instance is there.
+        // SAFETY: P2: the host asks for an instance before it restores one. P5: both texts are in the room, as this
+        // function demands, and nobody writes there during the call.
         let status = unsafe {
             let (schema, state) = (Slice { data, len: schema }, Slice { data: data.add(schema), len: state });
             (descriptor.restore)(self.instance.get(), schema, state, &raw mut error)
@@ -143,9 +144,9 @@ impl Guest {
         self.outcome(status, error)
     }
 
-    /// 0, or the error's text.
+    /// Returns 0, or where the error's text is.
     fn outcome(&self, status: Status, error: Buffer) -> u64 {
-        // SAFETY: the shim filled it.
+        // SAFETY: B1: it is empty or as the shim filled it, and is taken once.
         let text = unsafe { error.take() };
         match status {
             Status::OK => 0,
@@ -169,7 +170,7 @@ impl Guest {
 
 /// Says why the call that is under way is about to trap.
 pub(crate) fn panicked(text: &str) {
-    // SAFETY: the text is lent for the call.
+    // SAFETY: the import reads the text during the call, for which it is lent.
     unsafe { host_panicked(text.as_ptr(), text.len()) }
 }
 
@@ -180,17 +181,17 @@ pub(crate) fn wait(nanoseconds: u64) -> bool {
 }
 
 unsafe extern "C" fn log(_: *const c_void, level: u32, _: Slice, message: Slice) {
-    // SAFETY: the text is lent for the call.
+    // SAFETY: the import reads the text during the call, for which it is lent (H2).
     unsafe { host_log(level, message.data, message.len) }
 }
 
 unsafe extern "C" fn send(_: *const c_void, message: Slice) {
-    // SAFETY: as in `log`.
+    // SAFETY: the import reads the message during the call, for which it is lent (H2).
     unsafe { host_send(message.data, message.len) }
 }
 
 unsafe extern "C" fn service(_: *const c_void, contract: Slice, number: *mut u32, error: *mut Buffer) -> Status {
-    // SAFETY: as in `log`; the error is the caller's place for it.
+    // SAFETY: H2 for the contract; H3 for number and error, which the import fills with memory from `give`, or not at all.
     unsafe {
         let status = host_service(contract.data, contract.len, number, error);
         own(&mut *error);
@@ -199,7 +200,7 @@ unsafe extern "C" fn service(_: *const c_void, contract: Slice, number: *mut u32
 }
 
 unsafe extern "C" fn invoke(_: *const c_void, service: u32, method: u32, frame: *mut Frame) -> Status {
-    // SAFETY: as in `log`; the frame is the caller's.
+    // SAFETY: H4 for the frame, whose output the import fills with memory from `give`, or not at all.
     unsafe {
         let status = host_invoke(service, method, frame);
         own(&mut (*frame).output);
@@ -215,7 +216,8 @@ unsafe fn own(buffer: &mut Buffer) {
     if buffer.data.is_null() {
         return;
     }
-    // SAFETY: the caller's promise: `give` made a boxed slice of that length at that address.
+    // SAFETY: `give` leaked a boxed slice of that length at that address, as this function demands, and the host keeps no
+    // hold on it.
     let bytes = unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(buffer.data, buffer.len)) };
     *buffer = Buffer::new(bytes.into_vec());
 }

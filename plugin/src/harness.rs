@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::abi::{Buffer, Descriptor, Frame, HostApi, Invoke, Slice, Status};
-use crate::{Answered, Argument, CallError, Error, Interface, Level, Link, Malformed, Stop, Transport};
+use crate::{Argument, CallError, Error, Interface, Level, Link, Malformed, Reply, Stop, Transport};
 
 /// A plugin that is to be made in this process, by [`harness!`](crate::harness): for its author's tests.
 ///
@@ -60,13 +60,13 @@ impl<I: Interface + ?Sized> Harness<I> {
         Harness { descriptor, enter, config: Vec::new(), services: Vec::new(), interface: std::marker::PhantomData }
     }
 
-    /// With this configuration.
+    /// Configures the plugin with these bytes.
     pub fn config(mut self, config: impl Into<Vec<u8>>) -> Self {
         self.config = config.into();
         self
     }
 
-    /// With this service of the host.
+    /// Offers this service to the plugin.
     pub fn service<S: Interface + ?Sized>(mut self, service: Arc<S>) -> Self {
         let call = move |method: u32, arguments: &[Argument<'_>], words: &mut [u64]| {
             let mut answer = crate::Answer::new(words);
@@ -81,7 +81,7 @@ impl<I: Interface + ?Sized> Harness<I> {
     ///
     /// # Errors
     /// What its `create` returned, or panicked with.
-    pub fn start(self) -> Result<Harnessed<I>, Error> {
+    pub fn start(self) -> Result<HarnessPlugin<I>, Error> {
         // A plugin may keep its host for as long as its code is there, which here is for ever.
         let host: &'static LocalHost = Box::leak(Box::new(LocalHost {
             services: self.services,
@@ -100,31 +100,31 @@ impl<I: Interface + ?Sized> Harness<I> {
         }));
         let mut local = Local { descriptor: self.descriptor, enter: self.enter, instance: ptr::null_mut() };
         let (mut instance, create) = (ptr::null_mut(), local.descriptor.create);
-        // SAFETY: the API lives for ever, the rest for the call.
+        // SAFETY: P1: the API lives for ever, `instance` and the error for the call.
         local.outcome(|error| unsafe { create(api, &raw mut instance, error) })?;
         local.instance = instance;
-        Ok(Harnessed { plugin: I::proxy(local), host })
+        Ok(HarnessPlugin { plugin: I::proxy(local), host })
     }
 }
 
 /// A plugin in this process: the interface, and what its host heard.
-pub struct Harnessed<I: ?Sized> {
+pub struct HarnessPlugin<I: ?Sized> {
     plugin: Box<I>,
     host: &'static LocalHost,
 }
 
-impl<I: Interface + ?Sized> Harnessed<I> {
-    /// What it logged so far.
+impl<I: Interface + ?Sized> HarnessPlugin<I> {
+    /// Returns what it logged so far.
     pub fn logged(&self) -> Vec<(Level, String)> {
         self.host.heard().logged.clone()
     }
 
-    /// What it sent so far.
+    /// Returns what it sent so far.
     pub fn sent(&self) -> Vec<Vec<u8>> {
         self.host.heard().sent.clone()
     }
 
-    /// Its state and its schema.
+    /// Saves its state: the schema and the bytes; `None` if it has none.
     ///
     /// # Errors
     /// What its `save` returned.
@@ -140,7 +140,7 @@ impl<I: Interface + ?Sized> Harnessed<I> {
         self.plugin.link().map_or(Ok(()), |link| link.restore(schema, state))
     }
 
-    /// Runs it, until [`stop`](Harnessed::stop) is called from another thread or it ends by itself.
+    /// Runs it, until [`stop`](HarnessPlugin::stop) is called from another thread or it returns on its own.
     ///
     /// # Errors
     /// What its `run` returned.
@@ -153,13 +153,13 @@ impl<I: Interface + ?Sized> Harnessed<I> {
         self.host.stop.store(true, Ordering::Release);
     }
 
-    /// The plugin alone, for a host.
+    /// Returns the plugin alone, for a host.
     pub fn into_plugin(self) -> Box<I> {
         self.plugin
     }
 }
 
-impl<I: ?Sized> Deref for Harnessed<I> {
+impl<I: ?Sized> Deref for HarnessPlugin<I> {
     type Target = I;
 
     fn deref(&self) -> &I {
@@ -167,23 +167,24 @@ impl<I: ?Sized> Deref for Harnessed<I> {
     }
 }
 
-/// The way to a plugin of this process.
+/// A connection to a plugin of this process.
 struct Local {
     descriptor: Descriptor,
     enter: Invoke,
     instance: *mut c_void,
 }
 
-// SAFETY: a plugin is `Send + Sync`, as the macro that made the descriptor demands.
+// SAFETY: the instance is a plugin, which is `Send`: `template_of` demands it where the descriptor is made. The rest is
+// constant.
 unsafe impl Send for Local {}
-// SAFETY: as above.
+// SAFETY: the instance is a plugin, which is `Sync`: `template_of` demands it where the descriptor is made.
 unsafe impl Sync for Local {}
 
 impl Local {
     fn outcome(&self, enter: impl FnOnce(*mut Buffer) -> Status) -> Result<Vec<u8>, Error> {
         let mut output = Buffer::EMPTY;
         let status = enter(&raw mut output);
-        // SAFETY: the shim filled it, and it is taken once.
+        // SAFETY: B1: it is empty or as the shim filled it, and is taken once.
         let bytes = unsafe { output.take() };
         match status {
             Status::OK => Ok(bytes),
@@ -198,12 +199,12 @@ impl Transport for Local {
         method: u32,
         arguments: &[Argument<'_>],
         words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError> {
         let mut frame = Frame::new(arguments, words);
-        // SAFETY: the instance lives, and the frame and what it points to are lent for the call.
+        // SAFETY: P2: the instance lives. P4: the frame and what it points to are lent for the call.
         let status = unsafe { (self.enter)(self.instance, method, &raw mut frame) };
-        // SAFETY: as above, and the shim filled the frame.
+        // SAFETY: arguments and words still live, and the frame was lent for the one call above.
         unsafe { frame.finish(status, read, |text| String::from_utf8_lossy(text).into_owned()) }
     }
 }
@@ -214,19 +215,19 @@ impl Link for Local {
         if schema.is_empty() {
             return Ok(None);
         }
-        // SAFETY: the instance lives.
+        // SAFETY: P2: the instance lives. P5: the output is empty and lives for the call.
         let state = self.outcome(|output| unsafe { (self.descriptor.save)(self.instance, output) })?;
         Ok(Some((schema, state)))
     }
 
     fn restore(&self, schema: &str, state: &[u8]) -> Result<(), Error> {
         let (schema, state) = (Slice::new(schema.as_bytes()), Slice::new(state));
-        // SAFETY: the instance lives, and the texts are lent for the call.
+        // SAFETY: P2: the instance lives. P5: the texts are lent for the call.
         self.outcome(|error| unsafe { (self.descriptor.restore)(self.instance, schema, state, error) }).map(drop)
     }
 
     fn run(&self, stop: &Stop) -> Result<(), Error> {
-        // SAFETY: the instance lives, and the flag for the call.
+        // SAFETY: P2: the instance lives. P5: the flag is lent for the call.
         self.outcome(|error| unsafe { (self.descriptor.run)(self.instance, stop.as_ptr(), error) }).map(drop)
     }
 }
@@ -234,7 +235,7 @@ impl Link for Local {
 impl Drop for Local {
     fn drop(&mut self) {
         if !self.instance.is_null() {
-            // SAFETY: `create` made it, nobody calls any more, and this happens once.
+            // SAFETY: P3: `create` made the instance, and `self`, which makes all calls, is being dropped.
             unsafe { (self.descriptor.destroy)(self.instance) };
         }
     }
@@ -243,50 +244,43 @@ impl Drop for Local {
 /// What a plugin's host is here.
 struct LocalHost {
     services: Vec<Service>,
-    heard: Mutex<Heard>,
+    heard: Mutex<Record>,
     stop: AtomicBool,
 }
 
 #[derive(Default)]
-struct Heard {
+struct Record {
     logged: Vec<(Level, String)>,
     sent: Vec<Vec<u8>>,
 }
 
 impl LocalHost {
-    fn heard(&self) -> MutexGuard<'_, Heard> {
+    fn heard(&self) -> MutexGuard<'_, Record> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// # Safety
-/// `context` must be that of an API made by [`Harness::start`].
+/// `context` must be that of an API made by [`Harness::start`]: rule H1.
 unsafe fn host(context: *const c_void) -> &'static LocalHost {
-    // SAFETY: the caller's promise; it was leaked.
+    // SAFETY: `start` made it of the address of a host, which it leaked.
     unsafe { &*context.cast::<LocalHost>() }
 }
 
 unsafe extern "C" fn log(context: *const c_void, level: u32, _: Slice, message: Slice) {
-    // SAFETY: the plugin hands back its context, and lends the text for the call.
+    // SAFETY: H1 for the context, H2 for the text.
     let (host, text) = unsafe { (host(context), message.as_bytes()) };
-    let level = match level {
-        0 | 1 => Level::Error,
-        2 => Level::Warn,
-        3 => Level::Info,
-        4 => Level::Debug,
-        _ => Level::Trace,
-    };
-    host.heard().logged.push((level, String::from_utf8_lossy(text).into_owned()));
+    host.heard().logged.push((Level::of(level), String::from_utf8_lossy(text).into_owned()));
 }
 
 unsafe extern "C" fn send(context: *const c_void, message: Slice) {
-    // SAFETY: as in `log`.
+    // SAFETY: H1 for the context, H2 for the message.
     let (host, message) = unsafe { (host(context), message.as_bytes()) };
     host.heard().sent.push(message.to_vec());
 }
 
 unsafe extern "C" fn service(context: *const c_void, contract: Slice, number: *mut u32, error: *mut Buffer) -> Status {
-    // SAFETY: as in `log`; number and error are places of the plugin's.
+    // SAFETY: H1 for the context, H2 for the contract, H3 for number and error.
     unsafe {
         let asked = contract.as_bytes();
         let found = host(context).services.iter().position(|(contract, _)| contract.as_bytes() == asked);
@@ -306,7 +300,7 @@ unsafe extern "C" fn service(context: *const c_void, contract: Slice, number: *m
 }
 
 unsafe extern "C" fn invoke(context: *const c_void, service: u32, method: u32, frame: *mut Frame) -> Status {
-    // SAFETY: as in `log`; the frame is the plugin's, for the call.
+    // SAFETY: H1 for the context, H4 for the frame.
     unsafe {
         let Some((_, call)) = host(context).services.get(service as usize) else { return Status::UNSUPPORTED };
         (*frame).answer_with(|arguments, words| call(method, arguments, words))
@@ -319,17 +313,7 @@ macro_rules! harness {
     ($plugin:ty as $interface:path) => {{
         use $crate::__private::{Author, ByDefault as _, in_process};
 
-        unsafe extern "C" fn invoke(
-            instance: *const ::std::ffi::c_void,
-            method: u32,
-            frame: *mut $crate::abi::Frame,
-        ) -> $crate::abi::Status {
-            // SAFETY: the harness passes an instance of this plugin, and a frame.
-            unsafe {
-                let plugin: &$plugin = $crate::shim::this::<$plugin>(instance);
-                $crate::shim::invoke::<dyn $interface>(plugin, method, frame)
-            }
-        }
-        $crate::Harness::<dyn $interface>::new(in_process(Author::<$plugin>::MADE), invoke)
+        $crate::__invoke!($plugin as $interface);
+        $crate::Harness::<dyn $interface>::new(in_process(Author::<$plugin>::MAKER), invoke)
     }};
 }

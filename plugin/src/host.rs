@@ -3,7 +3,7 @@
 use crate::Stop;
 use crate::abi::{HostApi, Slice};
 
-/// How grave a log line is; the numbers are those of the ABI.
+/// The severity of a log line; the numbers are those of the ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Level {
@@ -19,6 +19,19 @@ pub enum Level {
     Trace = 5,
 }
 
+impl Level {
+    /// Returns the level of this number. Those below the ABI's are errors, and those above it traces.
+    pub fn of(number: u32) -> Level {
+        match number {
+            0 | 1 => Level::Error,
+            2 => Level::Warn,
+            3 => Level::Info,
+            4 => Level::Debug,
+            _ => Level::Trace,
+        }
+    }
+}
+
 /// The host of this plugin. It is a reference: copy it freely, also into threads.
 #[derive(Clone, Copy)]
 pub struct Host {
@@ -26,12 +39,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// The host behind `api`.
+    /// Makes the host behind `api`.
     ///
     /// # Safety
     /// `api` must stay valid for as long as the plugin's code is mapped.
     pub unsafe fn from_ptr(api: *const HostApi) -> Host {
-        // SAFETY: the caller's promise; no code of this plugin runs after it is unmapped, so 'static is long enough.
+        // SAFETY: P1, which this function demands: it is valid while the plugin's code is mapped, and no code of the
+        // plugin runs after that, so 'static is long enough.
         Host { api: unsafe { &*api } }
     }
 
@@ -47,25 +61,25 @@ impl Host {
     /// Writes `message` to the host's log, under a target of your own.
     pub fn log_as(&self, target: &str, level: Level, message: &str) {
         let (target, message) = (Slice::new(target.as_bytes()), Slice::new(message.as_bytes()));
-        // SAFETY: the texts outlive the call; `context` is the one that belongs to `log`.
+        // SAFETY: H1: the context is the API's own. H2: the texts outlive the call.
         unsafe { (self.api.log)(self.api.context, level as u32, target, message) }
     }
 
     /// Sends `message` to the host; what it means is up to the interface.
     pub fn send(&self, message: &[u8]) {
-        // SAFETY: as in `log_as`.
+        // SAFETY: H1: the context is the API's own. H2: the message outlives the call.
         unsafe { (self.api.send)(self.api.context, Slice::new(message)) }
     }
 
-    /// The configuration that the host gave this plugin; empty if none.
+    /// Returns the configuration that the host gave this plugin; empty if none.
     pub fn config(&self) -> &'static [u8] {
-        // SAFETY: the host keeps the configuration for as long as the API itself.
+        // SAFETY: P1: the configuration is part of the API, and valid for as long.
         unsafe { self.api.config.as_bytes() }
     }
 
-    /// Raised from the moment this plugin is no longer current. A rollback can lower it again.
+    /// Returns the signal that is raised when this plugin is no longer current. A rollback can lower it again.
     pub fn stop(&self) -> &'static Stop {
-        // SAFETY: the host keeps the flag for as long as the API itself.
+        // SAFETY: P1: the flag is part of the API, and valid for as long.
         unsafe { Stop::from_ptr(self.api.stop) }
     }
 }

@@ -2,8 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::codec::Malformed;
-use crate::{CallError, Error, Stop};
+use crate::{CallError, Error, Malformed, Stop};
 
 /// An interface: `dyn Trait` of a trait that is declared with [`#[interface]`](macro@crate::interface), which writes this
 /// implementation.
@@ -17,10 +16,10 @@ pub trait Interface: Send + Sync + 'static {
     /// What identifies it: name, version, and a hash of the methods that every version of this major has.
     const ID: &'static str;
 
-    /// The plugin behind `link`, as the interface.
+    /// Makes an implementation of the interface that calls the plugin behind `link`.
     fn proxy<L: Transport>(link: L) -> Box<Self>;
 
-    /// What a [`proxy`](Interface::proxy) was made of; `None` for an implementation that is not a proxy.
+    /// Returns what a [`proxy`](Interface::proxy) was made of; `None` for an implementation that is not a proxy.
     fn link(&self) -> Option<&dyn Link>;
 
     /// Calls a method by its number, the place in the contract.
@@ -30,24 +29,24 @@ pub trait Interface: Send + Sync + 'static {
     fn dispatch(&self, method: u32, arguments: &mut Arguments<'_>, answer: &mut Answer<'_>) -> Result<(), CallError>;
 }
 
-/// The way to one plugin: what does not depend on the interface.
+/// A connection to one plugin: what does not depend on the interface.
 pub trait Link: Send + Sync + 'static {
-    /// The plugin's state and its schema; `None` if it has none.
+    /// Saves the plugin's state: its schema and the bytes; `None` if it has none.
     ///
     /// # Errors
-    /// What the plugin answered.
+    /// Those of the plugin.
     fn save(&self) -> Result<Option<(String, Vec<u8>)>, Error>;
 
     /// Hands a state over.
     ///
     /// # Errors
-    /// What the plugin answered.
+    /// Those of the plugin.
     fn restore(&self, schema: &str, state: &[u8]) -> Result<(), Error>;
 
     /// Runs the plugin until `stop` is raised.
     ///
     /// # Errors
-    /// What the plugin answered.
+    /// Those of the plugin.
     fn run(&self, stop: &Stop) -> Result<(), Error>;
 }
 
@@ -63,7 +62,7 @@ pub trait Transport: Link + Sized {
         method: u32,
         arguments: &[Argument<'_>],
         words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError>;
 }
 
@@ -84,22 +83,22 @@ impl<'a> Argument<'a> {
     /// Stands in the place of a length for what is no bytes.
     pub const IS_WORD: u64 = u64::MAX;
 
-    /// A word.
+    /// Passes a word.
     pub const fn word(word: u64) -> Argument<'a> {
         Argument { word, len: Argument::IS_WORD, lent: PhantomData }
     }
 
-    /// Bytes.
+    /// Lends bytes.
     pub fn bytes(bytes: &'a [u8]) -> Argument<'a> {
         Argument { word: bytes.as_ptr().expose_provenance() as u64, len: bytes.len() as u64, lent: PhantomData }
     }
 
-    /// The word, if it is one.
+    /// Returns the word, if it is one.
     pub fn as_word(&self) -> Option<u64> {
         (self.len == Argument::IS_WORD).then_some(self.word)
     }
 
-    /// The bytes, if they are.
+    /// Returns the bytes, if it is some.
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.len).ok().filter(|_| self.len != Argument::IS_WORD)?;
         if len == 0 {
@@ -119,12 +118,12 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// These.
+    /// Begins with the first of these.
     pub fn new(arguments: &'a [Argument<'a>]) -> Arguments<'a> {
         Arguments { rest: arguments.iter() }
     }
 
-    /// The next one, which has to be bytes.
+    /// Takes the next one, which has to be bytes.
     ///
     /// # Errors
     /// It is none, or not there.
@@ -132,7 +131,7 @@ impl<'a> Arguments<'a> {
         self.rest.next().and_then(Argument::as_bytes).ok_or(Malformed("an argument should be bytes"))
     }
 
-    /// All that follow, as words.
+    /// Takes all that follow, as words.
     pub(crate) fn words(&mut self) -> impl Iterator<Item = u64> {
         std::iter::from_fn(|| self.rest.next()?.as_word())
     }
@@ -156,7 +155,7 @@ pub struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// An answer with room for so many words.
+    /// Makes an empty answer with room for so many words.
     pub fn new(words: &'a mut [u64]) -> Answer<'a> {
         Answer { words: words.iter_mut(), bytes: Vec::new(), is_cut: false }
     }
@@ -169,7 +168,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// The bytes that were given.
+    /// Returns the bytes that were given.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
@@ -180,25 +179,25 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// An answer that came back.
+/// The answer of a call, as its caller reads it.
 #[derive(Debug)]
-pub struct Answered<'a> {
+pub struct Reply<'a> {
     words: std::slice::Iter<'a, u64>,
     bytes: &'a [u8],
 }
 
-impl<'a> Answered<'a> {
-    /// Of these words and bytes.
-    pub fn new(words: &'a [u64], bytes: &'a [u8]) -> Answered<'a> {
-        Answered { words: words.iter(), bytes }
+impl<'a> Reply<'a> {
+    /// Makes a reply of these words and bytes.
+    pub fn new(words: &'a [u64], bytes: &'a [u8]) -> Reply<'a> {
+        Reply { words: words.iter(), bytes }
     }
 
-    /// The words, one after the other.
+    /// Takes the words, one after the other.
     pub fn words(&mut self) -> impl Iterator<Item = u64> {
         self.words.by_ref().copied()
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }

@@ -77,13 +77,12 @@ pub mod shim;
 pub mod state;
 mod stop;
 
-pub use call_error::{CallError, CallErrorKind};
-pub use codec::Malformed;
+pub use call_error::{CallError, CallErrorKind, Malformed};
 #[cfg(not(target_arch = "wasm32"))]
-pub use harness::{Harness, Harnessed};
+pub use harness::{Harness, HarnessPlugin};
 pub use host::{Host, Level};
 pub use hotslot_macros::{Plain, interface};
-pub use interface::{Answer, Answered, Argument, Arguments, Interface, Link, Transport};
+pub use interface::{Answer, Argument, Arguments, Interface, Link, Reply, Transport};
 pub use plain::Plain;
 pub use stop::Stop;
 
@@ -132,7 +131,7 @@ pub trait Plugin: Sized + Send + Sync + 'static {
         Err(Unsupported.into())
     }
 
-    /// The state as bytes of the layout [`SCHEMA`](Plugin::SCHEMA), for the plugin that comes next.
+    /// Saves the state as bytes of the layout [`SCHEMA`](Plugin::SCHEMA), for the plugin that comes next.
     fn save(&self) -> Result<Vec<u8>, Error> {
         Err(Unsupported.into())
     }

@@ -1,11 +1,10 @@
 //! Services of the host that a plugin calls: interfaces the other way round.
 
 use crate::abi::{Buffer, Frame, HostApi, Slice, Status};
-use crate::codec::Malformed;
-use crate::{Answered, Argument, CallError, CallErrorKind, Error, Host, Interface, Link, Stop, Transport};
+use crate::{Argument, CallError, CallErrorKind, Error, Host, Interface, Link, Malformed, Reply, Stop, Transport};
 
 impl Host {
-    /// The host's service `dyn Trait`, an [interface](macro@crate::interface) that the host implements and plugins call.
+    /// Connects to the host's service `dyn Trait`, an [interface](macro@crate::interface) that the host implements and plugins call.
     ///
     /// Ask for it once, in [`create`](crate::Plugin::create): a service that is missing then refuses the plugin, which
     /// is the time to find out.
@@ -18,10 +17,10 @@ impl Host {
             return Err(format!("this host offers no services, and the plugin needs `{}`", I::ID).into());
         }
         let (mut number, mut error) = (0, Buffer::EMPTY);
-        // SAFETY: the host keeps its API valid while this code is mapped; the rest is lent for the call.
+        // SAFETY: H1: the context is the API's own. H2: the contract is a constant. H3: number and error live for the call.
         let status =
             unsafe { (api.service)(api.context, Slice::new(I::CONTRACT.as_bytes()), &raw mut number, &raw mut error) };
-        // SAFETY: the host filled the buffer, and it is taken once.
+        // SAFETY: B1: it is empty or as the host filled it, and is taken once.
         let error = unsafe { error.take() };
         match status {
             Status::OK => Ok(I::proxy(Service { host: *self, number })),
@@ -30,7 +29,7 @@ impl Host {
     }
 }
 
-/// The way to one service.
+/// A connection to one service.
 struct Service {
     host: Host,
     number: u32,
@@ -42,13 +41,13 @@ impl Transport for Service {
         method: u32,
         arguments: &[Argument<'_>],
         words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError> {
         let api = self.host.api();
         let mut frame = Frame::new(arguments, words);
-        // SAFETY: as in `service`; the frame and what it points to are lent for the call.
+        // SAFETY: H1: the context is the API's own. H4: the frame and what it points to are lent for the call.
         let status = unsafe { (api.invoke)(api.context, self.number, method, &raw mut frame) };
-        // SAFETY: the host filled the frame's output, and it is read once.
+        // SAFETY: arguments and words still live, and the frame was lent for the one call above.
         unsafe { frame.finish(status, read, |text| String::from_utf8_lossy(text).into_owned()) }
     }
 }

@@ -32,7 +32,7 @@ crossing!(() u8 u16 u32 u64 usize i8 i16 i32 i64 isize f32 f64);
 pub unsafe fn value<R>(out: *mut R, body: impl FnOnce() -> R) -> Status {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(value) => {
-            // SAFETY: the caller's promise.
+            // SAFETY: P5: `out` is valid for one write, which this function demands.
             unsafe { out.write(value) };
             Status::OK
         }
@@ -57,13 +57,13 @@ unsafe fn bytes(out: *mut Buffer, body: impl FnOnce() -> Result<Vec<u8>, Error>)
     let (status, bytes) =
         catch_unwind(guarded).unwrap_or_else(|payload| (Status::PANICKED, message_of(payload).into_bytes()));
     if !out.is_null() {
-        // SAFETY: not null, and then the caller's promise.
+        // SAFETY: not null, and then valid for one write (P1, P5), which this function demands.
         unsafe { out.write(Buffer::new(bytes)) };
     }
     status
 }
 
-/// The error's text, followed by those of its sources.
+/// Returns the error's text, followed by those of its sources.
 fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -74,7 +74,7 @@ fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// The text of a panic. The payload dies here, inside the plugin that allocated it.
+/// Returns the text of a panic. The payload dies here, inside the plugin that allocated it.
 fn message_of(payload: Box<dyn Any + Send>) -> String {
     let text = || {
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -108,28 +108,28 @@ fn report_panics_to(host: Host) {
 /// [`Descriptor::create`](crate::abi::Descriptor::create) of `P`.
 ///
 /// # Safety
-/// As the ABI says.
+/// Rule P1 of the [ABI](crate::abi).
 pub unsafe extern "C" fn create<P: Plugin>(
     host: *const HostApi,
     instance: *mut *mut c_void,
     error: *mut Buffer,
 ) -> Status {
-    // SAFETY: the host keeps `host` valid while this code is mapped.
+    // SAFETY: P1: `host` is valid while this code is mapped.
     report_panics_to(unsafe { Host::from_ptr(host) });
-    // SAFETY: the caller's promise.
+    // SAFETY: P1, for all three.
     unsafe { create_in_process::<P>(host, instance, error) }
 }
 
-/// The same for a plugin in its own tests, where the panic hook is not the plugin's.
+/// Makes an instance as [`create`] does, for a plugin in its own tests, where the panic hook is not the plugin's.
 ///
 /// # Safety
-/// As the ABI says.
+/// Rule P1 of the [ABI](crate::abi).
 pub unsafe extern "C" fn create_in_process<P: Plugin>(
     host: *const HostApi,
     instance: *mut *mut c_void,
     error: *mut Buffer,
 ) -> Status {
-    // SAFETY: the host keeps `host` valid while this code is mapped, and `error` and `instance` for the call.
+    // SAFETY: P1: `host` is valid while this code is mapped, `error` and `instance` for one write.
     unsafe {
         bytes(error, || {
             let made = Box::into_raw(Box::new(P::create(Host::from_ptr(host))?));
@@ -142,9 +142,9 @@ pub unsafe extern "C" fn create_in_process<P: Plugin>(
 /// [`Descriptor::destroy`](crate::abi::Descriptor::destroy) of `P`.
 ///
 /// # Safety
-/// As the ABI says.
+/// Rules P2 and P3 of the [ABI](crate::abi).
 pub unsafe extern "C" fn destroy<P: Plugin>(instance: *mut c_void) -> Status {
-    // SAFETY: `instance` came from `create::<P>`, and the host calls this once, after every other call.
+    // SAFETY: P2 and P3: `instance` is a box that `create::<P>` leaked, and nobody uses it now or later.
     unsafe {
         bytes(std::ptr::null_mut(), || {
             drop(Box::from_raw(instance.cast::<P>()));
@@ -156,50 +156,50 @@ pub unsafe extern "C" fn destroy<P: Plugin>(instance: *mut c_void) -> Status {
 /// [`Descriptor::run`](crate::abi::Descriptor::run) of `P`.
 ///
 /// # Safety
-/// As the ABI says.
+/// Rules P2 and P5 of the [ABI](crate::abi).
 pub unsafe extern "C" fn run<P: Plugin>(
     instance: *const c_void,
     stop: *const AtomicBool,
     error: *mut Buffer,
 ) -> Status {
-    // SAFETY: `instance` came from `create::<P>` and lives; `stop` and `error` are valid for the call.
+    // SAFETY: P2: `instance` came from `create::<P>` and lives. P5: `stop` and `error` are valid for the call.
     unsafe { bytes(error, || this::<P>(instance).run(Stop::from_ptr(stop)).map(|()| Vec::new())) }
 }
 
 /// [`Descriptor::call`](crate::abi::Descriptor::call) of `P`.
 ///
 /// # Safety
-/// As the ABI says.
+/// Rules P2 and P5 of the [ABI](crate::abi).
 pub unsafe extern "C" fn call<P: Plugin>(
     instance: *const c_void,
     method: u32,
     input: Slice,
     output: *mut Buffer,
 ) -> Status {
-    // SAFETY: as in `run`.
+    // SAFETY: P2: `instance` came from `create::<P>` and lives. P5: `input` and `output` are valid for the call.
     unsafe { bytes(output, || this::<P>(instance).call(method, input.as_bytes())) }
 }
 
 /// [`Descriptor::save`](crate::abi::Descriptor::save) of `P`.
 ///
 /// # Safety
-/// As the ABI says.
+/// Rules P2 and P5 of the [ABI](crate::abi).
 pub unsafe extern "C" fn save<P: Plugin>(instance: *const c_void, output: *mut Buffer) -> Status {
-    // SAFETY: as in `run`.
+    // SAFETY: P2: `instance` came from `create::<P>` and lives. P5: `output` is valid for the call.
     unsafe { bytes(output, || this::<P>(instance).save()) }
 }
 
 /// [`Descriptor::restore`](crate::abi::Descriptor::restore) of `P`.
 ///
 /// # Safety
-/// As the ABI says.
+/// Rules P2 and P5 of the [ABI](crate::abi).
 pub unsafe extern "C" fn restore<P: Plugin>(
     instance: *const c_void,
     schema: Slice,
     state: Slice,
     error: *mut Buffer,
 ) -> Status {
-    // SAFETY: as in `run`.
+    // SAFETY: P2: `instance` came from `create::<P>` and lives. P5: both texts and `error` are valid for the call.
     unsafe {
         bytes(error, || {
             let schema = std::str::from_utf8(schema.as_bytes())?;
@@ -208,26 +208,26 @@ pub unsafe extern "C" fn restore<P: Plugin>(
     }
 }
 
-/// The body of an [`Invoke`](crate::abi::Invoke): calls a method of the interface on `plugin`.
+/// Calls a method of the interface on `plugin`: the body of an [`Invoke`](crate::abi::Invoke).
 ///
 /// # Safety
-/// As the ABI says of `frame`.
+/// Rule P4 of the [ABI](crate::abi), for `frame`.
 pub unsafe fn invoke<I: Interface + ?Sized>(plugin: &I, method: u32, frame: *mut Frame) -> Status {
-    // SAFETY: the caller's promise; a frame whose call panicked has no output yet.
+    // SAFETY: P4, which this function demands.
     let answered = catch_unwind(AssertUnwindSafe(|| unsafe { (*frame).answer(plugin, method) }));
     answered.unwrap_or_else(|payload| {
         let message = message_of(payload);
-        // SAFETY: as above.
+        // SAFETY: P4: the frame is nobody else's; the output is set last, so a call that panicked has left it empty.
         unsafe { (*frame).output = Buffer::new(message.into_bytes()) };
         Status::PANICKED
     })
 }
 
-/// The instance behind the host's pointer.
+/// Returns the instance behind the host's pointer.
 ///
 /// # Safety
 /// `instance` must have come from [`create`] of the same `P`, or of a transparent wrapper of it, and live.
 pub unsafe fn this<'a, P>(instance: *const c_void) -> &'a P {
-    // SAFETY: the caller's promise.
+    // SAFETY: P2: it lives, and is a `P` or laid out as one, which this function demands.
     unsafe { &*instance.cast::<P>() }
 }

@@ -9,27 +9,27 @@ use std::time::Duration;
 pub struct Stop(AtomicBool);
 
 impl Stop {
-    /// A signal over a flag.
+    /// Makes a signal over a flag.
     pub fn of(flag: &AtomicBool) -> &Stop {
         // SAFETY: `Stop` is a transparent wrapper of the flag.
         unsafe { &*(&raw const *flag).cast::<Stop>() }
     }
 
-    /// A signal over the host's flag.
+    /// Makes a signal over the host's flag.
     ///
     /// # Safety
     /// `flag` must be valid for as long as the result is used.
     pub unsafe fn from_ptr<'a>(flag: *const AtomicBool) -> &'a Stop {
-        // SAFETY: the caller's promise.
+        // SAFETY: valid for as long as the result is used, which is this function's own condition.
         Stop::of(unsafe { &*flag })
     }
 
-    /// The flag, as the ABI passes it on.
+    /// Returns the flag, as the ABI passes it on.
     pub fn as_ptr(&self) -> *const AtomicBool {
         &raw const self.0
     }
 
-    /// Whether the plugin has been told to stop.
+    /// Returns whether the plugin has been told to stop.
     pub fn is_raised(&self) -> bool {
         #[cfg(target_arch = "wasm32")]
         if crate::guest::wait(0) {

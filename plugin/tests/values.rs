@@ -2,8 +2,8 @@
 //! or a value, and never a panic.
 
 use hotslot_plugin::{
-    Answer, Answered, Argument, Arguments, CallError, CallErrorKind, Error, Harnessed, Interface, Link, Malformed,
-    Plain, Stop, Transport, harness, interface,
+    Answer, Argument, Arguments, CallError, CallErrorKind, Error, HarnessPlugin, Interface, Link, Malformed, Plain,
+    Reply, Stop, Transport, harness, interface,
 };
 use proptest::prelude::*;
 
@@ -135,7 +135,7 @@ echo! {
 /// How many methods [`Echo`] has.
 const METHODS: u32 = 25;
 
-fn plugin() -> Harnessed<dyn Echo> {
+fn plugin() -> HarnessPlugin<dyn Echo> {
     harness!(Echoes as Echo).start().unwrap()
 }
 
@@ -154,16 +154,16 @@ fn book() -> BoxedStrategy<Book> {
 
 /// A word or bytes, of which many are values of something.
 #[derive(Clone, Debug)]
-enum Made {
+enum GivenArgument {
     Word(u64),
     Bytes(Vec<u8>),
 }
 
-impl Made {
+impl GivenArgument {
     fn lent(&self) -> Argument<'_> {
         match self {
-            Made::Word(word) => Argument::word(*word),
-            Made::Bytes(bytes) => Argument::bytes(bytes),
+            GivenArgument::Word(word) => Argument::word(*word),
+            GivenArgument::Bytes(bytes) => Argument::bytes(bytes),
         }
     }
 }
@@ -178,11 +178,11 @@ fn word() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn made() -> impl Strategy<Value = Made> {
+fn made() -> impl Strategy<Value = GivenArgument> {
     prop_oneof![
-        6 => word().prop_map(Made::Word),
-        1 => any::<Vec<u8>>().prop_map(Made::Bytes),
-        1 => any::<String>().prop_map(|text| Made::Bytes(text.into_bytes())),
+        6 => word().prop_map(GivenArgument::Word),
+        1 => any::<Vec<u8>>().prop_map(GivenArgument::Bytes),
+        1 => any::<String>().prop_map(|text| GivenArgument::Bytes(text.into_bytes())),
     ]
 }
 
@@ -198,12 +198,12 @@ impl Transport for MadeUp {
         _: u32,
         _: &[Argument<'_>],
         words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError> {
         for (place, word) in words.iter_mut().zip(&self.words) {
             *place = *word;
         }
-        Ok(read(&mut Answered::new(words, &self.bytes))?)
+        Ok(read(&mut Reply::new(words, &self.bytes))?)
     }
 }
 
@@ -222,8 +222,13 @@ impl Link for MadeUp {
 }
 
 /// Calls a method with these arguments, as a host that follows the ABI and nothing else.
-fn dispatched<I: Interface + ?Sized>(plugin: &I, method: u32, made: &[Made], room: usize) -> Result<(), CallError> {
-    let arguments: Vec<Argument<'_>> = made.iter().map(Made::lent).collect();
+fn dispatched<I: Interface + ?Sized>(
+    plugin: &I,
+    method: u32,
+    made: &[GivenArgument],
+    room: usize,
+) -> Result<(), CallError> {
+    let arguments: Vec<Argument<'_>> = made.iter().map(GivenArgument::lent).collect();
     let mut words = vec![0; room];
     plugin.dispatch(method, &mut Arguments::new(&arguments), &mut Answer::new(&mut words))
 }
@@ -315,18 +320,18 @@ proptest! {
 
 #[test]
 fn one_argument_more_or_less_is_refused() {
-    let bytes = Made::Bytes(b"text".to_vec());
-    let is_malformed = |method: u32, made: &[Made]| {
+    let bytes = GivenArgument::Bytes(b"text".to_vec());
+    let is_malformed = |method: u32, made: &[GivenArgument]| {
         dispatched::<dyn Echo>(&Echoes, method, made, 8).map_err(|error| error.kind()) == Err(CallErrorKind::Malformed)
     };
     assert!(is_malformed(0, &[]));
-    assert!(!is_malformed(0, &[Made::Word(7)]));
-    assert!(is_malformed(0, &[Made::Word(7), Made::Word(7)]));
-    assert!(is_malformed(0, &[Made::Word(256)]), "it is no u8");
+    assert!(!is_malformed(0, &[GivenArgument::Word(7)]));
+    assert!(is_malformed(0, &[GivenArgument::Word(7), GivenArgument::Word(7)]));
+    assert!(is_malformed(0, &[GivenArgument::Word(256)]), "it is no u8");
     assert!(is_malformed(0, std::slice::from_ref(&bytes)), "bytes are no number");
     assert!(!is_malformed(19, std::slice::from_ref(&bytes)));
-    assert!(is_malformed(19, &[Made::Word(4)]), "a number is no text, and no address");
-    assert!(is_malformed(19, &[Made::Bytes(vec![0xff])]), "it is not UTF-8");
+    assert!(is_malformed(19, &[GivenArgument::Word(4)]), "a number is no text, and no address");
+    assert!(is_malformed(19, &[GivenArgument::Bytes(vec![0xff])]), "it is not UTF-8");
 }
 
 #[cfg(feature = "postcard")]

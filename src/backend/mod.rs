@@ -1,6 +1,10 @@
 //! What turns an artifact into a live plugin: the trait that a backend implements, and what passes through it.
 
+mod format;
+
 use std::sync::Arc;
+
+pub use format::Format;
 
 use crate::failures::FailureCounter;
 use crate::{Admission, Artifact, Payload, PluginScope, StopSignal};

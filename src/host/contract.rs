@@ -138,11 +138,21 @@ pub enum ContractError {
     },
 }
 
-/// For each method of this side, its number on the other side, if that has it.
-pub(crate) type Numbers = Box<[Option<u32>]>;
+/// Where one side, which calls, finds its methods on the other side, which answers: for each method of this side its
+/// number on the other, if that has it. See [`Contract::methods_in`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MethodNumbers(Box<[Option<u32>]>);
+
+impl MethodNumbers {
+    /// Returns the other side's number of this side's method; `None` if the other side does not have it.
+    #[inline]
+    pub fn get(&self, method: u32) -> Option<u32> {
+        *self.0.get(method as usize)?
+    }
+}
 
 impl Contract {
-    /// The contract of an interface.
+    /// Returns the contract of an interface.
     pub fn of<I: Interface + ?Sized>() -> Contract {
         Contract::parse(I::CONTRACT.as_bytes()).expect("the macro writes what this reads")
     }
@@ -171,7 +181,7 @@ impl Contract {
                 wrong(at, &format!("`{shown}` is no method, as in `method NAME(TYPES)->TYPE`"))
             })?;
             if contract.methods.iter().any(|known| known.name == method.name) {
-                return Err(wrong(at, "this method is there twice"));
+                return Err(wrong(at, "duplicate method"));
             }
             if contract.methods.len() == METHODS {
                 return Err(wrong(at, "there are more than 1,000 methods"));
@@ -181,9 +191,8 @@ impl Contract {
         Ok(contract)
     }
 
-    /// Whether a host of this contract takes a plugin of that one.
-    ///
-    /// Backends ask this at admission; a tool that reads both from files asks it here.
+    /// Checks whether a host of this contract takes a plugin of that one: for tools that read both from files. A backend
+    /// takes [`methods_in_manifest`](Contract::methods_in_manifest).
     ///
     /// ```
     /// use hotslot::host::Contract;
@@ -199,10 +208,10 @@ impl Contract {
     /// # Errors
     /// It does not, and why.
     pub fn admits(&self, plugin: &Contract) -> Result<(), ContractError> {
-        self.numbers_in(plugin).map(drop)
+        self.methods_in(plugin).map(drop)
     }
 
-    /// What identifies the interface: [`Interface::ID`], from the contract alone.
+    /// Returns what identifies the interface: [`Interface::ID`], from the contract alone.
     pub fn id(&self) -> String {
         let required = |method: &&Method| method.since.is_none();
         let lines = self.methods.iter().filter(required).map(|method| format!("method {method}\n"));
@@ -210,8 +219,23 @@ impl Contract {
         format!("{}/{}#{}", self.name, self.version_text(), String::from_utf8_lossy(&hash))
     }
 
-    /// Where this side, which calls, finds its methods on the other side, which answers.
-    pub(crate) fn numbers_in(&self, plugin: &Contract) -> Result<Numbers, ContractError> {
+    /// Compares the contract of the side that calls, this one, with that of the side that answers, and returns where it
+    /// finds its methods there. They are found by name, whatever their order.
+    ///
+    /// ```
+    /// use hotslot::host::Contract;
+    ///
+    /// let host = Contract::parse(b"interface i 1.1\nmethod a()->()\nmethod b()->u8\nsince 1.1 c()->()")?;
+    /// let plugin = Contract::parse(b"interface i 1.0\nmethod b()->u8\nmethod a()->()")?;
+    /// let methods = host.methods_in(&plugin)?;
+    /// assert_eq!([0, 1, 2].map(|method| methods.get(method)), [Some(1), Some(0), None]);
+    /// # Ok::<(), hotslot::host::ContractError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// They do not fit, and why: another interface or major version, or a method that is missing or has another
+    /// signature.
+    pub fn methods_in(&self, plugin: &Contract) -> Result<MethodNumbers, ContractError> {
         if self.name != plugin.name {
             return Err(ContractError::Interface { plugin: plugin.name.clone(), host: self.name.clone() });
         }
@@ -234,14 +258,19 @@ impl Contract {
                 Some((at, _)) => Ok(u32::try_from(at).ok()),
             }
         };
-        self.methods.iter().map(number).collect()
+        Ok(MethodNumbers(self.methods.iter().map(number).collect::<Result<_, _>>()?))
     }
 
-    /// The same for a plugin's manifest.
-    #[cfg(any(feature = "native", feature = "wasm"))]
-    pub(crate) fn numbers_in_plugin(&self, manifest: &crate::Manifest) -> Result<Numbers, ContractError> {
+    /// Compares this contract, the host's, with the one that a plugin carries, and returns where the plugin has the host's
+    /// methods: a step of every [admission](crate::Backend::admit) of a backend for declared interfaces. What it returns
+    /// goes along as [evidence](crate::Admission::with_evidence), for the [`InterfaceLink`](super::InterfaceLink).
+    ///
+    /// # Errors
+    /// The plugin carries none, or they do not fit.
+    pub fn methods_in_manifest(&self, manifest: &crate::Manifest) -> Result<MethodNumbers, ContractError> {
+        tracing::trace!(interface = self.name, "contracts compared");
         let plugin = manifest.contract.as_ref().ok_or_else(|| ContractError::Missing { host: self.name.clone() })?;
-        self.numbers_in(plugin)
+        self.methods_in(plugin)
     }
 
     fn version_text(&self) -> String {
@@ -283,7 +312,7 @@ fn identifier(text: &str) -> Option<String> {
     is_sound.then(|| text.to_owned())
 }
 
-/// A text that can be shown as it is.
+/// Returns a text if it can be shown as it is.
 fn printed(text: &str) -> Option<String> {
     (plugin_text(text.as_bytes(), SIZE) == text).then(|| text.to_owned())
 }
@@ -334,7 +363,7 @@ mod tests {
             ("interface waf 1.+1", 1, "begin with"),
             ("interface waf 1.0\nmethod a", 2, "is no method"),
             ("interface waf 1.0\nmethod a(\u{1b}[2J)->()", 2, "\\u{1b}"),
-            ("interface waf 1.0\nmethod a()->()\nmethod a()->()", 3, "twice"),
+            ("interface waf 1.0\nmethod a()->()\nmethod a()->()", 3, "duplicate"),
             ("interface waf 1.0\nsince x a()->()", 2, "is no method"),
         ] {
             let error = Contract::parse(text.as_bytes()).expect_err(text);
@@ -349,14 +378,14 @@ mod tests {
     fn methods_are_found_by_name_whatever_their_order() {
         let host = contract("interface i 1.1\nmethod a()->()\nmethod b()->u8\nsince 1.1 c()->()");
         let plugin = contract("interface i 1.0\nmethod b()->u8\nmethod a()->()");
-        assert_eq!(*host.numbers_in(&plugin).unwrap(), [Some(1), Some(0), None]);
-        assert_eq!(*plugin.numbers_in(&host).unwrap(), [Some(1), Some(0)]);
+        assert_eq!(*host.methods_in(&plugin).unwrap().0, [Some(1), Some(0), None]);
+        assert_eq!(*plugin.methods_in(&host).unwrap().0, [Some(1), Some(0)]);
     }
 
     #[test]
     fn each_way_not_to_fit_is_named() {
         let host = contract("interface i 1.1\nmethod a(u8)->()\nsince 1.1 c()->()");
-        let refusal = |plugin: &str| host.numbers_in(&contract(plugin)).unwrap_err();
+        let refusal = |plugin: &str| host.methods_in(&contract(plugin)).unwrap_err();
         assert!(matches!(refusal("interface j 1.0"), ContractError::Interface { .. }));
         assert!(matches!(refusal("interface i 2.0"), ContractError::Version { .. }));
         assert!(matches!(refusal("interface i 1.0"), ContractError::MissingMethod { .. }));

@@ -34,7 +34,7 @@
 //!
 //! ```ignore
 //! let slot: HotSlot<dyn Pricer> = HotSlot::builder(Native::interface::<dyn Pricer>()).open(library)?;
-//! let slot: HotSlot<dyn Pricer> = HotSlot::builder(Wasm::new()?.interface::<dyn Pricer>()).open(module)?;
+//! let slot: HotSlot<dyn Pricer> = HotSlot::builder(Engine::new()?.interface::<dyn Pricer>()).open(module)?;
 //! let price = slot.load().quote("SOLUSDC", 3);
 //! ```
 //!
@@ -59,21 +59,36 @@
 //! A plugin of an interface implements [`Stateful`](crate::Stateful) and [`Runnable`](crate::Runnable) as any other, so
 //! [`transfer_state`](crate::transfer_state) and [`Runner`](crate::Runner) take a `HotSlot<dyn Trait>`.
 
-#[cfg(any(feature = "native", feature = "wasm"))]
+//!
+//! # For backend authors
+//! Everything above is there for a backend of your own, too. It takes three steps: at admission it
+//! [compares](Contract::methods_in_manifest) the contract that the artifact carries with its interface's; at the load it
+//! makes a [`PluginHost`] of its [`Offers`], through which the plugin reaches its configuration, services, log and
+//! message handler; and it puts the plugin behind the trait with an [`InterfaceLink`], for which it implements
+//! [`InterfacePlugin`]. Text from a plugin is shown only as [`plugin_text`], and a plugin's calls into the host run inside
+//! of the generation's [scope](crate::PluginScope), which a `PluginHost` sees to.
+
 mod config;
 mod contract;
-#[cfg(any(feature = "native", feature = "wasm"))]
+mod link;
+mod offers;
+mod plugin_info;
 mod services;
 mod stateful;
 
-pub use contract::{Contract, ContractError, Method};
+pub use config::ConfigUnsupported;
+pub use contract::{Contract, ContractError, Method, MethodNumbers};
+pub use link::{InterfaceLink, InterfacePlugin};
+pub use offers::{Offers, PluginHost};
+pub use plugin_info::PluginInfo;
+pub use services::BoundService;
 
 pub use crate::call_cost::record_wait;
-pub use hotslot_plugin::{CallError, CallErrorKind, Interface, Plain};
+pub use crate::text::plugin_text;
+pub use hotslot_plugin::{
+    Answer, Argument, Arguments, CallError, CallErrorKind, Interface, Level, Link, Malformed, Plain, Reply, Stop,
+    Transport,
+};
 
 #[cfg(any(feature = "native", feature = "wasm"))]
-pub(crate) use {
-    config::Config,
-    contract::Numbers,
-    services::{Bound, Services},
-};
+pub(crate) use offers::offer_methods;

@@ -31,7 +31,7 @@ pub enum DescriptorError {
     /// The plugin aborts on panic, so that its panics would end the host.
     #[error(
         "the plugin was built with panic=abort, so a panic in it would abort the host: build it with panic=unwind, \
-         or accept the risk with Native::allow_panic_abort"
+         or accept the risk with native.dangerous().allow_panic_abort()"
     )]
     PanicAborts,
     /// A panic strategy that the ABI does not know.
@@ -58,6 +58,11 @@ pub enum DescriptorError {
         /// The host's interface.
         host: String,
     },
+    /// A contract, and no function to call the interface's methods through.
+    #[error(
+        "the plugin carries a contract and no function for its methods: export it with hotslot_plugin::export!(Type as Interface)"
+    )]
+    NoInvoke,
     /// The loaded library shows another descriptor than its file did.
     #[error("the loaded library says that it is {loaded}, and its bytes said {admitted}: the loader took another file")]
     NotWhatWasAdmitted {
@@ -69,7 +74,7 @@ pub enum DescriptorError {
 }
 
 /// What the host asks of a descriptor.
-pub(super) struct Expected<'a> {
+pub(super) struct Expectation<'a> {
     /// The interface that the slot takes, in the raw layer.
     pub(super) interface: Option<&'a str>,
     /// Whether a plugin may abort on panic.
@@ -106,7 +111,7 @@ pub(super) fn read(section: &[u8]) -> Result<Identity, DescriptorError> {
     Ok(identity)
 }
 
-/// The contract behind the descriptor at the start of `section`, if there is one.
+/// Returns the contract behind the descriptor at the start of `section`, if there is one.
 pub(super) fn contract(section: &[u8]) -> Option<&[u8]> {
     let (magic, rest) = section.get(size_of::<abi::Descriptor>()..)?.split_first_chunk()?;
     let (length, rest) = rest.split_first_chunk()?;
@@ -115,7 +120,7 @@ pub(super) fn contract(section: &[u8]) -> Option<&[u8]> {
 }
 
 /// Checks an identity against what the host expects, and says what the plugin is.
-pub(super) fn check(identity: &Identity, expected: &Expected<'_>) -> Result<Manifest, DescriptorError> {
+pub(super) fn check(identity: &Identity, expected: &Expectation<'_>) -> Result<Manifest, DescriptorError> {
     let manifest = manifest(identity)?;
     if let Some(host) = expected.interface
         && manifest.interface.as_deref() != Some(host)
@@ -131,7 +136,7 @@ pub(super) fn check(identity: &Identity, expected: &Expected<'_>) -> Result<Mani
     }
 }
 
-/// What an identity says in words.
+/// Reads what an identity says.
 pub(super) fn manifest(identity: &Identity) -> Result<Manifest, DescriptorError> {
     let name = text("name", &identity.name)?;
     if name.is_empty() {
@@ -161,7 +166,7 @@ pub(super) fn same_as_loaded(admitted: &Identity, loaded: &Identity) -> Result<(
     Err(DescriptorError::NotWhatWasAdmitted { admitted: name(admitted), loaded: name(loaded) })
 }
 
-/// A text without its padding, if it is one that can be shown to a person.
+/// Returns a text without its padding, if it is one that can be shown to a person.
 fn text<'a>(field: &'static str, text: &'a Text) -> Result<&'a str, DescriptorError> {
     let problem = |problem: &str| DescriptorError::Text { field, problem: problem.to_owned() };
     let end = text.bytes.iter().position(|byte| *byte == 0).ok_or_else(|| problem("not terminated by a zero byte"))?;
@@ -172,7 +177,7 @@ fn text<'a>(field: &'static str, text: &'a Text) -> Result<&'a str, DescriptorEr
     Ok(text)
 }
 
-/// Takes fields from the front of bytes that nobody vouches for.
+/// Takes fields from the front of untrusted bytes.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -209,7 +214,7 @@ mod tests {
         }
     }
 
-    /// The bytes as a section would hold them.
+    /// Returns the bytes as a section would hold them.
     fn section(identity: &Identity) -> Vec<u8> {
         let mut bytes = identity.magic.to_vec();
         for number in [identity.abi, identity.size, identity.panic, identity.function_count] {
@@ -223,7 +228,7 @@ mod tests {
     }
 
     fn admit(identity: &Identity) -> Result<Manifest, DescriptorError> {
-        let expected = Expected { interface: Some("pricer/1"), allow_panic_abort: false };
+        let expected = Expectation { interface: Some("pricer/1"), allow_panic_abort: false };
         check(&read(&section(identity))?, &expected)
     }
 

@@ -1,4 +1,4 @@
-//! The host as a plugin sees it: where its log lines, its messages and its questions arrive.
+//! The host as a library sees it: the table of functions of the C ABI, over a [`PluginHost`].
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,180 +6,104 @@ use std::sync::{Arc, Weak};
 
 use hotslot_plugin::abi::{Buffer, Frame, HostApi, Slice, Status};
 use parking_lot::RwLock;
-use semver::Version;
 
-use crate::host::{Bound, Config, Services};
+use crate::StopSignal;
+use crate::host::{BoundService, Level, PluginHost};
 use crate::text::panic_text;
-pub(super) use crate::text::plugin_text;
-use crate::{LoadContext, Manifest, StopSignal, escape_untrusted};
 
-/// Which plugin a message comes from.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Sender {
-    /// The name of the slot.
-    pub slot: Arc<str>,
-    /// The generation's number.
-    pub generation: u64,
-    /// The plugin's name.
-    pub plugin: String,
-    /// The plugin's version.
-    pub version: Option<Version>,
-}
-
-/// What the user does with messages.
-pub(super) type OnMessage = Arc<dyn Fn(&Sender, &[u8]) + Send + Sync>;
-
-/// What a backend's user offers to its plugins.
-#[derive(Clone, Default)]
-pub(super) struct Offers {
-    pub(super) config: Config,
-    pub(super) on_message: Option<OnMessage>,
-    /// `None` in a rehearsal, which has no services: every one is found there, and has no methods.
-    pub(super) services: Option<Services>,
-}
-
-/// What a plugin's pointers into the host point to. It must outlive the plugin's code.
+/// What a library's pointers into the host point to. It must outlive the library's code.
 pub(super) struct HostContext {
     api: HostApi,
-    sender: Sender,
-    on_message: Option<OnMessage>,
-    services: Option<Services>,
+    host: PluginHost,
     /// The services that the plugin asked for, by the numbers that it got.
-    bound: RwLock<Vec<Arc<Bound>>>,
+    bound: RwLock<Vec<Arc<BoundService>>>,
     /// Keeps the flag behind `api.stop` in place.
     _stop: StopSignal,
-    /// Keeps the bytes behind `api.config` in place.
-    _config: Arc<[u8]>,
 }
 
 impl HostContext {
-    pub(super) fn new(context: &LoadContext, manifest: &Manifest, offers: &Offers) -> Arc<HostContext> {
-        let Offers { config, on_message, services } = offers.clone();
-        let config = config.bytes();
-        let sender = Sender {
-            slot: context.slot.clone(),
-            generation: context.generation,
-            plugin: manifest.name.clone(),
-            version: manifest.version.clone(),
-        };
+    pub(super) fn new(host: PluginHost, stop: &StopSignal) -> Arc<HostContext> {
         Arc::new_cyclic(|own: &Weak<HostContext>| HostContext {
             api: HostApi {
                 size: size_of::<HostApi>(),
                 context: own.as_ptr().cast(),
-                stop: context.stop.as_ptr(),
-                config: Slice::new(&config),
+                stop: stop.as_ptr(),
+                // The bytes are the host's, which is never replaced: they stay in place.
+                config: Slice::new(host.config()),
                 log,
                 send,
                 service,
                 invoke,
             },
-            sender,
-            on_message,
-            services,
+            host,
             bound: RwLock::default(),
-            _stop: context.stop.clone(),
-            _config: config,
+            _stop: stop.clone(),
         })
     }
 
-    /// What the plugin gets to see.
+    /// Returns what the plugin gets to see.
     pub(super) fn api(&self) -> *const HostApi {
         &raw const self.api
     }
 
-    fn log(&self, level: u32, target: &[u8], message: &[u8]) {
-        let (target, message) = (plugin_text(target, 256), plugin_text(message, LOG_LIMIT));
-        let Sender { slot, generation, plugin, .. } = &self.sender;
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::event!(
-                    target: "hotslot::plugin",
-                    tracing::Level::$level,
-                    slot = %escape_untrusted(slot),
-                    generation,
-                    plugin,
-                    plugin_target = target,
-                    "{message}"
-                )
-            };
-        }
-        match level {
-            0 | 1 => line!(ERROR),
-            2 => line!(WARN),
-            3 => line!(INFO),
-            4 => line!(DEBUG),
-            _ => line!(TRACE),
-        }
-    }
-
-    fn receive(&self, message: &[u8]) {
-        let Some(on_message) = &self.on_message else { return };
-        let Err(panic) = catch_unwind(AssertUnwindSafe(|| on_message(&self.sender, message))) else { return };
-        let what = panic_text(panic);
-        tracing::error!(
-            generation = self.sender.generation,
-            plugin = self.sender.plugin,
-            "the host's on_message panicked on a message of {} bytes: {what}",
-            message.len()
-        );
-    }
-}
-
-impl HostContext {
     /// Finds a service, and gives it a number for this plugin.
     fn bind(&self, contract: &[u8]) -> Result<u32, String> {
-        let Some(services) = &self.services else { return Ok(u32::MAX) };
-        let bound = Arc::new(services.bind(contract).map_err(|error| error.to_string())?);
+        let bound = self.host.service(contract).map_err(|error| error.to_string())?;
         let mut all = self.bound.write();
-        all.push(bound);
+        all.push(Arc::new(bound));
         u32::try_from(all.len() - 1).map_err(|_| "the plugin asks for too many services".to_owned())
     }
 }
 
-/// The longest log line that is taken from a plugin, in bytes.
-const LOG_LIMIT: usize = 8 * 1024;
+/// Returns the context behind a pointer that came back from the plugin.
+///
+/// # Safety
+/// `context` is the `context` of the [`HostApi`] that this plugin got, as the ABI's rule H1 demands of it.
+unsafe fn of<'a>(context: *const c_void) -> &'a HostContext {
+    // SAFETY: `HostContext::new` made the pointer from the context's own address. The context is freed once the library
+    // is proven to be unmapped (`Mapping::release`), and this is called from the library's code.
+    unsafe { &*context.cast::<HostContext>() }
+}
 
 /// [`HostApi::log`].
 unsafe extern "C" fn log(context: *const c_void, level: u32, target: Slice, message: Slice) {
-    // SAFETY: the plugin hands back the `context` of its API, which is the `HostContext` that the API is part of and
-    // which lives as long as the plugin's code; the texts are lent for the call.
-    let (host, target, message) = unsafe { (&*context.cast::<HostContext>(), target.as_bytes(), message.as_bytes()) };
-    // A subscriber that panics must not unwind into the plugin, and there is nowhere left to say so.
-    let _ = catch_unwind(AssertUnwindSafe(|| host.log(level, target, message)));
+    // SAFETY: H1 for the context, H2 for the texts, which are lent for the call.
+    let (context, target, message) = unsafe { (of(context), target.as_bytes(), message.as_bytes()) };
+    context.host.log(Level::of(level), Some(target), message);
 }
 
 /// [`HostApi::send`].
 unsafe extern "C" fn send(context: *const c_void, message: Slice) {
-    // SAFETY: as in `log`.
-    let (host, message) = unsafe { (&*context.cast::<HostContext>(), message.as_bytes()) };
-    let _ = catch_unwind(AssertUnwindSafe(|| host.receive(message)));
+    // SAFETY: H1 for the context, H2 for the message, which is lent for the call.
+    let (context, message) = unsafe { (of(context), message.as_bytes()) };
+    // A handler that panicked is the host's affair, and has been logged.
+    let _ = context.host.send(message);
 }
 
 /// [`HostApi::service`].
 unsafe extern "C" fn service(context: *const c_void, contract: Slice, number: *mut u32, error: *mut Buffer) -> Status {
-    // SAFETY: as in `log`; the plugin gives a place for the number and one for the error.
-    unsafe {
-        let host = &*context.cast::<HostContext>();
-        let bound = catch_unwind(AssertUnwindSafe(|| host.bind(contract.as_bytes())));
-        match bound.unwrap_or_else(|panic| Err(panic_text(panic))) {
-            Ok(found) => {
-                number.write(found);
-                Status::OK
-            }
-            Err(reason) => {
-                error.write(Buffer::new(reason.into_bytes()));
-                Status::FAILED
-            }
+    // SAFETY: H1 for the context, H2 for the contract, which is lent for the call.
+    let (context, contract) = unsafe { (of(context), contract.as_bytes()) };
+    let bound = catch_unwind(AssertUnwindSafe(|| context.bind(contract)));
+    match bound.unwrap_or_else(|panic| Err(panic_text(panic))) {
+        Ok(found) => {
+            // SAFETY: H3: the plugin gives a place for the number.
+            unsafe { number.write(found) };
+            Status::OK
+        }
+        Err(reason) => {
+            // SAFETY: H3: the plugin gives a place for the error.
+            unsafe { error.write(Buffer::new(reason.into_bytes())) };
+            Status::FAILED
         }
     }
 }
 
 /// [`HostApi::invoke`].
 unsafe extern "C" fn invoke(context: *const c_void, service: u32, method: u32, frame: *mut Frame) -> Status {
-    // SAFETY: as in `log`; the frame is lent for the call, and nobody else has it.
-    let (host, frame) = unsafe { (&*context.cast::<HostContext>(), &mut *frame) };
-    let Some(bound) = host.bound.read().get(service as usize).cloned() else { return Status::UNSUPPORTED };
-    // SAFETY: as above.
+    // SAFETY: H1 for the context; H4 for the frame, which nobody else uses during the call.
+    let (context, frame) = unsafe { (of(context), &mut *frame) };
+    let Some(bound) = context.bound.read().get(service as usize).cloned() else { return Status::UNSUPPORTED };
+    // SAFETY: H4: the plugin filled the frame, and its output is empty.
     unsafe { frame.answer_with(|arguments, words| bound.call(method, arguments, words)) }
 }

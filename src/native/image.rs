@@ -2,11 +2,13 @@
 //!
 //! A loader maps what the headers say and believes them: an image that was cut short raises SIGBUS inside `dlopen`, or
 //! loads and crashes later; one for another machine is reported as "No such file or directory". Here the headers are
-//! held against the length and against this process, with checked arithmetic throughout, and nothing is run.
+//! checked against the length and against this process, with checked arithmetic throughout, and nothing is run.
 
 use hotslot_plugin::abi;
 use object::read::{ExportTarget, NameOrOrdinal};
 use object::{Architecture, BinaryFormat, File, Object, ObjectKind, ObjectSection, ObjectSegment};
+
+use crate::Format;
 
 /// Why the bytes are not an image that this process could load.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,9 +86,10 @@ pub(super) struct Image<'data> {
 impl<'data> Image<'data> {
     /// Reads and checks the headers of `bytes`.
     pub(super) fn read(bytes: &'data [u8]) -> Result<Image<'data>, ImageError> {
-        let found = format_of(bytes);
-        if found != NATIVE_FORMAT {
-            return Err(ImageError::WrongFormat { found, expected: NATIVE_FORMAT });
+        tracing::trace!(bytes = bytes.len(), "image parsed");
+        let format = Format::of(bytes);
+        if format != NATIVE {
+            return Err(ImageError::WrongFormat { found: format.description(), expected: NATIVE.description() });
         }
         let file = File::parse(bytes)?;
         check_machine(&file, bytes)?;
@@ -100,10 +103,11 @@ impl<'data> Image<'data> {
         Ok(Image { file })
     }
 
-    /// The same without a look at this process: any format, any machine, and a program as well as a library.
+    /// Reads and checks the headers of an image for whatever process: any format, any machine, and a program as well as a library.
     pub(super) fn of_any_machine(bytes: &'data [u8]) -> Result<Image<'data>, ImageError> {
-        let found = format_of(bytes);
-        if ![ELF, MACH_O, PE].contains(&found) {
+        let format = Format::of(bytes);
+        if !matches!(format, Format::Elf | Format::MachO | Format::Pe) {
+            let found = format.description();
             return Err(ImageError::WrongFormat { found, expected: "ELF, Mach-O and PE images" });
         }
         let file = File::parse(bytes)?;
@@ -111,7 +115,7 @@ impl<'data> Image<'data> {
         Ok(Image { file })
     }
 
-    /// The format, by its short name.
+    /// Returns the format, by its short name.
     pub(super) fn format(&self) -> &'static str {
         match self.file.format() {
             BinaryFormat::MachO => "Mach-O",
@@ -120,13 +124,13 @@ impl<'data> Image<'data> {
         }
     }
 
-    /// The machine that it is for.
+    /// Returns the machine that it is for.
     pub(super) fn machine(&self) -> String {
         let architecture = format!("{:?}", self.file.architecture()).to_lowercase();
         machine(&architecture, self.file.is_64(), self.file.is_little_endian())
     }
 
-    /// The address of an exported function or variable.
+    /// Returns the address of an exported function or variable.
     pub(super) fn export(&self, name: &str) -> Result<Option<u64>, ImageError> {
         for export in self.file.exports()? {
             let export = export?;
@@ -145,7 +149,7 @@ impl<'data> Image<'data> {
         found.map(|_| ()).ok_or_else(|| ImageError::MissingSymbol { name: name.to_owned() })
     }
 
-    /// The bytes of the descriptor and what follows it in its section.
+    /// Returns the bytes of the descriptor and what follows it in its section.
     pub(super) fn descriptor(&self) -> Result<&'data [u8], ImageError> {
         let address = self.export(abi::DESCRIPTOR_SYMBOL)?.ok_or(ImageError::NotAPlugin)?;
         let section = self
@@ -166,31 +170,13 @@ impl<'data> Image<'data> {
 }
 
 /// What the loader of this platform takes.
-const NATIVE_FORMAT: &str = if cfg!(target_vendor = "apple") {
-    MACH_O
+const NATIVE: Format = if cfg!(target_vendor = "apple") {
+    Format::MachO
 } else if cfg!(windows) {
-    PE
+    Format::Pe
 } else {
-    ELF
+    Format::Elf
 };
-const ELF: &str = "an ELF image";
-const MACH_O: &str = "a Mach-O image";
-const PE: &str = "a PE image";
-
-/// What a file is, by its first bytes.
-fn format_of(bytes: &[u8]) -> &'static str {
-    let starts = |magic: &[u8]| bytes.starts_with(magic);
-    match bytes {
-        [] => "an empty file",
-        _ if starts(b"\x7fELF") => ELF,
-        _ if starts(b"\xcf\xfa\xed\xfe") || starts(b"\xce\xfa\xed\xfe") => MACH_O,
-        _ if starts(b"\xca\xfe\xba\xbe") => "a universal Mach-O file (take one image out of it with lipo -thin)",
-        _ if starts(b"MZ") => PE,
-        _ if starts(b"\0asm") => "a WebAssembly module",
-        _ if starts(b"!<arch>\n") => "a static library",
-        _ => "no image of any kind",
-    }
-}
 
 /// Refuses an image that another machine would run.
 fn check_machine(file: &File<'_>, bytes: &[u8]) -> Result<(), ImageError> {
@@ -213,14 +199,14 @@ fn check_machine(file: &File<'_>, bytes: &[u8]) -> Result<(), ImageError> {
     })
 }
 
-/// A machine in words, as `file` would write it.
+/// Names a machine as `file` would write it.
 fn machine(architecture: &str, wide: bool, little: bool) -> String {
     let bits = if wide { 64 } else { 32 };
     let order = if little { "little" } else { "big" };
     format!("{architecture} ({bits}-bit, {order}-endian)")
 }
 
-/// The architecture of this process, if it is one that can be told apart in a header.
+/// Returns the architecture of this process, if it is one that can be told apart in a header.
 fn host_architecture() -> Option<Architecture> {
     Some(match std::env::consts::ARCH {
         "x86_64" if cfg!(target_pointer_width = "32") => Architecture::X86_64_X32,
@@ -259,12 +245,12 @@ fn check_bounds(file: &File<'_>, length: u64) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// A symbol's name as C writes it: Mach-O puts an underscore before it.
+/// Returns a symbol's name as C writes it: Mach-O puts an underscore before it.
 fn plain_name(format: BinaryFormat, name: &[u8]) -> &[u8] {
     if format == BinaryFormat::MachO { name.strip_prefix(b"_").unwrap_or(name) } else { name }
 }
 
-/// Whether a section is the descriptor's.
+/// Returns whether a section is the descriptor's.
 fn is_descriptor_section(format: BinaryFormat, name: &[u8]) -> bool {
     if format == BinaryFormat::MachO { name == b"__hotslot" } else { name == abi::DESCRIPTOR_SECTION.as_bytes() }
 }
@@ -273,7 +259,7 @@ fn is_descriptor_section(format: BinaryFormat, name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// This test program: a position-independent executable has all that a library has.
+    /// Reads this test program: a position-independent executable has all that a library has.
     fn image() -> Vec<u8> {
         std::fs::read(std::env::current_exe().unwrap()).unwrap()
     }
@@ -288,7 +274,7 @@ mod tests {
             (&b""[..], "an empty file"),
             (b"\0asm\x01\0\0\0", "a WebAssembly module"),
             (b"!<arch>\nlib.o", "a static library"),
-            (b"fn main() {}", "no image of any kind"),
+            (b"fn main() {}", "no known format"),
         ] {
             assert!(refusal(bytes).contains(name), "{}", refusal(bytes));
         }

@@ -12,9 +12,10 @@ use libloading::os::unix as os;
 use libloading::os::windows as os;
 use parking_lot::Mutex;
 
-use super::host::plugin_text;
+use super::budget;
+use super::budget::BudgetSpent;
 use super::load_file::Source;
-use super::unload;
+use crate::host::plugin_text;
 
 /// Why a library could not be loaded, or does not have what was asked of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +57,12 @@ pub enum LibraryError {
     BudgetSpent(String),
 }
 
+impl From<BudgetSpent> for LibraryError {
+    fn from(BudgetSpent(complaint): BudgetSpent) -> LibraryError {
+        LibraryError::BudgetSpent(complaint)
+    }
+}
+
 /// A loaded library, as a [raw](super::Native::raw) binder sees it.
 ///
 /// Dropping it leaves it mapped, which is always safe; see [`Unload`](super::Unload).
@@ -75,7 +82,7 @@ impl Library {
     /// # Safety
     /// This runs the library's constructors: they must be sound to run here and now.
     pub(super) unsafe fn open(mut source: Source, size: usize) -> Result<Library, LibraryError> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the constructors are sound to run here and now, which this function demands.
         let opened = unsafe { open(&source) }.map_err(|error| refused(&error, &source))?;
         let handle = opened.into_raw();
         // SAFETY: the handle was taken out of a library one line above.
@@ -89,7 +96,7 @@ impl Library {
         Ok(Library { os: opened, size, closed: false, source })
     }
 
-    /// The address of a function or variable, as the pointer-sized type `T`: `unsafe extern "C" fn(…)`, `*const X`.
+    /// Returns the address of a function or variable, as the pointer-sized type `T`: `unsafe extern "C" fn(…)`, `*const X`.
     ///
     /// # Errors
     /// If the library has no such symbol, or `T` has not the size of a pointer.
@@ -99,7 +106,7 @@ impl Library {
     /// the binder returns, which the slot drops before.
     pub unsafe fn get<T: Copy>(&self, name: &str) -> Result<T, LibraryError> {
         let missing = |reason: String| LibraryError::MissingSymbol { name: name.to_owned(), reason };
-        // SAFETY: the caller's promise about the type.
+        // SAFETY: `T` is the symbol's type, which this function demands.
         let symbol = unsafe { self.os.get::<T>(name.as_bytes()) }.map_err(|error| missing(reason(&error)))?;
         let address: *mut c_void = symbol.as_raw_ptr();
         if address.is_null() {
@@ -109,12 +116,12 @@ impl Library {
         Ok(unsafe { std::mem::transmute_copy::<*mut c_void, T>(&address) })
     }
 
-    /// How many bytes the image has.
+    /// Returns how many bytes the image has.
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// How the mapping can be recognised in the process's memory map.
+    /// Returns the name of the mapping in the process's memory map.
     #[cfg(target_os = "linux")]
     pub(super) fn name(&self) -> &str {
         self.source.name()
@@ -141,7 +148,7 @@ impl Library {
 impl Drop for Library {
     fn drop(&mut self) {
         if !self.closed {
-            unload::count_kept(self.size);
+            budget::count_retained(self.size);
         }
     }
 }
@@ -154,21 +161,27 @@ impl std::fmt::Debug for Library {
 
 /// Resolves every symbol now: a missing one is an error here rather than the end of the process at the first call.
 /// Symbols stay local, so that one generation never binds to another's.
+///
+/// # Safety
+/// The library's constructors must be sound to run here and now.
 #[cfg(unix)]
 unsafe fn open(source: &Source) -> Result<os::Library, LoaderError> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the constructors are sound to run here and now, which this function demands.
     unsafe { os::Library::open(Some(source.path()), os::RTLD_NOW | os::RTLD_LOCAL) }
 }
 
 /// Looks for the libraries that it needs beside it and in the default places, never in the current folder.
+///
+/// # Safety
+/// The library's constructors must be sound to run here and now.
 #[cfg(windows)]
 unsafe fn open(source: &Source) -> Result<os::Library, LoaderError> {
     let flags = os::LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | os::LOAD_LIBRARY_SEARCH_DEFAULT_DIRS;
-    // SAFETY: the caller's promise.
+    // SAFETY: the constructors are sound to run here and now, which this function demands.
     unsafe { os::Library::load_with_flags(source.path(), flags) }
 }
 
-/// The loader's words about a library that has no name that a person would know.
+/// Translates the loader's refusal of a library whose path means nothing to a person.
 fn refused(error: &LoaderError, source: &Source) -> LibraryError {
     let reason = reason(error).replace(&*source.path().to_string_lossy(), "the plugin");
     let hint = if reason.contains("undefined symbol") {
@@ -183,7 +196,7 @@ fn refused(error: &LoaderError, source: &Source) -> LibraryError {
     LibraryError::Refused { reason, hint }
 }
 
-/// The text behind a loader's error: the outer one only names the function.
+/// Returns the text behind a loader's error: the outer one only names the function.
 fn reason(error: &LoaderError) -> String {
     let error = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
     plugin_text(error.as_bytes(), 4096)

@@ -5,14 +5,15 @@
 //! path before it looks at the file, and descriptor numbers come back once they are closed; so every path carries a
 //! serial number that no other load in this process has.
 
-use std::fs::{self, File, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Where libraries are loaded from.
+use crate::private_dir::{PrivateDir, random};
+
+/// Settings of where libraries are loaded from.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     /// From memory, on systems where that can be done.
@@ -34,7 +35,7 @@ pub(super) struct Source {
     name: String,
     /// An open memfd keeps its path alive: debuggers and backtraces read it.
     _file: File,
-    folder: Option<PrivateFolder>,
+    folder: Option<PrivateDir>,
 }
 
 impl Source {
@@ -49,19 +50,19 @@ impl Source {
                 Err(error) => tracing::debug!(%error, "no memfd to load from, using a private file"),
             }
         }
-        let folder = PrivateFolder::new(&place.folder)?;
-        let (path, file) = folder.file(&name, bytes)?;
+        let folder = PrivateDir::temporary(&place.folder)?;
+        let (path, file) = folder.create_file(&name, bytes)?;
         // Windows does not load a file that is open for writing.
         drop(file);
         Ok(Source { _file: File::open(&path)?, path, name, folder: Some(folder) })
     }
 
-    /// What to hand to the loader.
+    /// Returns what to hand to the loader.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How the mapping can be recognised in the process's memory map.
+    /// Returns the name of the mapping in the process's memory map.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -78,11 +79,11 @@ impl Source {
 /// A file for data that passes between this process and a child, gone when both have closed it.
 pub(super) struct Scratch {
     pub(super) file: File,
-    _folder: Option<PrivateFolder>,
+    _folder: Option<PrivateDir>,
 }
 
 impl Scratch {
-    /// A file with these bytes, to be read from the start.
+    /// Makes a file with these bytes, to be read from the start.
     pub(super) fn new(parts: &[&[u8]]) -> io::Result<Scratch> {
         use io::Seek;
         let name = file_name(next_serial(), "scratch");
@@ -91,8 +92,8 @@ impl Scratch {
         #[cfg(not(target_os = "linux"))]
         let anonymous = Err(io::Error::from(io::ErrorKind::Unsupported));
         let mut scratch = anonymous.or_else(|_: io::Error| {
-            let folder = PrivateFolder::new(&std::env::temp_dir())?;
-            let (_, file) = folder.file(&name, &[])?;
+            let folder = PrivateDir::temporary(&std::env::temp_dir())?;
+            let (_, file) = folder.create_file(&name, &[])?;
             Ok::<_, io::Error>(Scratch { file, _folder: Some(folder) })
         })?;
         for part in parts {
@@ -103,58 +104,11 @@ impl Scratch {
     }
 }
 
-/// A folder that only this user can enter, removed with all that is in it.
-pub(super) struct PrivateFolder(PathBuf);
-
-impl PrivateFolder {
-    pub(super) fn new(parent: &Path) -> io::Result<PrivateFolder> {
-        let path = parent.join(format!("hotslot-{:016x}", random()));
-        let mut builder = fs::DirBuilder::new();
-        // One that exists already is somebody else's.
-        builder.recursive(false);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&path).map_err(|error| {
-            let place = parent.display();
-            io::Error::new(error.kind(), format!("cannot make a private folder in {place}: {error}"))
-        })?;
-        Ok(PrivateFolder(path))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Makes a file that did not exist before.
-    fn file(&self, name: &str, bytes: &[u8]) -> io::Result<(PathBuf, File)> {
-        let path = self.0.join(name);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&path)?;
-        file.write_all(bytes)?;
-        Ok((path, file))
-    }
-}
-
-impl Drop for PrivateFolder {
-    fn drop(&mut self) {
-        // Windows keeps the file of a library that is still mapped; there is nobody to tell.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A number that no other load in this process has.
+/// Returns a number that no other load in this process has.
 fn next_serial() -> u64 {
     // Another copy of this library in the process counts too; it starts elsewhere.
     static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(random() >> 32));
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// A number that another process cannot guess: each `RandomState` has keys of its own, seeded by the system.
-pub(super) fn random() -> u64 {
-    RandomState::new().hash_one(std::process::id())
 }
 
 /// `hotslot-<serial>-<label>` with a suffix that every loader takes, in characters that every file system takes.
@@ -164,27 +118,11 @@ fn file_name(serial: u64, label: &str) -> String {
     format!("hotslot-{serial:x}-{label}{}", std::env::consts::DLL_SUFFIX)
 }
 
-/// A path to descriptor `fd` that is spelled differently for every `serial`: one step that goes nowhere for each bit,
-/// "./" for a one and "/" for a zero.
-#[cfg(any(target_os = "linux", test))]
-pub(super) fn spelled(serial: u64, fd: i32) -> String {
-    let bits = u64::BITS - serial.leading_zeros();
-    let steps = (0..bits).rev().map(|bit| if serial >> bit & 1 == 1 { "./" } else { "/" });
-    format!("/proc/self/fd/{}{fd}", steps.collect::<String>())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use std::fs;
     use std::io::Read;
-
-    #[test]
-    fn no_two_loads_spell_a_descriptor_the_same_way() {
-        let paths: HashSet<_> = (0..5000).flat_map(|serial| [spelled(serial, 7), spelled(serial, 77)]).collect();
-        assert_eq!(paths.len(), 10_000);
-        assert_eq!(spelled(6, 9), "/proc/self/fd/././/9");
-    }
 
     #[test]
     fn a_private_folder_is_gone_with_its_source() {

@@ -20,19 +20,19 @@ impl Maps {
         Ok(Maps(String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())))
     }
 
-    /// The areas that are mapped from a file whose path ends with `name`.
+    /// Returns the areas that are mapped from a file whose path ends with `name`.
     pub(super) fn of(&self, name: &str) -> Vec<Area> {
         let ours = |line: &&str| line.trim_end_matches(" (deleted)").ends_with(name);
         self.0.lines().filter(ours).filter_map(parse).collect()
     }
 
-    /// All areas, in the order of their addresses.
+    /// Returns all areas, in the order of their addresses.
     pub(super) fn all(&self) -> Vec<Area> {
         self.0.lines().filter_map(parse).collect()
     }
 }
 
-/// `7f0c1000-7f0c2000 r-xp 00001000 00:01 1234   /memfd:name (deleted)`
+/// Reads a line such as `7f0c1000-7f0c2000 r-xp 00001000 00:01 1234   /memfd:name (deleted)`
 fn parse(line: &str) -> Option<Area> {
     let (range, rest) = line.split_once(' ')?;
     let (start, end) = range.split_once('-')?;

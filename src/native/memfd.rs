@@ -7,15 +7,13 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::PathBuf;
 use std::ptr;
 
-use super::load_file::spelled;
-
-/// An empty memfd. `name` is what the memory map shows.
+/// Makes an empty memfd. `name` is what the memory map shows.
 pub(super) fn create(name: &str) -> io::Result<File> {
     let name = CString::new(name)?;
     let open = |flags| {
-        // SAFETY: `name` is a terminated string; a descriptor that comes back is new and nobody else's.
+        // SAFETY: `name` is a terminated string that lives for the call.
         let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
-        // SAFETY: as above.
+        // SAFETY: the descriptor is new and open, and nobody else has it.
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { File::from_raw_fd(fd) }) }
     };
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
@@ -26,7 +24,7 @@ pub(super) fn create(name: &str) -> io::Result<File> {
     }
 }
 
-/// A sealed memfd with `bytes`, and a path that no other load has, once it is certain that the loader can map it.
+/// Makes a sealed memfd with `bytes`, and a path that no other load has, once it is certain that the loader can map it.
 ///
 /// The check comes before `dlopen` because a failed `dlopen` may have run constructors, and is not to be repeated.
 pub(super) fn loadable(name: &str, bytes: &[u8], serial: u64) -> io::Result<(File, PathBuf)> {
@@ -38,6 +36,14 @@ pub(super) fn loadable(name: &str, bytes: &[u8], serial: u64) -> io::Result<(Fil
     File::open(&path)?;
     map_as_code(&file)?;
     Ok((file, path))
+}
+
+/// Spells a path to descriptor `fd` differently for every `serial`: one step that goes nowhere for each bit, "./" for a
+/// one and "/" for a zero.
+fn spelled(serial: u64, fd: i32) -> String {
+    let bits = u64::BITS - serial.leading_zeros();
+    let steps = (0..bits).rev().map(|bit| if serial >> bit & 1 == 1 { "./" } else { "/" });
+    format!("/proc/self/fd/{}{fd}", steps.collect::<String>())
 }
 
 /// Makes the content final, this very property included.
@@ -69,7 +75,15 @@ const MFD_EXEC: libc::c_uint = 0x10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
     use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn no_two_loads_spell_a_descriptor_the_same_way() {
+        let paths: HashSet<_> = (0..5000).flat_map(|serial| [spelled(serial, 7), spelled(serial, 77)]).collect();
+        assert_eq!(paths.len(), 10_000);
+        assert_eq!(spelled(6, 9), "/proc/self/fd/././/9");
+    }
 
     #[test]
     fn a_loadable_memfd_cannot_be_changed() {

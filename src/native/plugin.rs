@@ -5,35 +5,13 @@ use std::ptr;
 use std::sync::Arc;
 
 use hotslot_plugin::abi::{Buffer, Descriptor, Frame, Identity, Invoke, Slice, Status};
-use hotslot_plugin::{Answered, Argument, Malformed, Stop};
 
-use super::descriptor;
-use super::host::{HostContext, plugin_text};
+use super::descriptor::{self, DescriptorError};
+use super::host::HostContext;
 use super::library::Library;
 use crate::failures::FailureCounter;
-use crate::host::{self, CallErrorKind};
+use crate::host::{Argument, CallError, CallErrorKind, InterfacePlugin, Malformed, Reply, Stop, plugin_text};
 use crate::{BoxError, Manifest, Runnable, State, Stateful, StopSignal};
-
-/// How a call into a plugin failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallError {
-    /// It panicked. The panic was caught inside the plugin, and is counted against the generation.
-    #[error("the plugin panicked: {message}")]
-    Panicked {
-        /// The panic's text.
-        message: String,
-    },
-    /// It returned an error.
-    #[error("{0}")]
-    Failed(String),
-    /// It does not have this entry.
-    #[error("the plugin does not support this")]
-    Unsupported,
-    /// It answered with a status that this ABI does not have.
-    #[error("the plugin answered with the unknown status {0}: it does not follow the ABI")]
-    UnknownStatus(i32),
-}
 
 /// One instance of a plugin that exports a [descriptor](hotslot_plugin::abi::Descriptor).
 ///
@@ -48,9 +26,11 @@ pub struct NativePlugin {
     _library: Arc<Library>,
 }
 
-// SAFETY: the ABI demands that a plugin's entries may be called from any thread; the descriptor is constant.
+// SAFETY: P2 and P3: an instance may be called, and destroyed, from any thread. The descriptor is constant, and the rest is
+// `Send`.
 unsafe impl Send for NativePlugin {}
-// SAFETY: as above, and at the same time.
+// SAFETY: P2: an instance may be called from several threads at a time. The descriptor is constant, and the rest is
+// `Sync`.
 unsafe impl Sync for NativePlugin {}
 
 /// The longest error text that is taken from a plugin, in bytes.
@@ -59,7 +39,7 @@ const ERROR_LIMIT: usize = 8 * 1024;
 impl NativePlugin {
     /// Makes an instance of the plugin in `library`, whose file showed `admitted`.
     ///
-    /// `host` has to live for as long as the library is mapped.
+    /// `host` has to live for as long as the library is mapped: see [`Mapping`](super::unload::Mapping).
     pub(super) fn create(
         library: Arc<Library>,
         admitted: &Identity,
@@ -75,7 +55,8 @@ impl NativePlugin {
         let create = plugin.descriptor().create;
         let mut instance = ptr::null_mut();
         let created = plugin.enter(|error| {
-            // SAFETY: `host` is valid for as long as the code is mapped; the others for the call.
+            // SAFETY: P1: `host` lives for as long as the code is mapped, which this function demands; the others live
+            // for the call.
             unsafe { create(host.api(), &raw mut instance, error) }
         });
         if let Err(error) = created {
@@ -87,52 +68,30 @@ impl NativePlugin {
         Ok(plugin)
     }
 
-    /// Answers one call: a method number and bytes, whose meaning the interface defines.
+    /// Makes one call: a method number and bytes, whose meaning the interface defines.
     pub fn call(&self, method: u32, input: &[u8]) -> Result<Vec<u8>, CallError> {
         let call = self.descriptor().call;
-        // SAFETY: the instance lives, and the bytes are lent for the call.
+        // SAFETY: P2: the instance lives. P5: input and output are lent for the call.
         self.enter(|output| unsafe { call(self.instance, method, Slice::new(input), output) })
     }
 
-    /// Calls a method of a declared interface, by the plugin's number of it.
-    pub(super) fn invoke<R>(
-        &self,
-        enter: Invoke,
-        method: u32,
-        arguments: &[Argument<'_>],
-        words: &mut [u64],
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
-    ) -> Result<R, host::CallError> {
-        let mut frame = Frame::new(arguments, words);
-        // SAFETY: the instance lives, and the frame and what it points to are lent for the call.
-        let status = unsafe { enter(self.instance, method, &raw mut frame) };
-        // SAFETY: arguments and words live, and the plugin filled the frame.
-        let answer = unsafe { frame.finish(status, read, |text| plugin_text(text, ERROR_LIMIT)) };
-        if let Err(error) = &answer
-            && matches!(error.kind(), CallErrorKind::Panicked | CallErrorKind::Malformed)
-        {
-            self.failures.report_failure(error);
-        }
-        answer
-    }
-
-    pub(super) fn run_until(&self, stop: &Stop) -> Result<(), CallError> {
+    fn run_until(&self, stop: &Stop) -> Result<(), CallError> {
         let run = self.descriptor().run;
-        // SAFETY: the instance lives, and so does the flag for the length of the call.
+        // SAFETY: P2: the instance lives. P5: the flag and the error are lent for the call.
         self.enter(|error| unsafe { run(self.instance, stop.as_ptr(), error) }).map(drop)
     }
 
-    /// What the plugin says of itself.
+    /// Returns what the plugin says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The instance, to be passed to the interface's own [functions](NativePlugin::function).
+    /// Returns the instance, to be passed to the interface's own [functions](NativePlugin::function).
     pub fn instance(&self) -> *const c_void {
         self.instance
     }
 
-    /// The interface's function number `index`, in the order of [`export!`](hotslot_plugin::export), as the function
+    /// Returns the interface's function number `index`, in the order of [`export!`](hotslot_plugin::export), as the function
     /// pointer type `F`: `unsafe extern "C" fn(*const c_void, …, *mut R) -> Status`. `None` if the plugin has fewer.
     ///
     /// Resolve it once, in a probe or behind a lease, and call it as long as this plugin is held. A panic in it is
@@ -162,19 +121,22 @@ impl NativePlugin {
     fn enter(&self, entry: impl FnOnce(*mut Buffer) -> Status) -> Result<Vec<u8>, CallError> {
         let mut answer = Buffer::EMPTY;
         let status = entry(&raw mut answer);
-        // SAFETY: the buffer is empty or as the plugin filled it, and is taken once.
+        // SAFETY: B1: the buffer is empty or as the plugin filled it, and is taken once.
         let bytes = unsafe { answer.take() };
         let text = || plugin_text(&bytes, ERROR_LIMIT);
-        match status {
-            Status::OK => Ok(bytes),
-            Status::FAILED => Err(CallError::Failed(text())),
-            Status::PANICKED => {
-                let error = CallError::Panicked { message: text() };
-                self.failures.report_failure(&error);
+        match status.into_result(text) {
+            Ok(()) => Ok(bytes),
+            Err(error) => {
+                // The text of a panic says nothing but what the plugin's author wrote.
+                let error = match error.kind() {
+                    CallErrorKind::Panicked => CallError::new(error.kind(), format!("the plugin panicked: {error}")),
+                    _ => error,
+                };
+                if error.kind().is_fault() {
+                    self.failures.report_failure(&error);
+                }
                 Err(error)
             }
-            Status::UNSUPPORTED => Err(CallError::Unsupported),
-            Status(unknown) => Err(CallError::UnknownStatus(unknown)),
         }
     }
 }
@@ -183,7 +145,7 @@ impl Stateful for NativePlugin {
     fn save(&self) -> Result<Option<State>, BoxError> {
         let Some(schema) = self.manifest.schema.clone() else { return Ok(None) };
         let save = self.descriptor().save;
-        // SAFETY: the instance lives.
+        // SAFETY: P2: the instance lives. P5: the output is lent for the call.
         let bytes = self.enter(|output| unsafe { save(self.instance, output) })?;
         Ok(Some(State { schema, bytes }))
     }
@@ -191,7 +153,7 @@ impl Stateful for NativePlugin {
     fn restore(&self, state: &State) -> Result<(), BoxError> {
         let restore = self.descriptor().restore;
         let (schema, bytes) = (Slice::new(state.schema.as_bytes()), Slice::new(&state.bytes));
-        // SAFETY: the instance lives, and the state is lent for the call.
+        // SAFETY: P2: the instance lives. P5: schema, state and error are lent for the call.
         self.enter(|error| unsafe { restore(self.instance, schema, bytes, error) })?;
         Ok(())
     }
@@ -203,13 +165,62 @@ impl Runnable for NativePlugin {
     }
 }
 
+/// A plugin of a declared interface.
+pub(super) struct NativeInterface {
+    plugin: NativePlugin,
+    /// Goes with the plugin, which keeps its code mapped.
+    invoke: Invoke,
+}
+
+impl NativeInterface {
+    /// Resolves the function through which the methods of a plugin that carries a contract are called.
+    pub(super) fn new(plugin: NativePlugin) -> Result<NativeInterface, DescriptorError> {
+        // SAFETY: function 0 of a plugin that carries a contract is an `Invoke` (the ABI's `InterfaceDescriptor`); it is
+        // dropped together with the plugin.
+        let invoke = unsafe { plugin.function(0) }.ok_or(DescriptorError::NoInvoke)?;
+        Ok(NativeInterface { plugin, invoke })
+    }
+}
+
+impl InterfacePlugin for NativeInterface {
+    #[inline]
+    fn invoke<R>(
+        &self,
+        method: u32,
+        arguments: &[Argument<'_>],
+        words: &mut [u64],
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
+    ) -> Result<R, CallError> {
+        let mut frame = Frame::new(arguments, words);
+        // SAFETY: P2: the instance lives. P4: the frame, and the arguments and words that it points to, are lent for the
+        // call, and nobody else uses them.
+        let status = unsafe { (self.invoke)(self.plugin.instance, method, &raw mut frame) };
+        // SAFETY: arguments and words still live, and P4: the plugin filled the frame.
+        unsafe { frame.finish(status, read, |text| plugin_text(text, ERROR_LIMIT)) }
+    }
+
+    fn run(&self, stop: &Stop) -> Result<(), BoxError> {
+        Ok(self.plugin.run_until(stop)?)
+    }
+}
+
+impl Stateful for NativeInterface {
+    fn save(&self) -> Result<Option<State>, BoxError> {
+        self.plugin.save()
+    }
+
+    fn restore(&self, state: &State) -> Result<(), BoxError> {
+        self.plugin.restore(state)
+    }
+}
+
 impl Drop for NativePlugin {
     fn drop(&mut self) {
         if self.descriptor.is_null() {
             return;
         }
         let destroy = self.descriptor().destroy;
-        // SAFETY: `create` made the instance, nobody else can call now, and this happens once.
+        // SAFETY: P3: `create` made the instance, and `self`, through which all calls go, is being dropped.
         let status = unsafe { destroy(self.instance) };
         if status != Status::OK {
             let Manifest { name, version, .. } = &self.manifest;

@@ -6,6 +6,7 @@ use super::image::Image;
 use super::library::Library;
 use super::rehearsal::Part;
 use super::{Native, Options};
+use crate::host::ConfigUnsupported;
 use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload};
 
 /// A [`Backend`] for any shared library: a binder of yours looks its functions up and makes a `T` of them.
@@ -39,7 +40,7 @@ pub struct RawNative<T> {
 type Binder<T> = Box<dyn Fn(&Library) -> Result<T, BoxError> + Send + Sync>;
 
 impl Native {
-    /// A backend for libraries that follow a C ABI of their own.
+    /// Makes a backend for libraries that follow a C ABI of their own.
     ///
     /// # Safety
     /// Every library that comes into the slot must be sound to load, with its constructors, and the binder must look
@@ -52,7 +53,7 @@ impl Native {
 }
 
 impl<T> RawNative<T> {
-    /// Symbols without which a library is refused at admission, before its code runs.
+    /// Names symbols without which a library is refused at admission, before its code runs.
     pub fn require<S: Into<String>>(mut self, symbols: impl IntoIterator<Item = S>) -> Self {
         self.required.extend(symbols.into_iter().map(Into::into));
         self
@@ -63,6 +64,7 @@ impl<T> RawNative<T> {
 
 impl<T: Send + Sync + 'static> Backend<T> for RawNative<T> {
     fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        ConfigUnsupported::check(payload)?;
         let image = Image::read(payload.bytes())?;
         self.required.iter().try_for_each(|symbol| image.require(symbol))?;
         Ok(Manifest::default().into())

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::maps::{Area, Maps};
 use crate::escape_untrusted;
 
-/// The threads that are inside `library`, or may be because they are running whenever one looks; each in words.
+/// Returns the threads that are inside `library`, or may be because they are running whenever one looks.
 ///
 /// Threads that are on their way out, or that run at the moment, are looked at again, for a second or so. Looks are
 /// counted rather than time, because on a busy machine both sides wait for a processor. Nobody is inside only once a
@@ -44,7 +44,7 @@ pub(super) fn threads_or_doubts(library: &[Area]) -> io::Result<Vec<String>> {
     Ok(words)
 }
 
-/// The threads that are seen inside `library` at one look.
+/// Returns the threads that are seen inside `library` at one look.
 pub(super) fn threads(library: &[Area], maps: &Maps) -> io::Result<Vec<String>> {
     let found = Search::new(library)?.look(maps)?.suspects;
     Ok(found.into_iter().filter(|suspect| suspect.seen).map(|suspect| suspect.words).collect())
@@ -129,7 +129,7 @@ impl Search {
     }
 }
 
-/// Stack pointer and instruction pointer: the last two fields, unless the thread is running.
+/// Returns stack pointer and instruction pointer: the last two fields, unless the thread is running.
 fn registers(state: &str) -> Option<(usize, usize)> {
     let mut fields = state.split_ascii_whitespace().rev();
     let mut number = || usize::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok();
@@ -137,7 +137,7 @@ fn registers(state: &str) -> Option<(usize, usize)> {
     Some((number()?, instruction))
 }
 
-/// From the stack pointer, and the red zone below it, to the end of the mapping: the thread's own record, with its
+/// Returns the part from the stack pointer, and the red zone below it, to the end of the mapping: the thread's own record, with its
 /// start routine, lies there.
 fn live_part(stack: usize, map: &[Area]) -> Option<Range<usize>> {
     const RED_ZONE: usize = 128;
@@ -146,14 +146,14 @@ fn live_part(stack: usize, map: &[Area]) -> Option<Range<usize>> {
     area.range.contains(&stack).then_some(start & !(size_of::<usize>() - 1)..area.range.end)
 }
 
-/// How many threads this process has.
+/// Returns how many threads this process has.
 fn number_of_threads() -> io::Result<usize> {
     let status = fs::read_to_string("/proc/self/status")?;
     let number = status.lines().find_map(|line| line.strip_prefix("Threads:")?.trim().parse().ok());
     number.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The calling thread, as `/proc/self/task` names it.
+/// Returns the calling thread, as `/proc/self/task` names it.
 fn own_thread() -> io::Result<String> {
     let link = fs::read_link("/proc/thread-self")?;
     let name = link.file_name().ok_or(io::ErrorKind::InvalidData)?;

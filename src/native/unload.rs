@@ -7,18 +7,17 @@
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
+use super::budget::{Budget, count_retained};
 use super::host::HostContext;
-use super::library::{Library, LibraryError};
-use crate::{KeepAlive, Release, Retained};
+use super::library::Library;
+use crate::{KeepAlive, Release};
 
 /// Whether a library is unmapped once its plugin is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unload {
     /// Never. A retired generation costs its image, which stays in memory as a whole, the pages of it that the loader
     /// changed, and about five entries of the process's memory map (Linux allows 65,530): in all about 0.6 MB for a
-    /// small Rust cdylib. The [`Budget`] says when that gets too much. Nothing can go wrong.
+    /// small Rust cdylib. The [`Budget`](super::Budget) says when that gets too much. Nothing can go wrong.
     #[default]
     KeepMapped,
     /// If no trace of use is left, and only where that can be proven: on Linux. Otherwise it is retained, and the
@@ -33,75 +32,6 @@ pub enum Unload {
     /// What cannot be seen, a plugin must clean up itself: callbacks that it registered with *other* libraries, the
     /// destructors of `pthread_key_create` keys, and handlers of `on_exit`.
     WhenIdle,
-}
-
-/// How much may stay mapped, counted over the whole process, whichever slot it came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// Retired generations.
-    pub generations: u64,
-    /// The sizes of their images, summed up.
-    pub bytes: u64,
-    /// What happens beyond that.
-    pub when_spent: OverBudget,
-}
-
-/// 256 generations or 1 GiB, whichever comes first, then an alarm.
-impl Default for Budget {
-    fn default() -> Budget {
-        Budget { generations: 256, bytes: 1 << 30, when_spent: OverBudget::Alarm }
-    }
-}
-
-/// What happens when the [`Budget`] is spent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OverBudget {
-    /// Loads go on, and every release from then on carries an alarm.
-    #[default]
-    Alarm,
-    /// Loads are refused; what serves, serves on.
-    Refuse,
-}
-
-static RETAINED: Mutex<Retained> = Mutex::new(Retained { generations: 0, bytes: 0 });
-
-/// How much of this process's memory belongs to generations that are gone and stay mapped, whichever slot they served.
-pub fn retained() -> Retained {
-    *RETAINED.lock()
-}
-
-/// Counts a library that stays mapped.
-pub(super) fn count_kept(size: usize) {
-    let mut retained = RETAINED.lock();
-    retained.generations += 1;
-    retained.bytes += size as u64;
-}
-
-impl Budget {
-    /// Refuses a load beyond the budget, if that is what the user wants.
-    pub(super) fn check(&self) -> Result<(), LibraryError> {
-        let retained = retained();
-        let spent = retained.generations >= self.generations || retained.bytes >= self.bytes;
-        if spent && self.when_spent == OverBudget::Refuse {
-            return Err(LibraryError::BudgetSpent(self.complaint(retained)));
-        }
-        Ok(())
-    }
-
-    /// The alarm, if more is retained than the budget allows.
-    fn alarm(&self) -> Option<String> {
-        let retained = retained();
-        let over = retained.generations > self.generations || retained.bytes > self.bytes;
-        over.then(|| self.complaint(retained))
-    }
-
-    fn complaint(&self, retained: Retained) -> String {
-        format!(
-            "{} retired generations with {} bytes are kept mapped, and the budget is {} with {} bytes: restart the \
-             process when it suits, reload less often, or raise the budget",
-            retained.generations, retained.bytes, self.generations, self.bytes
-        )
-    }
 }
 
 /// A plugin's library, and what the library's pointers into the host point to.
@@ -186,7 +116,7 @@ fn unmap(library: Library) -> Result<(), String> {
     match (closed, areas()) {
         (Ok(()), Ok(areas)) if areas.is_empty() => Ok(()),
         (closed, _) => {
-            count_kept(size);
+            count_retained(size);
             Err(match closed {
                 Ok(()) => "the loader keeps it: a living thread owes it a thread-local destructor, another library \
                            needs it, or it was linked with nodelete"
@@ -203,7 +133,7 @@ fn unmap(library: Library) -> Result<(), String> {
     Err("on this platform it cannot be proven that a library was unmapped".to_owned())
 }
 
-/// A signal whose handler lies in one of `areas`.
+/// Returns a signal whose handler lies in one of `areas`.
 #[cfg(target_os = "linux")]
 fn handled_signal(areas: &[super::maps::Area]) -> Option<i32> {
     (1..=libc::SIGRTMAX()).find(|signal| {

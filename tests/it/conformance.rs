@@ -214,6 +214,8 @@ conformance!(in_process, super::InProcess);
 #[cfg(target_os = "linux")]
 conformance!(native, crate::native::Libraries);
 conformance!(wasm, super::Wasm);
+// A backend of a user's own.
+conformance!(custom, crate::custom_backend::Custom);
 // One plugin of a declared interface, three ways.
 #[cfg(target_os = "linux")]
 conformance!(interface_in_process, crate::interface::kinds::InProcess);
@@ -258,11 +260,11 @@ impl Kind for Wasm {
     type Plugin = hotslot::wasm::WasmPlugin<Calls>;
 
     fn backend() -> impl Backend<Self::Plugin> {
-        let engine = hotslot::wasm::Wasm::builder().instances(12).build().expect("this machine has an engine");
+        let engine = hotslot::wasm::Engine::builder().max_instances(12).build().expect("this machine has an engine");
         engine
-            .plugins(|plugin| Ok(Calls { answer: plugin.func("answer")?, add: plugin.func("add")? }))
-            .instances(hotslot::wasm::InstancePolicy::Single)
-            .require("answer", "() -> i64")
+            .bind(|plugin| Ok(Calls { answer: plugin.func("answer")?, add: plugin.func("add")? }))
+            .instance_policy(hotslot::wasm::InstancePolicy::Single)
+            .require_export("answer", "() -> i64")
     }
 
     fn artifact(version: &str, answer: u64) -> Vec<u8> {

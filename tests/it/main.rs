@@ -6,9 +6,11 @@
 mod clock;
 mod concurrency;
 mod conformance;
+mod custom_backend;
 mod events;
 #[cfg(target_os = "linux")]
 mod interface;
+mod markers;
 #[cfg(target_os = "linux")]
 mod native;
 mod probation;

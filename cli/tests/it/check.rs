@@ -43,7 +43,7 @@ fn a_library_that_a_host_refuses_is_refused_with_the_reason() {
         (&changed("machine", &|bytes| bytes[18..20].copy_from_slice(&8_u16.to_le_bytes())), "and this process is"),
         (&changed("abi", &|bytes| bytes[descriptor + abi::MAGIC.len()] = 9), "speaks ABI 9"),
         (&folder.c_library("plain.so", "int answer;"), "exports no HOTSLOT_PLUGIN"),
-        (&folder.write("text", "fn main() {}"), "no image of any kind"),
+        (&folder.write("text", "fn main() {}"), "no known format"),
         (&aborting, "panic=abort"),
     ] {
         let error = check(file, &[]).failed(1);

@@ -77,7 +77,7 @@ fn what_is_no_plugin_is_called_by_its_name() {
     let folder = Folder::new();
     let hostile = r#"(module (@custom "hotslot.manifest" "name=\1b[2J"))"#;
     for (file, reason) in [
-        (folder.write("text", "fn main() {}"), "no image of any kind"),
+        (folder.write("text", "fn main() {}"), "no known format"),
         (folder.write("empty", ""), "an empty file"),
         (folder.module("hostile.wasm", hostile), "\\u{1b}[2J"),
         (folder.write("cut.wasm", &wat::parse_str(PROMISED).unwrap()[..60]), "0x"),

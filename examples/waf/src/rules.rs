@@ -8,11 +8,8 @@ use std::time::Duration;
 
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
-use hotslot::wasm::{CallLimits, InstancePolicy, Wasm, waited};
-use hotslot::{
-    Admission, Artifact, Auto, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Payload, Probation, Staged,
-    escape_untrusted,
-};
+use hotslot::wasm::{self, CallLimits, InstancePolicy, waited};
+use hotslot::{Auto, BoxError, Candidate, Format, HotSlot, Probation, Staged, escape_untrusted};
 use hyper::{HeaderMap, Method, Uri};
 use parking_lot::Mutex;
 use waf_interface::{Decision, FieldTooLong, Reason, Waf};
@@ -68,7 +65,7 @@ impl std::fmt::Display for Failure {
 /// The engine for modules, and what plugins may do.
 #[derive(Clone)]
 pub struct Engine {
-    wasm: Wasm,
+    wasm: wasm::Engine,
     limits: Limits,
     takes_libraries: bool,
 }
@@ -78,7 +75,7 @@ impl Engine {
         let limits = config.wasm.limits.clone();
         // A generation that serves, one that drains, one that is staged, and those of the fallback.
         let instances = u32::try_from(limits.concurrent_calls.get().saturating_mul(4))?;
-        let wasm = Wasm::builder().instances(instances).folder(config.data.join("compiled")).build()?;
+        let wasm = wasm::Engine::builder().max_instances(instances).cache_dir(config.data.join("compiled")).build()?;
         Ok(Engine { wasm, limits, takes_libraries: config.native.enabled })
     }
 
@@ -104,34 +101,20 @@ impl Engine {
             .interface::<dyn Waf>()
             .config_with(config())
             .call_limits(limits)
-            .instances(policy)
+            .instance_policy(policy)
             .concurrency(self.limits.concurrent_calls);
-        let auto = Auto::new().modules(modules);
+        let auto = Auto::new().on(Format::WasmModule, modules);
         if self.takes_libraries {
-            auto.libraries(Native::interface::<dyn Waf>().config_with(config()))
+            auto.on(Format::LIBRARIES, Native::interface::<dyn Waf>().config_with(config()))
         } else {
-            auto.libraries(NoLibraries)
+            auto.refuse(Format::LIBRARIES, NO_LIBRARIES)
         }
     }
 }
 
-/// Stands where libraries would be loaded, and says why they are not.
-struct NoLibraries;
-
-impl NoLibraries {
-    const REASON: &str = "this is a library, which could do whatever this node can: only modules are taken, unless \
-                          `enabled = true` is in the section [waf.native] of the configuration";
-}
-
-impl Backend<dyn Waf> for NoLibraries {
-    fn admit(&self, _: &Payload) -> Result<Admission, BoxError> {
-        Err(NoLibraries::REASON.into())
-    }
-
-    fn load(&self, _: &Artifact, _: &LoadContext) -> Result<Loaded<dyn Waf>, BoxError> {
-        Err(NoLibraries::REASON.into())
-    }
-}
+/// Why libraries are refused, unless the configuration allows them.
+const NO_LIBRARIES: &str = "this is a library, which could do whatever this node can: only modules are taken, unless \
+                            `enabled = true` is in the section [waf.native] of the configuration";
 
 /// A slot for rules, whose releases are plugins with their rule files.
 pub struct RuleSlot {

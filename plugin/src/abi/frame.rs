@@ -1,9 +1,8 @@
 //! One call of an interface's method, as it passes the C ABI.
 
 use crate::abi::{Buffer, Status};
-use crate::codec::Malformed;
-use crate::interface::{Answer, Answered, Argument, Arguments};
-use crate::{CallError, CallErrorKind, Interface};
+use crate::interface::{Answer, Argument, Arguments, Reply};
+use crate::{CallError, Interface, Malformed};
 
 /// Arguments in, words and bytes out. The caller owns it, and lends it for the call.
 #[derive(Debug)]
@@ -22,7 +21,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A call with these arguments, and this room for the answer: both have to live until the call has been
+    /// Makes a call with these arguments, and this room for the answer: both have to live until the call has been
     /// [finished](Frame::finish).
     pub fn new(arguments: &[Argument<'_>], words: &mut [u64]) -> Frame {
         Frame {
@@ -34,33 +33,30 @@ impl Frame {
         }
     }
 
-    /// What the call came to. `text` makes a message of an error's bytes.
+    /// Returns what the call came to. `text` makes a message of an error's bytes.
     ///
     /// # Errors
     /// By the status, or because `read` cannot read the answer.
     ///
     /// # Safety
-    /// What [`new`](Frame::new) was given must still live, and the other side must have filled the frame as the ABI says.
+    /// What [`new`](Frame::new) was given must still live, and since then the frame must only have been lent for one call,
+    /// by rule P4 (or H4) of the [ABI](super).
     pub unsafe fn finish<R>(
         self,
         status: Status,
-        read: impl FnOnce(&mut Answered<'_>) -> Result<R, Malformed>,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
         text: impl FnOnce(&[u8]) -> String,
     ) -> Result<R, CallError> {
         let Frame { words, word_count, output, .. } = self;
-        // SAFETY: the caller's promise: the room is as large as was said, and all of it is initialised.
+        // SAFETY: the two fields are those of the slice that `new` was given, which still lives; P4: they were left in
+        // place, and the call that used the words is over.
         let words = unsafe { std::slice::from_raw_parts(words, word_count as usize) };
-        let take = |bytes: &[u8]| match status {
-            Status::OK => Ok(read(&mut Answered::new(words, bytes))?),
-            Status::FAILED => Err(CallError::new(CallErrorKind::Failed, text(bytes))),
-            Status::PANICKED => Err(CallError::new(CallErrorKind::Panicked, text(bytes))),
-            Status::UNSUPPORTED => Err(CallError::unsupported()),
-            Status::MALFORMED => Err(CallError::new(CallErrorKind::Malformed, text(bytes))),
-            Status(unknown) => {
-                Err(CallError::malformed(&format!("the unknown status {unknown}: it does not follow the ABI")))
-            }
+        let take = |bytes: &[u8]| {
+            status.into_result(|| text(bytes))?;
+            Ok(read(&mut Reply::new(words, bytes))?)
         };
-        // SAFETY: the buffer is empty or as the other side filled it, and is read once.
+        // SAFETY: B1: the output is empty or as the other side filled it (P4), and `self` is consumed, so this is the only
+        // time.
         unsafe { output.with(take) }
     }
 
@@ -77,19 +73,20 @@ impl Frame {
             }
             Ok(answer.into_bytes())
         };
-        // SAFETY: the caller's promise.
+        // SAFETY: a frame as in P4, which this function demands as `answer_with` does.
         unsafe { self.answer_with(dispatch) }
     }
 
     /// Answers a call: `answer` gets the arguments and the room for words, and gives the bytes.
     ///
     /// # Safety
-    /// The frame must be as the caller of the ABI made it, with its output empty.
+    /// The frame must be lent for this call by rule P4 (or H4) of the [ABI](super).
     pub unsafe fn answer_with(
         &mut self,
         answer: impl FnOnce(&[Argument<'_>], &mut [u64]) -> Result<Vec<u8>, CallError>,
     ) -> Status {
-        // SAFETY: the caller's promise. Empty arrays may be null in C.
+        // SAFETY: P4: arguments and words are valid during the call, as many as the counts say, and the words are nobody
+        // else's.
         let (arguments, words) =
             unsafe { (slice(self.arguments, self.argument_count), slice_mut(self.words, self.word_count)) };
         let (status, bytes) = match answer(arguments, words) {
@@ -103,12 +100,17 @@ impl Frame {
     }
 }
 
+/// # Safety
+/// `data` must be valid for reads of `count` values during 'a. If there are none, it may be anything: C has null there.
 unsafe fn slice<'a, T>(data: *const T, count: u32) -> &'a [T] {
-    // SAFETY: the caller's promise, unless there is nothing.
+    // SAFETY: this function's own condition, where there are values at all.
     if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(data, count as usize) } }
 }
 
+/// # Safety
+/// `data` must be valid for reads and writes of `count` values during 'a, and used by nobody else. If there are none, it
+/// may be anything: C has null there.
 unsafe fn slice_mut<'a, T>(data: *mut T, count: u32) -> &'a mut [T] {
-    // SAFETY: the caller's promise, unless there is nothing.
+    // SAFETY: this function's own condition, where there are values at all.
     if count == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(data, count as usize) } }
 }

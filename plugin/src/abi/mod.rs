@@ -5,15 +5,40 @@
 //! rest is filled in by the loader's relocations.
 //!
 //! Ownership: a [`Slice`] is borrowed for the call. A [`Buffer`] belongs to the side that receives it, which gives
-//! it back by calling its `release`, because each side has an allocator of its own. No function may unwind.
+//! it back by calling its `release`, because each side has an allocator of its own.
 //!
-//! Threads: `create` comes first and `destroy` last; everything between may be called from any thread, also at the same
-//! time and while `run` runs. So may the functions of [`HostApi`].
+//! # Who may call what, and with which pointers
+//! Both sides keep these rules. Code that calls or implements an entry cites them by their numbers.
+//!
+//! What a host does with a [`Descriptor`] that it found in a mapped library:
+//! - **P1** It calls `create` with a `host` that stays valid, and does not move, for as long as the plugin's code is
+//!   mapped, and with an `instance` and an `error` that are valid for one write during the call. Only a `create` that
+//!   returned [`Status::OK`] has written an instance.
+//! - **P2** It calls every other entry, and the functions, with an instance that `create` of the same descriptor wrote and
+//!   that has not been destroyed; from any thread, also several at a time and while `run` runs.
+//! - **P3** It calls `destroy` once for an instance, when no other call with it is under way, and none after it.
+//! - **P4** It lends a [`Frame`] for the call of an [`Invoke`]. The frame, its arguments with the bytes that they lend, and
+//!   its words, which are initialised, are valid during the call, and nobody else uses frame or words; the output is empty.
+//!   The plugin leaves all of them in place. It may fill words and output, with a buffer as in B1.
+//! - **P5** What else it passes is valid during the call: slices for reads, the flag `stop` for atomic reads, and a
+//!   `Buffer` that holds nothing, for one write. A plugin keeps none of them.
+//!
+//! What a plugin does with its [`HostApi`]:
+//! - **H1** It passes the API's own `context`, from any thread, for as long as its code is mapped.
+//! - **H2** The slices that it passes are valid for reads during the call. A host keeps none of them.
+//! - **H3** `number` and `error` are valid for one write during the call.
+//! - **H4** It lends a [`Frame`] for a call of `invoke` as in P4, with the sides exchanged.
+//!
+//! On both sides:
+//! - **B1** The bytes of a filled [`Buffer`] are valid until its `release` is called, which its receiver does at most once,
+//!   from any thread, with the three values as they were.
+//! - **B2** No function unwinds.
 
 use std::ffi::c_void;
 use std::sync::atomic::AtomicBool;
 
 mod frame;
+pub mod wire;
 
 pub use frame::Frame;
 
@@ -43,7 +68,7 @@ pub struct Text {
 }
 
 impl Text {
-    /// The text.
+    /// Makes a text.
     ///
     /// # Panics
     /// If it has more than 95 bytes or a zero byte; in a constant that is a compile error.
@@ -136,7 +161,7 @@ pub const CONTRACT_MAGIC: [u8; 16] = *b"hotslot\0contract";
 pub type Invoke = unsafe extern "C" fn(instance: *const c_void, method: u32, frame: *mut Frame) -> Status;
 
 impl<const N: usize> InterfaceDescriptor<N> {
-    /// With this contract, of `N` bytes.
+    /// Puts this contract, of `N` bytes, behind the descriptor.
     ///
     /// # Panics
     /// It has another length; in a constant that is a compile error.
@@ -155,9 +180,9 @@ unsafe impl Sync for Descriptor {}
 #[repr(transparent)]
 pub struct Function(pub *const c_void);
 
-// SAFETY: the address of a function is a constant.
+// SAFETY: the address of a function is a constant, which may be read from any thread.
 unsafe impl Sync for Function {}
-// SAFETY: as above.
+// SAFETY: the address of a function is the same on every thread, and nothing is freed with it.
 unsafe impl Send for Function {}
 
 /// How a call into a plugin ended.
@@ -176,17 +201,6 @@ impl Status {
     pub const UNSUPPORTED: Status = Status(3);
     /// The arguments of an interface's method, or its answer, are not what the contract says.
     pub const MALFORMED: Status = Status(4);
-
-    /// The status that says this.
-    pub(crate) fn of(kind: crate::CallErrorKind) -> Status {
-        use crate::CallErrorKind::{Malformed, Panicked, Unsupported};
-        match kind {
-            Panicked => Status::PANICKED,
-            Unsupported => Status::UNSUPPORTED,
-            Malformed => Status::MALFORMED,
-            _ => Status::FAILED,
-        }
-    }
 }
 
 /// Bytes lent for the duration of a call. `data` may be null if `len` is 0.
@@ -205,7 +219,7 @@ impl Slice {
         Slice { data: bytes.as_ptr(), len: bytes.len() }
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     ///
     /// # Safety
     /// `data` must be valid for reads of `len` bytes for as long as the result is used.
@@ -213,7 +227,7 @@ impl Slice {
         if self.data.is_null() || self.len == 0 {
             return &[];
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: not null; that it is valid for reads of `len` bytes during 'a is this function's own condition.
         unsafe { std::slice::from_raw_parts(self.data, self.len) }
     }
 }
@@ -245,10 +259,9 @@ impl Buffer {
     /// Copies the bytes and frees the original.
     ///
     /// # Safety
-    /// The buffer must be as the other side filled it: `data` valid for reads of `len` bytes, `release` (if any)
-    /// callable once with the three values.
+    /// The buffer must be empty, or as the other side filled it by rule B1 of the [ABI](self), and not released yet.
     pub unsafe fn take(self) -> Vec<u8> {
-        // SAFETY: the caller's promise.
+        // SAFETY: B1, which `take` demands as `with` does; the bytes are copied before they are released.
         unsafe { self.with(<[u8]>::to_vec) }
     }
 
@@ -261,21 +274,21 @@ impl Buffer {
         impl Drop for Release {
             fn drop(&mut self) {
                 if let Some(release) = self.0.release {
-                    // SAFETY: the promise of `with`; the guard owns the buffer, so this is the only time.
+                    // SAFETY: B1: with the three values as they were; the guard owns the buffer, so this is the only time.
                     unsafe { release(self.0.data, self.0.len, self.0.capacity) };
                 }
             }
         }
         let guard = Release(self);
         let lent = Slice { data: guard.0.data, len: guard.0.len };
-        // SAFETY: the caller's promise; the bytes are freed after `read`.
+        // SAFETY: B1: they are valid until `release` is called, which the guard does after `read`.
         read(unsafe { lent.as_bytes() })
     }
 }
 
 /// Frees what [`Buffer::new`] gave away.
 unsafe extern "C" fn release(data: *mut u8, len: usize, capacity: usize) {
-    // SAFETY: the three values are those that `Buffer::new` took from a Vec, and `take` calls this once.
+    // SAFETY: B1: the three values are those that `Buffer::new` took from a Vec, and this is called once.
     drop(unsafe { Vec::from_raw_parts(data, len, capacity) });
 }
 
@@ -302,7 +315,8 @@ pub struct HostApi {
     pub invoke: unsafe extern "C" fn(context: *const c_void, service: u32, method: u32, frame: *mut Frame) -> Status,
 }
 
-// SAFETY: the host's promise: the functions may be called from any thread, and the pointers stay valid.
+// SAFETY: P1: the pointers are valid wherever they are used from; H1: the functions may be called from any thread.
 unsafe impl Send for HostApi {}
-// SAFETY: as above.
+// SAFETY: nothing in it changes but the flag behind `stop`, which is atomic; H1: its functions may be called from several
+// threads at a time.
 unsafe impl Sync for HostApi {}

@@ -3,14 +3,16 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hotslot::native::Native;
-use hotslot::{Auto, HotSlot, Lease, Stage, transfer_state};
+use hotslot::{Auto, Format, HotSlot, Lease, Stage, transfer_state};
 use hotslot_fixture_interface::v1_0::Fixture;
 
 use super::{built, modules};
 use crate::support::Done;
 
 fn auto() -> Auto<dyn Fixture> {
-    Auto::new().libraries(Native::interface::<dyn Fixture>()).modules(modules::<dyn Fixture>())
+    Auto::new()
+        .on(Format::LIBRARIES, Native::interface::<dyn Fixture>())
+        .on(Format::WasmModule, modules::<dyn Fixture>())
 }
 
 #[test]
@@ -47,4 +49,15 @@ fn bytes_of_neither_kind_say_so() {
     let error = HotSlot::builder(auto()).open(b"#!/bin/sh").expect_err("it is a script");
     assert_eq!(error.stage(), Stage::Admit);
     assert!(error.to_string().contains("neither a library"), "{error}");
+}
+
+#[test]
+fn a_format_that_is_refused_is_refused_with_the_users_sentence() {
+    let backend = auto().refuse(Format::LIBRARIES, "no libraries in here: send the module");
+    let error = HotSlot::builder(backend).open(built::library("").bytes()).expect_err("it is a library");
+    assert_eq!(error.stage(), Stage::Admit);
+    assert!(error.to_string().contains("send the module"), "{error}");
+    // What comes later counts.
+    let backend = auto().refuse(Format::LIBRARIES, "not these").on(Format::Elf, Native::interface::<dyn Fixture>());
+    HotSlot::builder(backend).open(built::library("").bytes()).expect("libraries of this platform are taken again");
 }

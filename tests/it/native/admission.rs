@@ -77,7 +77,7 @@ fn a_cut_image_without_a_section_table_is_refused_for_its_segments() {
     assert!(matches!(error, ImageError::CutShort { end: said, .. } if said == end as u64), "{error}");
 }
 
-/// Row 2: the refusal comes at admission, and what served serves on.
+/// Row 2: the refusal comes at admission, and the current plugin keeps serving.
 #[test]
 fn a_truncated_reload_leaves_the_old_plugin_serving() {
     let slot = builder().open(fixture().answering(1)).unwrap();
@@ -180,7 +180,7 @@ fn another_interface_is_refused_and_both_are_named() {
     assert_eq!(reason::<DescriptorError>(&error), &expected);
 }
 
-/// Row 48: a name that would steer a terminal is no name.
+/// Row 48: a name with terminal control characters is refused.
 #[test]
 fn a_descriptor_with_control_characters_is_refused() {
     for hostile in ["\x1b[2J", "two\nlines", "\u{202e}txet", "\u{9b}31m"] {
@@ -194,7 +194,7 @@ fn a_descriptor_with_control_characters_is_refused() {
 fn other_kinds_of_files_are_called_by_their_name() {
     let executable = std::fs::read(env!("CARGO_BIN_EXE_sacrificial")).unwrap();
     for (bytes, name) in [
-        (&b"#!/bin/sh\n"[..], "no image of any kind"),
+        (&b"#!/bin/sh\n"[..], "no known format"),
         (b"\0asm\x01\0\0\0", "a WebAssembly module"),
         (b"MZ\x90\0", "a PE image"),
         (b"", "an empty file"),

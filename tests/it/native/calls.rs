@@ -5,12 +5,12 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hotslot::native::CallError;
+use hotslot::host::CallError;
 use hotslot::{Cause, Event, HotSlot, Probation};
 use hotslot_plugin::abi::Status;
 
 use super::methods::{CONFIG, ECHO, FAIL, PANIC, SEND, WAIT_FOR_STOP};
-use super::{answer, answering, builder, fixture, native};
+use super::{answer, answering, builder, fixture, native, panicked};
 use crate::support::wait_for;
 
 #[test]
@@ -25,7 +25,7 @@ fn bytes_cross_in_both_directions() {
 #[test]
 fn an_error_comes_back_as_its_text_and_does_not_count_as_a_failure() {
     let slot = builder().open(fixture()).unwrap();
-    assert_eq!(slot.load().call(FAIL, b"no such symbol"), Err(CallError::Failed("no such symbol".to_owned())));
+    assert_eq!(slot.load().call(FAIL, b"no such symbol"), Err(CallError::failed("no such symbol")));
     assert_eq!(slot.status().serving.unwrap().failures, 0);
 }
 
@@ -45,7 +45,7 @@ fn a_panic_is_an_error_for_that_call_and_harms_nobody_else() {
         waits.recv().unwrap();
         for index in 0..5 {
             let text = format!("out of range: {index}");
-            assert_eq!(slot.load().call(PANIC, text.as_bytes()), Err(CallError::Panicked { message: text }));
+            assert_eq!(slot.load().call(PANIC, text.as_bytes()), Err(panicked(&text)));
         }
         assert_eq!((answer(&slot.load()), answer(&neighbour.load())), (1, 2));
         let serving = slot.status().serving.unwrap();
@@ -129,7 +129,7 @@ fn a_message_arrives_with_its_sender() {
     let backend = native().on_message({
         let taken = Arc::clone(&taken);
         move |sender, message| {
-            let sender = (sender.slot.to_string(), sender.generation, sender.plugin.clone(), sender.version.clone());
+            let sender = (sender.slot.to_string(), sender.generation, sender.name.clone(), sender.version.clone());
             taken.lock().unwrap().push((sender, message.to_vec()));
         }
     });

@@ -3,7 +3,8 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::mpsc::channel;
 
-use hotslot::native::{CallError, Native};
+use hotslot::host::{CallError, CallErrorKind};
+use hotslot::native::Native;
 use hotslot::{Candidate, Digest, ErrorKind, HotSlot, Lease, Stage};
 use hotslot_plugin::abi::Status;
 
@@ -14,16 +15,17 @@ use super::{add, answer, c_answering, c_library, native};
 fn a_plugin_in_c_follows_the_documented_abi() {
     let (send, sent) = channel();
     let backend = native().on_message(move |sender, message| {
-        send.send((sender.plugin.clone(), message.to_vec())).unwrap();
+        send.send((sender.name.clone(), message.to_vec())).unwrap();
     });
     let slot = HotSlot::builder(backend).open(c_library("counter.c", &[])).unwrap();
     let plugin = slot.load();
     assert_eq!((&*plugin.manifest().name, answer(&plugin)), ("counter", 42));
     assert_eq!((add(&plugin, 2), add(&plugin, 3)), (2, 5));
     assert_eq!(plugin.call(ECHO, &[7; 1000]).unwrap(), [7; 1000]);
-    assert_eq!(plugin.call(FAIL, b"no"), Err(CallError::Failed("no".to_owned())));
-    assert_eq!(plugin.call(PANIC, b""), Err(CallError::Unsupported));
-    assert_eq!(plugin.call(99, b""), Err(CallError::UnknownStatus(99)));
+    assert_eq!(plugin.call(FAIL, b"no"), Err(CallError::failed("no")));
+    assert_eq!(plugin.call(PANIC, b"").unwrap_err().kind(), CallErrorKind::Unsupported);
+    let unknown = plugin.call(99, b"").unwrap_err();
+    assert_eq!((unknown.kind(), unknown.to_string().contains("status 99")), (CallErrorKind::Malformed, true));
     plugin.call(SEND, b"from C").unwrap();
     assert_eq!(sent.try_recv().unwrap(), ("counter".to_owned(), b"from C".to_vec()));
 

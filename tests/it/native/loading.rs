@@ -6,13 +6,15 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hotslot::native::{CallError, DescriptorError, LibraryError, Native, Unload};
+use hotslot::host::CallError;
+use hotslot::native::{DescriptorError, LibraryError, Native, Unload};
 use hotslot::{Candidate, Digest, HotSlot, Lease, Stage};
 
 use super::fixtures::TemporaryFolder;
 use super::process::alone;
 use super::{
-    answer, answering, builder, c_answering, c_library, destroyed, elsewhere, fixture, frees, mapped, native, reason,
+    answer, answering, builder, c_answering, c_library, destroyed, elsewhere, fixture, frees, mapped, native, panicked,
+    reason,
 };
 
 type Answer = unsafe extern "C" fn() -> i32;
@@ -33,7 +35,7 @@ fn an_undefined_symbol_is_refused_at_load_and_named() {
     assert!(reason.contains("nobody_has_this"), "{reason}");
     assert!(hint.contains("link"), "it says what to do: {hint}");
     // SAFETY: the function takes nothing and gives a number.
-    assert_eq!(unsafe { slot.load()() }, 7, "the old one serves on");
+    assert_eq!(unsafe { slot.load()() }, 7, "the old one keeps serving");
 }
 
 /// Row 9.
@@ -42,7 +44,7 @@ fn a_panic_in_create_is_refused_at_load() {
     let slot = builder().open(answering(1)).unwrap();
     let error = slot.reload(answering(2).script("create=panic")).unwrap_err();
     assert_eq!(error.stage(), Stage::Load);
-    assert_eq!(reason::<CallError>(&error), &CallError::Panicked { message: "create panics".to_owned() });
+    assert_eq!(reason::<CallError>(&error), &panicked("create panics"));
     assert_eq!((answer(&slot.load()), Lease::generation(&slot.load())), (1, 1));
     assert_eq!(slot.status().counters.refused, 1);
 }
@@ -51,7 +53,7 @@ fn a_panic_in_create_is_refused_at_load() {
 fn an_error_in_create_is_refused_at_load_with_its_text() {
     let error = builder().open(fixture().script("create=fail")).unwrap_err();
     assert_eq!((error.stage(), error.serving()), (Stage::Load, None));
-    assert_eq!(reason::<CallError>(&error), &CallError::Failed("create fails".to_owned()));
+    assert_eq!(reason::<CallError>(&error), &CallError::failed("create fails"));
 }
 
 #[test]

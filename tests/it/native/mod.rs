@@ -4,15 +4,17 @@
 //! may die has a process of its own.
 
 mod admission;
+mod attempts;
 mod calls;
 mod concurrency;
 mod fixtures;
 mod foreign;
 mod kind;
+mod late;
 mod loading;
 #[path = "../../fixtures/plugin/src/methods.rs"]
 mod methods;
-mod process;
+pub(crate) mod process;
 mod rehearsal;
 mod running;
 mod stale;
@@ -24,6 +26,7 @@ mod unload;
 
 use std::error::Error as StdError;
 
+use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::{Native, NativePlugin};
 use hotslot::{Builder, Error, ErrorKind, Event, HotSlot, Release, Subscription};
 
@@ -36,7 +39,7 @@ const INTERFACE: &str = "fixture/1";
 
 /// The backend for fixtures, as a user gets it.
 fn native() -> Native {
-    Native::plugins(INTERFACE)
+    Native::named_interface(INTERFACE)
 }
 
 /// A slot for fixtures, as a user gets it.
@@ -54,6 +57,11 @@ fn answer(plugin: &NativePlugin) -> u32 {
 fn add(plugin: &NativePlugin, more: u64) -> u64 {
     let sum = plugin.call(methods::ADD, &more.to_ne_bytes()).expect("the plugin counts");
     u64::from_ne_bytes(sum.try_into().expect("the sum has eight bytes"))
+}
+
+/// The error of a call in which the plugin panicked with this text.
+fn panicked(text: &str) -> CallError {
+    CallError::new(CallErrorKind::Panicked, format!("the plugin panicked: {text}"))
 }
 
 /// The backend's reason for a refusal.

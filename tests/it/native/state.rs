@@ -1,6 +1,7 @@
 //! State that goes from one generation to the next, as the bytes of a C struct.
 
-use hotslot::native::{CallError, NativePlugin};
+use hotslot::host::{CallError, CallErrorKind};
+use hotslot::native::NativePlugin;
 use hotslot::{HotSlot, Stage, Stateful, transfer_state};
 
 use super::{add, answer, answering, builder, c_library, fixture, reason};
@@ -44,9 +45,10 @@ fn a_state_of_another_schema_is_refused_at_hand_over() {
     add(&slot.load(), 5);
     let error = slot.reload(answering(2)).unwrap_err();
     assert_eq!(error.stage(), Stage::HandOver);
-    let CallError::Failed(text) = reason(&error) else { panic!("{error}") };
-    assert!(text.contains("indicator/9"), "{text}");
-    assert_eq!((answer(&slot.load()), add(&slot.load(), 0)), (0, 5), "the old one serves on, with its state");
+    let refusal = reason::<CallError>(&error);
+    assert_eq!(refusal.kind(), CallErrorKind::Failed);
+    assert!(refusal.to_string().contains("indicator/9"), "{refusal}");
+    assert_eq!((answer(&slot.load()), add(&slot.load(), 0)), (0, 5), "the old one keeps serving, with its state");
 }
 
 /// Row 6, for the layout behind a schema.
@@ -67,7 +69,7 @@ fn a_panic_while_restoring_is_refused_at_hand_over() {
     let slot = stateful().open(answering(1)).unwrap();
     let error = slot.reload(answering(2).script("restore=panic")).unwrap_err();
     assert_eq!(error.stage(), Stage::HandOver);
-    assert!(matches!(reason(&error), CallError::Panicked { .. }), "{error}");
+    assert_eq!(reason::<CallError>(&error).kind(), CallErrorKind::Panicked, "{error}");
     assert_eq!(answer(&slot.load()), 1);
 }
 

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hotslot::native::{CallError, DescriptorError};
+use hotslot::native::DescriptorError;
 use hotslot::{HotSlot, Stage, transfer_state};
 
 use super::fixtures::{Fixture, build};
 use super::methods::PANIC;
 use super::process::killed_by;
-use super::{add, answer, answering, builder, native, reason};
+use super::{add, answer, answering, builder, native, panicked, reason};
 
 /// A folder for what is built otherwise than the rest.
 fn target(name: &str) -> PathBuf {
@@ -52,8 +52,8 @@ fn works(image: PathBuf) {
     add(&slot.load(), 20);
     slot.reload(other).unwrap();
     assert_eq!((answer(&slot.load()), add(&slot.load(), 1)), (2, 21));
-    let panicked = slot.load().call(PANIC, b"from elsewhere");
-    assert_eq!(panicked, Err(CallError::Panicked { message: "from elsewhere".to_owned() }));
+    let answer_of_panic = slot.load().call(PANIC, b"from elsewhere");
+    assert_eq!(answer_of_panic, Err(panicked("from elsewhere")));
     slot.reload(answering(3)).unwrap();
     assert_eq!((answer(&slot.load()), add(&slot.load(), 1)), (3, 22));
 }
@@ -83,7 +83,7 @@ fn a_plugin_that_aborts_on_panic_is_refused() {
 #[test]
 fn a_plugin_that_aborts_on_panic_works_if_it_is_allowed_until_it_panics() {
     let signal = killed_by(|| {
-        let slot = HotSlot::builder(native().allow_panic_abort()).open(aborting().answering(7)).unwrap();
+        let slot = HotSlot::builder(native().dangerous().allow_panic_abort()).open(aborting().answering(7)).unwrap();
         assert_eq!(answer(&slot.load()), 7);
         let _ = slot.load().call(PANIC, b"the end");
         unreachable!("it should have taken this process down");

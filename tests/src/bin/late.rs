@@ -8,7 +8,7 @@ fn main() {
     let path = std::env::args().nth(1).expect("usage: late PLUGIN");
     rehearsal_point();
 
-    let backend = Native::plugins("fixture/1").rehearse(Rehearsal::default());
+    let backend = Native::named_interface("fixture/1").rehearse(Rehearsal::default());
     let opened: Result<HotSlot<NativePlugin>, _> =
         HotSlot::builder(backend).open(std::fs::read(path).expect("the plugin can be read"));
     println!("{}", opened.expect_err("the child went astray"));

@@ -4,7 +4,7 @@ use hotslot::HotSlot;
 use hotslot::native::{Native, NativePlugin, Rehearsal, rehearsal_point_with};
 
 fn backend() -> Native {
-    Native::plugins("fixture/1").rehearse(Rehearsal::default())
+    Native::named_interface("fixture/1").rehearse(Rehearsal::default())
 }
 
 fn main() {

@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match &**kind {
         "plugin" => {
             let config = setting("config").unwrap_or_default();
-            let mut backend = Native::plugins("fixture/1").config(config).rehearse(rehearsal);
+            let mut backend = Native::named_interface("fixture/1").config(config).rehearse(rehearsal);
             if let Some(folder) = setting("folder") {
                 backend = backend.private_folder(folder);
             }

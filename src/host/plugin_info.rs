@@ -1,0 +1,71 @@
+//! Which plugin calls the host.
+
+use std::sync::Arc;
+
+use hotslot_plugin::Level;
+use semver::Version;
+
+use crate::text::plugin_text;
+use crate::{LoadContext, Manifest, escape_untrusted};
+
+/// A plugin, as a host's message handler and functions see it: the slot, the generation, and the plugin's name and
+/// version.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PluginInfo {
+    /// The name of the slot.
+    pub slot: Arc<str>,
+    /// The generation's number.
+    pub generation: u64,
+    /// The plugin's name, empty if it has none.
+    pub name: String,
+    /// The plugin's version.
+    pub version: Option<Version>,
+}
+
+/// The longest log line that is taken from a plugin, in bytes. What is beyond is cut.
+pub(crate) const LOG_LIMIT: usize = 8 * 1024;
+/// The longest target of one.
+const TARGET_LIMIT: usize = 256;
+
+impl PluginInfo {
+    /// Describes the plugin that is being loaded.
+    pub fn new(context: &LoadContext, manifest: &Manifest) -> PluginInfo {
+        PluginInfo {
+            slot: Arc::clone(&context.slot),
+            generation: context.generation,
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+        }
+    }
+
+    /// Writes a line of the plugin's to `tracing`, under the target `hotslot::plugin`, cut to 8 KiB and with its
+    /// control characters escaped.
+    pub(super) fn log(&self, level: Level, target: Option<&[u8]>, message: &[u8]) {
+        let message = plugin_text(message, LOG_LIMIT);
+        let target = target.map(|target| plugin_text(target, TARGET_LIMIT));
+        let PluginInfo { slot, generation, name, version } = self;
+        let version = version.as_ref().map(tracing::field::display);
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::event!(
+                    target: "hotslot::plugin",
+                    tracing::Level::$level,
+                    slot = %escape_untrusted(slot),
+                    generation,
+                    plugin = name,
+                    version,
+                    plugin_target = target,
+                    "{message}"
+                )
+            };
+        }
+        match level {
+            Level::Error => line!(ERROR),
+            Level::Warn => line!(WARN),
+            Level::Info => line!(INFO),
+            Level::Debug => line!(DEBUG),
+            Level::Trace => line!(TRACE),
+        }
+    }
+}

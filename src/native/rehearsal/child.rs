@@ -1,0 +1,171 @@
+//! The rehearsal as the child sees it: this program, told by an environment variable to load a plugin and exit.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::process::{Call, FOLDER_VARIABLE, PASSED, REACHED, REFUSED, VARIABLE};
+use crate::failures::FailureCounter;
+use crate::host::{Offers, plugin_text};
+use crate::native::descriptor;
+use crate::native::host::HostContext;
+use crate::native::image::Image;
+use crate::native::library::Library;
+use crate::native::load_file::{Place, Source};
+use crate::native::plugin::NativePlugin;
+use crate::{Artifact, BoxError, LoadContext, Payload, PluginScope, StopSignal};
+
+pub(super) type OwnPart<'a> = Box<dyn FnOnce(Vec<u8>) -> Result<(), BoxError> + 'a>;
+
+/// Set once this program has come by a rehearsal point as a host.
+static ARMED: AtomicBool = AtomicBool::new(false);
+/// Set if this process is a rehearsal.
+static REHEARSING: AtomicBool = AtomicBool::new(false);
+
+/// Returns whether this program has come by a rehearsal point as a host.
+pub(super) fn is_armed() -> bool {
+    ARMED.load(Ordering::Relaxed)
+}
+
+/// Returns whether this process is a rehearsal.
+pub(super) fn is_rehearsing() -> bool {
+    REHEARSING.load(Ordering::Relaxed)
+}
+
+/// Enters the rehearsal point: returns in a host, and plays the part and exits in a child.
+pub(super) fn enter(own: Option<OwnPart<'_>>) {
+    let call = std::env::var_os(VARIABLE);
+    let call = call.as_deref().and_then(OsStr::to_str).and_then(Call::read);
+    let Some(call) = call.filter(|_| !privileged()) else {
+        ARMED.store(true, Ordering::Relaxed);
+        return;
+    };
+    REHEARSING.store(true, Ordering::Relaxed);
+    limit(&call);
+    say(&call, REACHED, "");
+    let played = catch_unwind(AssertUnwindSafe(|| play(&call, own)));
+    match played {
+        Ok(Ok(())) => say(&call, PASSED, ""),
+        Ok(Err(error)) => say(&call, REFUSED, &with_sources(&*error)),
+        Err(_) => say(&call, REFUSED, "the program's part in the rehearsal panicked"),
+    }
+    leave()
+}
+
+/// Writes a marked line; on a line of its own, whatever the plugin printed before.
+fn say(call: &Call, word: &str, more: &str) {
+    let line = format!("\n{} {word} {}\n", call.token, plugin_text(more.as_bytes(), 8 * 1024));
+    // Without its output the child has no way to say so; the host will see that there was no verdict.
+    let _ = io::stdout().write_all(line.as_bytes()).and_then(|()| io::stdout().flush());
+}
+
+fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
+fn play(call: &Call, own: Option<OwnPart<'_>>) -> Result<(), BoxError> {
+    let mut config = Vec::new();
+    io::stdin().read_to_end(&mut config)?;
+    let artifact = config.split_off(call.config.min(config.len()));
+    let folder = std::env::var_os(FOLDER_VARIABLE).map_or_else(std::env::temp_dir, PathBuf::from);
+    let place = Place { memory: call.from_memory, folder };
+    match own {
+        Some(own) => own(artifact),
+        None if call.create => create(artifact, config.into(), &place),
+        None => load(&artifact, &place).map(drop),
+    }
+}
+
+fn load(artifact: &[u8], place: &Place) -> Result<Library, BoxError> {
+    let source = Source::new(artifact, "rehearsal", place)?;
+    // SAFETY: running the constructors is what this process is for.
+    Ok(unsafe { Library::open(source, artifact.len())? })
+}
+
+fn create(bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Result<(), BoxError> {
+    let identity = descriptor::read(Image::read(&bytes)?.descriptor()?)?;
+    let artifact = Artifact::new(Payload::new(bytes).with_config(config), descriptor::manifest(&identity)?.into());
+    let context = LoadContext {
+        generation: 0,
+        slot: "rehearsal".into(),
+        stop: StopSignal::new(),
+        failures: FailureCounter::new(|_| {}),
+        scope: PluginScope::new(),
+    };
+    let host = HostContext::new(Offers::for_rehearsal().host_for(&artifact, &context), &context.stop);
+    let library = Arc::new(load(artifact.bytes(), place)?);
+    drop(NativePlugin::create(library, &identity, artifact.manifest().clone(), &host, context.failures)?);
+    // Threads of the plugin may look at it until the process is gone.
+    std::mem::forget(host);
+    Ok(())
+}
+
+/// Returns whether this program has more rights than its user, who then must not choose what it runs.
+#[cfg(target_os = "linux")]
+pub(super) fn privileged() -> bool {
+    // SAFETY: reads a value that the kernel gave this process.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(super) fn privileged() -> bool {
+    // SAFETY: four system calls that cannot fail.
+    unsafe { libc::getuid() != libc::geteuid() || libc::getgid() != libc::getegid() }
+}
+
+#[cfg(not(unix))]
+pub(super) fn privileged() -> bool {
+    false
+}
+
+/// Takes the limits on.
+#[cfg(unix)]
+fn limit(call: &Call) {
+    macro_rules! at_most {
+        ($resource:ident, $soft:expr, $hard:expr) => {{
+            // A platform's limit may have fewer bits, and a process may only lower its own.
+            let most = |limit: u64| libc::rlim_t::try_from(limit).unwrap_or(libc::RLIM_INFINITY);
+            let mut limit = libc::rlimit { rlim_cur: most($soft), rlim_max: most($hard) };
+            // SAFETY: system calls on a value of this function.
+            unsafe {
+                let mut given = limit;
+                if libc::getrlimit(libc::$resource, &raw mut given) == 0 {
+                    limit.rlim_cur = limit.rlim_cur.min(given.rlim_max);
+                    limit.rlim_max = limit.rlim_max.min(given.rlim_max);
+                }
+                libc::setrlimit(libc::$resource, &raw const limit);
+            }
+        }};
+    }
+    at_most!(RLIMIT_CORE, 0, 0);
+    at_most!(RLIMIT_FSIZE, call.file_size, call.file_size);
+    if let Some(memory) = call.memory {
+        at_most!(RLIMIT_AS, memory, memory);
+    }
+    if let Some(cpu) = call.cpu {
+        // The soft limit's signal says what was spent; at the hard limit it would be SIGKILL.
+        at_most!(RLIMIT_CPU, cpu, cpu.saturating_add(1));
+    }
+    // Should the host be gone by the deadline, nobody else ends this process.
+    let seconds = u32::try_from(call.deadline.saturating_add(1)).unwrap_or(u32::MAX);
+    // SAFETY: sets a timer whose signal ends the process.
+    unsafe { libc::alarm(seconds) };
+}
+
+#[cfg(not(unix))]
+fn limit(_: &Call) {}
+
+/// Ends the child. Its exit handlers are not part of the rehearsal: in the host they run when the host ends.
+fn leave() -> ! {
+    #[cfg(unix)]
+    // SAFETY: ends the process at once, and the output has been flushed.
+    unsafe {
+        libc::_exit(0)
+    }
+    #[cfg(not(unix))]
+    std::process::exit(0)
+}
