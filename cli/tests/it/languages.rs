@@ -1,4 +1,4 @@
-//! One slot, one trait, and plugins from three compilers behind it.
+//! One slot and one trait, served by plugins from three compilers.
 
 use std::path::PathBuf;
 

@@ -42,7 +42,7 @@ fn how_long_a_call_waited_for_its_instance_is_told_once_whether_it_got_one_or_no
     let slot = slot.open(module("1.0.0", 1)).unwrap();
     let lease = slot.load();
     let (_, idle) = Lease::measure(&lease, |_| ());
-    assert_eq!(idle.Duration::ZERO, "there was no call");
+    assert_eq!(idle.waited, Duration::ZERO, "there was no call");
     let (_, cost) = Lease::measure(&lease, count);
     assert!(cost.waited > Duration::ZERO && cost.waited <= cost.took, "{cost:?}");
     let mut refused = Duration::ZERO;
@@ -57,7 +57,7 @@ fn how_long_a_call_waited_for_its_instance_is_told_once_whether_it_got_one_or_no
     assert_eq!(inside.unwrap(), 1);
     assert!(refused > Duration::ZERO, "until it was refused");
     assert!(outer.waited > refused, "the outer call's own, and that of the call in it");
-    assert_eq!(Lease::measure(&lease, |_| ()).1.Duration::ZERO, "it is told once");
+    assert_eq!(Lease::measure(&lease, |_| ()).1.waited, Duration::ZERO, "it is told once");
 }
 
 /// Also where many instances of many plugins take turns in the same place.
