@@ -18,7 +18,7 @@ fn anything(engine: &Engine) -> Nothing {
 /// Why `backend` does not take a module.
 #[track_caller]
 fn refusal(backend: &Nothing, text: &str) -> ModuleError {
-    let error = admit(backend, &compile(text)).expect_err("this must be refused");
+    let error = admit(backend, compile(text)).expect_err("this must be refused");
     error.downcast_ref::<ModuleError>().unwrap_or_else(|| panic!("{error}")).clone()
 }
 
@@ -103,7 +103,7 @@ fn a_missing_or_wrong_export_is_named_with_both_signatures() {
     let text = refusal(&backend, r#"(module (memory (export "inspect") 1))"#).to_string();
     assert!(text.contains("is a memory"), "{text}");
     let right = r#"(module (func (export "inspect") (param i32 i32) (result i64) (i64.const 0)))"#;
-    admit(&backend, &compile(right)).unwrap();
+    admit(&backend, compile(right)).unwrap();
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn only_what_the_host_offers_can_be_imported() {
         r#"(module (import "hotslot" "log" (func (param i32 i32 i32))))"#,
         r#"(module (import "hotslot" "wall_clock" (func (result i64))))"#,
     ] {
-        admit(&backend, &compile(right)).unwrap();
+        admit(&backend, compile(right)).unwrap();
     }
 }
 
@@ -196,7 +196,7 @@ fn proposals_that_are_off_are_refused() {
 fn over(limits: ModuleLimits, text: &str, what: &str, found: u64, function: Option<u32>) {
     let engine = Engine::builder().max_instances(1).on_demand().build().unwrap();
     let backend = anything(&engine);
-    if admit(&backend, &compile(text)).is_err() {
+    if admit(&backend, compile(text)).is_err() {
         panic!("{what}: the defaults refuse it already");
     }
     let error = refusal(&backend.module_limits(limits), text);
@@ -252,7 +252,7 @@ fn memory_and_tables_that_are_too_large_from_the_start_are_refused() {
         let ModuleError::Limit { what: said, found: n, .. } = error else { panic!("{error}") };
         assert_eq!((said, n), (what, found));
     }
-    admit(&backend, &compile("(module (memory 1024) (table 10000 funcref))")).unwrap();
+    admit(&backend, compile("(module (memory 1024) (table 10000 funcref))")).unwrap();
 }
 
 /// The compiler would take half a minute and gigabytes for these.
