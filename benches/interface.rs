@@ -1,7 +1,7 @@
-//! What a call through a declared interface costs, beside the same call by hand and through `abi_stable`, in one run.
+//! Measures calls through a declared interface beside the same calls by hand and through `abi_stable`, in one run.
 //!
-//! `cargo bench -p hotslot-benches --bench interface`. The plugin does as little as possible; it is called through a lease
-//! that is held. A library is called directly; a module's instance is reused, by hand and by hotslot.
+//! `cargo bench -p hotslot-benches --bench interface`. The plugin does as little as possible, and is called through
+//! a held lease. A library is called directly; a module's instance is reused, by hand and by hotslot.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use hotslot::HotSlot;
 use hotslot::native::Native;
-use hotslot::wasm::wasmtime::{Engine, Linker, Memory, Module, Store, TypedFunc};
-use hotslot::wasm::{InstancePolicy, Wasm};
+use hotslot::wasm::wasmtime::{self, Linker, Memory, Module, Store, TypedFunc};
+use hotslot::wasm::{Engine, InstancePolicy};
 use hotslot_bench_interface::{Bench, Point, Request};
 
 #[allow(non_local_definitions, reason = "the peer's macro writes them")]
@@ -21,14 +21,14 @@ use stable::stable;
 const PLUGIN: &str = "hotslot-bench-typed";
 const BYTES: [u8; 1024] = [7; 1024];
 
-/// The four calls through one implementation of the interface.
+/// Measures the four calls through one implementation of the interface.
 fn through(c: &mut Criterion, name: &str, bench: &dyn Bench) {
     let request = Request::ordinary();
     c.bench_function(&format!("nothing/{name}"), |b| b.iter(|| black_box(bench).nothing()));
     c.bench_function(&format!("1 KiB of bytes/{name}"), |b| b.iter(|| black_box(bench).length(black_box(&BYTES))));
     let point = Point { x: 1.0, y: 2.0 };
     c.bench_function(&format!("a plain struct/{name}"), |b| b.iter(|| black_box(bench).mirrored(black_box(point))));
-    c.bench_function(&format!("a type of serde/{name}"), |b| b.iter(|| black_box(bench).headers(black_box(&request))));
+    c.bench_function(&format!("a serde type/{name}"), |b| b.iter(|| black_box(bench).headers(black_box(&request))));
 }
 
 fn library(c: &mut Criterion) {
@@ -37,25 +37,25 @@ fn library(c: &mut Criterion) {
     let slot = slot.open(std::fs::read(&path).expect("it was built")).expect("it is sound");
     // SAFETY: the library is this workspace's own, and its constructors are the standard library's.
     let raw = unsafe { libloading::Library::new(&path) }.expect("it loads");
-    // SAFETY: the types are those of the functions, and the library stays loaded.
+    // SAFETY: benches/typed declares both functions with these types, and `raw` is not dropped before the last call below.
     let (nothing, length) = unsafe {
         (
             *raw.get::<unsafe extern "C" fn()>(b"raw_nothing").expect("it is exported"),
             *raw.get::<unsafe extern "C" fn(*const u8, usize) -> u64>(b"raw_length").expect("it is exported"),
         )
     };
-    // SAFETY: as above.
+    // SAFETY: `nothing` takes no arguments and needs no state; `raw` is still loaded.
     c.bench_function("nothing/raw function pointer", |b| b.iter(|| unsafe { black_box(nothing)() }));
     c.bench_function("1 KiB of bytes/raw function pointer", |b| {
         let bytes = black_box(&BYTES);
-        // SAFETY: as above; the bytes live.
+        // SAFETY: `length` does not read the bytes, which are static in any case; `raw` is still loaded.
         b.iter(|| unsafe { black_box(length)(bytes.as_ptr(), bytes.len()) });
     });
     let request = Request::ordinary();
-    c.bench_function("a type of serde/postcard there and back, and a raw function pointer", |b| {
+    c.bench_function("a serde type/postcard round trip and a raw function pointer", |b| {
         b.iter(|| {
             let bytes = postcard::to_allocvec(black_box(&request)).expect("it is written");
-            // SAFETY: as above.
+            // SAFETY: `length` does not read the bytes; `raw` is still loaded.
             let length = unsafe { black_box(length)(bytes.as_ptr(), bytes.len()) };
             let read: Request = postcard::from_bytes(&bytes).expect("it is read");
             (length, read.headers.len())
@@ -78,15 +78,15 @@ fn module(c: &mut Criterion) {
             by_hand.length.call(&mut by_hand.store, (at, 1024)).expect("it has a length")
         });
     });
-    let engine = Wasm::new().expect("this machine has an engine");
+    let engine = Engine::new().expect("this machine has an engine");
     for (name, policy) in [("single instance", InstancePolicy::Single), ("fresh instances", InstancePolicy::Fresh)] {
-        let backend = engine.interface::<dyn Bench>().instances(policy);
+        let backend = engine.interface::<dyn Bench>().instance_policy(policy);
         let slot = HotSlot::builder(backend).open(&bytes[..]).expect("it is sound");
         through(c, &format!("hotslot, module, {name}"), &*slot.load());
     }
 }
 
-/// The module without hotslot: one instance, and no limits.
+/// The module without hotslot: one instance, no limits.
 struct ByHand {
     store: Store<()>,
     memory: Memory,
@@ -97,11 +97,11 @@ struct ByHand {
 
 impl ByHand {
     fn new(bytes: &[u8]) -> ByHand {
-        let engine = Engine::default();
+        let engine = wasmtime::Engine::default();
         let module = Module::from_binary(&engine, bytes).expect("it compiles");
         let mut store = Store::new(&engine, ());
         let mut linker = Linker::new(&engine);
-        // It is never made an instance of a plugin, so nothing of the host is called.
+        // No plugin is created in it, so no host function is called.
         linker.define_unknown_imports_as_traps(&module).expect("nothing is defined yet");
         let instance = linker.instantiate(&mut store, &module).expect("it starts");
         let room = instance.get_typed_func::<u32, u32>(&mut store, "hotslot_room").expect("it is exported");

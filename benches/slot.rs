@@ -1,6 +1,6 @@
-//! What the slot costs, beside the raw cost of the same work and its peers, in one run.
+//! Measures the slot beside the raw cost of the same work and beside its peers, in one run.
 //!
-//! `cargo bench -p hotslot-benches`. Absolute times are the machine's; the ratios are what carries over.
+//! `cargo bench -p hotslot-benches`. Absolute times depend on the machine; the ratios carry over.
 
 use std::ffi::c_void;
 use std::hint::black_box;
@@ -35,7 +35,7 @@ fn numbers() -> HotSlot<u64> {
     HotSlot::builder(Numbers).open(vec![0; 8]).expect("a number loads")
 }
 
-/// Runs `measure` alone, then beside a second thread that does `read` all the time.
+/// Measures `read` alone, then beside a second thread that reads continuously.
 fn alone_and_beside(c: &mut Criterion, name: &str, read: impl Fn() -> u64 + Sync) {
     let mut group = c.benchmark_group("read");
     group.bench_function(format!("{name}, 1 thread"), |b| b.iter(&read));
@@ -100,9 +100,9 @@ fn call(c: &mut Criterion) {
     let slot = native(&image);
     // SAFETY: the library is this process's own build of benches/plugin.
     let library = unsafe { libloading::Library::new(plugin().0) }.expect("it was just built");
-    // SAFETY: that is the function's type.
+    // SAFETY: `raw_quote` in benches/plugin has this type.
     let raw: RawQuote = unsafe { *library.get("raw_quote").expect("it is exported") };
-    // SAFETY: as its type says; the library is open.
+    // SAFETY: the function has this type, and `library` stays open until the end of this function.
     group.bench_function("raw function pointer", |b| b.iter(|| unsafe { raw(black_box(7)) }));
 
     let lease = slot.load();
@@ -129,7 +129,7 @@ fn call(c: &mut Criterion) {
 fn library(c: &mut Criterion) {
     let (_, image) = plugin();
     let mut group = c.benchmark_group(format!("library of {} KiB", image.len() / 1024));
-    // Everything stays mapped, and a process has 65,530 mappings.
+    // Every copy stays mapped, and a process may have 65,530 mappings.
     group.sample_size(10).measurement_time(Duration::from_millis(300)).warm_up_time(Duration::from_millis(50));
     let folder = std::env::temp_dir().join(format!("hotslot-bench-{}", std::process::id()));
     std::fs::create_dir(&folder).expect("nobody else has this number");
@@ -139,9 +139,9 @@ fn library(c: &mut Criterion) {
             copies += 1;
             let path = folder.join(format!("{copies}.so"));
             std::fs::write(&path, &image).expect("there is room");
-            // SAFETY: as in `call`.
+            // SAFETY: the library is this process's own build of benches/plugin.
             let library = unsafe { libloading::Library::new(&path) }.expect("it was just built");
-            // SAFETY: as in `call`.
+            // SAFETY: `raw_quote` in benches/plugin has this type.
             let raw: RawQuote = unsafe { *library.get("raw_quote").expect("it is exported") };
             std::fs::remove_file(&path).expect("it was just written");
             std::mem::forget(library);
@@ -180,13 +180,13 @@ fn library(c: &mut Criterion) {
 }
 
 fn native(image: &[u8]) -> HotSlot<NativePlugin> {
-    // Every library stays mapped, as is the default, and as for the raw one below; here without an alarm.
+    // Every library stays mapped, as by default and as in the raw benchmark; here without an alarm.
     let budget = Budget { generations: u64::MAX, bytes: u64::MAX, when_spent: OverBudget::Alarm };
     let backend = Native::named_interface("bench/1").budget(budget);
     HotSlot::builder(backend).open(image).expect("the plugin was just built")
 }
 
-/// Builds benches/plugin; gives its path and its bytes.
+/// Builds benches/plugin; returns its path and its bytes.
 fn plugin() -> (String, Vec<u8>) {
     let build = Command::new(env!("CARGO"))
         .args(["build", "--release", "--package", "hotslot-bench-plugin", "--message-format", "json"])

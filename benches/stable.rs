@@ -1,4 +1,4 @@
-//! The same interface through `abi_stable`, whose types have a layout of their own instead of an encoding.
+//! The same interface through `abi_stable`, whose types have a stable layout instead of an encoding.
 
 use std::hint::black_box;
 
@@ -44,7 +44,7 @@ pub(super) fn stable(c: &mut Criterion) {
     c.bench_function("1 KiB of bytes/abi_stable", |b| {
         b.iter(|| black_box(&plugin).length(RSlice::from_slice(black_box(&super::BYTES))));
     });
-    // What is there as Rust's own types has to become the peer's.
+    // Rust's own types must be converted to the peer's.
     let request = Request::ordinary();
     c.bench_function("a type of serde/abi_stable, converted", |b| {
         b.iter(|| {

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use hotslot::wasm::wasmtime::{
-    self, Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker, Memory, Module, ModuleExport,
+    self, Config, Enabled, InstanceAllocationStrategy, InstancePre, Linker, Memory, Module, ModuleExport,
     PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder, TypedFunc, UpdateDeadline,
 };
-use hotslot::wasm::{Buffer, CallError, Func, InstancePolicy, Wasm, WasmBackend, WasmPlugin};
+use hotslot::wasm::{Engine, Func, GuestBuffer, InstancePolicy, WasmBackend, WasmCallError, WasmPlugin};
 use hotslot::{Backend, Candidate, HotSlot, Payload, VersionRule};
 use waf_interface::{Verdict, Waf};
 
@@ -40,24 +40,24 @@ fn module(number: u64) -> Vec<u8> {
 }
 
 struct Sum {
-    input: Buffer,
+    input: GuestBuffer,
     run: Func<(u32, u32), u64>,
 }
 
-fn backend(engine: &Wasm, policy: InstancePolicy) -> WasmBackend<WasmPlugin<Sum>> {
-    let bind = |plugin: &mut hotslot::wasm::Binder<'_>| -> Result<Sum, CallError> {
+fn backend(engine: &Engine, policy: InstancePolicy) -> WasmBackend<WasmPlugin<Sum>> {
+    let bind = |plugin: &mut hotslot::wasm::Binder<'_>| -> Result<Sum, WasmCallError> {
         Ok(Sum { input: plugin.buffer("input")?, run: plugin.func("sum")? })
     };
-    engine.plugins(bind).instances(policy)
+    engine.bind(bind).instance_policy(policy)
 }
 
-fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<WasmPlugin<Sum>> {
+fn slot(engine: &Engine, policy: InstancePolicy) -> HotSlot<WasmPlugin<Sum>> {
     HotSlot::builder(backend(engine, policy)).version_rule(VersionRule::Any).open(module(0)).expect("it is sound")
 }
 
 /// The same, by hand: an engine with the same settings, and as little as possible around it.
 struct ByHand {
-    engine: Engine,
+    engine: wasmtime::Engine,
     code: InstancePre<StoreLimits>,
     exports: [ModuleExport; 3],
     idle: Mutex<Vec<Instance>>,
@@ -82,7 +82,7 @@ impl ByHand {
             .epoch_interruption(true)
             .max_wasm_stack(256 << 10)
             .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        let engine = Engine::new(&config)?;
+        let engine = wasmtime::Engine::new(&config)?;
         let module = Module::from_binary(&engine, &module(0))?;
         let exports = ["memory", "input", "sum"].map(|name| module.get_export_index(name).expect("it is exported"));
         let code = Linker::new(&engine).instantiate_pre(&module)?;
@@ -141,7 +141,7 @@ fn call(c: &mut Criterion) {
     group.bench_function("by hand, reused instance", |b| {
         b.iter(|| by_hand.reused(black_box(&request)).expect("it sums"));
     });
-    let engine = Wasm::new().expect("this machine has an engine");
+    let engine = Engine::new().expect("this machine has an engine");
     let reuse = InstancePolicy::Reuse { max_uses: NonZeroU32::MAX };
     for (name, policy) in [("fresh", InstancePolicy::Fresh), ("reused", reuse), ("single", InstancePolicy::Single)] {
         let slot = slot(&engine, policy);
@@ -167,7 +167,7 @@ fn reload_of<T: Send + Sync + ?Sized + 'static, B: Backend<T>>(
     c: &mut Criterion,
     name: &str,
     module: &[u8],
-    backend: impl Fn(&Wasm) -> B,
+    backend: impl Fn(&Engine) -> B,
 ) {
     let mut group = c.benchmark_group(format!("reload of {name} of {} KiB", module.len() / 1024));
     group.sample_size(20);
@@ -181,8 +181,8 @@ fn reload_of<T: Send + Sync + ?Sized + 'static, B: Backend<T>>(
             BatchSize::PerIteration,
         );
     });
-    let engine = Wasm::new().expect("this machine has an engine");
-    let slot_on = |engine: &Wasm| {
+    let engine = Engine::new().expect("this machine has an engine");
+    let slot_on = |engine: &Engine| {
         let slot = HotSlot::builder(backend(engine)).version_rule(VersionRule::Any).open(module);
         slot.expect("it is sound")
     };
@@ -198,7 +198,7 @@ fn reload_of<T: Send + Sync + ?Sized + 'static, B: Backend<T>>(
         b.iter(|| Backend::admit(&backend, black_box(&payload)).expect("it is sound"));
     });
     let folder = tempfile::TempDir::new().expect("there is room");
-    let forgetful = Wasm::builder().keep_compiled(0).folder(folder.path().join("compiled"));
+    let forgetful = Engine::builder().memory_cache_limit(0).cache_dir(folder.path().join("compiled"));
     let forgetful = forgetful.build().expect("the folder is private");
     let on_disk = slot_on(&forgetful);
     group.bench_function("known, in the folder", |b| b.iter(|| on_disk.reload(again()).expect("it is sound")));
@@ -233,14 +233,14 @@ fn numbered(module: &[u8], number: u64) -> Vec<u8> {
 /// The rules of the WAF example.
 const WAF: &[u8] = include_bytes!("../examples/waf/rules/universal-waf.wasm");
 
-fn waf(engine: &Wasm) -> WasmBackend<dyn Waf> {
-    engine.interface::<dyn Waf>().config("{}").instances(InstancePolicy::Reuse { max_uses: NonZeroU32::MAX })
+fn waf(engine: &Engine) -> WasmBackend<dyn Waf> {
+    engine.interface::<dyn Waf>().config("{}").instance_policy(InstancePolicy::Reuse { max_uses: NonZeroU32::MAX })
 }
 
 /// Reloads the WAF module ten thousand times while two threads call it, and says what that does to memory.
 fn memory(_: &mut Criterion) {
     const RELOADS: usize = 10_000;
-    let engine = Wasm::new().expect("this machine has an engine");
+    let engine = Engine::new().expect("this machine has an engine");
     let slot = HotSlot::builder(waf(&engine)).version_rule(VersionRule::Any).open(WAF).expect("it is sound");
     let mut request = Vec::new();
     let headers = [(&b"host"[..], &b"example.com"[..])];

@@ -1,21 +1,24 @@
-//! A place in a program where exactly one plugin serves at a time, and is replaced while it does.
+//! Hot-swap plugins without dropping a call.
 //!
-//! [The guide](guide) begins with a first plugin in five minutes, and has a chapter for each question after that.
+//! A program puts a plugin behind a [`HotSlot`] and replaces it while it serves: hot reload of native libraries and
+//! WebAssembly modules, with checks before the swap, rollback after it, and zero downtime in between.
+//!
+//! [The guide](guide) starts with a first plugin in five minutes and has a chapter on every topic.
 //!
 //! # The problem
-//! A program that must not stop has a part that must change: trading logic, firewall rules, a price feed. The naive
-//! way is a lock around a library handle:
+//! A long-running program has a part that must change without a restart: trading logic, firewall rules, a price feed.
+//! The naive approach is a lock around a library handle:
 //!
 //! ```ignore
 //! let rules = plugin.read().unwrap();          // every call waits while a new plugin loads
 //! rules.inspect(&request);
 //! // and elsewhere:
 //! *plugin.write().unwrap() = Library::new("rules.so")?;  // often the old code again: the loader caches by name;
-//!                                                        // a bad file takes the process down with it;
+//!                                                        // a damaged file crashes the process;
 //!                                                        // the old library is unmapped under its own threads
 //! ```
 //!
-//! # This way
+//! # The solution
 //! ```
 //! # use hotslot::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload};
 //! # struct Words;
@@ -33,36 +36,47 @@
 //!
 //! let slot: HotSlot<str> = HotSlot::builder(backend)
 //!     .name("greeting")
-//!     .probe(|text: &str| if text.is_empty() { Err("an empty greeting") } else { Ok(()) })
+//!     .probe(|text: &str| if text.is_empty() { Err("the greeting is empty") } else { Ok(()) })
 //!     .open(b"1.0.0 hello")?;
 //!
-//! let old = slot.load();                       // a lease: wait-free, good for as long as it is held
-//! let report = slot.reload(b"1.1.0 good day")?; // admitted, loaded, probed, then one pointer store
-//! assert_eq!(&*old, "1.0.0 hello");            // whoever was inside finishes with what they had
+//! let old = slot.load();                        // a lease: never blocks, valid for as long as it is held
+//! let report = slot.reload(b"1.1.0 good day")?; // admits, loads, probes, then stores one pointer
+//! assert_eq!(&*old, "1.0.0 hello");             // in-flight calls finish on the old plugin
 //! assert_eq!(&*slot.load(), "1.1.0 good day");
 //!
-//! assert!(slot.reload(b"0.9.0 hi").is_err());  // refused: nothing changed
+//! assert!(slot.reload(b"0.9.0 hi").is_err());   // older than the current version: refused, nothing changes
 //! slot.rollback()?;
 //! assert_eq!(&*slot.load(), "1.0.0 hello");
 //! # assert!(report.is_swap());
 //! # Ok::<(), hotslot::Error>(())
 //! ```
 //!
-//! An artifact goes: **admit** (no plugin code runs) → **load** → **probe** → **hand over** (state) → **commit** →
-//! **watch**; and the generation it replaced: stop signal → drain → destruction, on a thread of its own.
-//! A failure at any stage changes nothing: what served serves on.
+//! # The reload pipeline
+//! A new plugin passes through **admit** (no plugin code runs), **load**, **probe**, **hand over** (state) and
+//! **commit**, and is then on **probation**. The generation it replaces gets its stop signal, drains, and is destroyed
+//! on a separate thread. If a stage fails, the new plugin is discarded and the current plugin keeps serving.
 //!
 //! # Backends
-//! A [`Backend`] turns bytes into a live plugin. With the feature `native` (default) there is the `native` module, for
-//! dynamic libraries; with `wasm`, the `wasm` module, for WebAssembly; one of your own takes a page. The core knows
-//! none of them.
+//! A [`Backend`] turns bytes into a live plugin. The feature `native` (default) provides `native`, for dynamic
+//! libraries; the feature `wasm` provides `wasm`, for WebAssembly modules; a custom backend implements two methods, with
+//! help from [`host`]. The slot itself knows none of them.
+//!
+//! # What is guaranteed, and when
+//! - **[`HotSlot::load`] never blocks.** It takes no lock and performs a bounded number of steps, whatever reloads,
+//!   rollbacks or retirements are under way. (The read is arc-swap's, which is wait-free but for one access in 2⁶² or
+//!   so per thread, and lock-free in that one; a thread's first access allocates.)
+//! - **A failed reload changes nothing for callers.** The current generation stays current, with its state. Side effects
+//!   that a plugin's own start-up code had outside of its memory are not undone.
+//! - **No plugin code runs before admission**, and the bytes that were admitted are the bytes that run.
+//! - **No destructor of a plugin runs on a caller's thread**, except for what a wasm call's own instance costs.
 //!
 //! # Limits
-//! - Two generations never share memory, but native plugins share the process: one that corrupts memory takes the
-//!   host down. What can be kept out beforehand is in the docs of `native`.
-//! - State goes from one version to the next as bytes or plain structs that both understand, never as Rust types.
-//! - A native plugin that will not end cannot be killed on its own; it is reported, and its successor serves.
-//! - Only one process is looked after. Moving artifacts between machines is up to the host.
+//! - Generations do not share memory with each other through this library, but native plugins share the address space
+//!   of the process: one that corrupts memory can crash the host. The docs of `native` list what is detected before a
+//!   library is loaded.
+//! - State is transferred as bytes or plain structs that both versions understand, never as Rust types.
+//! - A native plugin that does not stop cannot be killed on its own. It is reported, and its successor serves.
+//! - A slot lives in one process. Distributing artifacts between machines is up to the host.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod artifact;

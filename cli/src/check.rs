@@ -1,11 +1,11 @@
-//! `cargo hotslot check`: what a host would say, by the library's own admission.
+//! `cargo hotslot check`: asks the library's own admission whether a host would accept a plugin.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use hotslot::host::ContractError;
 use hotslot::native::Native;
-use hotslot::wasm::{CallError, CallLimits, ModuleLimits, Wasm, WasmBackend, WasmPlugin};
+use hotslot::wasm::{CallLimits, Engine, ModuleLimits, WasmBackend, WasmCallError, WasmPlugin};
 use hotslot::{Backend, BoxError, Digest, Format, Manifest, Payload, escape_untrusted};
 
 use crate::files::{contract, read, refused};
@@ -15,14 +15,14 @@ use crate::{Failure, Outcome};
 pub(crate) struct Check {
     /// The plugin: a library for this machine, or a WebAssembly module
     file: PathBuf,
-    /// What the host was built with: a contract as text, or another plugin, whose contract is taken
+    /// The host's contract: a contract file, or another plugin whose contract is used
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
-    /// A limit of the host for modules, for instance `functions=500`: one of size, functions, body, nesting, locals,
+    /// A limit the host sets for modules, for instance `functions=500`: one of size, functions, body, nesting, locals,
     /// loop-locals, types, arity, imports, exports, globals, data-segments, element-segments, tables, memory
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
     limits: Vec<(String, u64)>,
-    /// As a host that lets libraries in which abort on panic
+    /// Accept libraries that abort on panic, as a host can be configured to
     #[arg(long)]
     allow_panic_abort: bool,
 }
@@ -52,9 +52,9 @@ impl Check {
         let payload = Payload::new(bytes);
         let admitted = if Format::of(bytes).is_wasm() {
             let (module, call) = self.module_limits()?;
-            let engine = Wasm::builder().on_demand().instances(1).compile_threads(1).build();
+            let engine = Engine::builder().on_demand().max_instances(1).compile_threads(1).build();
             let engine = engine.map_err(|error| Failure::Misuse(error.to_string()))?;
-            let backend: WasmBackend<WasmPlugin<()>> = engine.plugins(|_| Ok::<_, CallError>(()));
+            let backend: WasmBackend<WasmPlugin<()>> = engine.bind(|_| Ok::<_, WasmCallError>(()));
             backend.module_limits(module).call_limits(call).admit(&payload)
         } else {
             let backend = Native::any_interface();
@@ -87,7 +87,7 @@ impl Check {
                 "tables" => module.tables = small,
                 "memory" => call.memory = size,
                 _ => {
-                    return Err(Failure::Misuse(format!("there is no limit `{}`: see --help", escape_untrusted(name))));
+                    return Err(Failure::Misuse(format!("unknown limit `{}`: see --help", escape_untrusted(name))));
                 }
             }
         }
@@ -96,7 +96,7 @@ impl Check {
 }
 
 fn limit(text: &str) -> Result<(String, u64), String> {
-    let (name, number) = text.split_once('=').ok_or("a limit is NAME=NUMBER")?;
-    let number = number.parse().map_err(|error| format!("{number:?} is no number: {error}"))?;
+    let (name, number) = text.split_once('=').ok_or("expected NAME=NUMBER")?;
+    let number = number.parse().map_err(|error| format!("{number:?} is not a number: {error}"))?;
     Ok((name.to_owned(), number))
 }

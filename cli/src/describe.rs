@@ -1,4 +1,4 @@
-//! `cargo hotslot describe`: gives a module from a compiler that writes no custom sections the three that a host reads.
+//! `cargo hotslot describe`: adds the three custom sections that a host reads to a module whose compiler writes none.
 
 use std::path::{Path, PathBuf};
 
@@ -11,9 +11,9 @@ use crate::{Failure, Outcome};
 
 #[derive(Args)]
 pub(crate) struct Describe {
-    /// The module, which is written over unless there is an --output
+    /// The module; overwritten unless --output is given
     file: PathBuf,
-    /// The interface that it implements: a contract as text, or a plugin that carries one
+    /// The interface that the module implements: a contract file, or a plugin with a contract
     #[arg(long, value_name = "FILE")]
     contract: PathBuf,
     /// The plugin's name
@@ -22,10 +22,10 @@ pub(crate) struct Describe {
     /// The plugin's version
     #[arg(long)]
     version: String,
-    /// The schema of the state that it saves, if it saves any
+    /// The schema of the state that the plugin saves, if it saves any
     #[arg(long)]
     schema: Option<String>,
-    /// Where to write it
+    /// Write the result to this file instead
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -35,12 +35,13 @@ impl Describe {
         let contract = contract(&self.contract)?;
         let mut module = read(&self.file)?;
         if !Format::of(&module).is_wasm() {
-            let text = format!("{} is no WebAssembly module; a library has a descriptor instead", shown(&self.file));
+            let text =
+                format!("{} is not a WebAssembly module; libraries have a descriptor instead", shown(&self.file));
             return Err(Failure::Misuse(text));
         }
         let found = hotslot::inspect(&module).map_err(|error| refused(&self.file, &error))?;
         if found.manifest.is_some() {
-            return Err(Failure::Refused(format!("{} says already what it is", shown(&self.file))));
+            return Err(Failure::Refused(format!("{} already has a manifest", shown(&self.file))));
         }
         module.extend(section("version", &self.version));
         module.extend(section("hotslot.manifest", &self.manifest(&contract)));
@@ -60,7 +61,7 @@ impl Describe {
     }
 }
 
-/// A custom section.
+/// Encodes a custom section.
 fn section(name: &str, text: &str) -> Vec<u8> {
     let mut body = leb128(name.len());
     body.extend(name.as_bytes());
@@ -71,7 +72,7 @@ fn section(name: &str, text: &str) -> Vec<u8> {
     section
 }
 
-/// A number as the format writes it: seven bits a byte, the lowest first.
+/// Encodes a number as the format does: seven bits a byte, lowest first.
 fn leb128(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number >= 0x80 {
@@ -82,7 +83,7 @@ fn leb128(mut number: usize) -> Vec<u8> {
     bytes
 }
 
-/// In one step, so that a host that watches the file sees the old one or the new one.
+/// Replaces the file atomically, so that a host that watches it sees the old one or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.part", std::process::id()));

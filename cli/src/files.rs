@@ -1,4 +1,4 @@
-//! What the commands read: plugins, and contracts by themselves or in plugins.
+//! Reads the commands' inputs: plugins, contract files, contracts embedded in plugins.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use hotslot::{BoxError, escape_untrusted};
 
 use crate::Failure;
 
-/// The bytes of a file.
+/// Reads a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| Failure::Misuse(format!("{}: {error}", shown(path))))
 }
 
-/// The contract in a file: a text, or a plugin that carries one.
+/// Reads a contract from a contract file or from a plugin.
 pub(crate) fn contract(path: &Path) -> Result<Contract, Failure> {
     let bytes = read(path)?;
     if bytes.starts_with(b"interface ") {
@@ -21,14 +21,14 @@ pub(crate) fn contract(path: &Path) -> Result<Contract, Failure> {
     }
     let found = hotslot::inspect(&bytes).map_err(|error| {
         let reason = reason(&*error);
-        Failure::Misuse(format!("{} is neither a contract nor a plugin with one: {reason}", shown(path)))
+        Failure::Misuse(format!("{} is neither a contract file nor a plugin with a contract: {reason}", shown(path)))
     })?;
     let contract = found.manifest.and_then(|manifest| manifest.contract);
-    let contract = contract.ok_or_else(|| Failure::Misuse(format!("{} carries no contract", shown(path))))?;
+    let contract = contract.ok_or_else(|| Failure::Misuse(format!("{} has no contract", shown(path))))?;
     Ok((*contract).clone())
 }
 
-/// An error with its sources, which may quote a file that nobody vouches for.
+/// Formats an error with its sources, escaped because they may quote untrusted bytes.
 pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -42,12 +42,12 @@ pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     escape_untrusted(&text).into_owned()
 }
 
-/// A refusal for this reason.
+/// Returns the refusal of the plugin at `path` for this reason.
 pub(crate) fn refused(path: &Path, error: &BoxError) -> Failure {
     Failure::Refused(format!("{}: {}", shown(path), reason(&**error)))
 }
 
-/// A path as it can be printed.
+/// Escapes a path for printing.
 pub(crate) fn shown(path: &Path) -> String {
     escape_untrusted(&path.to_string_lossy()).into_owned()
 }

@@ -1,6 +1,6 @@
-//! `cargo hotslot header`: an interface as a C header, for plugins that are written in C and built as libraries.
+//! `cargo hotslot header`: generates a C header from an interface, for plugins in C that are built as libraries.
 //!
-//! The ABI is `template/abi.h`, the same for every interface; what is added here follows from the contract.
+//! The ABI is `template/abi.h`, the same for every interface; the rest is generated from the contract.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use crate::files::contract;
 
 #[derive(Args)]
 pub(crate) struct Header {
-    /// The interface: a contract as text, or a plugin that carries one
+    /// The interface: a contract file, or a plugin with a contract
     file: PathBuf,
 }
 
@@ -30,13 +30,13 @@ impl Header {
 fn header(contract: &Contract) -> String {
     let prefix = upper(&contract.name);
     let mut numbers = String::new();
-    let mut taken = HashSet::new();
+    let mut used = HashSet::new();
     for (number, method) in contract.methods.iter().enumerate() {
         let mut name = upper(&method.name);
-        if !taken.insert(name.clone()) {
-            // Rust tells more names apart than this does.
+        if !used.insert(name.clone()) {
+            // Names that differ in Rust can be the same in upper case.
             name = format!("{name}_{number}");
-            taken.insert(name.clone());
+            used.insert(name.clone());
         }
         let comment = method.to_string().replace("*/", "* /");
         let _ = writeln!(numbers, "    {prefix}_{name} = {number}, /* {comment} */");
@@ -52,12 +52,12 @@ fn header(contract: &Contract) -> String {
     format!("{ABI}\n{interface}")
 }
 
-/// A name as C's constants have it.
+/// Converts a name to the style of C constants.
 fn upper(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
-/// A line as a string of C. A question mark is escaped because two of them begin a trigraph.
+/// Converts a line to a C string literal. Question marks are escaped because two of them begin a trigraph.
 fn literal(line: &str) -> String {
     let mut text = String::from("\"");
     for byte in line.bytes() {

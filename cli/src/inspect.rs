@@ -1,4 +1,4 @@
-//! `cargo hotslot inspect`: what a file says of itself.
+//! `cargo hotslot inspect`: prints a plugin's metadata.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -12,12 +12,12 @@ use crate::{Failure, Outcome};
 
 #[derive(Args)]
 pub(crate) struct Inspect {
-    /// A library (ELF, Mach-O, PE) or a WebAssembly module, for whatever machine
+    /// A library (ELF, Mach-O, PE) or a WebAssembly module, for any platform
     file: PathBuf,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The contract alone, as `check --against`, `header` and `describe` take it
+    /// Print only the contract, in the form that `check --against`, `header` and `describe` read
     #[arg(long, conflicts_with = "json")]
     contract: bool,
 }
@@ -28,7 +28,7 @@ impl Inspect {
         let found = hotslot::inspect(&bytes).map_err(|error| refused(&self.file, &error))?;
         if self.contract {
             let contract = found.manifest.and_then(|manifest| manifest.contract);
-            let contract = contract.ok_or_else(|| Failure::Refused("the plugin carries no contract".to_owned()))?;
+            let contract = contract.ok_or_else(|| Failure::Refused("the plugin has no contract".to_owned()))?;
             return Ok(contract.to_string());
         }
         Ok(if self.json { as_json(&found, &bytes) } else { as_text(&found, &bytes) })
@@ -68,7 +68,7 @@ fn as_text(found: &Inspection, bytes: &[u8]) -> String {
             None => lines.push(("contract", absent())),
         }
     } else {
-        lines.push(("plugin", "no: it says nothing of itself".to_owned()));
+        lines.push(("plugin", "no: the file has no manifest".to_owned()));
     }
     lines.extend(found.imports.iter().map(|import| ("import", import.clone())));
     lines.extend(found.exports.iter().map(|export| ("export", export.clone())));

@@ -1,6 +1,7 @@
-//! `cargo hotslot`: what is in a plugin's file, whether a host would take it, and how a new one begins.
+//! `cargo hotslot`: inspects plugin files, checks whether a host would accept them, and creates new plugins.
 //!
-//! Nothing here runs a plugin. What a host refuses is decided by the library's own admission, never by a second opinion.
+//! No command runs any plugin code. Whether a host would refuse a plugin is decided by the library's own admission,
+//! never by a second implementation.
 
 mod check;
 mod describe;
@@ -24,27 +25,27 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows what a plugin's file says of itself
+    /// Prints a plugin's metadata: format, digest, version, contract
     Inspect(inspect::Inspect),
-    /// Says whether a host on this machine would take a plugin, and if not, why
+    /// Checks whether a host on this machine would accept a plugin, and says why not
     Check(check::Check),
-    /// Makes a folder with an interface, a plugin and a host
+    /// Creates a workspace with an interface, a plugin and a host
     New(new::New),
-    /// Writes a C header for plugins of an interface
+    /// Generates a C header for plugins of an interface
     Header(header::Header),
-    /// Writes into a WebAssembly module what a plugin in Rust says by itself
+    /// Adds to a WebAssembly module the metadata that `export!` adds to a plugin in Rust
     Describe(describe::Describe),
 }
 
-/// Why a command did not do what it was asked.
+/// Why a command failed.
 enum Failure {
-    /// The plugin is at fault.
+    /// The plugin is at fault: exit code 1.
     Refused(String),
-    /// The command line is.
+    /// The command line or an input file is: exit code 2.
     Misuse(String),
 }
 
-/// What a command prints, or why it does not.
+/// What a command prints on success.
 type Outcome = Result<String, Failure>;
 
 fn main() -> ExitCode {
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
     };
     let (status, text) = match outcome {
         Ok(text) => {
-            // Whoever does not read on, as `head` does not, has what it wants.
+            // A reader that stops early, such as `head`, is not an error.
             let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
@@ -68,7 +69,7 @@ fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Cargo passes the name of the command on: `cargo hotslot inspect` is `cargo-hotslot hotslot inspect`.
+/// Returns the arguments without the one that cargo adds: `cargo hotslot inspect` runs `cargo-hotslot hotslot inspect`.
 fn arguments() -> Vec<OsString> {
     let mut arguments: Vec<_> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|first| first == "hotslot") {

@@ -1,4 +1,4 @@
-//! `cargo hotslot new`: a workspace with an interface, a plugin and a host, which runs as it is.
+//! `cargo hotslot new`: creates a workspace with an interface, a plugin and a host, ready to run.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +9,14 @@ use crate::{Failure, Outcome};
 
 #[derive(Args)]
 pub(crate) struct New {
-    /// The folder to make; its last part is the name that the crates begin with
+    /// The directory to create; its last component becomes the prefix of the crates' names
     name: PathBuf,
-    /// A copy of hotslot's sources to depend on, instead of the published crates
+    /// Depend on this checkout of hotslot instead of the published crates
     #[arg(long, value_name = "DIR")]
     path_to_hotslot: Option<PathBuf>,
 }
 
-/// Each file's path and text. The manifests are not called Cargo.toml here, because cargo would leave them out of the
+/// Each file's path and text. The manifests are not named Cargo.toml here, because cargo would leave them out of the
 /// package.
 const TEMPLATE: [(&str, &str); 9] = [
     ("Cargo.toml", include_str!("../template/Cargo.toml.in")),
@@ -39,7 +39,7 @@ impl New {
                 let version = concat!("version = \"", env!("CARGO_PKG_VERSION"), "\"").to_owned();
                 (version.clone(), version)
             }
-            Some(folder) => (in_folder(folder, "")?, in_folder(folder, "plugin")?),
+            Some(folder) => (path_dependency(folder, "")?, path_dependency(folder, "plugin")?),
         };
         let write = |path: &Path, text: &str| {
             let text = text.replace("{{name}}", name).replace("{{crate}}", &name.replace('-', "_"));
@@ -47,29 +47,29 @@ impl New {
             std::fs::create_dir_all(path.parent().unwrap_or(path))?;
             std::fs::write(path, text)
         };
-        // Only this makes the folder, so that nothing which is there is written over.
+        // Fails if the directory exists, so that nothing is overwritten.
         let made = std::fs::create_dir(&self.name);
         let written =
             made.and_then(|()| TEMPLATE.iter().try_for_each(|(path, text)| write(&self.name.join(path), text)));
         written.map_err(|error| Failure::Misuse(format!("{}: {error}", shown(&self.name))))?;
-        Ok(format!("made {}; its README.md has the commands to begin with\n", shown(&self.name)))
+        Ok(format!("created {}; see its README.md for the first commands\n", shown(&self.name)))
     }
 }
 
-/// Refuses a name that cargo would not take for the crates.
+/// Rejects a name that cargo would not accept for a crate.
 fn checked(name: &str) -> Result<(), &'static str> {
     let is_sound = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     match name.as_bytes() {
         [] => Err("the name is missing"),
-        [first, ..] if !first.is_ascii_alphabetic() => Err("a name begins with a letter"),
-        all if all.len() > 48 => Err("a name has at most 48 characters"),
-        all if !all.iter().copied().all(is_sound) => Err("a name is letters, digits, `-` and `_`"),
+        [first, ..] if !first.is_ascii_alphabetic() => Err("a name must start with a letter"),
+        all if all.len() > 48 => Err("a name must not be longer than 48 characters"),
+        all if !all.iter().copied().all(is_sound) => Err("a name may contain only letters, digits, `-` and `_`"),
         _ => Ok(()),
     }
 }
 
-/// A dependency on a crate of a copy of the sources, as a manifest says it.
-fn in_folder(folder: &Path, package: &str) -> Result<String, Failure> {
+/// Formats a dependency on a crate in a checkout for a manifest.
+fn path_dependency(folder: &Path, package: &str) -> Result<String, Failure> {
     let misuse = |reason: &str| Failure::Misuse(format!("--path-to-hotslot {}: {reason}", shown(folder)));
     let path = folder.join(package).canonicalize().map_err(|error| misuse(&error.to_string()))?;
     if !path.join("Cargo.toml").is_file() {

@@ -12,19 +12,19 @@
 typedef int32_t hotslot_status;
 enum {
     HOTSLOT_OK = 0,
-    HOTSLOT_FAILED = 1,      /* with an error's text */
-    HOTSLOT_PANICKED = 2,    /* with a panic's text */
-    HOTSLOT_UNSUPPORTED = 3, /* there is no such method */
-    HOTSLOT_MALFORMED = 4,   /* the arguments are not what the contract says */
+    HOTSLOT_FAILED = 1,      /* with the error message */
+    HOTSLOT_PANICKED = 2,    /* with the panic message */
+    HOTSLOT_UNSUPPORTED = 3, /* no such method */
+    HOTSLOT_MALFORMED = 4,   /* the arguments do not match the contract */
 };
 
-/* Bytes lent for the duration of a call. */
+/* Bytes borrowed for the duration of a call. */
 typedef struct {
     const uint8_t *data;
     size_t len;
 } hotslot_slice;
 
-/* Bytes given away, with the function that frees them where they were allocated. */
+/* Bytes whose ownership is transferred, with the function that frees them where they were allocated. */
 typedef struct {
     uint8_t *data;
     size_t len;
@@ -32,7 +32,7 @@ typedef struct {
     void (*release)(uint8_t *data, size_t len, size_t capacity);
 } hotslot_buffer;
 
-/* One argument of a method: a word, or the address of `len` bytes that are lent for the call. */
+/* One argument of a method: a word, or the address of `len` bytes borrowed for the call. */
 typedef struct {
     uint64_t word;
     uint64_t len; /* HOTSLOT_IS_WORD for a word */
@@ -46,10 +46,10 @@ typedef struct {
     uint32_t argument_count;
     uint32_t word_count;
     uint64_t *words;
-    hotslot_buffer output; /* the bytes of the answer, or the text of the error */
+    hotslot_buffer output; /* the bytes of the result, or the error message */
 } hotslot_frame;
 
-/* What the host offers. It is valid for as long as the plugin's code is mapped, and from every thread. */
+/* What the host offers. Valid for as long as the plugin's code is mapped, and usable from every thread. */
 typedef struct {
     size_t size; /* of this struct in the host: fields are only ever added */
     const void *context;
@@ -61,7 +61,7 @@ typedef struct {
     hotslot_status (*invoke)(const void *context, uint32_t service, uint32_t method, hotslot_frame *frame);
 } hotslot_host;
 
-/* create comes first and destroy last; all between may be called from any thread, also at the same time. */
+/* create is called first and destroy last; the others may be called from any thread, and concurrently. */
 typedef struct {
     char magic[16];
     uint32_t abi, size, panic, function_count;
@@ -88,7 +88,7 @@ typedef hotslot_status hotslot_invoke(const void *instance, uint32_t method, hot
 #define HOTSLOT_EXPORTED __attribute__((section(".hotslot"), used, visibility("default")))
 #endif
 
-/* For the entries that a plugin does not have. */
+/* For the entries that a plugin does not implement. */
 static inline hotslot_status hotslot_no_run(const void *instance, const bool *stop, hotslot_buffer *error) {
     (void)instance, (void)stop, (void)error;
     return HOTSLOT_UNSUPPORTED;
@@ -113,7 +113,7 @@ static inline void hotslot_free(uint8_t *data, size_t len, size_t capacity) {
     free(data);
 }
 
-/* Gives a copy of these bytes away; the status to return with them is passed through. */
+/* Transfers ownership of a copy of these bytes; returns the given status, for the caller to return. */
 static inline hotslot_status hotslot_give(hotslot_buffer *to, const void *data, size_t len, hotslot_status status) {
     uint8_t *copy = len ? malloc(len) : NULL;
     if (len && !copy) return HOTSLOT_FAILED;
@@ -122,19 +122,19 @@ static inline hotslot_status hotslot_give(hotslot_buffer *to, const void *data, 
     return status;
 }
 
-/* Gives an error's text away. */
+/* Transfers ownership of a copy of an error message. */
 static inline hotslot_status hotslot_fail(hotslot_buffer *to, const char *text) {
     return hotslot_give(to, text, strlen(text), HOTSLOT_FAILED);
 }
 
-/* Whether the argument at this place is a word, and which. A negative number is extended with its sign. */
+/* Reads the argument at this index if it is a word. Negative numbers are sign-extended. */
 static inline bool hotslot_take_word(const hotslot_frame *frame, uint32_t at, uint64_t *word) {
     if (at >= frame->argument_count || frame->arguments[at].len != HOTSLOT_IS_WORD) return false;
     *word = frame->arguments[at].word;
     return true;
 }
 
-/* Whether the argument at this place is bytes, and which. */
+/* Reads the argument at this index if it is bytes. */
 static inline bool hotslot_take_bytes(const hotslot_frame *frame, uint32_t at, hotslot_slice *bytes) {
     if (at >= frame->argument_count || frame->arguments[at].len == HOTSLOT_IS_WORD) return false;
     bytes->data = (const uint8_t *)(uintptr_t)frame->arguments[at].word;
@@ -142,14 +142,14 @@ static inline bool hotslot_take_bytes(const hotslot_frame *frame, uint32_t at, h
     return true;
 }
 
-/* Puts a word of the answer at this place, if the host left room for it. */
+/* Writes a word of the result at this index, if the host provided space for it. */
 static inline hotslot_status hotslot_put_word(hotslot_frame *frame, uint32_t at, uint64_t word) {
     if (at >= frame->word_count) return HOTSLOT_MALFORMED;
     frame->words[at] = word;
     return HOTSLOT_OK;
 }
 
-/* Floating-point numbers are words by their bits. */
+/* Floating-point numbers cross as their bits. */
 static inline uint64_t hotslot_word_of_f64(double number) {
     uint64_t word;
     memcpy(&word, &number, sizeof word);

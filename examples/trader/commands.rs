@@ -1,4 +1,4 @@
-//! What a person, a signal or the watcher wants the trader to do.
+//! Commands from the keyboard, from signals and from the file watcher.
 
 use std::io;
 use std::sync::mpsc::Sender;
@@ -8,21 +8,21 @@ use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifier
 use hotslot::BoxError;
 
 pub enum Command {
-    /// Get the plugin's bytes anew; they come back as [`Command::Load`].
+    /// Rebuild the plugin; its bytes arrive as [`Command::Load`].
     Rebuild,
-    /// Reload the plugin from these bytes, or say why there are none.
+    /// Reload the plugin from these bytes, or print why there are none.
     Load(Result<Vec<u8>, BoxError>),
-    /// Go back to the generation before.
+    /// Roll back to the previous generation.
     RollBack,
-    /// Show what happened so far.
+    /// Print the history.
     History,
-    /// The status bar is out of date.
+    /// Redraw the status bar.
     Refresh,
-    /// End.
+    /// Exit.
     Quit,
 }
 
-/// Turns keys into commands until nobody listens.
+/// Turns keys into commands until the receiver is gone.
 pub fn from_keys(commands: Sender<Command>) -> io::Result<()> {
     const REFRESH: Duration = Duration::from_millis(500);
     let next = || -> io::Result<Option<Command>> {
@@ -37,7 +37,7 @@ pub fn from_keys(commands: Sender<Command>) -> io::Result<()> {
     };
     let listen = move || {
         loop {
-            // A terminal that cannot be read is gone, and nobody is there to see prices.
+            // A terminal that cannot be read is closed, and nobody is there to see prices.
             let command = next().unwrap_or(Some(Command::Quit));
             if command.is_some_and(|command| commands.send(command).is_err()) {
                 return;
@@ -57,7 +57,7 @@ fn command_of(key: KeyEvent) -> Option<Command> {
     }
 }
 
-/// Turns signals into commands until nobody listens: SIGHUP reloads, SIGTERM and SIGINT end.
+/// Turns signals into commands until the receiver is gone: SIGHUP reloads, SIGTERM and SIGINT quit.
 #[cfg(unix)]
 pub fn from_signals(commands: Sender<Command>) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -74,7 +74,7 @@ pub fn from_signals(commands: Sender<Command>) -> io::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(listen).map(drop)
 }
 
-/// Only Unix has these signals; elsewhere ctrl+c ends the process.
+/// Does nothing: only Unix has these signals, and elsewhere ctrl+c ends the process.
 #[cfg(not(unix))]
 pub fn from_signals(_: Sender<Command>) -> io::Result<()> {
     Ok(())

@@ -1,17 +1,17 @@
-//! A trader that never restarts: it prints what its plugin sends, and replaces the plugin while it runs.
+//! A trader that never restarts: it prints prices from a plugin, and hot-reloads the plugin while it runs.
 //!
 //! `cargo run --example trader`, then edit `SYMBOL` in `examples/trader/plugins/price_printer/src/lib.rs` and press
-//! ctrl+r. This file is the library at work; everything else in this folder is plumbing.
-#![allow(unreachable_pub, reason = "a program has nobody outside")]
+//! ctrl+r. This file shows how the library is used; the other files in this directory are plumbing.
+#![allow(unreachable_pub, reason = "a binary has no dependents")]
 
 mod cli;
 mod commands;
+mod format;
 mod replay;
 mod screen;
 mod source;
 mod venue;
 mod watch;
-mod words;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use self::source::Source;
 use self::venue::Venue;
 
 fn main() -> ExitCode {
-    // The library starts this program a second time to try a new plugin there first; that one goes no further.
+    // The library runs this program as a child process to rehearse a new plugin; the child does not get past this line.
     native::rehearsal_point();
     match trade(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,23 +47,25 @@ fn trade(options: &Options) -> Result<(), BoxError> {
     let screen = Screen::new(venue.is_replay);
     screen.show_log();
     screen.note(&venue.notice);
-    let (commands, wanted) = channel();
+    let (commands, requests) = channel();
     let source = Arc::new(Source::at(&options.plugin, screen.clone())?);
 
-    // The backend: plugins are dynamic libraries that speak our interface, and print on our tape. One that crashes when
-    // it starts does so in a child process.
+    // The backend: plugins are dynamic libraries that implement our interface and print to our tape. One that crashes
+    // at start-up does so in a child process.
     let tape: Arc<dyn Tape> = Arc::new(Printer { screen: screen.clone(), quit: commands.clone() });
     let backend = Native::interface::<dyn PriceFeed>()
         .config(venue.config.to_string())
         .service(tape)
         .rehearse(Rehearsal::default());
 
-    // The slot: where exactly one plugin serves at a time. A new one takes over the state of the one before.
+    // The slot: one plugin serves at a time, and a new one takes over the state of the one it replaces.
     let slot =
         HotSlot::builder(backend).name("trader").keep_previous(2).hand_over(transfer_state).open(source.bytes()?)?;
-    // What the slot does of its own accord is told as it happens.
-    let (events, teller) = (slot.subscribe(), screen.clone());
-    std::thread::spawn(move || events.filter_map(|event| words::surprise(&event)).for_each(|line| teller.note(&line)));
+    // Prints what the slot does on its own, such as an automatic rollback.
+    let (events, printer) = (slot.subscribe(), screen.clone());
+    std::thread::spawn(move || {
+        events.filter_map(|event| format::unrequested(&event)).for_each(|line| printer.note(&line))
+    });
 
     let terminal = screen.take_terminal()?;
     if terminal.is_some() {
@@ -73,19 +75,19 @@ fn trade(options: &Options) -> Result<(), BoxError> {
     let _watcher = options.watch.then(|| watch::watch(&source.origin, commands.clone())).transpose()?;
     let rebuild = source.in_background(commands)?;
 
-    // The runner: the plugin works on a thread of its own until there is a better one.
+    // The runner: gives the current plugin a thread to run on.
     let runner = Runner::start(slot)?;
-    let tell = |result: Result<Report, BoxError>| match result {
-        Ok(report) => screen.note(&words::attempt(&report)),
+    let print = |result: Result<Report, BoxError>| match result {
+        Ok(report) => screen.note(&format::attempt(&report)),
         Err(error) => screen.note(&error.to_string()),
     };
     loop {
-        screen.set_bar(words::bar(runner.slot(), venue.is_replay, since));
-        match wanted.recv()? {
+        screen.set_bar(format::bar(runner.slot(), venue.is_replay, since));
+        match requests.recv()? {
             Command::Rebuild => rebuild.send(())?,
-            Command::Load(plugin) => tell(plugin.and_then(|bytes| Ok(runner.reload(bytes)?))),
-            Command::RollBack => tell(runner.rollback().map_err(Into::into)),
-            Command::History => runner.slot().history().iter().for_each(|report| screen.note(&words::history(report))),
+            Command::Load(plugin) => print(plugin.and_then(|bytes| Ok(runner.reload(bytes)?))),
+            Command::RollBack => print(runner.rollback().map_err(Into::into)),
+            Command::History => runner.slot().history().iter().for_each(|report| screen.note(&format::history(report))),
             Command::Refresh => {}
             Command::Quit => break,
         }
@@ -95,7 +97,7 @@ fn trade(options: &Options) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// What plugins print on.
+/// Prints plugins' prices on the screen.
 struct Printer {
     screen: Screen,
     quit: Sender<Command>,
@@ -104,7 +106,7 @@ struct Printer {
 impl Tape for Printer {
     fn price(&self, line: &str, details: &str) {
         if self.screen.price(line, details).is_err() {
-            // Nobody reads any more: the pipe or the terminal is gone. Whoever takes commands may be gone, too.
+            // The pipe or the terminal is closed, so nobody reads any more; the command loop may have ended as well.
             let _ = self.quit.send(Command::Quit);
         }
     }

@@ -1,14 +1,14 @@
-//! The replay: an exchange on loopback that speaks the endpoints of Binance and Coinbase over real HTTP.
+//! The replay: an exchange on the loopback interface with the endpoints of Binance and Coinbase, over real HTTP.
 //!
-//! What it serves has the shapes that the two document, so a plugin cannot tell the difference; the host has to say
-//! it. The prices are synthetic.
+//! Its responses have the documented formats, so a plugin cannot tell the difference; the host has to mark the prices
+//! as synthetic.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
 //! | `GET /api/v3/ping`, `/api/v3/ticker/price`, `/api/v3/depth`, `/api/v3/klines` | as Binance |
 //! | `GET /products/{product}/ticker`, `/products/{product}/candles` | as Coinbase Exchange |
-//! | `GET /replay/requests` | how often each of these paths was asked for |
-//! | `POST /replay/fail?with={drop, or an HTTP status}&times={n}` | done to the next n requests |
+//! | `GET /replay/requests` | how often each of these paths was requested |
+//! | `POST /replay/fail?with={drop, or an HTTP status}&times={n}` | makes the next n requests fail this way |
 
 mod market;
 
@@ -36,7 +36,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Starts it on a free port of the loopback interface.
+    /// Starts the exchange on a free port of the loopback interface.
     pub fn start() -> std::io::Result<Exchange> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
@@ -46,7 +46,7 @@ impl Exchange {
         Ok(Exchange { address })
     }
 
-    /// The base URL of both APIs.
+    /// Returns the base URL of both APIs.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -60,17 +60,17 @@ async fn serve(listener: TcpListener) {
                 let desk = Arc::clone(&desk);
                 tokio::spawn(async move {
                     let service = service_fn(|request| ready(desk.answer(&request)));
-                    // A client that goes away in the middle is its own business.
+                    // A client that disconnects is not an error.
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                 });
             }
-            // Out of file descriptors: the connections that end will give some back.
+            // Out of file descriptors: connections that end will free some.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-/// What the exchange remembers.
+/// The state of the exchange.
 struct Desk {
     opened: Instant,
     book: Mutex<Book>,
@@ -79,7 +79,7 @@ struct Desk {
 #[derive(Default)]
 struct Book {
     requests: BTreeMap<String, u64>,
-    /// What to do to requests instead of answering them, and to how many.
+    /// How to fail the next requests, and how many of them.
     fault: Option<(Fault, u64)>,
 }
 
@@ -89,11 +89,11 @@ enum Fault {
     Refuse(StatusCode),
 }
 
-/// An answer, or why the connection is closed without one.
-type Answer = Result<Response<Full<Bytes>>, &'static str>;
+/// A response, or why the connection is closed without one.
+type Reply = Result<Response<Full<Bytes>>, &'static str>;
 
 impl Desk {
-    fn answer<B>(&self, request: &Request<B>) -> Answer {
+    fn answer<B>(&self, request: &Request<B>) -> Reply {
         let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         match (request.method(), path) {
@@ -108,14 +108,14 @@ impl Desk {
             *book.requests.entry(path.to_owned()).or_default() += 1;
         }
         match (book.next_fault(), data) {
-            (Some(Fault::Drop), _) => Err("dropped, as told"),
-            (Some(Fault::Refuse(status)), _) => respond(status, &json!({ "msg": "refused, as told" })),
+            (Some(Fault::Drop), _) => Err("dropped as requested"),
+            (Some(Fault::Refuse(status)), _) => respond(status, &json!({ "msg": "refused as requested" })),
             (None, Ok(body)) => respond(StatusCode::OK, &body),
             (None, Err((status, body))) => respond(status, &body),
         }
     }
 
-    /// What an endpoint serves, or with which status and words it says that it does not.
+    /// Returns an endpoint's data, or the status and message of its error.
     fn data(&self, path: &str, query: &str) -> Result<Json, (StatusCode, Json)> {
         let symbol = || {
             let unknown = || (StatusCode::BAD_REQUEST, json!({ "code": -1121, "msg": "Invalid symbol." }));
@@ -135,21 +135,24 @@ impl Desk {
             ["api", "v3", "klines"] => symbol()?.klines(now, limit),
             ["products", id, "ticker"] => product(id)?.product_ticker(now),
             ["products", id, "candles"] => product(id)?.product_candles(now),
-            _ => return Err((StatusCode::NOT_FOUND, json!({ "message": "there is no such path" }))),
+            _ => return Err((StatusCode::NOT_FOUND, json!({ "message": "no such path" }))),
         })
     }
 }
 
 impl Book {
-    /// Takes an order to fail: see the table above.
-    fn fail(&mut self, query: &str) -> Answer {
+    /// Handles a request to fail: see the table above.
+    fn fail(&mut self, query: &str) -> Reply {
         let fault = match parameter(query, "with") {
             Some("drop") => Some(Fault::Drop),
             status => status.and_then(|status| status.parse().ok()).map(Fault::Refuse),
         };
         let times = parameter(query, "times").and_then(|times| times.parse().ok());
         let (Some(fault), Some(times)) = (fault, times) else {
-            return respond(StatusCode::BAD_REQUEST, &json!({ "message": "with=drop or a status, and times=n" }));
+            return respond(
+                StatusCode::BAD_REQUEST,
+                &json!({ "message": "expected with=drop or with=STATUS, and times=N" }),
+            );
         };
         self.fault = (times > 0).then_some((fault, times));
         respond(StatusCode::OK, &json!({}))
@@ -166,7 +169,7 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').filter_map(|pair| pair.split_once('=')).find(|(own, _)| *own == name).map(|(_, value)| value)
 }
 
-fn respond(status: StatusCode, body: &Json) -> Answer {
+fn respond(status: StatusCode, body: &Json) -> Reply {
     let mut response = Response::new(Full::from(body.to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -1,4 +1,4 @@
-//! What a person sees: lines that scroll above a status bar, or plain lines if there is no terminal.
+//! Output: lines that scroll above a status bar, or plain lines without a terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,16 +17,16 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::prelude::*;
 
-/// Whether the terminal is ours. It belongs to the process, and the panic hook has to know it without a lock.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Whether the terminal is in raw mode. A static, because the panic hook must read it without a lock.
+static IS_RAW: AtomicBool = AtomicBool::new(false);
 
-/// The one place that writes. Cloning gives another handle to it.
+/// The only writer of output. Cloning returns another handle to it.
 ///
-/// Everything is [made escape_untrusted](escape_untrusted) here, at the last moment, whoever it comes from.
+/// Everything is [escaped](escape_untrusted) here, right before it is written, wherever it comes from.
 #[derive(Clone)]
 pub struct Screen {
     is_replay: bool,
-    /// The status bar; the lock also keeps lines in one piece.
+    /// The status bar; the lock also keeps lines from interleaving.
     bar: Arc<Mutex<Bar>>,
 }
 
@@ -34,89 +34,89 @@ pub struct Screen {
 pub type Bar = [String; 2];
 
 impl Screen {
-    /// Plain lines. `is_replay` marks every price as synthetic.
+    /// Returns a screen that prints plain lines. `is_replay` marks every price as synthetic.
     pub fn new(is_replay: bool) -> Screen {
         Screen { is_replay, bar: Arc::default() }
     }
 
-    /// Takes the terminal over, if there is one, until the result is dropped; or until a panic, which is then printed
-    /// on a terminal in order.
-    pub fn take_terminal(&self) -> io::Result<Option<Taken>> {
+    /// Takes over the terminal, if there is one, until the guard is dropped or a panic occurs, which is then printed on
+    /// a restored terminal.
+    pub fn take_terminal(&self) -> io::Result<Option<TerminalGuard>> {
         if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
             return Ok(None);
         }
         let print_panic = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            give_back();
+            restore_terminal();
             print_panic(panic);
         }));
-        TAKEN.store(true, Ordering::SeqCst);
-        let taken = Taken;
+        IS_RAW.store(true, Ordering::SeqCst);
+        let guard = TerminalGuard;
         enable_raw_mode()?;
         execute!(io::stdout(), Hide)?;
-        Ok(Some(taken))
+        Ok(Some(guard))
     }
 
-    /// Shows a price, and on a terminal the details that come with it. Elsewhere `RUST_LOG=trader=debug` shows those.
+    /// Prints a price, and on a terminal also its details. Elsewhere `RUST_LOG=trader=debug` logs the details.
     pub fn price(&self, price: &str, details: &str) -> io::Result<()> {
         let (price, details) = (escape_untrusted(price), escape_untrusted(details));
         tracing::debug!("{price}, {details}");
         let mark = if self.is_replay { " (replay)" } else { "" };
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
-        if TAKEN.load(Ordering::SeqCst) {
+        if IS_RAW.load(Ordering::SeqCst) {
             draw(Some(&format!("{price}{mark}   {details}")), &bar)
         } else {
             writeln!(io::stdout(), "{price}{mark}")
         }
     }
 
-    /// Shows a line that is not a price.
+    /// Prints a line that is not a price.
     pub fn note(&self, line: &str) {
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         let line = escape_untrusted(line);
-        // Nobody can be told that nobody can be told.
-        let _ = if TAKEN.load(Ordering::SeqCst) { draw(Some(&line), &bar) } else { writeln!(io::stderr(), "{line}") };
+        // There is nowhere to report that standard error cannot be written.
+        let _ = if IS_RAW.load(Ordering::SeqCst) { draw(Some(&line), &bar) } else { writeln!(io::stderr(), "{line}") };
     }
 
-    /// Shows the log: what plugins log, or what `RUST_LOG` asks for.
+    /// Enables logging: what plugins log, or what `RUST_LOG` selects.
     pub fn show_log(&self) {
-        let wanted = std::env::var("RUST_LOG").ok().and_then(|wanted| wanted.parse().ok());
-        let wanted = wanted.unwrap_or_else(|| Targets::new().with_target("hotslot::plugin", Level::INFO));
-        let lines = fmt::layer().with_writer(self.clone()).with_ansi(false).without_time().with_filter(wanted);
+        let filter = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse().ok());
+        let filter = filter.unwrap_or_else(|| Targets::new().with_target("hotslot::plugin", Level::INFO));
+        let lines = fmt::layer().with_writer(self.clone()).with_ansi(false).without_time().with_filter(filter);
         tracing_subscriber::registry().with(lines).init();
     }
 
-    /// Changes the status bar.
+    /// Replaces the status bar.
     pub fn set_bar(&self, new: Bar) {
         let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         *bar = new.map(|line| escape_untrusted(&line).into_owned());
-        if TAKEN.load(Ordering::SeqCst) {
+        if IS_RAW.load(Ordering::SeqCst) {
             // As in `note`.
             let _ = draw(None, &bar);
         }
     }
 }
 
-/// The terminal, taken over.
-pub struct Taken;
+/// Restores the terminal when dropped.
+pub struct TerminalGuard;
 
-impl Drop for Taken {
+impl Drop for TerminalGuard {
     fn drop(&mut self) {
-        give_back();
+        restore_terminal();
     }
 }
 
-/// Puts the terminal back as it was: the lines stay, the bar goes.
-fn give_back() {
-    if TAKEN.swap(false, Ordering::SeqCst) {
-        // Both are tried, whatever becomes of the other.
+/// Restores the terminal: the lines stay, the bar is cleared.
+fn restore_terminal() {
+    if IS_RAW.swap(false, Ordering::SeqCst) {
+        // Each is tried even if the other fails.
         let _ = execute!(io::stdout(), MoveToColumn(0), Clear(ClearType::FromCursorDown), EnableLineWrap, Show);
         let _ = disable_raw_mode();
     }
 }
 
-/// Replaces the bar by `line` and draws it anew below. The cursor waits at the beginning of the bar, so whatever is
-/// under it can be cleared, also after the window has changed its size and wrapped the old bar.
+/// Prints `line` in place of the bar and redraws the bar below. The cursor rests at the start of the bar, so everything
+/// below it can be cleared, even after a resize has wrapped the old bar.
 fn draw(line: Option<&str>, bar: &Bar) -> io::Result<()> {
     const COLORS: Colors = Colors { foreground: Some(Color::White), background: Some(Color::DarkBlue) };
     let mut frame = Vec::new();
@@ -124,7 +124,7 @@ fn draw(line: Option<&str>, bar: &Bar) -> io::Result<()> {
     if let Some(line) = line {
         write!(frame, "{line}\r\n")?;
     }
-    // A bar that is wider than the window is cut off by the terminal, which knows best how wide a character is.
+    // The terminal truncates a bar that is wider than the window: it knows best how wide a character is.
     queue!(frame, DisableLineWrap, SetColors(COLORS))?;
     let [first, second] = bar;
     write!(frame, " {first}")?;
@@ -137,7 +137,7 @@ fn draw(line: Option<&str>, bar: &Bar) -> io::Result<()> {
     stdout.flush()
 }
 
-/// The log is shown like any other line.
+/// Log lines are printed like any other line.
 impl<'a> MakeWriter<'a> for Screen {
     type Writer = LogLine<'a>;
 
@@ -146,7 +146,7 @@ impl<'a> MakeWriter<'a> for Screen {
     }
 }
 
-/// One line of the log; the formatter writes it in one piece.
+/// One log line; the formatter writes it in one piece.
 pub struct LogLine<'a>(&'a Screen);
 
 impl Write for LogLine<'_> {

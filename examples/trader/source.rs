@@ -1,4 +1,4 @@
-//! Where the plugin's bytes come from: a crate that is built with cargo, or a file that is there already.
+//! Where the plugin's bytes come from: a crate that is built with cargo, or an existing file.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use crate::commands::Command;
 use crate::screen::Screen;
 
-/// A plugin that can be had again and again.
+/// The source of a plugin, which can be read again after every change.
 pub struct Source {
     pub origin: Origin,
     screen: Screen,
@@ -20,28 +20,28 @@ pub struct Source {
 }
 
 pub enum Origin {
-    /// The manifest of a crate.
+    /// A crate, by its manifest.
     Crate(PathBuf),
-    /// A finished plugin.
+    /// A library file.
     File(PathBuf),
 }
 
 impl Source {
-    /// What is at `path`: a crate's folder, or a file.
+    /// Returns the source at `path`: a crate's directory, or a file.
     pub fn at(path: &Path, screen: Screen) -> Result<Source, BoxError> {
         let origin = if path.is_dir() {
             let manifest = path.join("Cargo.toml");
             let none = |error| format!("there is no crate in {}: {error}", path.display());
-            // As cargo will call it.
+            // The form in which cargo will report it.
             Origin::Crate(manifest.canonicalize().map_err(none)?)
         } else {
-            // Not canonical: if it is a link, it may point elsewhere next time.
+            // Not canonical: a symbolic link may point elsewhere next time.
             Origin::File(std::path::absolute(path)?)
         };
         Ok(Source { origin, screen, building: Mutex::default() })
     }
 
-    /// The plugin's bytes as they are now, built if need be. What cargo says goes to the screen.
+    /// Returns the plugin's current bytes, after building it if necessary. Cargo's messages go to the screen.
     pub fn bytes(&self) -> Result<Vec<u8>, BoxError> {
         let built;
         let file = match &self.origin {
@@ -54,27 +54,27 @@ impl Source {
         std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()).into())
     }
 
-    /// Gets the bytes, on a thread of its own, whenever something is sent to the result. What is asked for during a
-    /// build is answered by one more build.
+    /// Starts a thread that reads the bytes whenever something is sent to the returned channel. Requests that arrive
+    /// during a build are answered by one more build.
     pub fn in_background(self: &Arc<Source>, commands: Sender<Command>) -> std::io::Result<Sender<()>> {
-        let (ask, asked) = channel();
+        let (request, requests) = channel();
         let source = Arc::clone(self);
         let work = move || {
-            while asked.recv().is_ok() {
-                while asked.try_recv().is_ok() {}
+            while requests.recv().is_ok() {
+                while requests.try_recv().is_ok() {}
                 if commands.send(Command::Load(source.bytes())).is_err() {
                     return;
                 }
             }
         };
         std::thread::Builder::new().name("builder".to_owned()).spawn(work)?;
-        Ok(ask)
+        Ok(request)
     }
 
-    /// Ends a build that is under way.
+    /// Cancels a build that is in progress.
     pub fn cancel(&self) {
         if let Some(cargo) = &mut *self.building() {
-            // If it has ended by itself meanwhile, all the better.
+            // Fails if the build has ended meanwhile, which is fine.
             let _ = cargo.kill();
         }
     }
@@ -83,7 +83,7 @@ impl Source {
         let mut cargo = Process::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--color=never", "--message-format=json-render-diagnostics", "--manifest-path"]);
         cargo.arg(manifest).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // What `cargo run` said about the host would be taken for a change by build scripts that look at it.
+        // Build scripts would take the variables that `cargo run` set for the host for a change.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
                 cargo.env_remove(name);
@@ -99,9 +99,10 @@ impl Source {
         });
         let cargo = self.building().take();
         if !cargo.expect("only this function takes it").wait()?.success() {
-            return Err("cargo could not build the plugin: nothing was changed".into());
+            return Err("cargo could not build the plugin: nothing changed".into());
         }
-        let none = || format!("{} makes no plugin: its [lib] needs crate-type = [\"cdylib\"]", manifest.display());
+        let none =
+            || format!("{} does not build a plugin: its [lib] needs crate-type = [\"cdylib\"]", manifest.display());
         Ok(plugin.ok_or_else(none)?)
     }
 
@@ -115,7 +116,7 @@ fn lines(pipe: impl Read) -> impl Iterator<Item = String> {
     lines.map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
-/// The dynamic library that a message of cargo's says was built from `manifest`.
+/// Returns the dynamic library built from `manifest`, if this message from cargo names it.
 fn plugin_in(message: &str, manifest: &Path) -> Option<PathBuf> {
     let message: Json = serde_json::from_str(message).ok()?;
     if message["reason"] != "compiler-artifact" || Path::new(message["manifest_path"].as_str()?) != manifest {

@@ -11,13 +11,13 @@ use crate::replay::Exchange;
 /// How long `--feed auto` waits for Binance.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// What plugins are told, and what the person is.
+/// The chosen exchanges, and how to announce them.
 pub struct Venue {
-    /// Where plugins ask for prices.
+    /// The configuration for plugins.
     pub config: Config,
-    /// Whether the prices are synthetic, so that nobody takes them for live ones.
+    /// Whether the prices are synthetic, so that nobody mistakes them for live ones.
     pub is_replay: bool,
-    /// What was chosen and why, in one line.
+    /// The choice and its reason, in one line.
     pub notice: String,
 }
 
@@ -47,13 +47,13 @@ impl Venue {
     }
 }
 
-/// Asks once whether Binance answers, and would go on to.
+/// Checks once whether Binance answers.
 fn ping(base: &str) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let url = format!("{base}/api/v3/ping");
     let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, Http::default().get(&url)).await });
-    // Looking up a name can take longer than anyone wants to wait for it.
+    // A DNS lookup may still be running; do not wait for it.
     runtime.shutdown_background();
     match answer {
         Ok(Ok(_)) => Ok(()),

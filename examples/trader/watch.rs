@@ -1,4 +1,4 @@
-//! `--watch`: notices that the plugin has changed, once it has settled.
+//! `--watch`: detects changes of the plugin, once they have settled.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
@@ -11,24 +11,24 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use crate::commands::Command;
 use crate::source::Origin;
 
-/// So long without another change, and whoever was writing has finished. If not, the slot refuses the half of a
-/// plugin that it gets, and the rest of the writing is the next change.
+/// The quiet period after which a change counts as complete. If the writer has not finished, the slot refuses the
+/// partial file, and the rest of the write is the next change.
 const SETTLED: Duration = Duration::from_millis(500);
 
 /// Sends [`Command::Rebuild`] after each change, for as long as the result lives.
 pub fn watch(origin: &Origin, commands: Sender<Command>) -> Result<RecommendedWatcher, BoxError> {
-    let (tell, changes) = channel();
+    let (notify_change, changes) = channel();
     let subject = Subject::of(origin);
     let (folder, sources) = (subject.folder.clone(), subject.folder.join("src"));
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        // An error may be about anything, our file included.
+        // An error may concern any file, ours included.
         if event.map_or(true, |event| subject.is_changed_by(&event)) {
-            let _ = tell.send(());
+            let _ = notify_change.send(());
         }
     })?;
     watcher.watch(&folder, RecursiveMode::NonRecursive)?;
     if matches!(origin, Origin::Crate(_)) && sources.is_dir() {
-        // Not the whole folder: a target folder in it is large, and changes with every build.
+        // Not the whole directory: a target directory in it is large, and changes with every build.
         watcher.watch(&sources, RecursiveMode::Recursive)?;
     }
     std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
@@ -42,10 +42,10 @@ pub fn watch(origin: &Origin, commands: Sender<Command>) -> Result<RecommendedWa
     Ok(watcher)
 }
 
-/// What is watched.
+/// The watched files.
 struct Subject {
     folder: PathBuf,
-    /// The one file that counts; `None` if every source file does.
+    /// The only file that matters; `None` if every source file does.
     file: Option<PathBuf>,
 }
 

@@ -1,6 +1,6 @@
-//! Admission of bytes that nobody vouches for: whatever they are, it answers, and reads nothing beyond them.
+//! Admits untrusted bytes: must return a verdict, and must not read beyond them.
 //!
-//! `fuzz/run` makes the seeds and runs it.
+//! `fuzz/run` generates the seeds and runs it.
 #![no_main]
 
 use hotslot::native::{Library, Native, NativePlugin};
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(hotslot::escape_untrusted(&manifest.name), manifest.name);
     }
     let _ = hotslot::inspect(bytes);
-    // SAFETY: nothing is loaded.
+    // SAFETY: the binder is never called: admission does not load the library.
     let raw = unsafe { Native::raw(|_: &Library| Ok(())) }.require(["HOTSLOT_PLUGIN", "answer"]);
     let _ = raw.admit(&payload);
 });

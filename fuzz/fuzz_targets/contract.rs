@@ -1,6 +1,6 @@
-//! Contracts that nobody vouches for: what is read can be shown as it is, and is read again as the same.
+//! Parses untrusted contracts: what parses must be printable as it is, and must parse again to the same contract.
 //!
-//! `fuzz/run` makes the seeds and runs it.
+//! `fuzz/run` generates the seeds and runs it.
 #![no_main]
 
 use hotslot::host::Contract;

@@ -1,6 +1,6 @@
-//! Calls that nobody vouches for: whatever method and arguments, they are answered or refused.
+//! Dispatches untrusted calls: any method number and arguments must return a result or an error.
 //!
-//! `fuzz/run` makes the seeds and runs it.
+//! `fuzz/run` generates the seeds and runs it.
 #![no_main]
 
 use hotslot_plugin::{Answer, Argument, Arguments, CallError, CallErrorKind, Interface, Plain, interface};
@@ -60,8 +60,8 @@ impl Everything for Plugin {
     }
 }
 
-// The method's number, room for the answer, then arguments: an even byte and eight for a word, an odd one, a length and
-// as many for bytes.
+// The input: the method's number, the number of result words, then arguments: an even byte and eight bytes for a word, an
+// odd byte, a length and that many bytes for bytes.
 fuzz_target!(|input: &[u8]| {
     let [method, room, rest @ ..] = input else { return };
     let mut rest = rest;

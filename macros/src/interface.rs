@@ -26,15 +26,14 @@ impl Parse for Arguments {
                 "version" => version = Some(Version::of(&input.parse()?)?),
                 "name" => name = Some(input.parse()?),
                 "crate" => plugin = Some(input.call(Path::parse_mod_style)?),
-                _ => return Err(Error::new(key.span(), "there are `version`, `name` and `crate`")),
+                _ => return Err(Error::new(key.span(), "unknown argument: expected `version`, `name` or `crate`")),
             }
             if !input.is_empty() {
                 input.parse::<Token![,]>()?;
             }
         }
-        let version = version.ok_or_else(|| {
-            Error::new(input.span(), "say which version of the interface this is: #[interface(version = \"1.0\")]")
-        })?;
+        let version = version
+            .ok_or_else(|| Error::new(input.span(), "missing version: write #[interface(version = \"1.0\")]"))?;
         Ok(Arguments { version, name, plugin: plugin.unwrap_or_else(|| parse_quote!(::hotslot_plugin)) })
     }
 }
@@ -44,19 +43,16 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let mut item: ItemTrait = syn::parse2(item)
         .map_err(|error| Error::new(error.span(), format!("#[interface] declares a trait: {error}")))?;
     if let Some(parameter) = item.generics.params.first() {
-        return Err(Error::new(parameter.span(), "an interface is one contract: it cannot be generic"));
+        return Err(Error::new(parameter.span(), "an interface is a single contract, so it cannot be generic"));
     }
     if let Some(bounds) = &item.generics.where_clause {
-        return Err(Error::new_spanned(bounds, "every plugin can implement an interface: leave the bounds out"));
+        return Err(Error::new_spanned(bounds, "an interface cannot have a `where` clause: remove it"));
     }
     if let Some(other) = item.supertraits.iter().find(|bound| !is_marker(bound)) {
-        return Err(Error::new_spanned(
-            other,
-            "the methods of another trait do not cross: declare them here, or leave it out",
-        ));
+        return Err(Error::new_spanned(other, "methods of a supertrait do not cross: declare them here, or remove it"));
     }
     if let Some(unsafety) = item.unsafety {
-        return Err(Error::new(unsafety.span(), "an interface is called safely: leave `unsafe` out"));
+        return Err(Error::new(unsafety.span(), "an interface is safe to call: remove `unsafe`"));
     }
     let methods = methods(&mut item, version)?;
     let name = match name {
@@ -151,12 +147,12 @@ fn methods(item: &mut ItemTrait, version: Version) -> Result<Vec<Method>, Error>
         let method = match member {
             TraitItem::Fn(method) if names.contains(&method.sig.ident) => Err(Error::new(
                 method.sig.ident.span(),
-                "there is a method of this name: a plugin's methods are found by name, so a changed one needs another",
+                "duplicate method name: methods are found by name, so a changed method needs a new one",
             )),
             TraitItem::Fn(method) => Method::read(method, version),
             other => Err(Error::new_spanned(
                 other,
-                "only methods cross an interface: leave constants and types to the crate that declares it",
+                "only methods cross an interface: move constants and types out of the trait",
             )),
         };
         names.extend(name);
@@ -196,7 +192,7 @@ fn checked(name: &LitStr) -> Result<String, Error> {
     let text = name.value();
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if text.is_empty() || text.len() > 48 || !text.bytes().all(allowed) {
-        return Err(Error::new(name.span(), "a name is 1 to 48 lowercase letters, digits and dashes"));
+        return Err(Error::new(name.span(), "a name must be 1 to 48 lowercase letters, digits and dashes"));
     }
     Ok(text)
 }

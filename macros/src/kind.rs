@@ -36,11 +36,11 @@ impl Kind {
         if let Some(mutability) = reference.mutability {
             return Err(Error::new(
                 mutability.span(),
-                "a plugin cannot change the host's memory: take a value or `&`, and return what is new",
+                "a plugin cannot modify the host's memory: take a value or `&`, and return the new value",
             ));
         }
         if let Some(lifetime) = &reference.lifetime {
-            return Err(Error::new(lifetime.span(), "what is lent is lent for the call: leave the lifetime out"));
+            return Err(Error::new(lifetime.span(), "arguments are borrowed for the call only: remove the lifetime"));
         }
         let kind = match bare(&reference.elem) {
             Type::Path(path) if path.path.is_ident("str") => Kind::Text,
@@ -48,7 +48,7 @@ impl Kind {
             Type::Slice(slice) => {
                 return Err(Error::new(
                     slice.span(),
-                    "only slices of bytes cross as slices: take `&[u8]`, or a `Vec` by serde",
+                    "only byte slices cross as slices: take `&[u8]`, or a `Vec` through serde",
                 ));
             }
             other => Kind::owned(other)?,
@@ -69,7 +69,7 @@ impl Kind {
         if last_segment(ty).is_some_and(|segment| segment.ident == "Result")
             && generics(ty, "Result").is_none_or(|types| types.len() != 2)
         {
-            return Err(Error::new_spanned(ty, "write both types of the result out: `Result<T, E>`"));
+            return Err(Error::new_spanned(ty, "write out both type arguments: `Result<T, E>`"));
         }
         let Some([value, error]) = generics(ty, "Result").as_deref().and_then(<[Type]>::first_chunk::<2>).cloned()
         else {
@@ -89,13 +89,13 @@ impl Kind {
             Type::Path(_) if is_ident(ty, "String") => Ok(Kind::OwnedText),
             Type::Path(_) if SCALARS.iter().any(|scalar| is_ident(ty, scalar)) => Ok(Kind::Scalar(ty.clone())),
             Type::Path(_) if is_ident(ty, "usize") || is_ident(ty, "isize") => {
-                refuse("`usize` and `isize` have another size in a wasm plugin: take `u64`, `i64` or `u32`")
+                refuse("`usize` and `isize` have a different size in a wasm plugin: take `u64`, `i64` or `u32`")
             }
             Type::Path(_) if is_ident(ty, "u128") || is_ident(ty, "i128") => {
                 refuse("128-bit integers do not fit a machine word: take two `u64`, or `[u64; 2]`")
             }
             Type::Path(_) if is_ident(ty, "Self") => {
-                refuse("`Self` is another type in the host and in the plugin: name a type that both know")
+                refuse("`Self` is a different type in the host and in the plugin: name a type that both share")
             }
             Type::Path(_) => match generics(ty, "Vec").as_deref() {
                 Some([element]) if is_ident(element, "u8") => Ok(Kind::OwnedBytes),
@@ -109,7 +109,7 @@ impl Kind {
                 Ok(Kind::Other(ty.clone()))
             }
             Type::Reference(_) | Type::Slice(_) => {
-                refuse("a reference inside of another type cannot cross: use the owned type")
+                refuse("a reference inside another type cannot cross: use the owned type")
             }
             Type::ImplTrait(_) | Type::TraitObject(_) => refuse(
                 "host and plugin share no code, so a trait object cannot cross: pass data, or offer the trait as a \
@@ -123,7 +123,7 @@ impl Kind {
                 "a pointer means nothing on the other side: take `&[u8]` or `Vec<u8>`, or use the raw layer for \
                  foreign ABIs",
             ),
-            _ => refuse("this type cannot cross an interface: take numbers, text, bytes, or a type of your own"),
+            _ => refuse("this type cannot cross an interface: use numbers, text, bytes, or your own type"),
         }
     }
 

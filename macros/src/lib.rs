@@ -1,4 +1,4 @@
-//! The macros of [hotslot](https://docs.rs/hotslot): use them through `hotslot_plugin`, which documents them.
+//! The macros of [hotslot](https://docs.rs/hotslot). Use them through `hotslot_plugin`, which documents them.
 
 mod interface;
 mod kind;
@@ -8,22 +8,22 @@ mod version;
 
 use proc_macro::TokenStream;
 
-/// Declares an interface: a trait that plugins implement and hosts call, or, for a service, the other way round.
+/// Declares an interface: a trait that plugins implement and hosts call, or, for a service, the reverse.
 ///
 /// ```
 /// use hotslot_plugin::{CallError, interface};
 ///
-/// /// What prices are asked of.
+/// /// Quotes prices.
 /// #[interface(version = "1.1")]
 /// pub trait Pricer {
-///     /// What so many of it cost.
+///     /// Returns the price of `quantity` units of `symbol`.
 ///     fn quote(&self, symbol: &str, quantity: u32) -> Result<f64, CallError>;
 ///
-///     /// Whether it takes orders now; a call that fails says no.
+///     /// Returns whether it accepts orders now; `false` if the call fails.
 ///     #[on_error(false)]
 ///     fn is_open(&self) -> bool;
 ///
-///     /// Came later: a host gets this from a plugin that does not have it.
+///     /// Added in 1.1: for an older plugin, this body runs in the host.
 ///     #[since("1.1")]
 ///     fn currency(&self) -> String {
 ///         "USD".to_owned()
@@ -31,28 +31,29 @@ use proc_macro::TokenStream;
 /// }
 /// ```
 ///
-/// # On the trait
-/// - `version = "1.1"`: major and minor. Within a major version methods are only added.
-/// - `name = "…"`: 1 to 48 lowercase letters, digits and dashes. That of the trait if it is not said: `PriceFeed` is
+/// # Trait arguments
+/// - `version = "1.1"`: major and minor. Within a major version, methods are only added.
+/// - `name = "…"`: 1 to 48 lowercase letters, digits and dashes. The default is the trait's name: `PriceFeed` becomes
 ///   `price-feed`.
-/// - `crate = path`: where `hotslot-plugin` is found, if not at `::hotslot_plugin`.
+/// - `crate = path`: the path of `hotslot-plugin`, if it is not `::hotslot_plugin`.
 ///
-/// # On a method
-/// - `#[since("1.1")]`: the version that it came with. It needs a body, and a plugin need not have it.
-/// - `#[on_error(value)]`: what a call that failed gives. Without it, a method that returns `Result<_, E>` with
-///   `E: From<CallError>` returns the error, and every other one unwinds with it.
+/// # Method attributes
+/// - `#[since("1.1")]`: the version that added the method. It needs a default body, and plugins may lack it.
+/// - `#[on_error(value)]`: the value that a failed call returns. Without it, a method that returns `Result<_, E>` with
+///   `E: From<CallError>` returns the error, and any other method unwinds with it.
 ///
-/// A method takes `&self`, and values that can cross: numbers, `bool`, `char`, `&str`, `&[u8]`, `String`, `Vec<u8>`, types
-/// with `#[derive(Plain)]`, arrays and options of plain ones, and, with the feature `postcard` of `hotslot-plugin`, whatever
-/// serde reads and writes.
+/// A method takes `&self` and values that can cross: numbers, `bool`, `char`, `&str`, `&[u8]`, `String`, `Vec<u8>`, types
+/// with `#[derive(Plain)]`, arrays and options of plain types, and, with the feature `postcard` of `hotslot-plugin`, serde
+/// types.
 ///
-/// The trait gets the bounds `Send + Sync + 'static`, and `dyn Trait` an implementation of `hotslot_plugin::Interface`.
+/// The macro adds the bounds `Send + Sync + 'static` to the trait, and implements `hotslot_plugin::Interface` for
+/// `dyn Trait`.
 #[proc_macro_attribute]
 pub fn interface(arguments: TokenStream, item: TokenStream) -> TokenStream {
     interface::expand(arguments.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
-/// Makes a struct of plain fields, or an enum without any, cross as machine words: see the trait of the same name.
+/// Lets a struct of plain fields, or an enum without fields, cross as machine words: see the trait of the same name.
 ///
 /// ```
 /// use hotslot_plugin::Plain;

@@ -40,25 +40,22 @@ impl Method {
         if let Some(parameter) = signature.generics.params.first() {
             return Err(Error::new(
                 parameter.span(),
-                "the plugin is compiled before the host knows its types: a method of an interface cannot be generic",
+                "host and plugin are compiled separately, so a method of an interface cannot be generic",
             ));
         }
         if let Some(bounds) = &signature.generics.where_clause {
-            return Err(Error::new_spanned(
-                bounds,
-                "a method of an interface is there for everybody: leave the bounds out",
-            ));
+            return Err(Error::new_spanned(bounds, "a method of an interface cannot have a `where` clause: remove it"));
         }
         if let syn::Safety::Unsafe(unsafety) = &signature.safety {
-            return Err(Error::new(unsafety.span(), "an interface is called safely: leave `unsafe` out"));
+            return Err(Error::new(unsafety.span(), "an interface is safe to call: remove `unsafe`"));
         }
         if let Some(abi) = &signature.abi {
-            return Err(Error::new_spanned(abi, "how a method is called is up to the interface: leave the ABI out"));
+            return Err(Error::new_spanned(abi, "the interface decides how a method is called: remove the ABI"));
         }
         if let Some(cfg) = item.attrs.iter().find(|attribute| attribute.path().is_ident("cfg")) {
             return Err(Error::new_spanned(
                 cfg,
-                "a contract is the same wherever it is compiled: leave the condition out, or put it in the body",
+                "a contract must be the same in every build: remove the condition, or move it into the body",
             ));
         }
         if let Some(variadic) = &signature.variadic {
@@ -77,7 +74,7 @@ impl Method {
             _ => {
                 return Err(Error::new(
                     signature.ident.span(),
-                    "a method of an interface is called on a plugin: take `&self` first",
+                    "a method of an interface is called on a plugin: take `&self`",
                 ));
             }
         };
@@ -90,14 +87,14 @@ impl Method {
         if let (Some(_), None) = (since, &item.default) {
             return Err(Error::new(
                 item.sig.ident.span(),
-                "a method that came later needs a body: it is what a host gets from a plugin that does not have it yet",
+                "a method with `#[since]` needs a default body, for plugins that do not have it yet",
             ));
         }
         let on_error = take(&mut item.attrs, "on_error")?.map(|meta| on_error(&meta)).transpose()?;
         if let (Some(_), Kind::Fallible(_)) = (&on_error, &result) {
             return Err(Error::new_spanned(
                 &on_error,
-                "this method returns the error of a call: there is nothing to replace",
+                "this method already returns the error of a call: remove `#[on_error]`",
             ));
         }
         Ok(Method { item, this, parameters, result, since, on_error })
@@ -297,7 +294,7 @@ fn take(attributes: &mut Vec<Attribute>, name: &str) -> Result<Option<Meta>, Err
     let Some(at) = attributes.iter().position(|attribute| attribute.path().is_ident(name)) else { return Ok(None) };
     let taken = attributes.remove(at).meta;
     match attributes.iter().find(|attribute| attribute.path().is_ident(name)) {
-        Some(second) => Err(Error::new_spanned(second, "this is said twice")),
+        Some(second) => Err(Error::new_spanned(second, "duplicate attribute")),
         None => Ok(Some(taken)),
     }
 }
@@ -305,25 +302,23 @@ fn take(attributes: &mut Vec<Attribute>, name: &str) -> Result<Option<Meta>, Err
 fn on_error(meta: &Meta) -> Result<Expr, Error> {
     match meta {
         Meta::List(list) => list.parse_args(),
-        other => Err(Error::new_spanned(other, "say what a call that failed gives: #[on_error(value)]")),
+        other => Err(Error::new_spanned(other, "expected the value that a failed call returns: #[on_error(value)]")),
     }
 }
 
 fn since(meta: &Meta, version: Version) -> Result<Version, Error> {
     let Meta::List(list) = meta else {
-        return Err(Error::new_spanned(meta, "say which version the method came with: #[since(\"1.1\")]"));
+        return Err(Error::new_spanned(meta, "expected the version that added the method: #[since(\"1.1\")]"));
     };
     let text: Lit = list.parse_args()?;
     let since = Version::of(&text)?;
     if since.major != version.major || since > version {
-        let message = format!(
-            "the interface is at {version}: a method of it came with a version from {}.0 to {version}",
-            version.major
-        );
+        let message =
+            format!("the interface has version {version}: expected a version from {}.0 to {version}", version.major);
         return Err(Error::new(text.span(), message));
     }
     if since.minor == 0 {
-        return Err(Error::new(text.span(), "a method that is there from the start needs no `#[since]`"));
+        return Err(Error::new(text.span(), "a method of the first version needs no `#[since]`"));
     }
     Ok(since)
 }

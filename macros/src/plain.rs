@@ -12,7 +12,7 @@ pub(crate) fn expand(item: TokenStream) -> Result<TokenStream, Error> {
     if let Some(parameter) = input.generics.params.first() {
         return Err(Error::new(
             parameter.span(),
-            "a plain type is one layout, so it cannot be generic: write the type out",
+            "a plain type has a single layout, so it cannot be generic: use a concrete type",
         ));
     }
     let name = &input.ident;
@@ -22,7 +22,7 @@ pub(crate) fn expand(item: TokenStream) -> Result<TokenStream, Error> {
         Data::Union(data) => {
             return Err(Error::new(
                 data.union_token.span(),
-                "a union does not say which of its fields is meant: make it an enum, or a struct",
+                "a union does not record which field is set: use an enum or a struct",
             ));
         }
     };
@@ -69,10 +69,7 @@ fn of_enum(data: &syn::DataEnum) -> Result<TokenStream, Error> {
         }
     }
     if data.variants.is_empty() {
-        return Err(Error::new(
-            data.enum_token.span(),
-            "an enum without variants has no value that could cross: give it one",
-        ));
+        return Err(Error::new(data.enum_token.span(), "an enum without variants has no value: add a variant"));
     }
     let variants: Vec<_> = data.variants.iter().map(|variant| &variant.ident).collect();
     let names = variants.iter().map(|variant| variant.to_string());

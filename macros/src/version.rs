@@ -2,7 +2,7 @@
 
 use syn::{Error, Lit, LitStr};
 
-const MALFORMED: &str = "an interface's version is a text of a major and a minor number, for instance \"1.0\"";
+const MALFORMED: &str = "expected a version as a string of a major and a minor number, for instance \"1.0\"";
 
 /// Within a major version, methods are only added.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,18 +1,23 @@
-//! A guide, chapter by chapter. Whoever is new begins with the first one; each of the others stands on its own.
+//! The guide to hot reload with this library. Start with the first chapter; each of the others stands on its own.
 //!
-#![cfg_attr(feature = "native", doc = "- [`first_plugin`]: a slot, a plugin and its first reload, in five minutes.")]
-//! - [`interfaces`]: from the raw layer, methods by number, to a trait that is declared once.
-//! - [`values`]: what crosses between host and plugin, and what each type costs.
-//! - [`evolution`]: how an interface changes, and what is refused with which text.
-//! - [`state`]: what one version hands to the next.
-//! - [`running`]: plugins that work by themselves.
-//! - [`services`]: what plugins call on their host.
-//! - [`errors`]: every error, and what to do about it.
-//! - [`testing`]: a plugin in the process of its own tests.
-#![cfg_attr(feature = "wasm", doc = "- [`wasm`](mod@wasm): plugins as modules, their limits and their instances.")]
-//! - [`comparison`]: this library beside others, and where they are the better choice.
+#![cfg_attr(feature = "native", doc = "- [`first_plugin`]: a host, a plugin and its first hot reload, in five minutes.")]
+//! - [`interfaces`]: from the raw layer, with methods by number, to a trait that is declared once.
+//! - [`values`]: the types that can cross between host and plugin, and what each costs.
+//! - [`evolution`]: compatible and breaking changes of an interface, and the error messages.
+//! - [`reloading`]: reload, stage and commit, and changes that a plugin itself asks for.
+//! - [`rollback`]: warm and cold rollbacks.
+//! - [`probation`]: automatic rollback, call measurement and second opinions.
+//! - [`configuration`]: configuration for a backend or for a candidate.
+//! - [`state`]: transferring state from one version to the next.
+//! - [`running`]: plugins that do work of their own.
+//! - [`services`]: functions of the host that plugins call.
+//! - [`errors`]: every error, and how to handle it.
+//! - [`operation`]: status, history, events, threads and forks.
+//! - [`testing`]: testing plugins and hosts in-process.
+#![cfg_attr(feature = "wasm", doc = "- [`wasm`](mod@wasm): plugins as sandboxed modules, with limits and instance policies.")]
+//! - [`comparison`]: other libraries, and where they are the better choice.
 //!
-//! The examples run as they stand here, but for those that need a library or a module on disk.
+//! Every example is compiled and run as a test, except for those that need a library or a module on disk.
 
 #[cfg(feature = "native")]
 #[cfg_attr(docsrs, doc(cfg(feature = "native")))]
@@ -28,6 +33,18 @@ pub mod values {}
 #[doc = include_str!("evolution.md")]
 pub mod evolution {}
 
+#[doc = include_str!("reloading.md")]
+pub mod reloading {}
+
+#[doc = include_str!("rollback.md")]
+pub mod rollback {}
+
+#[doc = include_str!("probation.md")]
+pub mod probation {}
+
+#[doc = include_str!("configuration.md")]
+pub mod configuration {}
+
 #[doc = include_str!("state.md")]
 pub mod state {}
 
@@ -39,6 +56,9 @@ pub mod services {}
 
 #[doc = include_str!("errors.md")]
 pub mod errors {}
+
+#[doc = include_str!("operation.md")]
+pub mod operation {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}

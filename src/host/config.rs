@@ -24,17 +24,6 @@ impl Config {
     }
 }
 
-#[cfg(feature = "wasm")]
-impl Config {
-    /// What is fixed; for src/wasm, until it makes a `PluginHost`.
-    pub(crate) fn bytes(&self) -> Arc<[u8]> {
-        match self {
-            Config::Fixed(bytes) => Arc::clone(bytes),
-            Config::Asked(ask) => ask().into(),
-        }
-    }
-}
-
 impl Default for Config {
     fn default() -> Config {
         Config::Fixed(Arc::default())

@@ -34,7 +34,7 @@
 //!
 //! ```ignore
 //! let slot: HotSlot<dyn Pricer> = HotSlot::builder(Native::interface::<dyn Pricer>()).open(library)?;
-//! let slot: HotSlot<dyn Pricer> = HotSlot::builder(Wasm::new()?.interface::<dyn Pricer>()).open(module)?;
+//! let slot: HotSlot<dyn Pricer> = HotSlot::builder(Engine::new()?.interface::<dyn Pricer>()).open(module)?;
 //! let price = slot.load().quote("SOLUSDC", 3);
 //! ```
 //!
@@ -92,9 +92,3 @@ pub use hotslot_plugin::{
 
 #[cfg(any(feature = "native", feature = "wasm"))]
 pub(crate) use offers::offer_methods;
-#[cfg(feature = "wasm")]
-pub(crate) use {
-    config::Config,
-    contract::MethodNumbers as Numbers,
-    services::{BoundService as Bound, Services},
-};

@@ -7,197 +7,204 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use wasmtime::{Linker, Store};
 
-use super::admitted::Admitted;
+use super::admission::{Admitter, Evidence};
 use super::binder::Binder;
-use super::call_frame::{self, Guest, WasmLink};
+use super::call_frame::Guest;
 use super::code::Linkers;
-use super::engine::Family;
-use super::error::{CallError, EngineError};
-use super::host::{self, Host, Offers, PluginInfo};
+use super::engine::Engine;
+use super::error::{EngineError, WasmCallError};
+use super::exports::INTERFACE_EXPORTS;
+use super::host::StoreData;
+use super::imports;
 use super::instances::{Bind, Idle, InstancePolicy, Instances};
 use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::Permits;
 use super::plugin::WasmPlugin;
-use super::signature::Signature;
-use super::validate::{ModuleLimits, Offered, Wanted, check};
-use crate::host::{Config, Contract, Interface};
-use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload, StopSignal};
+use super::signature::{ImportSignatures, Signature};
+use super::validate::ModuleLimits;
+use crate::failures::FailureCounter;
+use crate::host::{ConfigUnsupported, Contract, Interface, InterfaceLink, Offers, offer_methods};
+use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload, PluginScope, StopSignal};
 
 /// A [`Backend`] for WebAssembly modules: as `T`, which is the trait object of a
-/// [declared interface](super::Wasm::interface), or a [`WasmPlugin`] whose functions you [bind](super::Wasm::plugins).
-pub struct WasmBackend<T: Served + ?Sized> {
-    family: Arc<Family>,
+/// [declared interface](Engine::interface), or a [`WasmPlugin`] whose functions you [bind](Engine::bind).
+pub struct WasmBackend<T: PluginType + ?Sized> {
+    engine: Engine,
     linkers: Linkers,
-    bind: Bind<T::Calls>,
-    exports: Vec<(String, Signature)>,
-    interface: Option<String>,
-    module_limits: ModuleLimits,
+    bind: Bind<T::Functions>,
+    admitter: Admitter,
     limits: CallLimits,
     policy: InstancePolicy,
     concurrency: NonZeroUsize,
     max_wait: Option<Duration>,
-    admitted: Admitted,
     offers: Offers,
-    /// The interface that a module's contract has to fit, if it is declared.
-    contract: Option<Contract>,
 }
 
 /// What a backend can make of a module: a [`WasmPlugin`], or the trait object of a declared interface.
-pub trait Served: Send + Sync + 'static {
+pub trait PluginType: Send + Sync + 'static {
     /// What is looked up once for every instance.
     #[doc(hidden)]
-    type Calls: Send + 'static;
+    type Functions: Send + 'static;
 }
 
-impl<C: Send + 'static> Served for WasmPlugin<C> {
-    type Calls = C;
+impl<C: Send + 'static> PluginType for WasmPlugin<C> {
+    type Functions = C;
 }
 
-impl<I: Interface + ?Sized> Served for I {
-    type Calls = Guest;
+impl<I: Interface + ?Sized> PluginType for I {
+    type Functions = Guest;
 }
 
-impl<T: Served + ?Sized> WasmBackend<T> {
-    pub(super) fn new(
-        family: Arc<Family>,
-        bind: impl Fn(&mut Binder<'_>) -> Result<T::Calls, CallError> + Send + Sync + 'static,
+impl Engine {
+    /// Returns a backend for modules of the interface that the trait `I` declares: `engine.interface::<dyn Trait>()`.
+    ///
+    /// With [fresh](InstancePolicy::Fresh) instances, the default, a plugin is created anew for every call. One whose
+    /// `create` takes time, or which keeps something from call to call, needs another
+    /// [policy](WasmBackend::instance_policy).
+    pub fn interface<I: Interface + ?Sized>(&self) -> WasmBackend<I> {
+        let mut backend = WasmBackend::new(self.clone(), Guest::bind);
+        for (name, signature) in INTERFACE_EXPORTS {
+            backend = backend.require_export(name, signature);
+        }
+        backend.admitter.require_contract(Contract::of::<I>());
+        backend
+    }
+
+    /// Returns a backend whose plugins are what `bind` makes of an instance: a struct of the functions that you call.
+    ///
+    /// `bind` runs once for every instance, so it should only look functions up.
+    pub fn bind<C: Send + 'static>(
+        &self,
+        bind: impl Fn(&mut Binder<'_>) -> Result<C, WasmCallError> + Send + Sync + 'static,
+    ) -> WasmBackend<WasmPlugin<C>> {
+        WasmBackend::new(self.clone(), bind)
+    }
+}
+
+impl<T: PluginType + ?Sized> WasmBackend<T> {
+    fn new(
+        engine: Engine,
+        bind: impl Fn(&mut Binder<'_>) -> Result<T::Functions, WasmCallError> + Send + Sync + 'static,
     ) -> WasmBackend<T> {
-        let mut linkers = Linkers::new(&family);
-        linkers.each(host::link).expect("the names in an empty linker are free");
-        WasmBackend {
+        let mut linkers = Linkers::new(&engine);
+        linkers.each(imports::link).expect("the names in an empty linker are free");
+        let concurrency = NonZeroUsize::new(engine.max_instances() / 3).unwrap_or(NonZeroUsize::MIN);
+        let backend = WasmBackend {
+            engine,
             linkers,
             bind: Arc::new(bind),
-            exports: Vec::new(),
-            interface: None,
-            module_limits: ModuleLimits::default(),
+            admitter: Admitter::default(),
             limits: CallLimits::default(),
             policy: InstancePolicy::default(),
-            concurrency: NonZeroUsize::new(family.places().total() / 3).unwrap_or(NonZeroUsize::MIN),
+            concurrency,
             max_wait: None,
-            admitted: Admitted::default(),
             offers: Offers::default(),
-            contract: None,
-            family,
-        }
+        };
+        backend.call_limits(CallLimits::default())
     }
 
-    /// Functions without which a module is refused at admission: a name, and a signature as in `"(i32, i32) -> i64"`.
-    pub fn require(mut self, name: impl Into<String>, signature: &str) -> Self {
-        self.exports.push((name.into(), Signature::spelled(signature)));
-        self.admitted = Admitted::default();
+    /// Requires an exported function: a name, and a signature as in `"(i32, i32) -> i32"`. A module without it is refused
+    /// at admission.
+    pub fn require_export(mut self, name: impl Into<String>, signature: &str) -> Self {
+        self.admitter.require(|required| required.exports.push((name.into(), Signature::parse(signature))));
         self
     }
 
-    /// The interface that a module's manifest has to name; any, or none, if this is not set.
-    pub fn interface(mut self, interface: impl Into<String>) -> Self {
-        self.interface = Some(interface.into());
-        self.admitted = Admitted::default();
+    /// Requires that a module's manifest names this interface. By default any is admitted, and none.
+    pub fn require_interface(mut self, interface: impl Into<String>) -> Self {
+        self.admitter.require(|required| required.interface = Some(interface.into()));
         self
     }
 
-    /// Bytes for each instance's `create`, for modules of a declared interface; what they mean is up to it.
-    pub fn config(mut self, config: impl Into<Vec<u8>>) -> Self {
-        self.offers.config = Config::Fixed(config.into().into());
-        self
-    }
+    offer_methods!();
 
-    /// The same, asked for at each load, for all instances of that plugin: for a configuration that changes along with
-    /// it.
-    pub fn config_with(mut self, config: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
-        self.offers.config = Config::Asked(Arc::new(config));
-        self
-    }
-
-    /// Takes what plugins send, on the threads that they send it from. Without it, messages are dropped.
+    /// Adds functions of the host that plugins can import, besides [those that every plugin can](super#imports). Nothing
+    /// else can be imported.
     ///
-    /// Text in a message is the plugin's: pass it through [`escape_untrusted`](crate::escape_untrusted) before showing it.
-    pub fn on_message(mut self, take: impl Fn(&PluginInfo, &[u8]) + Send + Sync + 'static) -> Self {
-        self.offers.on_message = Some(Arc::new(take));
-        self
-    }
-
-    /// Offers an interface that the host implements: plugins get it with
-    /// [`Host::service`](hotslot_plugin::Host::service), and call it on their callers' threads.
-    pub fn service<S: Interface + ?Sized>(mut self, service: Arc<S>) -> Self {
-        self.offers.services.offer(service);
-        self
-    }
-
-    /// Offers functions of yours to the plugins, beside [those that every plugin can import](super#imports). What is
-    /// not offered cannot be imported.
-    ///
-    /// A function of the host that waits holds the call up, and no deadline ends it. `link` is called once for every
-    /// compiler that the engine has.
+    /// `link` is called once for each compiler that the engine has. No deadline ends a function of the host: one that
+    /// waits holds up the call.
     ///
     /// # Errors
-    /// As the linker's: a name is taken, for instance.
-    pub fn link(mut self, link: impl Fn(&mut Linker<Host>) -> wasmtime::Result<()>) -> Result<Self, EngineError> {
+    /// The linker's: a name is taken, for instance.
+    pub fn link(mut self, link: impl Fn(&mut Linker<StoreData>) -> wasmtime::Result<()>) -> Result<Self, EngineError> {
         self.linkers.each(link).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
         Ok(self)
     }
 
-    /// How much of everything a module may have.
+    /// Sets how much of everything a module may have.
     pub fn module_limits(mut self, limits: ModuleLimits) -> Self {
-        self.module_limits = limits;
-        self.admitted = Admitted::default();
+        self.admitter.require(|required| required.limits = limits);
         self
     }
 
-    /// What one call may take.
+    /// Sets what one call may take.
     pub fn call_limits(mut self, limits: CallLimits) -> Self {
+        self.admitter.require(|required| {
+            required.memory = limits.memory;
+            required.table_elements = limits.table_elements;
+        });
         self.limits = limits;
-        self.admitted = Admitted::default();
         self
     }
 
-    /// Which instance a call gets. A [fresh](InstancePolicy::Fresh) one if this is not set.
-    pub fn instances(mut self, policy: InstancePolicy) -> Self {
+    /// Sets which instance a call gets. A [fresh](InstancePolicy::Fresh) one by default.
+    pub fn instance_policy(mut self, policy: InstancePolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// How many calls a generation may have under way. A third of the [engine's](super::WasmBuilder::instances)
-    /// instances if this is not set: that leaves room for one that drains and for one that is being staged.
+    /// Sets how many calls of a generation can be in flight. A third of the engine's
+    /// [instances](super::EngineBuilder::max_instances) by default, which leaves room for a generation that drains and
+    /// one that is staged.
     pub fn concurrency(mut self, calls: NonZeroUsize) -> Self {
         self.concurrency = calls;
         self
     }
 
-    /// How long a call may wait for its turn before it is refused as [saturated](CallError::Saturated). Not at all if
-    /// this is not set; with a single instance, as long as a call may take.
+    /// Sets how long a call may wait for an instance before it is refused as [saturated](WasmCallError::Saturated).
+    ///
+    /// By default it does not wait; with a single instance, it waits as long as a call may take.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = Some(wait);
         self
     }
 
-    fn offered(&self) -> Offered {
-        let plugin = PluginInfo { slot: "".into(), generation: 0, name: String::new(), version: None };
-        let bounds = Bounds::new(&self.limits, StopSignal::new());
-        let host = Host::new(Arc::new(plugin), Offers::default(), bounds);
-        host::offered(&self.linkers.optimised, &mut Store::new(self.family.engine(), host))
+    /// Lists what the host offers. A linker lists its functions only for a store, and a store has data: here that of a
+    /// plugin that is never made.
+    fn import_signatures(&self, artifact: &Artifact) -> ImportSignatures {
+        let stop = StopSignal::new();
+        let bounds = Bounds::new(&self.limits, stop.clone());
+        let context = LoadContext {
+            generation: 0,
+            slot: "".into(),
+            stop,
+            failures: FailureCounter::new(|| {}),
+            scope: PluginScope::new(),
+        };
+        let host = Arc::new(Offers::new().host_for(artifact, &context));
+        let data = StoreData::new(host, context.scope, bounds);
+        imports::signatures(&self.linkers.optimised, &mut Store::new(self.engine.optimising(), data))
     }
 
-    fn admitted(&self, bytes: &[u8]) -> Result<Manifest, BoxError> {
-        self.admitted.or_check(bytes, || {
-            let wanted = Wanted {
-                limits: &self.module_limits,
-                memory: self.limits.memory,
-                table_elements: self.limits.table_elements,
-                exports: &self.exports,
-                imports: &self.offered(),
-                interface: self.interface.as_deref(),
-            };
-            let manifest = check(bytes, &wanted)?;
-            if let Some(host) = &self.contract {
-                host.methods_in_manifest(&manifest)?;
+    fn admit_payload(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        let imports = || self.import_signatures(&Artifact::new(payload.clone(), Manifest::default().into()));
+        let admitted = self.admitter.admit(payload.bytes(), payload.digest(), imports);
+        admitted.map(|(manifest, evidence)| Admission::new(manifest).with_evidence(evidence))
+    }
+
+    fn evidence(&self, artifact: &Artifact) -> Result<Evidence, BoxError> {
+        match artifact.evidence::<Evidence>().filter(|evidence| evidence.digest == artifact.digest()) {
+            Some(evidence) => Ok(evidence.clone()),
+            // A backend around this one put the artifact together anew. What was admitted is known.
+            None => {
+                let imports = || self.import_signatures(artifact);
+                Ok(self.admitter.admit(artifact.bytes(), artifact.digest(), imports)?.1)
             }
-            Ok(manifest)
-        })
+        }
     }
 
-    fn loaded(&self, artifact: &Artifact, context: &LoadContext) -> Result<WasmPlugin<T::Calls>, BoxError> {
-        let manifest = artifact.manifest().clone();
-        let code = self.linkers.code(&self.family, artifact)?;
+    fn load_plugin(&self, artifact: &Artifact, context: &LoadContext) -> Result<WasmPlugin<T::Functions>, BoxError> {
+        let code = self.linkers.code(&self.engine, artifact)?;
         let is_optimised = code.is_optimised;
         let single = self.policy == InstancePolicy::Single;
         let default_wait = if single { self.limits.deadline } else { Duration::ZERO };
@@ -206,69 +213,53 @@ impl<T: Served + ?Sized> WasmBackend<T> {
             bind: Arc::clone(&self.bind),
             policy: self.policy,
             limits: self.limits.clone(),
-            plugin: Arc::new(PluginInfo {
-                slot: Arc::clone(&context.slot),
-                generation: context.generation,
-                name: manifest.name.clone(),
-                version: manifest.version.clone(),
-            }),
-            offers: Offers { config: Config::Fixed(self.offers.config.of(artifact)), ..self.offers.clone() },
+            host: Arc::new(self.offers.host_for(artifact, context)),
+            scope: context.scope.clone(),
             stop: context.stop.clone(),
             calls: Permits::new(if single { 1 } else { self.concurrency.get() }),
             max_wait: self.max_wait.unwrap_or(default_wait),
-            idle: Idle::in_family(&self.family, self.policy),
-            family: Arc::clone(&self.family),
+            idle: Idle::of_engine(&self.engine, self.policy),
+            engine: self.engine.clone(),
             state: ArcSwapOption::empty(),
         };
-        // A module whose `start` traps, or that the binder cannot bind, is not let in.
+        // A module whose `start` traps, or that cannot be bound, is refused here.
         let first = instances.make(Instant::now(), &CallOptions::new())?;
         instances.give_back(first);
         if !is_optimised {
-            self.linkers.optimise(&self.family, artifact, &instances.code);
+            self.linkers.optimise(&self.engine, artifact, &instances.code);
         }
-        Ok(WasmPlugin { instances, manifest, failures: context.failures.clone() })
+        Ok(WasmPlugin { instances, manifest: artifact.manifest().clone(), failures: context.failures.clone() })
     }
 }
 
 impl<C: Send + 'static> Backend<WasmPlugin<C>> for WasmBackend<WasmPlugin<C>> {
     fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
-        Ok(self.admitted(payload.bytes())?.into())
+        ConfigUnsupported::check(payload)?;
+        self.admit_payload(payload)
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<WasmPlugin<C>>, BoxError> {
-        Ok(Loaded::new(self.loaded(artifact, context)?))
-    }
-}
-
-impl<I: Interface + ?Sized> WasmBackend<I> {
-    /// For the interface that `I` declares.
-    pub(super) fn of_interface(family: Arc<Family>) -> WasmBackend<I> {
-        let mut backend = WasmBackend::new(family, Guest::bind);
-        for (name, signature) in call_frame::EXPORTS {
-            backend = backend.require(name, signature);
-        }
-        backend.contract = Some(Contract::of::<I>());
-        backend
+        self.evidence(artifact)?;
+        Ok(Loaded::new(self.load_plugin(artifact, context)?))
     }
 }
 
 impl<I: Interface + ?Sized> Backend<I> for WasmBackend<I> {
     fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
-        Ok(self.admitted(payload.bytes())?.into())
+        self.admit_payload(payload)
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<I>, BoxError> {
-        let numbers = Contract::of::<I>().methods_in_manifest(artifact.manifest())?;
-        let plugin = self.loaded(artifact, context)?;
-        Ok(Loaded::boxed(I::proxy(WasmLink::new(plugin, numbers))))
+        let methods = self.evidence(artifact)?.methods;
+        let plugin = self.load_plugin(artifact, context)?;
+        Ok(Loaded::boxed(I::proxy(InterfaceLink::new(plugin, methods, context))))
     }
 }
 
-impl<T: Served + ?Sized> std::fmt::Debug for WasmBackend<T> {
+impl<T: PluginType + ?Sized> std::fmt::Debug for WasmBackend<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WasmBackend")
-            .field("interface", &self.interface)
-            .field("module_limits", &self.module_limits)
+            .field("requirements", self.admitter.requirements())
             .field("limits", &self.limits)
             .field("policy", &self.policy)
             .field("concurrency", &self.concurrency)

@@ -1,73 +1,54 @@
-//! From an instance to the user's struct of typed functions, and calls through it.
+//! Binds an instance's exports to the user's struct of typed functions, and makes calls through it.
 
-use std::collections::HashMap;
+use wasmtime::{Instance, Memory, Store, TypedFunc, WasmParams, WasmResults};
 
-use wasmtime::{Instance, Memory, Module, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
+use super::error::WasmCallError;
+use super::exports::ExportIndex;
+use super::host::{StoreData, slice};
 
-use super::error::CallError;
-use super::host::{Host, slice};
-
-/// Where a module's exports are, looked up by name once per module.
-pub(super) struct Exports(HashMap<Box<str>, ModuleExport>);
-
-impl Exports {
-    pub(super) fn of(module: &Module) -> Exports {
-        let exports = module.exports();
-        Exports(
-            exports
-                .filter_map(|export| Some((export.name().into(), module.get_export_index(export.name())?)))
-                .collect(),
-        )
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&ModuleExport> {
-        self.0.get(name)
-    }
-}
-
-/// Looks up what a plugin exports, once for every instance.
+/// Looks up what a plugin exports: the argument of the closure that [`Engine::bind`](super::Engine::bind) takes.
 pub struct Binder<'a> {
-    pub(super) store: &'a mut Store<Host>,
+    pub(super) store: &'a mut Store<StoreData>,
     pub(super) instance: Instance,
-    pub(super) exports: &'a Exports,
+    pub(super) exports: &'a ExportIndex,
 }
 
 /// A function of a plugin, for one instance of it. See [`Call::run`].
 pub struct Func<P, R>(pub(super) TypedFunc<P, R>);
 
-/// A place in a plugin's memory into which the host writes. See [`Call::write`].
+/// A buffer in a plugin's memory that the host writes to. See [`Call::write`].
 #[derive(Clone, Copy, Debug)]
-pub struct Buffer {
+pub struct GuestBuffer {
     ptr: u32,
     capacity: u32,
 }
 
 impl Binder<'_> {
-    /// The exported function `name`, with numbers as parameters `P` and results `R`, as in `func::<(u32, u32), u64>`.
-    /// An `i32` can be a `u32`, and an `i64` a `u64`.
+    /// Looks up the exported function `name`, with numbers as parameters `P` and results `R`, as in
+    /// `func::<(u32, u32), u64>`. An `i32` can be a `u32`, and an `i64` a `u64`.
     ///
     /// # Errors
-    /// There is none, or its signature is another one.
-    pub fn func<P: WasmParams, R: WasmResults>(&mut self, name: &str) -> Result<Func<P, R>, CallError> {
-        self.optional(name)?.ok_or_else(|| CallError::Unbound(format!("it exports no function `{name}`")))
+    /// There is none, or its signature differs.
+    pub fn func<P: WasmParams, R: WasmResults>(&mut self, name: &str) -> Result<Func<P, R>, WasmCallError> {
+        self.optional(name)?.ok_or_else(|| WasmCallError::Unbound(format!("it exports no function `{name}`")))
     }
 
-    /// The same, if there is one: for functions that came later to an interface.
+    /// Looks up a function that need not be there, because it was added to an interface later.
     ///
     /// # Errors
-    /// Its signature is another one.
-    pub fn optional<P: WasmParams, R: WasmResults>(&mut self, name: &str) -> Result<Option<Func<P, R>>, CallError> {
+    /// Its signature differs.
+    pub fn optional<P: WasmParams, R: WasmResults>(&mut self, name: &str) -> Result<Option<Func<P, R>>, WasmCallError> {
         let Some(export) = self.exports.get(name) else { return Ok(None) };
         let Some(func) = self.instance.get_module_export(&mut *self.store, export).and_then(|item| item.into_func())
         else {
             return Ok(None);
         };
         let typed = func.typed(&*self.store);
-        Ok(Some(Func(typed.map_err(|error| CallError::Unbound(format!("its function `{name}`: {error:#}")))?)))
+        Ok(Some(Func(typed.map_err(|error| WasmCallError::Unbound(format!("its function `{name}`: {error:#}")))?)))
     }
 
-    /// The buffer that the plugin offers through its export `name`: a function `() -> i64` that answers with the
-    /// capacity in the lower half and the address in the upper half. It is called once per instance.
+    /// Asks the plugin for a buffer of its own size: calls its export `name`, a function `() -> i64` that returns the
+    /// address in the upper half and the capacity in bytes in the lower half.
     ///
     /// In Rust:
     /// ```ignore
@@ -80,41 +61,41 @@ impl Binder<'_> {
     /// ```
     ///
     /// # Errors
-    /// There is no such function, it fails, or the buffer is not in the plugin's memory.
-    pub fn buffer(&mut self, name: &str) -> Result<Buffer, CallError> {
+    /// There is no such function, it traps, or the buffer is not in the plugin's memory.
+    pub fn buffer(&mut self, name: &str) -> Result<GuestBuffer, WasmCallError> {
         let func = self.func::<(), u64>(name)?;
         let mut call = Call::new(self.store);
         let (ptr, capacity) = unpack(call.run(&func, ())?);
         call.read(ptr, capacity)?;
-        Ok(Buffer { ptr, capacity })
+        Ok(GuestBuffer { ptr, capacity })
     }
 
-    /// Room for `capacity` bytes that the plugin offers through its export `name`: a function `(i32) -> i32` that is
-    /// told how many bytes there may be, and answers with the address, or with 0. It is called once per instance.
+    /// Asks the plugin to allocate a buffer of `capacity` bytes: calls its export `name`, a function `(i32) -> i32` that
+    /// takes the capacity and returns the address, or 0.
     ///
     /// # Errors
-    /// As [`buffer`](Binder::buffer), and that there is no such room.
-    pub fn room(&mut self, name: &str, capacity: u32) -> Result<Buffer, CallError> {
+    /// As for [`buffer`](Binder::buffer); or the plugin returned 0.
+    pub fn alloc_buffer(&mut self, name: &str, capacity: u32) -> Result<GuestBuffer, WasmCallError> {
         let func = self.func::<u32, u32>(name)?;
         let mut call = Call::new(self.store);
         let ptr = call.run(&func, capacity)?;
         if ptr == 0 {
-            return Err(CallError::Unbound(format!("its function `{name}` has no room for {capacity} bytes")));
+            return Err(WasmCallError::Unbound(format!("its function `{name}` has no room for {capacity} bytes")));
         }
         call.read(ptr, capacity)?;
-        Ok(Buffer { ptr, capacity })
+        Ok(GuestBuffer { ptr, capacity })
     }
 }
 
-/// A call under way: what goes into the plugin and comes out of it passes through here.
+/// A call in progress: data goes into the plugin and out of it through here.
 pub struct Call<'a> {
-    store: &'a mut Store<Host>,
-    /// The plugin trapped; nobody can say what state its memory is in.
+    store: &'a mut Store<StoreData>,
+    /// The plugin trapped, and its memory may be in any state.
     broken: bool,
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(store: &'a mut Store<Host>) -> Call<'a> {
+    pub(super) fn new(store: &'a mut Store<StoreData>) -> Call<'a> {
         Call { store, broken: false }
     }
 
@@ -125,55 +106,58 @@ impl<'a> Call<'a> {
     /// Calls a function of the plugin.
     ///
     /// # Errors
-    /// It trapped, or was stopped. The instance is lost with that, and further calls in it would be pointless.
-    pub fn run<P: WasmParams, R: WasmResults>(&mut self, func: &Func<P, R>, params: P) -> Result<R, CallError> {
-        func.0.call(&mut *self.store, params).map_err(|error| {
+    /// It trapped, or was stopped. The instance is dropped after this call, and is not to be called again.
+    pub fn run<P: WasmParams, R: WasmResults>(&mut self, func: &Func<P, R>, params: P) -> Result<R, WasmCallError> {
+        let scope = self.store.data().scope.clone();
+        // So that all that the plugin calls in the host, linked functions included, runs inside of the scope.
+        scope.enter(|| func.0.call(&mut *self.store, params)).map_err(|error| {
             self.broken = true;
-            CallError::from_call(&error, self.store.data().bounds.clues())
+            WasmCallError::from_call(&error, self.store.data().bounds.clues())
         })
     }
 
-    /// Copies bytes into a buffer of the plugin; gives their address and length, for the function that takes them.
+    /// Copies bytes into a buffer of the plugin. Returns their address and length, for the function that takes them.
     ///
     /// # Errors
-    /// They do not fit. What the plugin has in the buffer is as it was.
-    pub fn write(&mut self, buffer: &Buffer, bytes: &[u8]) -> Result<(u32, u32), CallError> {
+    /// They do not fit; then nothing is written.
+    pub fn write(&mut self, buffer: &GuestBuffer, bytes: &[u8]) -> Result<(u32, u32), WasmCallError> {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         if len > buffer.capacity {
-            return Err(CallError::InputTooLarge { len: bytes.len(), capacity: buffer.capacity as usize });
+            return Err(WasmCallError::InputTooLarge { len: bytes.len(), capacity: buffer.capacity as usize });
         }
         self.write_at(buffer.ptr, bytes)?;
         Ok((buffer.ptr, len))
     }
 
-    /// The bytes that the plugin says are at an address.
+    /// Returns the bytes at an address that the plugin gave.
     ///
     /// # Errors
-    /// They are not in its memory.
-    pub fn read(&self, ptr: u32, len: u32) -> Result<&[u8], CallError> {
+    /// They are not in the plugin's memory.
+    pub fn read(&self, ptr: u32, len: u32) -> Result<&[u8], WasmCallError> {
         let memory = self.memory().map(|memory| memory.data(&*self.store)).unwrap_or_default();
-        slice(memory, ptr, len).ok_or(CallError::OutOfBounds { ptr, len })
+        slice(memory, ptr, len).ok_or(WasmCallError::OutOfBounds { ptr, len })
     }
 
-    /// The same, for an answer that packs the length into the lower half of an `i64` and the address into the upper.
+    /// Returns the bytes that a packed answer points to: an `i64` with the address in the upper half and the length in the
+    /// lower half.
     ///
     /// # Errors
-    /// As [`read`](Call::read).
-    pub fn read_packed(&self, answer: u64) -> Result<&[u8], CallError> {
+    /// As for [`read`](Call::read).
+    pub fn read_packed(&self, answer: u64) -> Result<&[u8], WasmCallError> {
         let (ptr, len) = unpack(answer);
         self.read(ptr, len)
     }
 
-    pub(super) fn write_at(&mut self, ptr: u32, bytes: &[u8]) -> Result<(), CallError> {
-        self.place_mut(ptr, bytes.len())?.copy_from_slice(bytes);
+    pub(super) fn write_at(&mut self, ptr: u32, bytes: &[u8]) -> Result<(), WasmCallError> {
+        self.slice_mut(ptr, bytes.len())?.copy_from_slice(bytes);
         Ok(())
     }
 
-    /// A part of the plugin's memory, to write into.
-    pub(super) fn place_mut(&mut self, ptr: u32, len: usize) -> Result<&mut [u8], CallError> {
-        let out_of_bounds = CallError::OutOfBounds { ptr, len: u32::try_from(len).unwrap_or(u32::MAX) };
+    /// Borrows a part of the plugin's memory to write to.
+    pub(super) fn slice_mut(&mut self, ptr: u32, len: usize) -> Result<&mut [u8], WasmCallError> {
+        let out_of_bounds = WasmCallError::OutOfBounds { ptr, len: u32::try_from(len).unwrap_or(u32::MAX) };
         let memory = self.memory().map(|memory| memory.data_mut(&mut *self.store)).unwrap_or_default();
-        memory.get_mut(ptr as usize..).and_then(|place| place.get_mut(..len)).ok_or(out_of_bounds)
+        memory.get_mut(ptr as usize..).and_then(|rest| rest.get_mut(..len)).ok_or(out_of_bounds)
     }
 
     fn memory(&self) -> Option<Memory> {
@@ -181,7 +165,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Address and length, from the upper and the lower half.
+/// Splits a packed answer into address (the upper half) and length (the lower half).
 pub(super) fn unpack(packed: u64) -> (u32, u32) {
     ((packed >> 32) as u32, packed as u32)
 }

@@ -1,100 +1,98 @@
-//! A private folder with compiled modules: a known module loads without a compiler, also after a restart.
+//! Compiled modules in a private directory: a known module loads without a compiler, also after a restart.
 //!
-//! Machine code runs with the rights of the process, so an entry counts only with a keyed MAC over itself and over what
-//! it is for; the key lies beside it, for its owner to read. Someone who can read the key is that owner already. What
-//! does not check out (cut short, flipped, renamed, brought from elsewhere) is removed and compiled again, and a disk
-//! that is full only costs the next process a compilation.
+//! Machine code runs with the rights of the process, so an entry counts only with a keyed MAC over its content and over
+//! what it is for. The key lies beside it, readable by its owner alone: whoever can read the key is that owner already.
+//! An entry that does not verify (cut short, changed, renamed, copied from elsewhere) is removed and compiled again, and
+//! a full disk only costs the next process a compilation.
 
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use wasmtime::{Engine, Module};
+use wasmtime::Module;
 
-use super::engine::compatibility;
 use super::error::EngineError;
 use crate::{Digest, private_dir};
 
 const MAC: usize = blake3::OUT_LEN;
-/// What entries are called, and those that are being written.
+/// The extension of entries.
 const ENTRY: &str = "module";
-const BEGUN: &str = "new";
-/// When nobody is writing it any more.
+/// The extension of files that are still being written.
+const PARTIAL: &str = "new";
+/// The age from which on a partial file is nobody's.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
-/// The folder, and the key to it.
-pub(super) struct Folder {
+/// The directory, with its key.
+pub(super) struct DiskCache {
     path: PathBuf,
     key: [u8; blake3::KEY_LEN],
-    /// What the entries of this engine have in common.
+    /// Tells apart engines that cannot run each other's code.
     compatibility: u64,
-    /// How many bytes of entries are kept.
+    /// Bytes of all entries together.
     limit: u64,
     skipped: AtomicU64,
 }
 
-impl Folder {
-    /// Opens the folder, and makes it if it is not there.
-    pub(super) fn open(path: &Path, engine: &Engine, limit: u64) -> Result<Folder, EngineError> {
-        let refuse = |reason: String| EngineError::Folder { path: path.to_owned(), reason };
-        private_dir::open_dir(path).map_err(|error| refuse(error.to_string()))?;
-        let key = key(path).map_err(|error| refuse(error.to_string()))?;
-        Ok(Folder {
-            path: path.to_owned(),
-            key,
-            compatibility: compatibility(engine),
-            limit,
-            skipped: AtomicU64::new(0),
-        })
+impl DiskCache {
+    /// Opens the directory, and creates it if it is missing.
+    pub(super) fn open(path: &Path, engine: &wasmtime::Engine, limit: u64) -> Result<DiskCache, EngineError> {
+        let refuse = |error: io::Error| EngineError::CacheDir { path: path.to_owned(), reason: error.to_string() };
+        private_dir::open_dir(path).map_err(refuse)?;
+        let key = key(path).map_err(refuse)?;
+        let compatibility = compatibility(engine);
+        Ok(DiskCache { path: path.to_owned(), key, compatibility, limit, skipped: AtomicU64::new(0) })
     }
 
-    /// How many entries were skipped because they did not check out.
+    /// Returns how many entries were skipped because they did not verify.
     pub(super) fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
     }
 
-    /// The compiled module, if it is there and is what this engine has written.
-    pub(super) fn find(&self, engine: &Engine, digest: Digest) -> Option<Module> {
+    /// Returns the compiled module, if there is an entry and an engine like this one wrote it.
+    pub(super) fn find(&self, engine: &wasmtime::Engine, digest: Digest) -> Option<Module> {
         let path = self.entry(digest);
         let bytes = fs::read(&path).ok()?;
-        match self.verified(engine, digest, &bytes) {
+        match self.verify(engine, digest, &bytes) {
             Ok(module) => {
-                // Entries go in the order of their last use. If this one cannot be marked, it goes earlier.
+                // Entries are evicted in the order of their last use. One that cannot be marked is evicted earlier.
                 let _ = File::options().write(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
                 Some(module)
             }
             Err(reason) => {
                 self.skipped.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(path = %path.display(), "a compiled module was skipped: {reason}");
+                tracing::warn!(path = %path.display(), "skipped an entry of the compile cache: {reason}");
                 let _ = fs::remove_file(&path);
                 None
             }
         }
     }
 
-    fn verified(&self, engine: &Engine, digest: Digest, bytes: &[u8]) -> Result<Module, String> {
+    fn verify(&self, engine: &wasmtime::Engine, digest: Digest, bytes: &[u8]) -> Result<Module, String> {
         let Some((mac, code)) = bytes.split_first_chunk::<MAC>() else {
             return Err("it is cut short".to_owned());
         };
         // Compared in constant time, by `blake3::Hash`.
         if self.mac(digest, code) != *mac {
-            return Err("it is not what was written".to_owned());
+            return Err("its MAC does not match".to_owned());
         }
-        // SAFETY: the MAC says that whoever held the key wrote exactly these bytes for this digest and this engine. The
-        // key is in a folder and a file that only the user of this process can read, and `keep`, the only one who uses
-        // it, writes nothing but what `Module::serialize` gave. The bytes were read once, and are these.
+        // SAFETY: `Module::deserialize` requires bytes that `Module::serialize` returned for a compatible engine. The MAC
+        // says that a holder of the key wrote exactly these bytes for this digest and this engine; the key is in a
+        // directory and a file that only the user of this process can read (`private_dir::open_dir`, `create_file`, `require_private`), and
+        // `insert`, which alone signs with it, writes nothing but what `Module::serialize` returned. The bytes were read
+        // once, and are the ones that were verified.
         unsafe { Module::deserialize(engine, code) }.map_err(|error| format!("{error:#}"))
     }
 
-    /// Writes a compiled module for later. If that fails, it will be compiled again.
-    pub(super) fn keep(&self, digest: Digest, module: &Module) {
+    /// Writes a compiled module for later. If that fails, it is compiled again then.
+    pub(super) fn insert(&self, digest: Digest, module: &Module) {
         let write = || -> Result<(), String> {
             let code = module.serialize().map_err(|error| format!("{error:#}"))?;
             let mac = self.mac(digest, &code);
             if code.len() as u64 > self.limit {
-                return Err(format!("its {} bytes are more than the folder may have", code.len()));
+                return Err(format!("its {} bytes exceed the limit of the directory", code.len()));
             }
             let write = write_new(&self.path, &[mac.as_bytes(), &code], |file| fs::rename(file, self.entry(digest)));
             write.map_err(|error| error.to_string())?;
@@ -102,7 +100,7 @@ impl Folder {
         };
         if let Err(reason) = write() {
             let path = self.path.display();
-            tracing::warn!(%path, %digest, "a compiled module could not be kept: {reason}");
+            tracing::warn!(%path, %digest, "could not write to the compile cache: {reason}");
         }
     }
 
@@ -116,8 +114,8 @@ impl Folder {
         mac.finalize()
     }
 
-    /// Removes the entries that were not used for the longest time, until the rest is within the limit; and what a
-    /// process that was killed had only begun.
+    /// Removes the least recently used entries until the rest is within the limit, and partial files of processes that
+    /// were killed.
     fn prune(&self) -> io::Result<()> {
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -126,7 +124,7 @@ impl Folder {
             let used = metadata.modified()?;
             if path.extension().is_some_and(|extension| extension == ENTRY) {
                 entries.push((used, metadata.len(), path));
-            } else if path.extension().is_some_and(|extension| extension == BEGUN)
+            } else if path.extension().is_some_and(|extension| extension == PARTIAL)
                 && used.elapsed().is_ok_and(|age| age > ABANDONED)
             {
                 fs::remove_file(path)?;
@@ -145,12 +143,12 @@ impl Folder {
     }
 }
 
-/// Writes a new private file and hands it to `publish`, which moves or links it to where it belongs; so nobody ever
+/// Writes a new private file and hands it to `publish`, which moves or links it to where it belongs, so that nobody
 /// finds half of it there.
-fn write_new(folder: &Path, parts: &[&[u8]], publish: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+fn write_new(dir: &Path, parts: &[&[u8]], publish: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let name = format!("{}-{}.{BEGUN}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let path = folder.join(name);
+    let name = format!("{}-{}.{PARTIAL}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let path = dir.join(name);
     let written =
         private_dir::create_file(&path).and_then(|mut file| parts.iter().try_for_each(|part| file.write_all(part)));
     let published = written.and_then(|()| publish(&path));
@@ -159,16 +157,16 @@ fn write_new(folder: &Path, parts: &[&[u8]], publish: impl FnOnce(&Path) -> io::
     published
 }
 
-/// The folder's key; a new one if there is none, or none that can be one.
-fn key(folder: &Path) -> io::Result<[u8; blake3::KEY_LEN]> {
-    let path = folder.join("key");
+/// Reads the directory's key, or creates one if there is none or it is damaged.
+fn key(dir: &Path) -> io::Result<[u8; blake3::KEY_LEN]> {
+    let path = dir.join("key");
     if let Some(key) = read_key(&path)? {
         return Ok(key);
     }
     let mut key = [0; blake3::KEY_LEN];
     getrandom::fill(&mut key).map_err(io::Error::other)?;
-    write_new(folder, &[&key], |new| match fs::hard_link(new, &path) {
-        // Another process was first: its key is as good. What is there and is no key is replaced.
+    write_new(dir, &[&key], |new| match fs::hard_link(new, &path) {
+        // Another process was first, and its key is as good. A damaged one is replaced.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && read_key(&path)?.is_some() => Ok(()),
         Err(_) => fs::rename(new, &path),
         Ok(()) => Ok(()),
@@ -185,4 +183,11 @@ fn read_key(path: &Path) -> io::Result<Option<[u8; blake3::KEY_LEN]>> {
     let mut bytes = Vec::new();
     file.take(blake3::KEY_LEN as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes.try_into().ok())
+}
+
+/// Returns a number that differs between engines that cannot run each other's code.
+fn compatibility(engine: &wasmtime::Engine) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
 }

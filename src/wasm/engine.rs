@@ -1,137 +1,193 @@
-//! The engine that all generations of one family share, the thread that makes its clock tick, and the places that it
-//! has for instances.
+//! The engine that slots share: compiled code, the thread that advances its epoch, and permits for instances.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use wasmtime::{Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
+use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
 
 use super::compile::Compiler;
-use super::error::{CallError, EngineError};
-use super::instances::Reclaim;
+use super::error::{EngineError, WasmCallError};
 use super::permits::{Permit, Permits};
 
 /// Tables that one instance can have.
 const TABLES: u32 = 4;
 /// Elements that each of them can have.
 const TABLE_ELEMENTS: usize = 100_000;
-/// What a place in the pool keeps of an instance's memory for the next one.
-const KEEP_MEMORY: usize = 1 << 20;
-const KEEP_TABLE: usize = 64 << 10;
+/// Bytes of an instance's memory that a slot of the pool keeps resident for the next instance.
+const RESIDENT_MEMORY: usize = 1 << 20;
+const RESIDENT_TABLE: usize = 64 << 10;
+
+/// A WebAssembly engine with its compiler and its caches, for one slot or for several.
+///
+/// [`interface`](Engine::interface) and [`bind`](Engine::bind) make backends of it. Cloning returns another handle to
+/// the same engine, which ends when no handle, backend or plugin is left.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    optimising: wasmtime::Engine,
+    baseline: Option<wasmtime::Engine>,
+    allocation: Allocation,
+    instances: Arc<Permits>,
+    idle: Mutex<Vec<Weak<dyn Reclaim>>>,
+    compiler: Compiler,
+}
 
 /// Where the memory of instances comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Allocation {
-    /// From places that were reserved when the engine was made: address space, not memory.
+    /// A pool that is reserved when the engine is built: address space, not memory.
     Pooled {
-        /// Whether the kernel says which pages an instance has touched, so that only those are put back in order.
+        /// Whether the kernel reports which pages an instance has written to, so that only those are reset.
         pagemap_scan: bool,
     },
-    /// From the system, instance by instance.
+    /// The system, for each instance anew.
     OnDemand,
 }
 
-/// What an engine is told when it is made.
+/// The state of an [engine](Engine) at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineStatus {
+    /// Where the memory of instances comes from.
+    pub allocation: Allocation,
+    /// Instances that exist: in a call, or idle.
+    pub instances: usize,
+    /// Instances that can exist at once.
+    pub max_instances: usize,
+    /// Modules compiled so far.
+    pub compiled: u64,
+    /// Modules found in the memory cache so far.
+    pub found_in_memory: u64,
+    /// Modules found in the disk cache so far.
+    pub found_on_disk: u64,
+    /// Entries of the disk cache that were skipped because their MAC or their content did not verify.
+    pub entries_skipped: u64,
+}
+
+/// Engine settings.
 pub(super) struct EngineSettings {
-    pub(super) instances: u32,
+    pub(super) max_instances: u32,
+    /// Bytes.
     pub(super) stack: usize,
     pub(super) pooled: bool,
     /// Whether there is an engine with the baseline compiler, too.
     pub(super) baseline: bool,
+    pub(super) tick: Duration,
 }
 
-/// One engine with everything around it.
-pub(super) struct Family {
-    engine: Engine,
-    baseline: Option<Engine>,
-    pub(super) allocation: Allocation,
-    places: Arc<Permits>,
-    idle: Mutex<Vec<Weak<dyn Reclaim>>>,
-    pub(super) compiler: Compiler,
+/// Gives up instances that no call uses at the moment.
+pub(super) trait Reclaim: Send + Sync {
+    fn reclaim(&self);
 }
 
-impl Family {
-    pub(super) fn new(
+impl Engine {
+    /// Returns the state of the engine at this moment.
+    pub fn status(&self) -> EngineStatus {
+        let Inner { allocation, instances, compiler, .. } = &*self.0;
+        EngineStatus {
+            allocation: *allocation,
+            instances: instances.in_use(),
+            max_instances: instances.total(),
+            compiled: compiler.counts.compiled.load(Ordering::Relaxed),
+            found_in_memory: compiler.counts.from_memory.load(Ordering::Relaxed),
+            found_on_disk: compiler.counts.from_disk.load(Ordering::Relaxed),
+            entries_skipped: compiler.skipped_entries(),
+        }
+    }
+
+    pub(super) fn start(
         settings: &EngineSettings,
-        tick: Duration,
-        compiler: impl FnOnce(&Engine) -> Result<Compiler, EngineError>,
-    ) -> Result<Family, EngineError> {
-        let (engine, allocation) = self::engine(settings, Strategy::Cranelift)?;
-        let baseline =
-            settings.baseline.then(|| self::engine(settings, Strategy::Winch)).transpose()?.map(|(engine, _)| engine);
-        let compiler = compiler(&engine)?;
-        start_ticking(engine.weak(), baseline.as_ref().map(Engine::weak), tick)?;
-        let places = Permits::new(settings.instances as usize);
-        Ok(Family { engine, baseline, allocation, places, idle: Mutex::default(), compiler })
+        compiler: impl FnOnce(&wasmtime::Engine) -> Result<Compiler, EngineError>,
+    ) -> Result<Engine, EngineError> {
+        let (optimising, allocation) = build(settings, Strategy::Cranelift)?;
+        let baseline = settings.baseline.then(|| build(settings, Strategy::Winch)).transpose()?;
+        let baseline = baseline.map(|(engine, _)| engine);
+        let compiler = compiler(&optimising)?;
+        start_ticking(optimising.weak(), baseline.as_ref().map(wasmtime::Engine::weak), settings.tick)?;
+        let instances = Permits::new(settings.max_instances as usize);
+        Ok(Engine(Arc::new(Inner { optimising, baseline, allocation, instances, idle: Mutex::default(), compiler })))
     }
 
-    pub(super) fn engine(&self) -> &Engine {
-        &self.engine
+    /// Returns the engine whose code is optimised.
+    pub(super) fn optimising(&self) -> &wasmtime::Engine {
+        &self.0.optimising
     }
 
-    /// The engine with the compiler that is quick, if there is one.
-    pub(super) fn baseline(&self) -> Option<&Engine> {
-        self.baseline.as_ref()
+    /// Returns the engine with the baseline compiler, if it was asked for.
+    pub(super) fn baseline(&self) -> Option<&wasmtime::Engine> {
+        self.0.baseline.as_ref()
     }
 
-    pub(super) fn places(&self) -> &Permits {
-        &self.places
+    pub(super) fn compiler(&self) -> &Compiler {
+        &self.0.compiler
     }
 
-    pub(super) fn can_reclaim(&self, idle: Weak<dyn Reclaim>) {
-        let mut known = self.idle.lock();
+    pub(super) fn max_instances(&self) -> usize {
+        self.0.instances.total()
+    }
+
+    /// Registers idle instances that are given up when others need their permits.
+    pub(super) fn register_idle(&self, idle: Weak<dyn Reclaim>) {
+        let mut known = self.0.idle.lock();
         known.retain(|idle| idle.strong_count() > 0);
         known.push(idle);
     }
 
-    /// A place for one more instance, if need be that of one which waits for a call somewhere.
-    pub(super) fn place_for_instance(&self, wait: Duration) -> Result<Permit, CallError> {
-        if let Some(place) = self.places.take(Duration::ZERO) {
-            return Ok(place);
+    /// Takes a permit for one more instance, if need be that of an idle one.
+    pub(super) fn instance_permit(&self, wait: Duration) -> Result<Permit, WasmCallError> {
+        let Inner { instances, idle, .. } = &*self.0;
+        if let Some(permit) = instances.take(Duration::ZERO) {
+            return Ok(permit);
         }
-        let idle: Vec<_> = self.idle.lock().iter().filter_map(Weak::upgrade).collect();
+        let idle: Vec<_> = idle.lock().iter().filter_map(Weak::upgrade).collect();
         idle.iter().for_each(|idle| idle.reclaim());
-        self.places
-            .take(wait)
-            .ok_or_else(|| CallError::Saturated { what: "instances of the engine", limit: self.places.total() })
+        let saturated = || WasmCallError::Saturated { what: "instances of the engine", limit: instances.total() };
+        instances.take(wait).ok_or_else(saturated)
     }
 }
 
-/// A pooled engine, or one that allocates on demand where the address space for a pool is refused.
-fn engine(settings: &EngineSettings, compiler: Strategy) -> Result<(Engine, Allocation), EngineError> {
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Engine").field(&self.status()).finish()
+    }
+}
+
+/// Builds a pooled engine, or one that allocates on demand where the address space for a pool is refused.
+fn build(settings: &EngineSettings, compiler: Strategy) -> Result<(wasmtime::Engine, Allocation), EngineError> {
     if settings.pooled {
-        // Without the kernel's help, what is kept would be written over each time, which costs more than it saves.
+        // Without the kernel's help, resident pages are overwritten for each instance, which costs more than it saves.
         let pagemap_scan = PoolingAllocationConfig::is_pagemap_scan_available() && !has_swap();
-        let keep = |bytes| if pagemap_scan { bytes } else { 0 };
+        let resident = |bytes| if pagemap_scan { bytes } else { 0 };
         let mut pool = PoolingAllocationConfig::new();
-        pool.total_core_instances(settings.instances)
-            .total_memories(settings.instances)
-            .total_tables(settings.instances.saturating_mul(TABLES))
+        pool.total_core_instances(settings.max_instances)
+            .total_memories(settings.max_instances)
+            .total_tables(settings.max_instances.saturating_mul(TABLES))
             .max_tables_per_module(TABLES)
             .table_elements(TABLE_ELEMENTS)
-            .linear_memory_keep_resident(keep(KEEP_MEMORY))
-            .table_keep_resident(keep(KEEP_TABLE))
+            .linear_memory_keep_resident(resident(RESIDENT_MEMORY))
+            .table_keep_resident(resident(RESIDENT_TABLE))
             .pagemap_scan(if pagemap_scan { Enabled::Yes } else { Enabled::No });
         let mut config = config(settings, compiler);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        match Engine::new(&config) {
+        match wasmtime::Engine::new(&config) {
             Ok(engine) => return Ok((engine, Allocation::Pooled { pagemap_scan })),
-            Err(error) => tracing::warn!("instances are allocated on demand, because a pool was refused: {error:#}"),
+            Err(error) => tracing::warn!("no pool could be reserved, so instances are allocated on demand: {error:#}"),
         }
     }
     let mut config = config(settings, compiler);
-    // Where address space is short, a memory gets what it has asked for, and moves when it grows.
+    // Address space may be short: reserve only what a memory has asked for, and move it when it grows.
     config
         .allocation_strategy(InstanceAllocationStrategy::OnDemand)
         .memory_reservation(0)
         .memory_reservation_for_growth(1 << 20)
         .memory_guard_size(1 << 16)
         .guard_before_linear_memory(false);
-    let engine = Engine::new(&config).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
+    let engine = wasmtime::Engine::new(&config).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
     Ok((engine, Allocation::OnDemand))
 }
 
@@ -141,7 +197,7 @@ fn config(settings: &EngineSettings, compiler: Strategy) -> Config {
         .strategy(compiler)
         .epoch_interruption(true)
         .max_wasm_stack(settings.stack)
-        // One frame is shown; walking all of a deep recursion would take longer than the recursion did.
+        // Only the innermost frame is reported; walking a deep recursion takes longer than the recursion itself.
         .wasm_backtrace_max_frames(Some(NonZeroUsize::MIN))
         .wasm_memory64(false)
         .wasm_multi_memory(false)
@@ -150,14 +206,14 @@ fn config(settings: &EngineSettings, compiler: Strategy) -> Config {
     config
 }
 
-/// Pages that were swapped out escape the kernel's scan (wasmtime#14357), and with them one call's data would escape
-/// into the next.
+/// Returns whether the machine may swap: the kernel's scan misses pages that were swapped out (wasmtime#14357), and one
+/// call's data would be visible to the next.
 fn has_swap() -> bool {
     // The first line is a heading.
     std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
 }
 
-/// Advances the engines' epochs, at which every running call is looked at, for as long as there is an engine.
+/// Advances the engines' epochs, at which every running call checks its limits, until the engines are gone.
 fn start_ticking(engine: EngineWeak, baseline: Option<EngineWeak>, tick: Duration) -> Result<(), EngineError> {
     let run = move || {
         while let Some(engine) = engine.upgrade() {
@@ -170,11 +226,4 @@ fn start_ticking(engine: EngineWeak, baseline: Option<EngineWeak>, tick: Duratio
         }
     };
     std::thread::Builder::new().name("hotslot-wasm-tick".to_owned()).spawn(run).map(drop).map_err(EngineError::NoThread)
-}
-
-/// Tells engines apart that do not understand each other's code.
-pub(super) fn compatibility(engine: &Engine) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    hasher.finish()
 }

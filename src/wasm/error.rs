@@ -3,15 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wasmtime::{Trap, WasmBacktrace};
-
-use super::limits::{Clues, Denied, Interruption};
 use crate::BoxError;
 use crate::host::ContractError;
 use crate::text::plugin_text;
 
 /// The longest text that is taken from a module, in bytes.
-const TEXT_LIMIT: usize = 1024;
+pub(super) const TEXT_LIMIT: usize = 1024;
 
 /// Why a module was refused before any of it was compiled. Offsets are in bytes from the start of the module.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -155,7 +152,7 @@ impl From<wasmparser::Error> for ModuleError {
 /// Whatever the reason, it costs at most the instance that the call had; other calls, and the generation, go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum CallError {
+pub enum WasmCallError {
     /// The plugin trapped: an `unreachable` (a panic, in Rust), memory out of bounds, stack overflow and the like.
     #[error("the plugin trapped{}: {reason}", site.as_ref().map(|site| format!(" in {site}")).unwrap_or_default())]
     Trapped {
@@ -223,16 +220,16 @@ pub enum CallError {
     Failed(#[source] BoxError),
 }
 
-impl CallError {
+impl WasmCallError {
     /// An error of the caller's own.
-    pub fn failed(error: impl Into<BoxError>) -> CallError {
-        CallError::Failed(error.into())
+    pub fn failed(error: impl Into<BoxError>) -> WasmCallError {
+        WasmCallError::Failed(error.into())
     }
 
     /// Whether this speaks against the plugin, and not against its load or its caller. Such failures count in the
     /// generation's [health](crate::FailureCounter), and can roll it back in its probation.
     pub fn is_fault(&self) -> bool {
-        use CallError::*;
+        use WasmCallError::*;
         matches!(
             self,
             Trapped { .. }
@@ -243,35 +240,6 @@ impl CallError {
                 | Unbound(_)
         )
     }
-
-    /// What came out of a call into the plugin, with what its limits noted in the meantime.
-    pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues) -> CallError {
-        if let Some(interruption) = error.downcast_ref::<Interruption>() {
-            return match *interruption {
-                Interruption::Deadline(deadline) => CallError::DeadlineExceeded(deadline),
-                Interruption::Cancelled => CallError::Cancelled,
-                Interruption::Retired => CallError::Retired,
-            };
-        }
-        let Clues { denied, panic } = clues;
-        match (error.downcast_ref::<Trap>(), denied) {
-            (Some(_), Some(Denied::Memory { limit })) => CallError::OutOfMemory { limit: *limit },
-            (Some(_), Some(Denied::Table { limit })) => CallError::OutOfTable { limit: *limit },
-            (Some(trap), None) => match panic {
-                Some(panic) => CallError::Trapped { reason: panic.clone(), site: None },
-                None => CallError::Trapped { reason: trap.to_string(), site: site(error) },
-            },
-            (None, _) => CallError::Host(plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT)),
-        }
-    }
-}
-
-/// The innermost function of a trap, as a person can find it.
-fn site(error: &wasmtime::Error) -> Option<String> {
-    let frame = error.downcast_ref::<WasmBacktrace>()?.frames().first()?;
-    let name = frame.func_name().map(|name| format!(" `{}`", plugin_text(name.as_bytes(), 256))).unwrap_or_default();
-    let offset = frame.module_offset().map(|offset| format!(" at offset {offset:#x}")).unwrap_or_default();
-    Some(format!("function {}{name}{offset}", frame.func_index()))
 }
 
 /// Why there is no engine.
@@ -289,7 +257,7 @@ pub enum EngineError {
     NoThread(#[source] std::io::Error),
     /// The folder for compiled modules cannot be used.
     #[error("{} cannot hold compiled modules: {reason}", path.display())]
-    Folder {
+    CacheDir {
         /// The folder.
         path: PathBuf,
         /// Why not, and what to do about it.

@@ -1,4 +1,4 @@
-//! A module, looked at: what it says of itself, what it needs and what it has.
+//! Describes a module without admitting it: manifest, imports and exports.
 
 use wasmparser::types::{EntityType, TypesRef};
 use wasmparser::{Parser, Payload, ValidPayload, Validator};
@@ -18,7 +18,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, ModuleError> {
     let mut sections = Sections::default();
     for payload in parser.parse_all(bytes) {
         let payload = payload?;
-        // What is inside the functions is for admission to look at.
+        // Admission validates the bodies of functions.
         if let ValidPayload::End(types) = validator.payload(&payload)? {
             let types = types.as_ref();
             let imports = types.core_imports().into_iter().flatten();

@@ -1,4 +1,4 @@
-//! Which instance a call gets: a fresh one, one that has been used before, or the only one.
+//! Chooses the instance for a call: a fresh one, one that has been used before, or the only one.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
@@ -11,32 +11,34 @@ use wasmtime::{Store, WasmParams, WasmResults};
 
 use super::binder::{Binder, Call, Func};
 use super::code::Code;
-use super::engine::Family;
-use super::error::CallError;
-use super::host::{Host, Offers, PluginInfo};
-use super::limits::{Bounds, CallLimits, CallOptions, enforce};
+use super::engine::{Engine, Reclaim};
+use super::error::WasmCallError;
+use super::host::{StoreData, enforce};
+use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::{Permit, Permits};
-use crate::{State, StopSignal};
+use crate::host::{PluginHost, record_wait};
+use crate::{PluginScope, State, StopSignal};
 
-/// Which instance of the plugin a call gets.
+/// Which instance of a plugin a call gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InstancePolicy {
-    /// A new one: nothing of one call is seen by the next.
+    /// A new instance for every call: a call sees nothing of earlier ones.
     #[default]
     Fresh,
-    /// One that earlier calls have used, if there is one. Faster; what a call leaves in memory, later ones can find.
+    /// An instance that earlier calls have used, if one is idle. That is faster, but later calls can find what an earlier
+    /// one left in memory.
     Reuse {
-        /// After so many calls an instance is dropped.
+        /// Calls after which an instance is dropped.
         max_uses: NonZeroU32,
     },
-    /// The only one, which keeps its state from call to call; calls take turns. For plugins whose state is
-    /// [handed over](crate::transfer_state). If a call traps, the next one begins with the state that was handed over.
+    /// A single instance, which keeps its state from call to call; calls take turns. For plugins whose state is
+    /// [handed over](crate::transfer_state). If a call traps, the next one starts from the state that was handed over.
     Single,
 }
 
 impl InstancePolicy {
-    /// How many calls an instance may see.
+    /// Returns how many calls an instance may serve.
     fn max_uses(self) -> u32 {
         match self {
             InstancePolicy::Fresh => 1,
@@ -58,45 +60,45 @@ pub fn waited() -> Duration {
 }
 
 /// Makes a user's struct of functions from an instance.
-pub(super) type Bind<C> = Arc<dyn Fn(&mut Binder<'_>) -> Result<C, CallError> + Send + Sync>;
+pub(super) type Bind<C> = Arc<dyn Fn(&mut Binder<'_>) -> Result<C, WasmCallError> + Send + Sync>;
 
-/// One instance with all that belongs to it. Fields are dropped in this order: the memory has been given back to the
-/// engine when the permit goes back.
+/// One instance with all that belongs to it. Fields are dropped in this order, so that the memory is back with the engine
+/// before the permit is.
 pub(super) struct Instance<C> {
     calls: C,
-    store: Store<Host>,
+    store: Store<StoreData>,
     wasm: wasmtime::Instance,
     code: Arc<Code>,
     uses: u32,
-    /// It trapped; nobody can say what state its memory is in.
+    /// It trapped, and its memory may be in any state.
     broken: bool,
     _permit: Permit,
 }
 
-/// What all instances of one generation have in common, and those that wait for a call.
+/// The instances of one generation: what they share, and those that are idle.
 pub(super) struct Instances<C> {
     pub(super) code: Arc<ArcSwap<Code>>,
     pub(super) bind: Bind<C>,
     pub(super) policy: InstancePolicy,
     pub(super) limits: CallLimits,
-    pub(super) plugin: Arc<PluginInfo>,
-    pub(super) offers: Offers,
+    pub(super) host: Arc<PluginHost>,
+    pub(super) scope: PluginScope,
     pub(super) stop: StopSignal,
     pub(super) calls: Arc<Permits>,
     pub(super) max_wait: Duration,
-    pub(super) family: Arc<Family>,
-    /// What every new instance starts with.
+    pub(super) engine: Engine,
+    /// Restored into every new instance.
     pub(super) state: ArcSwapOption<State>,
     pub(super) idle: Arc<Idle<C>>,
 }
 
 impl<C: Send + 'static> Instances<C> {
-    /// Runs `work` with the user's functions of an instance.
+    /// Runs `work` with the functions of an instance.
     pub(super) fn call<R>(
         &self,
         options: &CallOptions,
-        work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, CallError>,
-    ) -> Result<R, CallError> {
+        work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, WasmCallError>,
+    ) -> Result<R, WasmCallError> {
         self.with(options, |Instance { calls, store, broken, .. }| {
             let mut call = Call::new(store);
             let result = work(calls, &mut call);
@@ -105,16 +107,17 @@ impl<C: Send + 'static> Instances<C> {
         })
     }
 
-    /// Runs `work` with an instance. Whatever happens in it, no other call's instance is touched.
+    /// Runs `work` with an instance. Whatever happens in it, no instance of another call is affected.
     pub(super) fn with<R>(
         &self,
         options: &CallOptions,
-        work: impl FnOnce(&mut Instance<C>) -> Result<R, CallError>,
-    ) -> Result<R, CallError> {
+        work: impl FnOnce(&mut Instance<C>) -> Result<R, WasmCallError>,
+    ) -> Result<R, WasmCallError> {
         let asked = Instant::now();
-        let got = self.get(options);
+        let acquired = self.acquire(options);
         let waited = asked.elapsed();
-        let result = got.and_then(|(_turn, mut instance)| {
+        record_wait(waited);
+        let result = acquired.and_then(|(_permit, mut instance)| {
             let result = work(&mut instance);
             self.give_back(instance);
             result
@@ -124,32 +127,33 @@ impl<C: Send + 'static> Instances<C> {
         result
     }
 
-    /// A turn, and an instance that is ready for a call.
-    fn get(&self, options: &CallOptions) -> Result<(Permit, Instance<C>), CallError> {
-        let turn = self.turn()?;
+    /// Acquires a permit for a call, and an instance that is ready for it.
+    fn acquire(&self, options: &CallOptions) -> Result<(Permit, Instance<C>), WasmCallError> {
+        let permit = self.call_permit()?;
         let began = Instant::now();
-        let Some(mut instance) = self.idle.take() else { return Ok((turn, self.make(began, options)?)) };
+        let Some(mut instance) = self.idle.take() else { return Ok((permit, self.make(began, options)?)) };
         match instance.begin(began, &self.limits, options) {
-            Ok(()) => Ok((turn, instance)),
+            Ok(()) => Ok((permit, instance)),
             Err(ended) => {
-                // The call was over before it began, and the instance has not been touched.
+                // The call was over before it began, and the instance is as it was.
                 self.idle.put(instance);
                 Err(ended)
             }
         }
     }
 
-    /// Leave to make one more call of this generation.
-    pub(super) fn turn(&self) -> Result<Permit, CallError> {
+    /// Takes a permit for one more call of this generation.
+    pub(super) fn call_permit(&self) -> Result<Permit, WasmCallError> {
         if self.stop.is_overdue() {
-            return Err(CallError::Retired);
+            return Err(WasmCallError::Retired);
         }
-        let saturated = || CallError::Saturated { what: "calls of this generation", limit: self.calls.total() };
+        let saturated = || WasmCallError::Saturated { what: "calls of this generation", limit: self.calls.total() };
         self.calls.take(self.max_wait).ok_or_else(saturated)
     }
 
-    /// Makes an instance: its `start` function, the binder and the state are under the call's deadline.
-    pub(super) fn make(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, CallError> {
+    /// Makes an instance and restores the state into it. `start`, the binder and the restore are under the deadline of the
+    /// call.
+    pub(super) fn make(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
         let mut instance = self.make_blank(began, options)?;
         if let Some(state) = &*self.state.load() {
             self.restore_into(&mut instance, state)?;
@@ -157,19 +161,20 @@ impl<C: Send + 'static> Instances<C> {
         Ok(instance)
     }
 
-    /// The same, with no state but its own.
-    pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, CallError> {
-        let permit = self.family.place_for_instance(self.max_wait)?;
+    /// Makes an instance with its initial state.
+    pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
+        let permit = self.engine.instance_permit(self.max_wait)?;
         let bounds = Bounds::new(&self.limits, self.stop.clone());
-        let host = Host::new(Arc::clone(&self.plugin), self.offers.clone(), bounds);
+        let host = StoreData::new(Arc::clone(&self.host), self.scope.clone(), bounds);
         let code = self.code.load_full();
         let mut store = Store::new(code.linked.module().engine(), host);
         enforce(&mut store);
         store.data_mut().bounds.begin(began, &self.limits, options)?;
-        let wasm = code.linked.instantiate(&mut store).map_err(|error| {
-            match CallError::from_call(&error, store.data().bounds.clues()) {
-                // Neither a trap nor an interruption: the allocator's.
-                CallError::Host(reason) => CallError::NoInstance(reason),
+        // What `start` calls in the host is called by the plugin.
+        let wasm = self.scope.enter(|| code.linked.instantiate(&mut store)).map_err(|error| {
+            match WasmCallError::from_call(&error, store.data().bounds.clues()) {
+                // Neither a trap nor an interruption: the allocator failed.
+                WasmCallError::Host(reason) => WasmCallError::NoInstance(reason),
                 other => other,
             }
         })?;
@@ -179,11 +184,11 @@ impl<C: Send + 'static> Instances<C> {
         Ok(Instance { calls, store, code, wasm, uses: 0, broken: false, _permit: permit })
     }
 
-    /// Keeps an instance for the next call, if it is sound and the policy is to.
+    /// Keeps an instance for the next call, if it is sound and the policy allows it.
     pub(super) fn give_back(&self, mut instance: Instance<C>) {
         instance.uses += 1;
-        // A generation that is no longer current gives its memory back rather than wait for calls, and an instance of
-        // code that has been replaced makes room for one of better code.
+        // A generation that is no longer current frees its memory instead of keeping idle instances, and instances of
+        // baseline code are replaced by those of optimised code.
         let is_up_to_date = !self.stop.is_raised() && Arc::ptr_eq(&instance.code, &self.code.load());
         let is_wanted = self.policy == InstancePolicy::Single || is_up_to_date;
         if !instance.broken && is_wanted && instance.uses < self.policy.max_uses() {
@@ -191,23 +196,26 @@ impl<C: Send + 'static> Instances<C> {
         }
     }
 
-    /// A function of the instance that is not the user's.
+    /// Looks up a function of the instance that is hotslot's own.
     pub(super) fn func<P: WasmParams, R: WasmResults>(
         &self,
         instance: &mut Instance<C>,
         name: &str,
-    ) -> Result<Func<P, R>, CallError> {
+    ) -> Result<Func<P, R>, WasmCallError> {
         Binder { store: &mut instance.store, instance: instance.wasm, exports: &instance.code.exports }.func(name)
     }
 }
 
 impl<C> Instance<C> {
-    fn begin(&mut self, began: Instant, limits: &CallLimits, options: &CallOptions) -> Result<(), CallError> {
+    fn begin(&mut self, began: Instant, limits: &CallLimits, options: &CallOptions) -> Result<(), WasmCallError> {
         self.store.data_mut().bounds.begin(began, limits, options)
     }
 
-    /// Runs `work` with no regard to the user's functions.
-    pub(super) fn work<R>(&mut self, work: impl FnOnce(&mut Call<'_>) -> Result<R, CallError>) -> Result<R, CallError> {
+    /// Runs `work` without the user's functions.
+    pub(super) fn work<R>(
+        &mut self,
+        work: impl FnOnce(&mut Call<'_>) -> Result<R, WasmCallError>,
+    ) -> Result<R, WasmCallError> {
         let mut call = Call::new(&mut self.store);
         let result = work(&mut call);
         self.broken |= call.is_broken();
@@ -215,24 +223,24 @@ impl<C> Instance<C> {
     }
 }
 
-/// Instances that wait for a call.
+/// Idle instances.
 ///
 /// The lock is held for a push or a pop, never while an instance is made, used or dropped.
 pub(super) struct Idle<C>(Mutex<Vec<Instance<C>>>);
 
 impl<C: Send + 'static> Idle<C> {
-    /// A place to wait, which the engine can clear if it needs room for other generations.
-    pub(super) fn in_family(family: &Family, policy: InstancePolicy) -> Arc<Idle<C>> {
+    /// Makes an empty list, which the engine can clear when other generations need instances.
+    pub(super) fn of_engine(engine: &Engine, policy: InstancePolicy) -> Arc<Idle<C>> {
         let idle = Arc::new(Idle(Mutex::default()));
-        // The state of a single instance is not the engine's to drop.
+        // Dropping a single instance would lose its state.
         if policy != InstancePolicy::Single {
             let weak: Weak<Idle<C>> = Arc::downgrade(&idle);
-            family.can_reclaim(weak);
+            engine.register_idle(weak);
         }
         idle
     }
 
-    /// The one that was used last: its memory is warm.
+    /// Takes the one that was used last, whose memory is likely cached.
     fn take(&self) -> Option<Instance<C>> {
         self.0.lock().pop()
     }
@@ -240,11 +248,6 @@ impl<C: Send + 'static> Idle<C> {
     pub(super) fn put(&self, instance: Instance<C>) {
         self.0.lock().push(instance);
     }
-}
-
-/// What can give instances back that nobody uses at the moment.
-pub(super) trait Reclaim: Send + Sync {
-    fn reclaim(&self);
 }
 
 impl<C: Send> Reclaim for Idle<C> {

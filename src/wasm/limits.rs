@@ -1,25 +1,33 @@
-//! What one call may take: time, memory, tables. The stack is the [engine](super::WasmBuilder::stack)'s.
+//! Limits of one call: time, memory, tables. The stack is limited by the [engine](super::EngineBuilder::stack).
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
 
-use super::error::CallError;
-use super::host::Host;
+use super::error::{TEXT_LIMIT, WasmCallError};
 use crate::StopSignal;
+use crate::text::plugin_text;
 
-/// What one call may take.
+/// Limits of one call.
+///
+/// ```
+/// use std::time::Duration;
+/// use hotslot::wasm::CallLimits;
+///
+/// let limits = CallLimits { deadline: Duration::from_millis(50), ..CallLimits::default() };
+/// assert_eq!(limits.memory, 64 << 20);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Time, from before the instance is made until the caller's work with it is done. 1 s.
+    /// Time from before the instance is made until the caller's closure returns. 1 s by default.
     ///
-    /// It is noticed within one [tick](super::WasmBuilder::tick), and only while the plugin's code runs, not inside a
-    /// function of the host.
+    /// It is checked every [tick](super::EngineBuilder::tick) while the plugin's code runs, but not inside a function of
+    /// the host.
     pub deadline: Duration,
-    /// Bytes of memory of one instance; growing beyond them fails inside the plugin. 64 MiB.
+    /// Bytes of memory of one instance; growing beyond them fails inside the plugin. 64 MiB by default.
     pub memory: usize,
-    /// Elements of each table, 100,000 at the most. 10,000.
+    /// Elements of each table, at most 100,000. 10,000 by default.
     pub table_elements: usize,
 }
 
@@ -29,7 +37,7 @@ impl Default for CallLimits {
     }
 }
 
-/// What differs from call to call.
+/// Options of a single call.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,7 +46,7 @@ impl Default for CallLimits {
 ///
 /// let cancel = StopSignal::new();
 /// let options = CallOptions::new().deadline(Duration::from_millis(20)).cancel(&cancel);
-/// // From any thread, for instance when the client has gone:
+/// // From any thread, for instance when the client disconnects:
 /// cancel.raise();
 /// # let _ = options;
 /// ```
@@ -49,25 +57,26 @@ pub struct CallOptions {
 }
 
 impl CallOptions {
-    /// The plugin's own limits, and nobody cancels.
+    /// Keeps the limits of the backend, without a way to cancel.
     pub fn new() -> CallOptions {
         CallOptions::default()
     }
 
-    /// Another deadline than [`CallLimits::deadline`].
+    /// Sets a deadline in place of [`CallLimits::deadline`].
     pub fn deadline(mut self, deadline: Duration) -> CallOptions {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Ends the call with [`CallError::Cancelled`] within one tick of `signal` being raised.
+    /// Ends the call with [`WasmCallError::Cancelled`] when `signal` is raised: within one tick, while the plugin's code
+    /// runs.
     pub fn cancel(mut self, signal: &StopSignal) -> CallOptions {
         self.cancel = Some(signal.clone());
         self
     }
 }
 
-/// Why a call was ended from outside.
+/// The reason for which a call was ended from outside.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Interruption {
     Deadline(Duration),
@@ -83,27 +92,27 @@ impl fmt::Display for Interruption {
 
 impl std::error::Error for Interruption {}
 
-/// What a plugin wanted and did not get.
+/// A growth that was refused to a plugin.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Denied {
     Memory { limit: usize },
     Table { limit: usize },
 }
 
-/// What is known of a call that ended in a trap, beside the trap.
+/// What helps to explain a trap.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clues {
-    /// The last thing that was refused: the trap is most likely because of it.
+    /// The last refusal, which is the most likely cause.
     pub(super) denied: Option<Denied>,
-    /// What the plugin said of it.
+    /// What the plugin reported through `panicked`.
     pub(super) panic: Option<String>,
 }
 
-/// The bounds of the call that is under way in an instance.
+/// The limits of the call in progress in an instance.
 pub(super) struct Bounds {
     memory: usize,
     table_elements: usize,
-    /// The generation's.
+    /// Of the generation.
     stop: StopSignal,
     cancel: Option<StopSignal>,
     until: Instant,
@@ -117,18 +126,21 @@ impl Bounds {
         Bounds { memory, table_elements, stop, cancel: None, until: Instant::now(), deadline, clues: Clues::default() }
     }
 
-    /// Sets out for a call that began at `began`, unless it has been ended already.
+    /// Sets the limits for a call that began at `began`.
+    ///
+    /// # Errors
+    /// The call is over already: cancelled, retired, or past its deadline.
     pub(super) fn begin(
         &mut self,
         began: Instant,
         limits: &CallLimits,
         options: &CallOptions,
-    ) -> Result<(), CallError> {
+    ) -> Result<(), WasmCallError> {
         self.deadline = options.deadline.unwrap_or(limits.deadline);
         self.until = began.checked_add(self.deadline).unwrap_or(began + Duration::from_secs(1 << 32));
         self.cancel.clone_from(&options.cancel);
         self.clues = Clues::default();
-        self.check().map_err(|interruption| CallError::from_call(&interruption.into(), &self.clues))
+        self.check().map_err(|interruption| WasmCallError::from_call(&interruption.into(), &self.clues))
     }
 
     pub(super) fn clues(&self) -> &Clues {
@@ -139,9 +151,10 @@ impl Bounds {
         self.clues.panic = Some(text);
     }
 
-    /// Waits for a plugin that has nothing to do, and says whether it has to stop. The limits of the call hold.
+    /// Sleeps on behalf of a plugin that has nothing to do, and returns whether it has to stop. The limits of the call
+    /// apply.
     pub(super) fn wait(&self, duration: Duration) -> Result<bool, Interruption> {
-        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        const POLL_INTERVAL: Duration = Duration::from_millis(5);
         let began = Instant::now();
         loop {
             self.check()?;
@@ -149,11 +162,11 @@ impl Bounds {
             if self.stop.is_raised() || left.is_zero() {
                 return Ok(self.stop.is_raised());
             }
-            std::thread::sleep(left.min(LOOK_EVERY));
+            std::thread::sleep(left.min(POLL_INTERVAL));
         }
     }
 
-    fn check(&self) -> Result<(), Interruption> {
+    pub(super) fn check(&self) -> Result<(), Interruption> {
         if self.stop.is_overdue() {
             return Err(Interruption::Retired);
         }
@@ -167,7 +180,7 @@ impl Bounds {
     }
 }
 
-/// A refusal is an answer that the plugin's allocator sees; what the plugin makes of it is up to the plugin.
+/// The plugin's allocator sees a refusal as a failed growth; what becomes of that is up to the plugin.
 impl ResourceLimiter for Bounds {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.memory;
@@ -186,15 +199,33 @@ impl ResourceLimiter for Bounds {
     }
 }
 
-/// Makes a store obey its bounds: growth is asked for, and at every tick of the engine the call is looked at.
-///
-/// Every store looks at its own call's bounds, so that ending one call, or the calls of one generation, has nothing to
-/// do with any other.
-pub(super) fn enforce(store: &mut Store<Host>) {
-    store.limiter(|host| &mut host.bounds);
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| {
-        store.data().bounds.check()?;
-        Ok(UpdateDeadline::Continue(1))
-    });
+impl WasmCallError {
+    /// Translates the error of a call into the plugin, with the help of what its limits noted meanwhile.
+    pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues) -> WasmCallError {
+        if let Some(interruption) = error.downcast_ref::<Interruption>() {
+            return match *interruption {
+                Interruption::Deadline(deadline) => WasmCallError::DeadlineExceeded(deadline),
+                Interruption::Cancelled => WasmCallError::Cancelled,
+                Interruption::Retired => WasmCallError::Retired,
+            };
+        }
+        let Clues { denied, panic } = clues;
+        match (error.downcast_ref::<Trap>(), denied) {
+            (Some(_), Some(Denied::Memory { limit })) => WasmCallError::OutOfMemory { limit: *limit },
+            (Some(_), Some(Denied::Table { limit })) => WasmCallError::OutOfTable { limit: *limit },
+            (Some(trap), None) => match panic {
+                Some(panic) => WasmCallError::Trapped { reason: panic.clone(), site: None },
+                None => WasmCallError::Trapped { reason: trap.to_string(), site: site(error) },
+            },
+            (None, _) => WasmCallError::Host(plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT)),
+        }
+    }
+}
+
+/// Describes the innermost function of a trap by index, name and offset.
+fn site(error: &wasmtime::Error) -> Option<String> {
+    let frame = error.downcast_ref::<WasmBacktrace>()?.frames().first()?;
+    let name = frame.func_name().map(|name| format!(" `{}`", plugin_text(name.as_bytes(), 256))).unwrap_or_default();
+    let offset = frame.module_offset().map(|offset| format!(" at offset {offset:#x}")).unwrap_or_default();
+    Some(format!("function {}{name}{offset}", frame.func_index()))
 }

@@ -1,22 +1,22 @@
 //! Plugins that are WebAssembly modules: contained, limited, and compiled on the spot.
 //!
-//! A [`Wasm`] is an engine; [`Wasm::plugins`] makes a [`Backend`](crate::Backend) of it, with a binder of yours that
+//! A [`Engine`] is an engine; [`Engine::plugins`] makes a [`Backend`](crate::Backend) of it, with a binder of yours that
 //! turns an instance into a struct of typed functions. Every call gets an instance of its own.
 //!
 //! ```
 //! use hotslot::HotSlot;
-//! use hotslot::wasm::{Buffer, CallError, Func, Wasm, WasmPlugin};
+//! use hotslot::wasm::{GuestBuffer, WasmCallError, Func, Engine, WasmPlugin};
 //!
 //! struct Rules {
-//!     request: Buffer,
+//!     request: GuestBuffer,
 //!     inspect: Func<(u32, u32), u32>,
 //! }
 //!
-//! let engine = Wasm::new()?;
+//! let engine = Engine::new()?;
 //! let backend = engine
-//!     .plugins(|plugin| Ok(Rules { request: plugin.buffer("request")?, inspect: plugin.func("inspect")? }))
-//!     .interface("rules/1")
-//!     .require("inspect", "(i32, i32) -> i32");
+//!     .bind(|plugin| Ok(Rules { request: plugin.buffer("request")?, inspect: plugin.func("inspect")? }))
+//!     .require_interface("rules/1")
+//!     .require_export("inspect", "(i32, i32) -> i32");
 //!
 //! # let read = |answer: u32| wat::parse_str(format!(r#"(module
 //! #     (@custom "version" "1.{answer}.0")
@@ -58,15 +58,15 @@
 //! | ending one call ends others | neighbours on the same engine are killed, too | a look at *this* call's deadline, caller and generation | `limits` |
 //! | a replaced plugin does not let go of its calls | its memory stays for ever | after the slot's `drain_timeout` its calls are ended, and its memory is freed | `limits`, `instances` |
 //! | a memory or a table bomb | the host's memory | [`CallLimits`]; what is refused is an error inside the plugin, and typed outside | `limits` |
-//! | endless recursion | the thread's stack overflows, which ends the process | a [limit](WasmBuilder::stack) of its own, below that of ordinary threads | `engine` |
+//! | endless recursion | the thread's stack overflows, which ends the process | a [limit](EngineBuilder::stack) of its own, below that of ordinary threads | `engine` |
 //! | one request sees another one's data | a leak | a fresh instance for every call, unless it is [asked for otherwise](InstancePolicy) | `instances` |
-//! | more calls than instances | an error of the allocator | a permit in front, and [`CallError::Saturated`] | `permits`, `instances` |
+//! | more calls than instances | an error of the allocator | a permit in front, and [`WasmCallError::Saturated`] | `permits`, `instances` |
 //! | no address space for a pool | no engine | on demand, by itself | `engine` |
 //! | an answer that points anywhere | a panic, or foreign bytes | every address is held against the plugin's memory | `binder`, `host` |
 //! | an instance in an unknown state after a trap | wrong answers | it is dropped, whatever the policy | `instances` |
 //! | a compiled module from who knows where | its machine code runs | nothing is loaded that this user's engine has not written: a keyed MAC in a private folder | `cache` |
 //! | a cache entry that is cut short or damaged | a crash, or no start | skipped, counted, removed and compiled again | `cache` |
-//! | many compilations at once | every core is busy | one at a time, on a [bounded number](WasmBuilder::compile_threads) of threads | `compile` |
+//! | many compilations at once | every core is busy | one at a time, on a [bounded number](EngineBuilder::compile_threads) of threads | `compile` |
 //! | escape codes in a plugin's texts | they steer the terminal, or forge log lines | control characters are written out | `host`, `error` |
 //!
 //! # What a module says of itself
@@ -129,7 +129,7 @@
 //! - How long a compilation may take is up to [`ModuleLimits`]: one that the slot's `reload_timeout` has given up on goes
 //!   on to its end, and its result is kept for the next attempt.
 
-mod admitted;
+mod admission;
 mod backend;
 mod binder;
 mod builder;
@@ -139,10 +139,13 @@ mod compile;
 mod disk_cache;
 mod engine;
 mod error;
+mod exports;
 mod host;
+mod imports;
 mod inspect;
 mod instances;
 mod limits;
+mod link;
 mod permits;
 mod plugin;
 mod sections;
@@ -150,12 +153,14 @@ mod signature;
 mod state;
 mod validate;
 
-pub use backend::{Served, WasmBackend};
-pub use binder::{Binder, Buffer, Call, Func};
-pub use builder::{EngineStatus, Wasm, WasmBuilder};
-pub use engine::Allocation;
-pub use error::{CallError, EngineError, ModuleError};
-pub use host::{Host, PluginInfo, guest_bytes};
+pub use backend::{PluginType, WasmBackend};
+pub use binder::{Binder, Call, Func, GuestBuffer};
+#[cfg(feature = "winch")]
+pub use builder::DangerousEngineBuilder;
+pub use builder::EngineBuilder;
+pub use engine::{Allocation, Engine, EngineStatus};
+pub use error::{EngineError, ModuleError, WasmCallError};
+pub use host::{StoreData, guest_bytes};
 pub(crate) use inspect::inspect;
 pub use instances::{InstancePolicy, waited};
 pub use limits::{CallLimits, CallOptions};

@@ -1,11 +1,11 @@
-//! Counts what there is only so much of, and says "saturated" before an allocator has to.
+//! A counting semaphore in front of the allocator, so that a call is refused as saturated instead of failing in there.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// A number of permits. Taking one when there are some never waits longer than for another thread to count.
+/// A number of permits. Taking one while some are free waits for no more than the lock around the count.
 pub(super) struct Permits {
     free: Mutex<usize>,
     returned: Condvar,
@@ -25,7 +25,7 @@ impl Permits {
         self.total - *self.free.lock()
     }
 
-    /// A permit, if there is one within `wait`.
+    /// Takes a permit, if one is free within `wait`.
     pub(super) fn take(self: &Arc<Self>, wait: Duration) -> Option<Permit> {
         let mut free = self.free.lock();
         if *free == 0 && !wait.is_zero() {
@@ -41,7 +41,7 @@ impl Permits {
     }
 }
 
-/// Goes back when it is dropped.
+/// One permit, which is returned on drop.
 pub(super) struct Permit(Arc<Permits>);
 
 impl Drop for Permit {

@@ -1,17 +1,17 @@
-//! A live plugin: one compiled module, and calls into instances of it.
+//! A loaded plugin: one compiled module, and calls into instances of it.
 
 use super::binder::Call;
-use super::error::CallError;
+use super::error::WasmCallError;
 use super::instances::Instances;
 use super::limits::CallOptions;
 use crate::failures::FailureCounter;
 use crate::{BoxError, Manifest, State, Stateful};
 
-/// A plugin that is a WebAssembly module; `C` is the user's struct of functions, made by the
-/// [binder](super::Wasm::plugins).
+/// A plugin that is a WebAssembly module; `C` is the user's struct of functions, made by the closure that
+/// [`Engine::bind`](super::Engine::bind) takes.
 ///
-/// Calls may be made from any thread, at the same time, and do not wait for each other, unless there is only a
-/// [single](super::InstancePolicy::Single) instance.
+/// Calls may be made from any thread, also at the same time. They do not wait for each other, unless the backend was given
+/// a [`max_wait`](super::WasmBackend::max_wait) or has only a [single](super::InstancePolicy::Single) instance.
 pub struct WasmPlugin<C> {
     pub(super) instances: Instances<C>,
     pub(super) manifest: Manifest,
@@ -19,46 +19,51 @@ pub struct WasmPlugin<C> {
 }
 
 impl<C: Send + 'static> WasmPlugin<C> {
-    /// Runs `work` with an instance of the plugin: it calls the plugin's functions, and takes what it wants to keep out
+    /// Runs `work` with an instance of the plugin: it calls the plugin's functions, and copies what it wants to keep out
     /// of the plugin's memory.
     ///
     /// # Errors
-    /// What `work` returns, or why there was no instance for it. If it [is the plugin's fault](CallError::is_fault), it
-    /// is counted in the generation's health.
+    /// Returns the error of `work`, or why there was no instance for it. One that is
+    /// [the plugin's fault](WasmCallError::is_fault) is counted by the generation's
+    /// [failure counter](crate::FailureCounter).
     ///
     /// # Stack
-    /// The plugin's code runs on the caller's stack, of which it may use as much as
-    /// [the engine allows](super::WasmBuilder::stack); the thread needs that much, and some for the host's functions.
-    pub fn call<R>(&self, work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, CallError>) -> Result<R, CallError> {
+    /// The plugin's code runs on the caller's stack, and may use as much of it as
+    /// [the engine allows](super::EngineBuilder::stack). The thread needs that much, and some more for the functions of
+    /// the host.
+    pub fn call<R>(
+        &self,
+        work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, WasmCallError>,
+    ) -> Result<R, WasmCallError> {
         self.call_with(&CallOptions::new(), work)
     }
 
-    /// The same, with a deadline of its own or a way to cancel it.
+    /// Runs `work` as [`call`](WasmPlugin::call) does, with a deadline of its own or a way to cancel it.
     ///
     /// # Errors
-    /// As [`call`](WasmPlugin::call).
+    /// As for [`call`](WasmPlugin::call).
     pub fn call_with<R>(
         &self,
         options: &CallOptions,
-        work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, CallError>,
-    ) -> Result<R, CallError> {
-        self.watched(self.instances.call(options, work))
+        work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, WasmCallError>,
+    ) -> Result<R, WasmCallError> {
+        self.counted(self.instances.call(options, work))
     }
 
-    /// What the plugin says of itself.
+    /// Returns the plugin's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Whether the optimised code serves by now, for an engine that serves
-    /// [baseline code first](super::WasmBuilder::baseline_first).
+    /// Returns whether the optimised code serves, for an engine that serves
+    /// [baseline code first](super::DangerousEngineBuilder::baseline_first).
     #[cfg(feature = "winch")]
     #[cfg_attr(docsrs, doc(cfg(feature = "winch")))]
     pub fn is_optimised(&self) -> bool {
         self.instances.code.load().is_optimised
     }
 
-    fn watched<R>(&self, result: Result<R, CallError>) -> Result<R, CallError> {
+    fn counted<R>(&self, result: Result<R, WasmCallError>) -> Result<R, WasmCallError> {
         if let Err(error) = &result
             && error.is_fault()
         {
@@ -68,12 +73,11 @@ impl<C: Send + 'static> WasmPlugin<C> {
     }
 }
 
-/// What [`transfer_state`](crate::transfer_state) needs. The module's exports for it are listed in the
-/// [module's documentation](super#state).
+/// For [`transfer_state`](crate::transfer_state). The exports that a module needs are [listed here](super#state).
 impl<C: Send + 'static> Stateful for WasmPlugin<C> {
     fn save(&self) -> Result<Option<State>, BoxError> {
         let Some(schema) = self.manifest.schema.clone() else { return Ok(None) };
-        let bytes = self.watched(self.instances.save())?;
+        let bytes = self.counted(self.instances.save())?;
         Ok(Some(State { schema, bytes }))
     }
 
@@ -81,7 +85,7 @@ impl<C: Send + 'static> Stateful for WasmPlugin<C> {
         if self.manifest.schema.is_none() {
             return Err("the plugin has no state: its manifest names no schema".into());
         }
-        Ok(self.watched(self.instances.restore(state))?)
+        Ok(self.counted(self.instances.restore(state))?)
     }
 }
 

@@ -1,7 +1,8 @@
-//! What a module says of itself, in custom sections: they are gone once it is compiled.
+//! Reads a module's manifest from its custom sections, which compiled code no longer has.
 //!
 //! `version` is the section that `wasm-metadata` and the tools around it write: the version as plain text. The rest is
-//! in sections of our own: `hotslot.manifest`, lines of `key=value`, and `hotslot.contract`, the declared interface.
+//! in sections of hotslot's own: `hotslot.manifest`, lines of `key=value`, and `hotslot.contract`, the contract of a
+//! declared interface.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::text::plugin_text;
 /// The longest value that is taken, in bytes.
 const VALUE_LIMIT: usize = 256;
 
-/// Collects the sections as they come by.
+/// Collects the manifest from one section after another.
 #[derive(Default)]
 pub(super) struct Sections {
     pub(super) manifest: Manifest,
@@ -23,7 +24,7 @@ pub(super) struct Sections {
 }
 
 impl Sections {
-    /// Looks at one custom section, which begins at `offset`.
+    /// Reads one custom section, which begins at `offset`; others than the three are skipped.
     pub(super) fn read(&mut self, name: &str, data: &[u8], offset: usize) -> Result<(), ModuleError> {
         match name {
             "version" => self.read_version(data).map_err(|reason| ModuleError::Version { offset, reason }),
@@ -31,7 +32,10 @@ impl Sections {
             "hotslot.contract" => {
                 let contract = Contract::parse(data).map_err(|error| ModuleError::Contract { offset, error })?;
                 match self.manifest.contract.replace(Arc::new(contract)) {
-                    Some(_) => Err(ModuleError::Manifest { offset, reason: "there are two contracts".to_owned() }),
+                    Some(_) => Err(ModuleError::Manifest {
+                        offset,
+                        reason: "there are two sections `hotslot.contract`".to_owned(),
+                    }),
                     None => Ok(()),
                 }
             }
@@ -79,13 +83,13 @@ impl Sections {
     }
 }
 
-/// A value that can be shown and compared: short text without control characters.
+/// Returns a value that is safe to show and to compare: short text without control characters.
 fn value(bytes: &[u8]) -> Result<&str, String> {
     let bytes = bytes.trim_ascii();
     let shown = || plugin_text(bytes, VALUE_LIMIT);
     let text = std::str::from_utf8(bytes).map_err(|_| format!("`{}` is not UTF-8", shown()))?;
     if text.is_empty() || text.len() > VALUE_LIMIT || shown() != text {
-        return Err(format!("`{}` is not a line of 1 to {VALUE_LIMIT} escape_untrusted bytes", shown()));
+        return Err(format!("`{}` is not printable text of 1 to {VALUE_LIMIT} bytes", shown()));
     }
     Ok(text)
 }
@@ -125,8 +129,8 @@ mod tests {
             (&[("hotslot.manifest", b"interface=x\ninterface=x")], "twice"),
             (&[("hotslot.manifest", b"name=x"), ("hotslot.manifest", b"schema=x")], "twice"),
             (&[("hotslot.manifest", b"name=\x1b[2J")], "\\u{1b}"),
-            (&[("hotslot.manifest", b"name=")], "escape_untrusted"),
-            (&[("version", &long)], "escape_untrusted"),
+            (&[("hotslot.manifest", b"name=")], "printable"),
+            (&[("version", &long)], "printable"),
         ] {
             let error = read(sections).expect_err(reason);
             assert!(error.contains(reason) && error.contains("0x7"), "{error}");

@@ -1,16 +1,15 @@
-//! Signatures of functions, in one spelling for what a module says, what the host offers and what a user asks for.
+//! Signatures of functions, in one spelling for what a module has, what the host offers and what a user requires.
 
+use std::collections::HashMap;
 use std::fmt;
 
-/// How a function is called: `(i32, i32) -> i64`.
-///
-/// It is compared by its spelling, which is that of the text format's types.
+/// The signature of a function, as in `(i32, i32) -> i64`, compared by its spelling in the text format's types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Signature(String);
 
 impl Signature {
-    /// As a user wrote it; spaces mean nothing.
-    pub(super) fn spelled(text: &str) -> Signature {
+    /// Reads what a user wrote. Whitespace has no meaning.
+    pub(super) fn parse(text: &str) -> Signature {
         Signature(text.split_whitespace().collect())
     }
 
@@ -26,7 +25,7 @@ impl Signature {
             [one] => format!("->{one}"),
             _ => format!("->({})", list(results)),
         };
-        Signature::spelled(&format!("({params}){results}"))
+        Signature::parse(&format!("({params}){results}"))
     }
 }
 
@@ -35,6 +34,9 @@ impl fmt::Display for Signature {
         f.write_str(&self.0.replace(',', ", ").replace("->", " -> "))
     }
 }
+
+/// The signatures of the functions that the host offers, by module and name.
+pub(super) type ImportSignatures = HashMap<(String, String), Signature>;
 
 #[cfg(test)]
 mod tests {
@@ -48,7 +50,7 @@ mod tests {
             (Signature::of(["i32", "i32"], ["i64"]), "( i32,i32 )->i64"),
             (Signature::of(["f64"], ["i32", "i64"]), "(f64) -> (i32, i64)"),
         ] {
-            assert_eq!(made, Signature::spelled(spelled));
+            assert_eq!(made, Signature::parse(spelled));
         }
         assert_eq!(Signature::of(["i32", "i32"], ["i64"]).to_string(), "(i32, i32) -> i64");
     }

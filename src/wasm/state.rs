@@ -1,21 +1,22 @@
-//! State that goes from one generation to the next, through the exports that the module's documentation lists.
+//! Saves and restores state through the exports that the module's documentation lists.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::binder::{Func, unpack};
-use super::error::CallError;
-use super::instances::{Instance, Instances, Reclaim};
+use super::binder::Func;
+use super::engine::Reclaim;
+use super::error::WasmCallError;
+use super::instances::{Instance, Instances};
 use super::limits::CallOptions;
 use crate::State;
-use crate::text::plugin_text;
+use crate::host::plugin_text;
 
 /// The longest error text that is taken from a plugin, in bytes.
 const ERROR_LIMIT: usize = 8 * 1024;
 
 impl<C: Send + 'static> Instances<C> {
-    /// The state of an instance such as the next call would get.
-    pub(super) fn save(&self) -> Result<Vec<u8>, CallError> {
+    /// Returns the state of an instance such as the next call gets.
+    pub(super) fn save(&self) -> Result<Vec<u8>, WasmCallError> {
         self.with(&CallOptions::new(), |instance| {
             let save: Func<(), u64> = self.func(instance, "hotslot_save")?;
             instance.work(|call| {
@@ -25,9 +26,9 @@ impl<C: Send + 'static> Instances<C> {
         })
     }
 
-    /// Lets every instance from now on begin with this state, once one of them has taken it.
-    pub(super) fn restore(&self, state: &State) -> Result<(), CallError> {
-        let _turn = self.turn()?;
+    /// Restores a state into one instance, and then into every new one.
+    pub(super) fn restore(&self, state: &State) -> Result<(), WasmCallError> {
+        let _permit = self.call_permit()?;
         let mut instance = self.make_blank(Instant::now(), &CallOptions::new())?;
         self.restore_into(&mut instance, state)?;
         self.state.store(Some(Arc::new(state.clone())));
@@ -36,26 +37,25 @@ impl<C: Send + 'static> Instances<C> {
         Ok(())
     }
 
-    pub(super) fn restore_into(&self, instance: &mut Instance<C>, state: &State) -> Result<(), CallError> {
+    pub(super) fn restore_into(&self, instance: &mut Instance<C>, state: &State) -> Result<(), WasmCallError> {
         let alloc: Func<u32, u32> = self.func(instance, "hotslot_alloc")?;
         let restore: Func<(u32, u32, u32), u64> = self.func(instance, "hotslot_restore")?;
         let schema = state.schema.as_bytes();
-        let too_large = || CallError::failed("the state is too large for a plugin's address space");
+        let too_large = || WasmCallError::failed("the state is too large for a plugin's address space");
         let len = u32::try_from(schema.len() + state.bytes.len()).map_err(|_| too_large())?;
         let (schema_len, state_len) = (schema.len() as u32, state.bytes.len() as u32);
         instance.work(|call| {
-            let place = call.run(&alloc, len)?;
-            if place == 0 && len > 0 {
-                return Err(CallError::failed(format!("the plugin has no room for a state of {len} bytes")));
+            let ptr = call.run(&alloc, len)?;
+            if ptr == 0 && len > 0 {
+                return Err(WasmCallError::failed(format!("the plugin has no room for a state of {len} bytes")));
             }
-            call.write_at(place, schema)?;
-            call.write_at(place.saturating_add(schema_len), &state.bytes)?;
-            match call.run(&restore, (place, schema_len, state_len))? {
+            call.write_at(ptr, schema)?;
+            call.write_at(ptr.saturating_add(schema_len), &state.bytes)?;
+            match call.run(&restore, (ptr, schema_len, state_len))? {
                 0 => Ok(()),
                 error => {
-                    let (ptr, len) = unpack(error);
-                    let text = plugin_text(call.read(ptr, len)?, ERROR_LIMIT);
-                    Err(CallError::failed(format!("the plugin does not take the state: {text}")))
+                    let text = plugin_text(call.read_packed(error)?, ERROR_LIMIT);
+                    Err(WasmCallError::failed(format!("the plugin does not take the state: {text}")))
                 }
             }
         })

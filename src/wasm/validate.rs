@@ -11,10 +11,10 @@ use wasmparser::{
     ValidPayload, Validator, ValidatorResources, WasmFeatures, types,
 };
 
-use super::call_frame;
 use super::error::ModuleError;
+use super::exports::{INTERFACE_EXPORTS, STATE_EXPORTS};
 use super::sections::Sections;
-use super::signature::Signature;
+use super::signature::{ImportSignatures, Signature};
 use crate::Manifest;
 use crate::text::plugin_text;
 
@@ -81,35 +81,34 @@ impl Default for ModuleLimits {
     }
 }
 
-/// What the host offers to plugins, by module and name.
-pub(super) type Offered = HashMap<(String, String), Signature>;
-
 /// What a module has to be like.
-pub(super) struct Wanted<'a> {
-    pub(super) limits: &'a ModuleLimits,
+#[derive(Debug, Default)]
+pub(super) struct Requirements {
+    pub(super) limits: ModuleLimits,
     /// The memory that an instance may have, in bytes.
     pub(super) memory: usize,
     /// The elements that a table may have.
     pub(super) table_elements: usize,
-    pub(super) exports: &'a [(String, Signature)],
-    pub(super) imports: &'a Offered,
-    pub(super) interface: Option<&'a str>,
+    pub(super) exports: Vec<(String, Signature)>,
+    pub(super) interface: Option<String>,
 }
 
-/// What a schema promises: exports that save and restore.
-pub(super) const STATE_EXPORTS: [(&str, &str); 3] =
-    [("hotslot_alloc", "(i32) -> i32"), ("hotslot_save", "() -> i64"), ("hotslot_restore", "(i32, i32, i32) -> i64")];
-
-/// Lets a module pass, or says what is wrong with it and where.
-pub(super) fn check(bytes: &[u8], wanted: &Wanted<'_>) -> Result<Manifest, ModuleError> {
-    at_most("bytes of module", bytes.len(), wanted.limits.size, 0)?;
+/// Checks a module in one pass, and returns its manifest, or what is wrong with it and where.
+pub(super) fn check(
+    bytes: &[u8],
+    requirements: &Requirements,
+    imports: &ImportSignatures,
+) -> Result<Manifest, ModuleError> {
+    at_most("bytes of module", bytes.len(), requirements.limits.size, 0)?;
     if Parser::is_component(bytes) {
         return Err(ModuleError::Component);
     }
+    tracing::trace!(bytes = bytes.len(), "module parsed");
     let mut validator = Validator::new_with_features(PROPOSALS);
     let mut parser = Parser::new(0);
     parser.set_features(PROPOSALS);
-    let mut pass = Pass { wanted, sections: Sections::default(), functions: FuncValidatorAllocations::default() };
+    let mut pass =
+        Pass { requirements, imports, sections: Sections::default(), functions: FuncValidatorAllocations::default() };
     for payload in parser.parse_all(bytes) {
         let payload = payload?;
         pass.measure(&payload)?;
@@ -127,7 +126,8 @@ pub(super) fn check(bytes: &[u8], wanted: &Wanted<'_>) -> Result<Manifest, Modul
 }
 
 struct Pass<'a> {
-    wanted: &'a Wanted<'a>,
+    requirements: &'a Requirements,
+    imports: &'a ImportSignatures,
     sections: Sections,
     functions: FuncValidatorAllocations,
 }
@@ -135,7 +135,7 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Holds a section against its limits, before it is read.
     fn measure(&self, payload: &Payload<'_>) -> Result<(), ModuleError> {
-        let limits = self.wanted.limits;
+        let limits = &self.requirements.limits;
         match payload {
             Payload::TypeSection(section) => at_most("types", section.count(), limits.types, section.range().start),
             Payload::ImportSection(section) => {
@@ -173,7 +173,7 @@ impl Pass<'_> {
                 group.types().try_for_each(|subtype| match &subtype.composite_type.inner {
                     CompositeInnerType::Func(function) => {
                         let arity = function.params().len().max(function.results().len());
-                        at_most("parameters or results of a type", arity, self.wanted.limits.arity, offset)
+                        at_most("parameters or results of a type", arity, self.requirements.limits.arity, offset)
                     }
                     _ => Ok(()),
                 })
@@ -189,11 +189,11 @@ impl Pass<'_> {
             Payload::MemorySection(section) => section.clone().into_iter_with_offsets().try_for_each(|memory| {
                 let (offset, memory) = memory?;
                 let bytes = memory.initial.saturating_mul(1 << 16);
-                at_most("bytes of memory from the start", bytes, self.wanted.memory, offset)
+                at_most("bytes of memory from the start", bytes, self.requirements.memory, offset)
             }),
             Payload::TableSection(section) => section.clone().into_iter_with_offsets().try_for_each(|table| {
                 let (offset, table) = table?;
-                at_most("table elements from the start", table.ty.initial, self.wanted.table_elements, offset)
+                at_most("table elements from the start", table.ty.initial, self.requirements.table_elements, offset)
             }),
             Payload::CustomSection(section) => {
                 self.sections.read(section.name(), section.data(), section.data_offset())
@@ -209,7 +209,7 @@ impl Pass<'_> {
         known: types::TypesRef<'_>,
     ) -> Result<(), ModuleError> {
         let (module, name) = (shown(import.module), shown(import.name));
-        let Some(offered) = self.wanted.imports.get(&(import.module.to_owned(), import.name.to_owned())) else {
+        let Some(offered) = self.imports.get(&(import.module.to_owned(), import.name.to_owned())) else {
             return Err(ModuleError::UnknownImport { module, name, offset });
         };
         let found = match import.ty {
@@ -234,7 +234,7 @@ impl Pass<'_> {
         function: FuncToValidate<ValidatorResources>,
         body: &FunctionBody<'_>,
     ) -> Result<(), ModuleError> {
-        let limits = self.wanted.limits;
+        let limits = &self.requirements.limits;
         let mut validator = function.into_validator(std::mem::take(&mut self.functions));
         let (index, offset) = (validator.index(), body.range().start);
         let limit = |what, found: u64, limit: u64, offset| match found > limit {
@@ -269,11 +269,11 @@ impl Pass<'_> {
     /// What the host asks for, what a schema promises, and what a contract does.
     fn exports(&self, types: types::TypesRef<'_>) -> Result<(), ModuleError> {
         let exported: HashMap<_, _> = types.core_exports().into_iter().flatten().collect();
-        let promised = STATE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
+        let promised = STATE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
         let promised = self.sections.manifest.schema.iter().flat_map(|_| &promised);
-        let interface = call_frame::EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::spelled(signature)));
+        let interface = INTERFACE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
         let promised = promised.chain(self.sections.manifest.contract.iter().flat_map(|_| &interface));
-        for (name, wanted) in self.wanted.exports.iter().chain(promised) {
+        for (name, wanted) in self.requirements.exports.iter().chain(promised) {
             let found = match exported.get(name.as_str()) {
                 Some(types::EntityType::Func(id) | types::EntityType::FuncExact(id)) => {
                     let signature = signature(types, *id);
@@ -295,9 +295,9 @@ impl Pass<'_> {
 
     fn manifest(self) -> Result<Manifest, ModuleError> {
         let manifest = self.sections.manifest;
-        match self.wanted.interface {
-            Some(wanted) if manifest.interface.as_deref() != Some(wanted) => {
-                Err(ModuleError::Interface { found: manifest.interface, wanted: wanted.to_owned() })
+        match &self.requirements.interface {
+            Some(wanted) if manifest.interface.as_ref() != Some(wanted) => {
+                Err(ModuleError::Interface { found: manifest.interface, wanted: wanted.clone() })
             }
             _ => Ok(manifest),
         }

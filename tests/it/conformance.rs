@@ -260,11 +260,11 @@ impl Kind for Wasm {
     type Plugin = hotslot::wasm::WasmPlugin<Calls>;
 
     fn backend() -> impl Backend<Self::Plugin> {
-        let engine = hotslot::wasm::Wasm::builder().instances(12).build().expect("this machine has an engine");
+        let engine = hotslot::wasm::Engine::builder().max_instances(12).build().expect("this machine has an engine");
         engine
-            .plugins(|plugin| Ok(Calls { answer: plugin.func("answer")?, add: plugin.func("add")? }))
-            .instances(hotslot::wasm::InstancePolicy::Single)
-            .require("answer", "() -> i64")
+            .bind(|plugin| Ok(Calls { answer: plugin.func("answer")?, add: plugin.func("add")? }))
+            .instance_policy(hotslot::wasm::InstancePolicy::Single)
+            .require_export("answer", "() -> i64")
     }
 
     fn artifact(version: &str, answer: u64) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! What is measured: a call that does nothing, one with bytes, one with a plain struct and one with a type of serde.
+//! The measured interface: a call that does nothing, one with bytes, one with a plain struct, one with a serde type.
 
 use hotslot_plugin::{Plain, interface};
 use serde::{Deserialize, Serialize};
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 /// A plain struct.
 #[derive(Clone, Copy, Debug, PartialEq, Plain)]
 pub struct Point {
-    /// To the right.
+    /// The abscissa.
     pub x: f64,
-    /// Up.
+    /// The ordinate.
     pub y: f64,
 }
 
-/// A type of serde: a request as a web server knows it.
+/// A serde type: a typical HTTP request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// The method.
@@ -24,7 +24,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// One of ordinary size.
+    /// Returns a request of typical size.
     pub fn ordinary() -> Request {
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Request {
@@ -40,15 +40,15 @@ impl Request {
     }
 }
 
-/// The interface.
+/// The measured interface.
 #[interface(version = "1.0")]
 pub trait Bench {
     /// Does nothing.
     fn nothing(&self);
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     fn length(&self, bytes: &[u8]) -> u64;
-    /// Mirrors a point.
+    /// Swaps the coordinates.
     fn mirrored(&self, point: Point) -> Point;
-    /// How many headers there are.
+    /// Returns the number of headers.
     fn headers(&self, request: &Request) -> u32;
 }

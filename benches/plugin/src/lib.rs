@@ -1,4 +1,4 @@
-//! The plugin that the benchmarks load: one function, and enough ballast to be half a megabyte.
+//! The plugin that the benchmarks load: one function, and ballast to make it half a megabyte.
 
 use hotslot_plugin::{Error, Host, Plugin};
 
@@ -31,7 +31,7 @@ hotslot_plugin::export! {
     fn quote(quantity: i64) -> i64;
 }
 
-/// The same function without anything around it: what a call costs at least.
+/// The same function without a shim: the minimum cost of a call.
 #[unsafe(no_mangle)]
 pub extern "C" fn raw_quote(quantity: i64) -> i64 {
     Pricer.quote(quantity)

@@ -1,5 +1,5 @@
-//! Does as little as possible, so that what is measured is the way there and back. The same functions are there once
-//! more with a plain C ABI, to be called by hand.
+//! A plugin that does as little as possible, so that the overhead of the call is measured. The same functions are also
+//! exported with a plain C ABI, to be called by hand.
 
 use hotslot_bench_interface::{Bench, Point, Request};
 

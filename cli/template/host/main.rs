@@ -1,4 +1,4 @@
-//! The host: greets once a second, and takes a new library as soon as there is one.
+//! The host: greets once a second, and reloads the library whenever it changes.
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::error::Error;
@@ -24,14 +24,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let now = changed(&library);
         if now != seen {
             seen = now;
-            // A plugin that is refused changes nothing: the one that serves goes on.
+            // A refused plugin changes nothing: the current one keeps serving.
             match fs::read(&library).map_err(Into::into).and_then(|bytes| Ok(slot.reload(bytes)?)) {
-                Ok(report) if report.is_swap() => eprintln!("replaced in {:?}", report.total),
+                Ok(report) if report.is_swap() => eprintln!("reloaded in {:?}", report.total),
                 Ok(_) => {} // the same bytes as before
-                Err::<_, Box<dyn Error>>(error) => eprintln!("not taken: {error}"),
+                Err::<_, Box<dyn Error>>(error) => eprintln!("not reloaded: {error}"),
             }
         }
-        // A panic in the plugin is an error here.
+        // A panic in the plugin becomes an error here.
         match CallError::catch(|| slot.load().greet("world", Tone::Warm)) {
             Ok(greeting) => println!("{greeting}"),
             Err(error) => eprintln!("no greeting: {error}"),
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// The plugin's library: what the command line says, or the one beside this program.
+/// Returns the path of the library: the argument, or the one beside this program.
 fn library() -> io::Result<PathBuf> {
     if let Some(path) = env::args_os().nth(1) {
         return Ok(path.into());
@@ -51,7 +51,7 @@ fn library() -> io::Result<PathBuf> {
     Ok(env::current_exe()?.with_file_name(format!("{DLL_PREFIX}{{crate}}_plugin{DLL_SUFFIX}")))
 }
 
-/// When the file was written last, and how long it is.
+/// Returns when the file was last modified, and its length.
 fn changed(library: &Path) -> Option<(SystemTime, u64)> {
     let metadata = fs::metadata(library).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))

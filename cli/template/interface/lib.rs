@@ -1,8 +1,8 @@
-//! What the host and its plugins share.
+//! The interface that the host and its plugins share.
 
 use hotslot_plugin::{Plain, interface};
 
-/// How it should sound.
+/// The tone of a greeting.
 #[derive(Clone, Copy, Debug, PartialEq, Plain)]
 pub enum Tone {
     Warm,
@@ -11,7 +11,7 @@ pub enum Tone {
 
 /// A plugin that greets.
 ///
-/// Within a major version methods are only added, each marked `#[since("1.1")]` and with a body for older plugins.
+/// Within a major version, only add methods, each marked `#[since("1.1")]` and with a default body for older plugins.
 #[interface(version = "1.0")]
 pub trait Greeter {
     fn greet(&self, name: &str, tone: Tone) -> String;

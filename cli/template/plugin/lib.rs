@@ -1,4 +1,4 @@
-//! The plugin. Change a text, build, and the running host greets with the new one.
+//! The plugin. Change a greeting, build, and the running host uses the new one.
 
 use {{crate}}_interface::{Greeter, Tone};
 
@@ -22,7 +22,7 @@ mod tests {
 
     #[test]
     fn it_greets_in_the_tone_that_is_asked_for() {
-        let plugin = hotslot_plugin::harness!(Plugin as Greeter).start().expect("it can be made");
+        let plugin = hotslot_plugin::harness!(Plugin as Greeter).start().expect("the plugin starts");
         assert_eq!(plugin.greet("Ada", Tone::Warm), "Hello, Ada!");
         assert_eq!(plugin.greet("Ada", Tone::Dry), "Ada.");
     }

@@ -1,4 +1,4 @@
-//! What a host would refuse, and in which words.
+//! Which plugins a host refuses, and with which messages.
 
 use std::path::Path;
 

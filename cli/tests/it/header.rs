@@ -1,4 +1,4 @@
-//! The header by itself; plugins that are made with it are in the other files.
+//! The generated header alone; the other files build plugins with it.
 
 use crate::support::{Folder, hotslot};
 

@@ -1,10 +1,10 @@
-//! One slot, one trait, and plugins from three compilers behind it.
+//! One slot and one trait, served by plugins from three compilers.
 
 use std::path::PathBuf;
 
 use hotslot::host::CallErrorKind;
 use hotslot::native::Native;
-use hotslot::wasm::{InstancePolicy, Wasm};
+use hotslot::wasm::{Engine, InstancePolicy};
 use hotslot::{Auto, Format, HotSlot, transfer_state};
 use hotslot_fixture_interface::v1_0::Fixture;
 
@@ -43,8 +43,8 @@ fn plugins_in_c_rust_and_zig_serve_one_after_the_other_and_hand_their_state_over
     let folder = Folder::new();
     let in_c = std::fs::read(folder.c_fixture("fixture.so", "")).unwrap();
     let native = Native::interface::<dyn Fixture>().config("of the host");
-    let engine = Wasm::builder().instances(6).build().expect("this machine has an engine");
-    let wasm = engine.interface::<dyn Fixture>().config("of the host").instances(InstancePolicy::Single);
+    let engine = Engine::builder().max_instances(6).build().expect("this machine has an engine");
+    let wasm = engine.interface::<dyn Fixture>().config("of the host").instance_policy(InstancePolicy::Single);
     let backend = Auto::new().on(Format::LIBRARIES, native).on(Format::WasmModule, wasm);
     let slot: HotSlot<dyn Fixture> =
         HotSlot::builder(backend).hand_over(transfer_state).open(in_c).expect("the plugin in C is sound");

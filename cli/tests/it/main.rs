@@ -1,4 +1,4 @@
-//! What `cargo hotslot` does, shown by running it on real plugins: in C, in Rust, in Zig, and in WebAssembly's text.
+//! Runs `cargo hotslot` on real plugins: in C, in Rust, in Zig, and in WebAssembly text.
 
 mod check;
 mod header;

@@ -1,4 +1,4 @@
-//! A new workspace, from nothing to a replaced plugin.
+//! A new workspace, from its creation to a hot-swapped plugin.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use crate::support::{Folder, cargo, done, hotslot};
 
-/// Where hotslot's sources are, for a workspace that cannot have the published crates.
+/// The checkout of hotslot, for a workspace that cannot use published crates.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 #[test]
@@ -15,7 +15,7 @@ fn a_new_workspace_builds_passes_its_test_and_replaces_its_plugin() {
     let path = folder.path("my-greeter");
     let arguments = ["hotslot", "new", path.to_str().unwrap(), "--path-to-hotslot", SOURCES];
     assert!(hotslot(arguments).ok().contains("README.md"));
-    // The versions that are here already, so that nothing has to be fetched.
+    // Uses the versions that are here already, so that nothing is downloaded.
     std::fs::copy(Path::new(SOURCES).join("Cargo.lock"), path.join("Cargo.lock")).unwrap();
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("new");
     let in_workspace = |arguments: &[&str]| {
@@ -28,7 +28,7 @@ fn a_new_workspace_builds_passes_its_test_and_replaces_its_plugin() {
     let tests = String::from_utf8(tests.stdout).unwrap();
     assert!(tests.contains("1 passed"), "{tests}");
 
-    // What a user would ask of it before it is delivered.
+    // What a user would run before deploying it.
     let library = target.join(format!("debug/libmy_greeter_plugin{}", std::env::consts::DLL_SUFFIX));
     let said = hotslot(["check".as_ref(), library.as_os_str(), "--against".as_ref(), library.as_os_str()]).ok();
     assert!(said.contains("my-greeter-plugin 0.1.0") && said.contains("`greeter` 1.0"), "{said}");
@@ -48,7 +48,7 @@ fn a_new_workspace_builds_passes_its_test_and_replaces_its_plugin() {
     let next = greetings.find(|greeting| greeting != "Hello, world!");
     assert_eq!(next.as_deref(), Some("Servus, world!"));
     drop(input);
-    assert!(host.wait().unwrap().success(), "the end of its input ends it");
+    assert!(host.wait().unwrap().success(), "it exits at the end of its input");
 }
 
 #[test]
@@ -82,5 +82,5 @@ fn what_is_there_is_left_alone_and_names_are_looked_at() {
     let path = folder.path("sound");
     let nowhere = ["new", path.to_str().unwrap(), "--path-to-hotslot", "/nowhere"];
     assert!(hotslot(nowhere).failed(2).contains("/nowhere"));
-    assert!(!path.exists(), "nothing is made before all is known");
+    assert!(!path.exists(), "nothing is created before every argument is checked");
 }

@@ -1,4 +1,4 @@
-//! The program, and the plugins that it is run on.
+//! The program under test, and the plugins that it runs on.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use hotslot::host::Contract;
 use hotslot_fixture_interface::v1_0::Fixture;
 use tempfile::TempDir;
 
-/// What came of one run.
+/// The result of one run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) status: Option<i32>,
@@ -24,14 +24,14 @@ pub(crate) fn hotslot(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) ->
 }
 
 impl Ran {
-    /// What it wrote, as it should have succeeded.
+    /// Asserts success and returns the standard output.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!((self.status, self.err.as_str()), (Some(0), ""), "{}", self.out);
         self.out
     }
 
-    /// What it said when it ended with this status.
+    /// Asserts this exit code and returns the standard error.
     #[track_caller]
     pub(crate) fn failed(self, status: i32) -> String {
         assert_eq!((self.status, self.out.as_str()), (Some(status), ""), "{}", self.err);
@@ -40,7 +40,7 @@ impl Ran {
     }
 }
 
-/// A folder with files for one test.
+/// A directory of files for one test.
 pub(crate) struct Folder(TempDir);
 
 impl Folder {
@@ -58,25 +58,25 @@ impl Folder {
         path
     }
 
-    /// The fixture's contract as a file.
+    /// Writes the fixture's contract to a file.
     pub(crate) fn contract(&self) -> PathBuf {
         self.write("fixture.txt", Contract::of::<dyn Fixture>().to_string())
     }
 
-    /// The fixture's header, made by the program.
+    /// Generates the fixture's header.
     pub(crate) fn header(&self) {
         let header = hotslot(["header".as_ref(), self.contract().as_os_str()]).ok();
         self.write("fixture.h", header);
     }
 
-    /// The fixture in C, made against the header; what is appended to the source may differ.
+    /// Builds the fixture in C against the header, with `more` appended to its source.
     pub(crate) fn c_fixture(&self, name: &str, more: &str) -> PathBuf {
         self.header();
         let source = std::fs::read_to_string(fixtures().join("fixture.c")).expect("the source is there");
         self.c_library(name, &format!("{source}{more}"))
     }
 
-    /// This source as a library.
+    /// Builds a library from C source.
     pub(crate) fn c_library(&self, name: &str, source: &str) -> PathBuf {
         let library = self.path(name);
         let source = self.write(&format!("{name}.c"), source);
@@ -86,12 +86,12 @@ impl Folder {
         library
     }
 
-    /// This text as a module.
+    /// Assembles a module from text.
     pub(crate) fn module(&self, name: &str, text: &str) -> PathBuf {
         self.write(name, wat::parse_str(text).expect("the text is a module"))
     }
 
-    /// A module that has what the fixture's contract promises, and calls itself `text` 1.0.0.
+    /// Assembles a module that has what the fixture's contract promises, described as `text` 1.0.0.
     pub(crate) fn described_module(&self, name: &str) -> PathBuf {
         let module = self.module(name, PROMISED);
         describe(&module, &self.contract(), &[]).ok();
@@ -99,7 +99,7 @@ impl Folder {
     }
 }
 
-/// Exports of the right types: nothing here calls them.
+/// Exports of the right types; no test here calls them.
 pub(crate) const PROMISED: &str = r#"(module
     (import "hotslot" "log" (func (param i32 i32 i32)))
     (memory (export "memory") 1)
@@ -118,12 +118,12 @@ pub(crate) fn describe(module: &Path, contract: &Path, more: &[&str]) -> Ran {
     hotslot(arguments)
 }
 
-/// Where the sources in other languages are.
+/// Returns the directory of the sources in other languages.
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/languages")
 }
 
-/// Runs a command that has to succeed.
+/// Runs a command that must succeed.
 #[track_caller]
 pub(crate) fn done(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -131,7 +131,7 @@ pub(crate) fn done(command: &mut Command) -> Output {
     output
 }
 
-/// Cargo, without what the one that runs the tests has put into the environment.
+/// Returns cargo without the environment variables that the test run's own cargo set.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new("cargo");
     for (variable, _) in std::env::vars_os() {

@@ -1,10 +1,10 @@
-//! A synthetic market: made-up prices, the same at every start, in the shapes that Binance and Coinbase document.
+//! A synthetic market: made-up prices, the same on every run, in the formats that Binance and Coinbase document.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
 
-/// Something that is traded: Binance's symbol for it, Coinbase's product, and where its price is.
+/// A traded pair: Binance's symbol, Coinbase's product, and the level of its price.
 pub struct Listing {
     symbol: &'static str,
     product: &'static str,
@@ -19,7 +19,7 @@ const LISTINGS: [Listing; 4] = [
     Listing { symbol: "DOGEUSDC", product: "DOGE-USD", around: 0.12, decimals: 5 },
 ];
 
-/// All times are seconds since the exchange was opened; candles begin before that.
+/// All times are seconds since the exchange opened; candles start before that.
 impl Listing {
     pub fn of_symbol(symbol: &str) -> Option<&'static Listing> {
         LISTINGS.iter().find(|listing| listing.symbol == symbol)
@@ -29,37 +29,37 @@ impl Listing {
         LISTINGS.iter().find(|listing| listing.product == product)
     }
 
-    /// Binance's ticker.
+    /// Returns Binance's ticker.
     pub fn ticker(&self, now: f64) -> Json {
-        json!({ "symbol": self.symbol, "price": self.written(self.price(now)) })
+        json!({ "symbol": self.symbol, "price": self.formatted(self.price(now)) })
     }
 
-    /// Binance's order book: so many levels on each side, the best first, one smallest price step apart.
+    /// Returns Binance's order book: `levels` on each side, best first, one price step apart.
     pub fn depth(&self, now: f64, levels: i32) -> Json {
         let side = |sign| (1..=levels).map(|level| json!([self.level(now, sign * level), "1.0"])).collect::<Json>();
         json!({ "lastUpdateId": now as u64, "bids": side(-1), "asks": side(1) })
     }
 
-    /// Binance's candles of one minute, the newest last: open time, open, high, low, close, volume, close time, and
+    /// Returns Binance's one-minute candles, newest last: open time, open, high, low, close, volume, close time, and
     /// four more figures.
     pub fn klines(&self, now: f64, limit: i32) -> Json {
         let kline = |minutes_ago| {
             let (opened, [open, high, low, close]) = self.minute(now, minutes_ago);
-            let [open, high, low, close] = [open, high, low, close].map(|price| self.written(price));
+            let [open, high, low, close] = [open, high, low, close].map(|price| self.formatted(price));
             let (opened, closed) = (opened * 1000, (opened + 60) * 1000 - 1);
             json!([opened, open, high, low, close, "1.0", closed, close, 1, "0.5", close, "0"])
         };
         (0..limit).rev().map(kline).collect()
     }
 
-    /// Coinbase's ticker.
+    /// Returns Coinbase's ticker.
     pub fn product_ticker(&self, now: f64) -> Json {
         let [bid, ask] = [self.level(now, -1), self.level(now, 1)];
-        let price = self.written(self.price(now));
+        let price = self.formatted(self.price(now));
         json!({ "trade_id": now as u64, "price": price, "bid": bid, "ask": ask, "size": "1.0", "volume": "1.0" })
     }
 
-    /// Coinbase's candles of one minute, the newest first: time, low, high, open, close, volume.
+    /// Returns Coinbase's one-minute candles, newest first: time, low, high, open, close, volume.
     pub fn product_candles(&self, now: f64) -> Json {
         let candle = |minutes_ago| {
             let (opened, [open, high, low, close]) = self.minute(now, minutes_ago);
@@ -68,17 +68,17 @@ impl Listing {
         (0..300).map(candle).collect()
     }
 
-    /// A slow, a middling and a fast wave.
+    /// Returns the price at a time: the sum of a slow, a medium and a fast wave.
     fn price(&self, at: f64) -> f64 {
         self.around * (1.0 + 0.02 * (at / 601.0).sin() + 0.003 * (at / 47.0).sin() + 0.0005 * (at * 1.7).sin())
     }
 
-    /// So many of the smallest price steps above the price, or below it.
+    /// Formats the price plus or minus this many price steps.
     fn level(&self, at: f64, steps: i32) -> String {
-        self.written(self.price(at) + f64::from(steps) * 0.1_f64.powi(self.decimals as i32))
+        self.formatted(self.price(at) + f64::from(steps) * 0.1_f64.powi(self.decimals as i32))
     }
 
-    /// When a minute began, in Unix time, and its open, high, low and close.
+    /// Returns when a minute began, in Unix time, and its open, high, low and close.
     fn minute(&self, now: f64, minutes_ago: i32) -> (u64, [f64; 4]) {
         let end = now - 60.0 * f64::from(minutes_ago);
         let prices = (0..=60).rev().map(|second| self.price(end - f64::from(second)));
@@ -87,8 +87,8 @@ impl Listing {
         (unix.saturating_sub(60 * (minutes_ago as u64 + 1)), [self.price(end - 60.0), high, low, self.price(end)])
     }
 
-    /// The way exchanges write a price.
-    fn written(&self, price: f64) -> String {
+    /// Formats a price as exchanges do.
+    fn formatted(&self, price: f64) -> String {
         format!("{price:.*}", self.decimals)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
-use hotslot::wasm::{CallLimits, InstancePolicy, Wasm, waited};
+use hotslot::wasm::{self, CallLimits, InstancePolicy, waited};
 use hotslot::{Auto, BoxError, Candidate, Format, HotSlot, Probation, Staged, escape_untrusted};
 use hyper::{HeaderMap, Method, Uri};
 use parking_lot::Mutex;
@@ -65,7 +65,7 @@ impl std::fmt::Display for Failure {
 /// The engine for modules, and what plugins may do.
 #[derive(Clone)]
 pub struct Engine {
-    wasm: Wasm,
+    wasm: wasm::Engine,
     limits: Limits,
     takes_libraries: bool,
 }
@@ -75,7 +75,7 @@ impl Engine {
         let limits = config.wasm.limits.clone();
         // A generation that serves, one that drains, one that is staged, and those of the fallback.
         let instances = u32::try_from(limits.concurrent_calls.get().saturating_mul(4))?;
-        let wasm = Wasm::builder().instances(instances).folder(config.data.join("compiled")).build()?;
+        let wasm = wasm::Engine::builder().max_instances(instances).cache_dir(config.data.join("compiled")).build()?;
         Ok(Engine { wasm, limits, takes_libraries: config.native.enabled })
     }
 
@@ -101,7 +101,7 @@ impl Engine {
             .interface::<dyn Waf>()
             .config_with(config())
             .call_limits(limits)
-            .instances(policy)
+            .instance_policy(policy)
             .concurrency(self.limits.concurrent_calls);
         let auto = Auto::new().on(Format::WasmModule, modules);
         if self.takes_libraries {

@@ -12,14 +12,14 @@ mod values;
 use std::sync::LazyLock;
 
 use hotslot::HotSlot;
-use hotslot::wasm::{InstancePolicy, Wasm, WasmBackend};
+use hotslot::wasm::{Engine, InstancePolicy, WasmBackend};
 use hotslot_plugin::Interface;
 
 /// An engine's backend with one instance a plugin, which keeps its count.
 pub(crate) fn modules<I: Interface + ?Sized>() -> WasmBackend<I> {
     // One for all, so that a module that several tests load is compiled once.
-    static ENGINE: LazyLock<Wasm> = LazyLock::new(|| Wasm::builder().build().expect("this machine has an engine"));
-    ENGINE.interface::<I>().instances(InstancePolicy::Single)
+    static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::builder().build().expect("this machine has an engine"));
+    ENGINE.interface::<I>().instance_policy(InstancePolicy::Single)
 }
 
 /// A slot on each kind of plugin that can be built here, for `I` in this variant.

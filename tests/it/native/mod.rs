@@ -14,7 +14,7 @@ mod late;
 mod loading;
 #[path = "../../fixtures/plugin/src/methods.rs"]
 mod methods;
-mod process;
+pub(crate) mod process;
 mod rehearsal;
 mod running;
 mod stale;

@@ -13,7 +13,7 @@ const ALONE: &str = "HOTSLOT_TEST_ALONE";
 ///
 /// The body has to be a closure that stands in the test itself: the process is told the test's name.
 #[track_caller]
-pub(super) fn alone<F: FnOnce()>(body: F) {
+pub(crate) fn alone<F: FnOnce()>(body: F) {
     if let Some(end) = in_a_process(body) {
         assert!(end.status.success(), "{}: {}", end.status, end.output);
     }

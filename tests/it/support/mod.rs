@@ -3,12 +3,14 @@
 mod census;
 mod done;
 mod latch;
+mod steps;
 mod values;
 mod wait;
 
 pub(crate) use census::Census;
 pub(crate) use done::Done;
 pub(crate) use latch::Latch;
+pub(crate) use steps::Steps;
 pub(crate) use values::{Plugin, Values};
 pub(crate) use wait::{PATIENCE, block_on, eventually, wait_for};
 

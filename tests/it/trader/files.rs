@@ -47,7 +47,7 @@ fn plugins_of_other_crates_take_the_state_over_and_print_in_their_own_way() {
 
     shelf.replace(&plugins.spread);
     trader.press(CTRL_R);
-    trader.expect("reload: generation 2 serves");
+    trader.expect("reload: now serving generation 2");
     let shown = trader.price_of("SOLUSDC").text;
     let (bid, rest) = shown.split_once(" / ").unwrap();
     let (ask, spread) = rest.split_once(", spread ").unwrap();
@@ -55,7 +55,7 @@ fn plugins_of_other_crates_take_the_state_over_and_print_in_their_own_way() {
 
     shelf.replace(&plugins.second_venue);
     trader.press(CTRL_R);
-    trader.expect("reload: generation 3 serves");
+    trader.expect("reload: now serving generation 3");
     assert!(is_decimal(&trader.price_of("SOL-USD").text));
 
     trader.assert_no_tick_is_lost();

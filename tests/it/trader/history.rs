@@ -20,11 +20,11 @@ fn keys_roll_back_and_show_the_history_with_the_refused_attempts() {
 
     shelf.replace(&plugins.btcusdc);
     trader.press(CTRL_R);
-    trader.expect("reload: generation 2 serves");
+    trader.expect("reload: now serving generation 2");
     let first_of_new = trader.price_of("BTCUSDC").tick;
 
     trader.press(CTRL_B);
-    trader.expect("rollback: generation 1 serves");
+    trader.expect("rollback: now serving generation 1");
     trader.price_of("SOLUSDC");
     let prices = trader.prices();
     let again = prices.iter().skip_while(|price| price.symbol == "SOLUSDC").find(|price| price.symbol == "SOLUSDC");
@@ -35,10 +35,10 @@ fn keys_roll_back_and_show_the_history_with_the_refused_attempts() {
 
     trader.press("h");
     for entry in [
-        "opened: generation 1 serves, version 0.1.0",
+        "opened: now serving generation 1, version 0.1.0",
         "reload: refused at admit",
-        "reload: generation 2 serves",
-        "rollback: generation 1 serves",
+        "reload: now serving generation 2",
+        "rollback: now serving generation 1",
         "rollback: refused at",
     ] {
         trader.output.find(entry, |line| (line.starts_with('#') && line.contains(entry)).then_some(()));

@@ -12,8 +12,8 @@ fn attacks() -> [(&'static [u8], &'static str); 4] {
     [
         (&plugins.hostile_at_create, "refused at load: the rehearsal refused the plugin: "),
         (&plugins.hostile_at_restore, "refused at hand_over: "),
-        (&plugins.hostile, "rolled back by itself, because its run failed"),
-        (&plugins.hostile_in_panic, "rolled back by itself, because its run failed"),
+        (&plugins.hostile, "rolled back automatically, because its run failed"),
+        (&plugins.hostile_in_panic, "rolled back automatically, because its run failed"),
     ]
 }
 

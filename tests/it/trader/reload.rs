@@ -12,7 +12,7 @@ fn an_edit_and_a_key_run_the_new_code_with_the_old_state_in_the_same_process() {
     for (generation, symbol) in (2..).zip(["BTCUSDC", "ETHUSDC", "DOGEUSDC", "SOLUSDC", "BTCUSDC"]) {
         workspace.edit(serves, symbol);
         trader.press(CTRL_R);
-        trader.expect(&format!("reload: generation {generation} serves"));
+        trader.expect(&format!("reload: now serving generation {generation}"));
         trader.price_of(symbol);
         serves = symbol;
     }
@@ -38,7 +38,7 @@ fn a_compiler_error_is_shown_and_the_old_code_goes_on_until_it_is_mended() {
 
     workspace.edit("= BTCUSDC", "= \"BTCUSDC\"");
     trader.press(CTRL_R);
-    trader.expect("reload: generation 2 serves");
+    trader.expect("reload: now serving generation 2");
     trader.price_of("BTCUSDC");
     trader.assert_no_tick_is_lost();
     trader.quit();
@@ -50,7 +50,7 @@ fn the_same_code_again_changes_nothing() {
     let mut trader = Terminal::start(workspace.start());
     trader.price_of("SOLUSDC");
     trader.press(CTRL_R);
-    trader.expect("reload: nothing changed, generation 1 serves on");
+    trader.expect("reload: unchanged, still serving generation 1");
     trader.price_of("SOLUSDC");
     trader.assert_no_tick_is_lost();
     trader.quit();

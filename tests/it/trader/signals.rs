@@ -13,7 +13,7 @@ fn without_a_terminal_signals_reload_and_end_it_and_prices_are_plain_lines() {
 
     workspace.edit("SOLUSDC", "BTCUSDC");
     trader.signal(Signal::HUP);
-    trader.expect("reload: generation 2 serves");
+    trader.expect("reload: now serving generation 2");
     trader.expect_price("BTCUSDC: ");
     assert_eq!(trader.exchange().requests("/api/v3/klines"), 1);
 

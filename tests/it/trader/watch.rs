@@ -21,7 +21,7 @@ fn a_file_that_is_written_slowly_serves_when_it_is_whole() {
     trader.price_of("SOLUSDC");
     file.write_all(rest).unwrap();
     drop(file);
-    trader.expect("reload: generation 2 serves");
+    trader.expect("reload: now serving generation 2");
     trader.price_of("BTCUSDC");
 
     trader.assert_no_tick_is_lost();
@@ -35,10 +35,10 @@ fn a_file_that_is_replaced_at_once_is_never_seen_in_part() {
     let trader = Terminal::start(Start::with(&shelf.plugin).watching());
     trader.price_of("SOLUSDC");
     shelf.replace(&plugins.btcusdc);
-    trader.expect("reload: generation 2 serves");
+    trader.expect("reload: now serving generation 2");
     trader.price_of("BTCUSDC");
     shelf.replace(&plugins.solusdc);
-    trader.expect("reload: generation 3 serves");
+    trader.expect("reload: now serving generation 3");
     trader.price_of("SOLUSDC");
     trader.assert_no_tick_is_lost();
     let output = trader.quit();
@@ -51,7 +51,7 @@ fn a_crate_is_rebuilt_after_an_edit() {
     let trader = Terminal::start(workspace.start().watching());
     trader.price_of("SOLUSDC");
     workspace.edit("SOLUSDC", "BTCUSDC");
-    trader.expect("reload: generation 2 serves");
+    trader.expect("reload: now serving generation 2");
     trader.price_of("BTCUSDC");
     trader.assert_no_tick_is_lost();
     trader.quit();

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use hotslot::wasm::{CallError, ModuleError, ModuleLimits, Wasm, WasmBackend, WasmPlugin};
+use hotslot::wasm::{Engine, ModuleError, ModuleLimits, WasmBackend, WasmCallError, WasmPlugin};
 use hotslot::{Error, ErrorKind, HotSlot, Stage};
 
 use super::{answer, backend, compile, engine, module, source};
@@ -11,8 +11,8 @@ use crate::support::admit;
 type Nothing = WasmBackend<WasmPlugin<()>>;
 
 /// A backend that wants nothing of its modules.
-fn anything(engine: &Wasm) -> Nothing {
-    engine.plugins(|_| Ok::<_, CallError>(()))
+fn anything(engine: &Engine) -> Nothing {
+    engine.bind(|_| Ok::<_, WasmCallError>(()))
 }
 
 /// Why `backend` does not take a module.
@@ -33,8 +33,9 @@ fn reason(error: &Error) -> &ModuleError {
 #[test]
 fn every_prefix_of_a_module_is_refused_or_a_module_itself() {
     let engine = engine();
-    let slot = HotSlot::builder(backend(&engine).require("answer", "() -> i32")).open(module("1.0.0", 1)).unwrap();
-    let backend = anything(&engine).require("answer", "() -> i32");
+    let slot =
+        HotSlot::builder(backend(&engine).require_export("answer", "() -> i32")).open(module("1.0.0", 1)).unwrap();
+    let backend = anything(&engine).require_export("answer", "() -> i32");
     let whole = module("1.1.0", 2);
     let mut whole_without_a_section = Vec::new();
     for len in 0..whole.len() {
@@ -94,7 +95,7 @@ fn a_refusal_is_one_line() {
 #[test]
 fn a_missing_or_wrong_export_is_named_with_both_signatures() {
     let engine = engine();
-    let backend = anything(&engine).require("inspect", "(i32,i32) -> i64");
+    let backend = anything(&engine).require_export("inspect", "(i32,i32) -> i64");
     let found = refusal(&backend, "(module)");
     assert_eq!(found, ModuleError::MissingExport { name: "inspect".into(), wanted: "(i32, i32) -> i64".into() });
     let text = refusal(&backend, r#"(module (func (export "inspect") (param i32)))"#).to_string();
@@ -132,8 +133,9 @@ fn only_what_the_host_offers_can_be_imported() {
 #[test]
 fn another_interface_is_refused() {
     let engine = engine();
-    let slot =
-        HotSlot::builder(backend(&engine).interface("fixture/1")).open(module("1.0.0", 1)).expect("it is this one");
+    let slot = HotSlot::builder(backend(&engine).require_interface("fixture/1"))
+        .open(module("1.0.0", 1))
+        .expect("it is this one");
     let other = source("1.1.0", 2, "").replace("fixture/1", "fixture/2");
     let error = slot.reload(compile(&other)).unwrap_err();
     let ModuleError::Interface { found, wanted } = reason(&error) else { panic!("{error}") };
@@ -192,7 +194,7 @@ fn proposals_that_are_off_are_refused() {
 /// What a limit says: what there was too much of, how much, and in which function.
 #[track_caller]
 fn over(limits: ModuleLimits, text: &str, what: &str, found: u64, function: Option<u32>) {
-    let engine = Wasm::builder().instances(1).on_demand().build().unwrap();
+    let engine = Engine::builder().max_instances(1).on_demand().build().unwrap();
     let backend = anything(&engine);
     if admit(&backend, &compile(text)).is_err() {
         panic!("{what}: the defaults refuse it already");

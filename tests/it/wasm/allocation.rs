@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use hotslot::HotSlot;
-use hotslot::wasm::{Allocation, CallError, Wasm};
+use hotslot::wasm::{Allocation, Engine, WasmCallError};
 
 use super::{answer, backend, module};
 
@@ -11,12 +11,12 @@ use super::{answer, backend, module};
 fn an_engine_has_a_pool_where_it_can() {
     let status = super::engine().status();
     assert!(matches!(status.allocation, Allocation::Pooled { .. }), "{status:?}");
-    let status = Wasm::builder().on_demand().build().unwrap().status();
+    let status = Engine::builder().on_demand().build().unwrap().status();
     assert_eq!((status.allocation, status.instances, status.max_instances), (Allocation::OnDemand, 0, 192));
 }
 
 /// Everything that an instance can do, without a pool.
-fn works_on_demand(engine: &Wasm) {
+fn works_on_demand(engine: &Engine) {
     assert_eq!(engine.status().allocation, Allocation::OnDemand);
     let slot = HotSlot::builder(backend(engine)).open(module("1.0.0", 1)).unwrap();
     let lease = slot.load();
@@ -25,16 +25,16 @@ fn works_on_demand(engine: &Wasm) {
         assert_eq!(lease.call(|calls, call| call.run(&calls.count, ())).unwrap(), 1, "a fresh instance");
     }
     let error = lease.call(|calls, call| call.run(&calls.grow, 2000)).unwrap_err();
-    assert!(matches!(error, CallError::OutOfMemory { .. }), "{error}");
+    assert!(matches!(error, WasmCallError::OutOfMemory { .. }), "{error}");
     let error = lease.call(|calls, call| call.run(&calls.recurse, ())).unwrap_err();
-    assert!(matches!(error, CallError::Trapped { .. }), "{error}");
+    assert!(matches!(error, WasmCallError::Trapped { .. }), "{error}");
     slot.reload(module("2.0.0", 2)).unwrap();
     assert_eq!(answer(&slot.load()).unwrap(), 2);
 }
 
 #[test]
 fn an_engine_works_on_demand() {
-    works_on_demand(&Wasm::builder().instances(4).on_demand().build().unwrap());
+    works_on_demand(&Engine::builder().max_instances(4).on_demand().build().unwrap());
 }
 
 /// The same in a process that may not have the address space for a pool.
@@ -43,7 +43,7 @@ fn an_engine_works_on_demand() {
 fn an_engine_goes_without_a_pool_where_address_space_is_refused() {
     const INSIDE: &str = "HOTSLOT_TEST_LITTLE_ADDRESS_SPACE";
     if std::env::var_os(INSIDE).is_some() {
-        works_on_demand(&Wasm::new().unwrap());
+        works_on_demand(&Engine::new().unwrap());
         return;
     }
     let name = std::thread::current().name().unwrap().to_owned();

@@ -4,18 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use hotslot::wasm::{EngineError, Wasm, WasmBuilder};
+use hotslot::wasm::{Engine, EngineBuilder, EngineError};
 use hotslot::{Candidate, HotSlot};
 use tempfile::TempDir;
 
 use super::{answer, backend, engine, module};
 
-fn builder(folder: &Path) -> WasmBuilder {
-    Wasm::builder().instances(4).folder(folder)
+fn builder(folder: &Path) -> EngineBuilder {
+    Engine::builder().max_instances(4).cache_dir(folder)
 }
 
 /// A process of its own, as far as engines can tell: compiles or finds the module, and calls it.
-fn run(builder: WasmBuilder, bytes: &[u8], expected: u32) -> Wasm {
+fn run(builder: EngineBuilder, bytes: &[u8], expected: u32) -> Engine {
     let engine = builder.build().unwrap();
     let slot = HotSlot::builder(backend(&engine)).open(bytes).unwrap();
     assert_eq!(answer(&slot.load()).unwrap(), expected);
@@ -46,7 +46,7 @@ fn a_module_that_comes_back_is_not_compiled_again() {
 
 #[test]
 fn what_is_kept_in_memory_is_bounded() {
-    let engine = Wasm::builder().instances(4).keep_compiled(0).build().unwrap();
+    let engine = Engine::builder().max_instances(4).memory_cache_limit(0).build().unwrap();
     let slot = HotSlot::builder(backend(&engine)).open(module("1.0.0", 1)).unwrap();
     slot.reload(Candidate::new(module("1.0.0", 1)).force()).unwrap();
     assert_eq!((engine.status().compiled, engine.status().found_in_memory), (2, 0));
@@ -154,7 +154,7 @@ fn the_folder_does_not_grow_beyond_its_limit() {
     run(builder(&path), &module("1.0.0", 0), 0);
     let size = fs::metadata(&entries(&path)[0]).unwrap().len();
     for answer in 1..5 {
-        run(builder(&path).keep_on_disk(2 * size + size / 2), &module("1.0.0", answer), answer);
+        run(builder(&path).disk_cache_limit(2 * size + size / 2), &module("1.0.0", answer), answer);
         assert_eq!(entries(&path).len(), 2);
     }
     // The last one is still there; and nothing that was only begun.
@@ -187,7 +187,7 @@ fn a_folder_that_cannot_be_written_any_more_does_not_fail_a_load() {
     let slot = HotSlot::builder(backend(&engine)).open(module("1.0.0", 1)).unwrap();
     assert_eq!(answer(&slot.load()).unwrap(), 1);
     // Too large for the folder: the same.
-    run(builder(&path).keep_on_disk(10), &module("1.0.0", 1), 1);
+    run(builder(&path).disk_cache_limit(10), &module("1.0.0", 1), 1);
     assert_eq!(entries(&path).len(), 0);
 }
 
@@ -204,7 +204,7 @@ fn a_folder_that_others_can_get_at_is_refused() {
     assert_eq!(fs::metadata(path.join("key")).unwrap().permissions().mode() & 0o777, 0o600);
     let refused = |path: &Path, reason: &str| {
         let error = builder(path).build().unwrap_err();
-        assert!(matches!(error, EngineError::Folder { .. }) && error.to_string().contains(reason), "{error}");
+        assert!(matches!(error, EngineError::CacheDir { .. }) && error.to_string().contains(reason), "{error}");
     };
     mode(&path, 0o750);
     refused(&path, "mode 750");

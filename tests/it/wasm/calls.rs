@@ -1,6 +1,6 @@
 //! What goes into a plugin and comes out of it.
 
-use hotslot::wasm::{Buffer, CallError, WasmPlugin};
+use hotslot::wasm::{GuestBuffer, WasmCallError, WasmPlugin};
 use hotslot::{HotSlot, Lease, Stage};
 
 use super::{answer, compile, engine, module, slot, source};
@@ -37,7 +37,7 @@ fn bytes_go_in_and_come_out() {
 fn a_trap_says_what_and_where() {
     let slot = slot();
     let error = slot.load().call(|calls, call| call.run(&calls.trap, ())).unwrap_err();
-    let CallError::Trapped { reason, site } = &error else { panic!("{error:?}") };
+    let WasmCallError::Trapped { reason, site } = &error else { panic!("{error:?}") };
     assert!(reason.contains("unreachable"), "{reason}");
     assert!(site.as_ref().unwrap().starts_with("function 4"), "{site:?}");
     assert_eq!(slot.status().serving.unwrap().failures, 1);
@@ -49,7 +49,7 @@ fn bytes_that_do_not_fit_are_refused_before_they_are_written() {
     let slot = slot();
     let lease = slot.load();
     let error = lease.call(|calls, call| call.write(&calls.input, &[7; 2049])).unwrap_err();
-    assert!(matches!(error, CallError::InputTooLarge { len: 2049, capacity: 2048 }), "{error}");
+    assert!(matches!(error, WasmCallError::InputTooLarge { len: 2049, capacity: 2048 }), "{error}");
     assert!(!error.is_fault());
 }
 
@@ -64,7 +64,7 @@ fn an_answer_outside_of_the_plugins_memory_is_an_error() {
             let answer = call.run(&calls.echo, (ptr, len))?;
             call.read_packed(answer).map(<[u8]>::to_vec)
         });
-        let Err(CallError::OutOfBounds { ptr: p, len: l }) = error else { panic!("{ptr:#x} {len}: {error:?}") };
+        let Err(WasmCallError::OutOfBounds { ptr: p, len: l }) = error else { panic!("{ptr:#x} {len}: {error:?}") };
         assert_eq!((p, l), (ptr, len));
     }
     for (ptr, len) in [(0, PAGE), (PAGE - 1, 1), (PAGE, 0)] {
@@ -76,7 +76,7 @@ fn an_answer_outside_of_the_plugins_memory_is_an_error() {
 #[test]
 fn an_error_of_the_callers_own_comes_back_and_does_not_count() {
     let slot = slot();
-    let error = slot.load().call(|_, _| Err::<(), _>(CallError::failed("not today"))).unwrap_err();
+    let error = slot.load().call(|_, _| Err::<(), _>(WasmCallError::failed("not today"))).unwrap_err();
     assert_eq!(error.to_string(), "not today");
     assert_eq!(slot.status().serving.unwrap().failures, 0);
 }
@@ -102,8 +102,8 @@ fn a_plugin_that_the_binder_cannot_bind_is_refused_at_load() {
 }
 
 /// A plugin that is asked for room for 100 bytes, and answers with `address`.
-fn room_at(address: u32) -> Result<HotSlot<WasmPlugin<Buffer>>, hotslot::Error> {
-    let backend = engine().plugins(|binder| binder.room("room", 100));
+fn room_at(address: u32) -> Result<HotSlot<WasmPlugin<GuestBuffer>>, hotslot::Error> {
+    let backend = engine().bind(|binder| binder.alloc_buffer("room", 100));
     let text = format!(
         r#"(module (memory (export "memory") 1)
           (func (export "room") (param i32) (result i32)
@@ -125,7 +125,7 @@ fn a_plugin_gives_as_much_room_as_it_is_asked_for() {
         });
         assert_eq!(written.unwrap(), (address, vec![7; 100]));
         let error = lease.call(|room, call| call.write(room, &[7; 101])).unwrap_err();
-        assert!(matches!(error, CallError::InputTooLarge { len: 101, capacity: 100 }), "{error}");
+        assert!(matches!(error, WasmCallError::InputTooLarge { len: 101, capacity: 100 }), "{error}");
     }
     for (address, reason) in
         [(0, "no room for 100 bytes"), (END - 99, "not in its memory"), (u32::MAX, "not in its memory")]
@@ -139,7 +139,7 @@ fn a_plugin_gives_as_much_room_as_it_is_asked_for() {
 #[test]
 fn a_function_that_an_older_plugin_lacks_is_optional() {
     type Twice = Option<hotslot::wasm::Func<u32, u32>>;
-    let backend = engine().plugins(|binder| -> Result<Twice, CallError> { binder.optional("twice") });
+    let backend = engine().bind(|binder| -> Result<Twice, WasmCallError> { binder.optional("twice") });
     let slot = HotSlot::builder(backend).open(module("1.0.0", 1)).unwrap();
     let twice = |lease: &hotslot::Lease<WasmPlugin<Twice>>| {
         lease.call(|twice, call| twice.as_ref().map(|twice| call.run(twice, 21)).transpose()).unwrap()
@@ -154,9 +154,9 @@ fn a_function_that_an_older_plugin_lacks_is_optional() {
 fn plugins_and_their_errors_can_go_to_other_threads() {
     fn everywhere<T: Send + Sync + 'static>() {}
     everywhere::<super::Plugin>();
-    everywhere::<hotslot::wasm::Wasm>();
+    everywhere::<hotslot::wasm::Engine>();
     everywhere::<hotslot::wasm::WasmBackend<super::Plugin>>();
-    everywhere::<CallError>();
+    everywhere::<WasmCallError>();
     everywhere::<hotslot::wasm::ModuleError>();
     everywhere::<hotslot::wasm::EngineError>();
 }

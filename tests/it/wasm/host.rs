@@ -1,12 +1,15 @@
 //! The host as a plugin sees it. FAULTS 17, 48.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use hotslot::wasm::wasmtime::{self, Caller};
-use hotslot::wasm::{CallError, Func, Host, guest_bytes};
-use hotslot::{ErrorKind, HotSlot, Stage};
+use hotslot::wasm::{Func, StoreData, WasmCallError, guest_bytes};
+use hotslot::{
+    Admission, Artifact, Backend, BoxError, ErrorKind, HotSlot, LoadContext, Loaded, Payload, PluginScope, Stage,
+};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
@@ -26,7 +29,7 @@ const LOG: &str = r#"(import "hotslot" "log" (func $log (param i32 i32 i32)))"#;
 
 type Run = Func<(), u64>;
 
-fn bind(binder: &mut hotslot::wasm::Binder<'_>) -> Result<Run, CallError> {
+fn bind(binder: &mut hotslot::wasm::Binder<'_>) -> Result<Run, WasmCallError> {
     binder.func("run")
 }
 
@@ -65,7 +68,7 @@ fn what_a_plugin_logs_arrives_with_its_name_and_without_its_escape_codes() {
                 (call $log (i32.const 3) (i32.const 0) (i32.const 1048576))
                 (i64.const 0)";
     let plugin = runs(LOG, r"hot\1b[2J\0a", body);
-    let slot = HotSlot::builder(engine().plugins(bind)).name("speaker").open(plugin).unwrap();
+    let slot = HotSlot::builder(engine().bind(bind)).name("speaker").open(plugin).unwrap();
     let log = Log::default();
     tracing::subscriber::with_default(log.clone(), || {
         slot.load().call(|run, call| call.run(run, ())).unwrap();
@@ -85,9 +88,9 @@ fn what_a_plugin_logs_arrives_with_its_name_and_without_its_escape_codes() {
 #[test]
 fn a_text_outside_of_the_plugins_memory_ends_the_call() {
     let plugin = runs(LOG, "", "(call $log (i32.const 1) (i32.const -1) (i32.const 2)) (i64.const 0)");
-    let slot = HotSlot::builder(engine().plugins(bind)).open(plugin).unwrap();
+    let slot = HotSlot::builder(engine().bind(bind)).open(plugin).unwrap();
     let error = slot.load().call(|run, call| call.run(run, ())).unwrap_err();
-    let CallError::Host(reason) = &error else { panic!("{error:?}") };
+    let WasmCallError::Host(reason) = &error else { panic!("{error:?}") };
     assert!(reason.contains("0xffffffff"), "{reason}");
 }
 
@@ -95,7 +98,7 @@ fn a_text_outside_of_the_plugins_memory_ends_the_call() {
 fn clocks_tell_the_time() {
     for (clock, least) in [("wall_clock", 1_700_000_000_000_000_000), ("monotonic_clock", 1)] {
         let import = format!(r#"(import "hotslot" "{clock}" (func $clock (result i64)))"#);
-        let slot = HotSlot::builder(engine().plugins(bind))
+        let slot = HotSlot::builder(engine().bind(bind))
             .open(runs(&import, "", "(drop (call $clock)) (call $clock)"))
             .unwrap();
         let mut last = least;
@@ -111,11 +114,11 @@ fn clocks_tell_the_time() {
 fn a_function_of_the_users_own_knows_who_calls() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let backend = engine()
-        .plugins(bind)
+        .bind(bind)
         .link(|linker| {
             let sink = Arc::clone(&seen);
             linker
-                .func_wrap("env", "block", move |mut caller: Caller<'_, Host>, ptr: u32, len: u32| {
+                .func_wrap("env", "block", move |mut caller: Caller<'_, StoreData>, ptr: u32, len: u32| {
                     let text = String::from_utf8_lossy(guest_bytes(&mut caller, ptr, len)?).into_owned();
                     let plugin = caller.data().plugin();
                     sink.lock().unwrap().push((plugin.name.clone(), plugin.generation, text));
@@ -133,7 +136,7 @@ fn a_function_of_the_users_own_knows_who_calls() {
 
 #[test]
 fn a_name_that_is_taken_cannot_be_offered_again() {
-    let twice = engine().plugins(bind).link(|linker| linker.func_wrap("hotslot", "log", || ()).map(drop));
+    let twice = engine().bind(bind).link(|linker| linker.func_wrap("hotslot", "log", || ()).map(drop));
     assert!(twice.unwrap_err().to_string().contains("log"));
 }
 
@@ -143,7 +146,7 @@ fn a_load_that_hangs_in_the_host_is_left_behind_and_the_slot_stays_usable() {
     let latch = Arc::new(Latch::default());
     let engine = engine();
     let backend = engine
-        .plugins(bind)
+        .bind(bind)
         .link(|linker| {
             let door = Arc::clone(&latch);
             linker.func_wrap("env", "wait", move || door.pass()).map(drop)
@@ -183,14 +186,14 @@ impl Idle for Nothing {
 }
 
 /// What a plugin whose `run` does `body` comes to, beside a service whose contract is at address 16.
-fn beside_a_service(body: &str) -> Result<u64, CallError> {
+fn beside_a_service(body: &str) -> Result<u64, WasmCallError> {
     const IMPORTS: &str = r#"(import "hotslot" "service" (func $service (param i32 i32 i32 i32) (result i32)))
         (import "hotslot" "invoke" (func $invoke (param i32 i32 i32) (result i32)))"#;
     let contract = "interface idle 1.0\\nmethod idle(&[u8])->()\\n";
     let ask = "(drop (call $service (i32.const 16) (i32.const 42) (i32.const 1024) (i32.const 1040)))";
     let module = runs(IMPORTS, contract, &format!("(local $n i32) {} (i64.const 7)", body.replace("ASK", ask)));
     let service: Arc<dyn Idle> = Arc::new(Nothing);
-    let backend = engine().plugins(bind).service(service).call_limits(super::limits());
+    let backend = engine().bind(bind).service(service).call_limits(super::limits());
     let slot = HotSlot::builder(backend).open(module).unwrap();
     slot.load().call(|run, call| call.run(run, ()))
 }
@@ -220,4 +223,64 @@ fn a_plugin_that_asks_for_services_again_and_again_is_ended() {
     assert_eq!(beside_a_service("ASK ASK").unwrap(), 7);
     let refused = beside_a_service("(loop $again ASK (br $again))").unwrap_err();
     assert!(format!("{refused:?}").contains("again and again"), "{refused:?}");
+}
+
+/// A backend that tells which scope its plugins get.
+struct Telling<B>(B, Arc<OnceLock<PluginScope>>);
+
+impl<T: ?Sized, B: Backend<T>> Backend<T> for Telling<B> {
+    fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
+        self.0.admit(payload)
+    }
+
+    fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {
+        let _ = self.1.set(context.scope.clone());
+        self.0.load(artifact, context)
+    }
+}
+
+/// A service that says whether it is called from inside of the scope.
+struct Witness(Arc<OnceLock<PluginScope>>, Arc<AtomicBool>);
+
+impl Idle for Witness {
+    fn idle(&self, _: &[u8]) {
+        self.1.store(self.0.get().expect("a plugin is loaded").is_entered(), Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn what_a_plugin_calls_in_the_host_runs_inside_of_its_slots_scope() {
+    const IMPORTS: &str = r#"(import "hotslot" "service" (func $service (param i32 i32 i32 i32) (result i32)))
+        (import "hotslot" "invoke" (func $invoke (param i32 i32 i32) (result i32)))
+        (import "hotslot" "send" (func $send (param i32 i32)))
+        (import "env" "own" (func $own (result i64)))"#;
+    let body = "(drop (call $service (i32.const 16) (i32.const 42) (i32.const 1024) (i32.const 1040)))
+        (i32.store (i32.const 2048) (i32.const 65536))
+        (i32.store (i32.const 2052) (i32.const 1))
+        (drop (call $invoke (i32.const 0) (i32.const 0) (i32.const 2048)))
+        (call $send (i32.const 16) (i32.const 1))
+        (call $own)";
+    let module = runs(IMPORTS, "interface idle 1.0\\nmethod idle(&[u8])->()\\n", body);
+    let scope = Arc::new(OnceLock::<PluginScope>::new());
+    let [service_inside, message_inside] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let service: Arc<dyn Idle> = Arc::new(Witness(Arc::clone(&scope), Arc::clone(&service_inside)));
+    let backend = engine().bind(bind).service(service).call_limits(super::limits());
+    let backend = backend.on_message({
+        let (scope, inside) = (Arc::clone(&scope), Arc::clone(&message_inside));
+        move |_, _| inside.store(scope.get().expect("a plugin is loaded").is_entered(), Ordering::SeqCst)
+    });
+    let own = Arc::clone(&scope);
+    let backend = backend.link(|linker| {
+        let scope = Arc::clone(&own);
+        linker.func_wrap("env", "own", move || scope.get().map_or(0, |scope| u64::from(scope.is_entered()))).map(drop)
+    });
+    let slot = HotSlot::builder(Telling(backend.unwrap(), Arc::clone(&scope))).open(module).unwrap();
+    let is_inside = || scope.get().expect("a plugin is loaded").is_entered();
+    let inside = slot.load().call(|run, call| {
+        assert!(!is_inside(), "the caller's own part is not the plugin's");
+        call.run(run, ())
+    });
+    assert_eq!(inside.unwrap(), 1, "a function that the user linked");
+    assert!(service_inside.load(Ordering::SeqCst) && message_inside.load(Ordering::SeqCst));
+    assert!(!is_inside());
 }

@@ -4,14 +4,14 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
-use hotslot::wasm::{CallError, CallOptions, InstancePolicy, Wasm, waited};
+use hotslot::wasm::{CallOptions, Engine, InstancePolicy, WasmCallError, waited};
 use hotslot::{HotSlot, Lease, StopSignal};
 
 use super::{Plugin, answer, backend, engine, module};
 use crate::support::{Latch, PATIENCE};
 
-fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<Plugin> {
-    HotSlot::builder(backend(engine).instances(policy)).open(module("1.0.0", 1)).unwrap()
+fn slot(engine: &Engine, policy: InstancePolicy) -> HotSlot<Plugin> {
+    HotSlot::builder(backend(engine).instance_policy(policy)).open(module("1.0.0", 1)).unwrap()
 }
 
 fn reuse(max_uses: u32) -> InstancePolicy {
@@ -38,14 +38,14 @@ fn a_fresh_instance_has_seen_nothing() {
 
 #[test]
 fn how_long_a_call_waited_for_its_instance_is_told_once_whether_it_got_one_or_not() {
-    let slot = HotSlot::builder(backend(&engine()).instances(InstancePolicy::Fresh).concurrency(calls(1)));
+    let slot = HotSlot::builder(backend(&engine()).instance_policy(InstancePolicy::Fresh).concurrency(calls(1)));
     let slot = slot.open(module("1.0.0", 1)).unwrap();
     assert_eq!(waited(), Duration::ZERO, "there was no call yet");
     count(&slot.load());
     assert!(waited() > Duration::ZERO);
     assert_eq!(waited(), Duration::ZERO);
     let inside = slot.load().call(|calls, call| {
-        assert!(matches!(answer(&slot.load()), Err(CallError::Saturated { .. })));
+        assert!(matches!(answer(&slot.load()), Err(WasmCallError::Saturated { .. })));
         assert!(waited() > Duration::ZERO, "until it was refused");
         call.run(&calls.count, ())
     });
@@ -56,7 +56,7 @@ fn how_long_a_call_waited_for_its_instance_is_told_once_whether_it_got_one_or_no
 /// Also where many instances of many plugins take turns in the same place.
 #[test]
 fn nothing_of_one_call_is_seen_by_the_next_one_in_the_same_place() {
-    let engine = Wasm::builder().instances(2).build().unwrap();
+    let engine = Engine::builder().max_instances(2).build().unwrap();
     let slots = [slot(&engine, InstancePolicy::Fresh), slot(&engine, InstancePolicy::Fresh)];
     for round in 0..50_u32 {
         for slot in &slots {
@@ -171,7 +171,7 @@ fn more_calls_than_allowed_are_refused_as_saturated() {
     let lease = slot.load();
     full(&lease, 2, |_| {
         let error = answer(&lease).unwrap_err();
-        assert!(matches!(error, CallError::Saturated { limit: 2, .. }), "{error}");
+        assert!(matches!(error, WasmCallError::Saturated { limit: 2, .. }), "{error}");
         assert!(!error.is_fault());
     });
     assert_eq!(answer(&lease).unwrap(), 1);
@@ -194,12 +194,12 @@ fn a_call_can_wait_for_its_turn() {
 
 #[test]
 fn an_engine_that_is_full_says_so_instead_of_failing_in_its_allocator() {
-    let engine = Wasm::builder().instances(3).build().unwrap();
+    let engine = Engine::builder().max_instances(3).build().unwrap();
     let slot = HotSlot::builder(backend(&engine).concurrency(calls(10))).open(module("1.0.0", 1)).unwrap();
     let lease = slot.load();
     full(&lease, 3, |_| {
         let error = answer(&lease).unwrap_err();
-        assert!(matches!(error, CallError::Saturated { limit: 3, .. }), "{error}");
+        assert!(matches!(error, WasmCallError::Saturated { limit: 3, .. }), "{error}");
         let error = slot.reload(module("1.1.0", 2)).unwrap_err();
         assert!(error.to_string().contains("instances of the engine"), "{error}");
     });
@@ -209,11 +209,11 @@ fn an_engine_that_is_full_says_so_instead_of_failing_in_its_allocator() {
 /// There is room for the calls of one that serves, of one that drains and of one that comes in.
 #[test]
 fn a_generation_that_drains_leaves_room_for_its_successor() {
-    let engine = Wasm::builder().instances(6).build().unwrap();
+    let engine = Engine::builder().max_instances(6).build().unwrap();
     let slot = HotSlot::builder(backend(&engine)).open(module("1.0.0", 1)).unwrap();
     let old = slot.load();
     full(&old, 2, |_| {
-        assert!(matches!(answer(&old), Err(CallError::Saturated { limit: 2, .. })));
+        assert!(matches!(answer(&old), Err(WasmCallError::Saturated { limit: 2, .. })));
         slot.reload(module("1.1.0", 2)).unwrap();
         let new = slot.load();
         full(&new, 2, |_| drop(slot.stage(module("1.2.0", 3)).unwrap()));
@@ -222,8 +222,8 @@ fn a_generation_that_drains_leaves_room_for_its_successor() {
 
 #[test]
 fn instances_that_wait_in_one_generation_make_room_for_another() {
-    let engine = Wasm::builder().instances(4).build().unwrap();
-    let slot = HotSlot::builder(backend(&engine).instances(reuse(1000)).concurrency(calls(4)))
+    let engine = Engine::builder().max_instances(4).build().unwrap();
+    let slot = HotSlot::builder(backend(&engine).instance_policy(reuse(1000)).concurrency(calls(4)))
         .keep_previous(3)
         .open(module("1.0.0", 1))
         .unwrap();
@@ -243,5 +243,5 @@ fn a_wait_that_is_in_vain_ends() {
     let backend = backend(&engine()).concurrency(calls(1)).max_wait(Duration::from_millis(1));
     let slot = HotSlot::builder(backend).open(module("1.0.0", 1)).unwrap();
     let lease = slot.load();
-    full(&lease, 1, |_| assert!(matches!(answer(&lease), Err(CallError::Saturated { .. }))));
+    full(&lease, 1, |_| assert!(matches!(answer(&lease), Err(WasmCallError::Saturated { .. }))));
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use hotslot::wasm::{CallError, CallLimits, CallOptions, InstancePolicy};
+use hotslot::wasm::{CallLimits, CallOptions, InstancePolicy, WasmCallError};
 use hotslot::{HotSlot, Probation, Stage, StopSignal};
 
 use super::{answer, backend, compile, engine, limits, module, source, spin};
@@ -34,7 +34,7 @@ fn a_thousand_endless_loops_end_at_their_deadline_and_their_neighbours_never_not
                 scope.spawn(|| {
                     while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
                         let error = spin(&spinning.load());
-                        assert!(matches!(error, CallError::DeadlineExceeded(_)), "{error}");
+                        assert!(matches!(error, WasmCallError::DeadlineExceeded(_)), "{error}");
                     }
                 })
             })
@@ -62,7 +62,7 @@ fn a_call_can_have_a_deadline_of_its_own() {
     let slot = super::slot();
     let options = CallOptions::new().deadline(Duration::from_millis(1));
     let error = slot.load().call_with(&options, |calls, call| call.run(&calls.spin, ())).unwrap_err();
-    assert!(matches!(error, CallError::DeadlineExceeded(deadline) if deadline.as_millis() == 1), "{error}");
+    assert!(matches!(error, WasmCallError::DeadlineExceeded(deadline) if deadline.as_millis() == 1), "{error}");
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn memory_that_is_not_allowed_is_not_had() {
     assert_eq!(grow(63).unwrap(), 1);
     for pages in [64, 1024, 65535, u32::MAX] {
         let error = grow(pages).unwrap_err();
-        assert!(matches!(error, CallError::OutOfMemory { limit } if limit == 4 << 20), "{error}");
+        assert!(matches!(error, WasmCallError::OutOfMemory { limit } if limit == 4 << 20), "{error}");
     }
     // A bit at a time does not get further.
     let error = slot
@@ -85,7 +85,7 @@ fn memory_that_is_not_allowed_is_not_had() {
         })
         .map(|_: ()| ())
         .unwrap_err();
-    assert!(matches!(error, CallError::OutOfMemory { .. }), "{error}");
+    assert!(matches!(error, WasmCallError::OutOfMemory { .. }), "{error}");
     assert_eq!(answer(&slot.load()).unwrap(), 1);
 }
 
@@ -96,7 +96,7 @@ fn table_elements_that_are_not_allowed_are_not_had() {
     grow(9_999).unwrap();
     for by in [10_000, 1_000_000, u32::MAX] {
         let error = grow(by).unwrap_err();
-        assert!(matches!(error, CallError::OutOfTable { limit: 10_000 }), "{error}");
+        assert!(matches!(error, WasmCallError::OutOfTable { limit: 10_000 }), "{error}");
     }
 }
 
@@ -105,7 +105,7 @@ fn endless_recursion_traps_on_any_thread_of_an_ordinary_size() {
     let slot = super::slot();
     let overflow = || {
         let error = slot.load().call(|calls, call| call.run(&calls.recurse, ())).unwrap_err();
-        let CallError::Trapped { reason, site } = error else { panic!("{error}") };
+        let WasmCallError::Trapped { reason, site } = error else { panic!("{error}") };
         assert!(reason.contains("stack") && site.unwrap().contains("recurse"), "{reason}");
     };
     overflow();
@@ -128,12 +128,12 @@ fn a_cancelled_call_ends_and_takes_nobody_along() {
         let one = scope.spawn(|| spin_until(&first));
         let two = scope.spawn(|| spin_until(&second));
         first.raise();
-        assert!(matches!(one.join().unwrap(), CallError::Cancelled));
+        assert!(matches!(one.join().unwrap(), WasmCallError::Cancelled));
         assert!(!two.is_finished(), "it was the first call that was cancelled");
         second.raise();
-        assert!(matches!(two.join().unwrap(), CallError::Cancelled));
+        assert!(matches!(two.join().unwrap(), WasmCallError::Cancelled));
     });
-    assert!(matches!(spin_until(&first), CallError::Cancelled), "a call that is cancelled already does not begin");
+    assert!(matches!(spin_until(&first), WasmCallError::Cancelled), "a call that is cancelled already does not begin");
     assert_eq!(slot.status().serving.unwrap().failures, 0, "that is not the plugin's fault");
 }
 
@@ -142,7 +142,7 @@ fn a_cancelled_call_ends_and_takes_nobody_along() {
 fn a_panic_of_the_caller_costs_that_instance() {
     let engine = engine();
     let policy = InstancePolicy::Reuse { max_uses: 1000.try_into().unwrap() };
-    let slot = HotSlot::builder(backend(&engine).instances(policy).concurrency(NonZeroUsize::MIN))
+    let slot = HotSlot::builder(backend(&engine).instance_policy(policy).concurrency(NonZeroUsize::MIN))
         .open(module("1.0.0", 1))
         .unwrap();
     let lease = slot.load();

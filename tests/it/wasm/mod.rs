@@ -2,8 +2,12 @@
 
 mod admission;
 mod allocation;
+#[cfg(target_os = "linux")]
+mod attempts;
 mod cache;
 mod calls;
+#[cfg(target_os = "linux")]
+mod config;
 mod host;
 mod instances;
 mod limits;
@@ -14,7 +18,9 @@ mod tiers;
 
 use std::time::Duration;
 
-use hotslot::wasm::{Binder, Buffer, CallError, CallLimits, CallOptions, Func, Wasm, WasmBackend, WasmPlugin};
+use hotslot::wasm::{
+    Binder, CallLimits, CallOptions, Engine, Func, GuestBuffer, WasmBackend, WasmCallError, WasmPlugin,
+};
 use hotslot::{Event, HotSlot, Subscription};
 
 use crate::support::{PATIENCE, wait_for};
@@ -64,7 +70,7 @@ pub(crate) fn compile(text: &str) -> Vec<u8> {
 
 /// The functions of [`module`].
 pub(crate) struct Calls {
-    pub(crate) input: Buffer,
+    pub(crate) input: GuestBuffer,
     pub(crate) answer: Func<(), u32>,
     pub(crate) echo: Func<(u32, u32), u64>,
     pub(crate) count: Func<(), u32>,
@@ -77,7 +83,7 @@ pub(crate) struct Calls {
 
 pub(crate) type Plugin = WasmPlugin<Calls>;
 
-pub(crate) fn bind(binder: &mut Binder<'_>) -> Result<Calls, CallError> {
+pub(crate) fn bind(binder: &mut Binder<'_>) -> Result<Calls, WasmCallError> {
     Ok(Calls {
         input: binder.buffer("input")?,
         answer: binder.func("answer")?,
@@ -92,12 +98,12 @@ pub(crate) fn bind(binder: &mut Binder<'_>) -> Result<Calls, CallError> {
 }
 
 /// A small engine: tests run at the same time, and most need two instances.
-pub(crate) fn engine() -> Wasm {
-    Wasm::builder().instances(24).build().unwrap()
+pub(crate) fn engine() -> Engine {
+    Engine::builder().max_instances(24).build().unwrap()
 }
 
-pub(crate) fn backend(engine: &Wasm) -> WasmBackend<WasmPlugin<Calls>> {
-    engine.plugins(bind).call_limits(limits())
+pub(crate) fn backend(engine: &Engine) -> WasmBackend<WasmPlugin<Calls>> {
+    engine.bind(bind).call_limits(limits())
 }
 
 pub(crate) fn slot() -> HotSlot<Plugin> {
@@ -110,7 +116,7 @@ pub(crate) fn limits() -> CallLimits {
 }
 
 /// A call that never ends, and what ends it after 5 ms.
-pub(crate) fn spin(plugin: &Plugin) -> CallError {
+pub(crate) fn spin(plugin: &Plugin) -> WasmCallError {
     let options = CallOptions::new().deadline(Duration::from_millis(5));
     plugin.call_with(&options, |calls, call| call.run(&calls.spin, ())).unwrap_err()
 }
@@ -124,6 +130,6 @@ pub(crate) fn destroyed(events: &Subscription, wanted: u64) {
     });
 }
 
-pub(crate) fn answer(plugin: &Plugin) -> Result<u32, CallError> {
+pub(crate) fn answer(plugin: &Plugin) -> Result<u32, WasmCallError> {
     plugin.call(|calls, call| call.run(&calls.answer, ()))
 }

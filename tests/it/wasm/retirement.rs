@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use hotslot::wasm::{CallError, CallLimits, CallOptions, Wasm};
+use hotslot::wasm::{CallLimits, CallOptions, Engine, WasmCallError};
 use hotslot::{Event, HotSlot};
 
 use super::{Plugin, answer, backend, destroyed, engine, limits, module};
@@ -15,7 +15,7 @@ fn patient() -> CallOptions {
     CallOptions::new().deadline(10 * PATIENCE)
 }
 
-fn slot(engine: &Wasm, drain_timeout: Duration) -> HotSlot<Plugin> {
+fn slot(engine: &Engine, drain_timeout: Duration) -> HotSlot<Plugin> {
     let limits = CallLimits { memory: 512 << 20, ..limits() };
     HotSlot::builder(backend(engine).call_limits(limits))
         .keep_previous(0)
@@ -49,7 +49,7 @@ fn calls_still_inside_after_the_drain_timeout_are_trapped_and_their_memory_is_fr
         wait_for(&events, |event| matches!(event, Event::Stuck { generation: 1, .. }).then_some(()));
         for call in stuck {
             let error = call.join().unwrap().unwrap_err();
-            assert!(matches!(error, CallError::Retired), "{error}");
+            assert!(matches!(error, WasmCallError::Retired), "{error}");
             assert_eq!(answer(&slot.load()).unwrap(), 2, "its successor never noticed");
         }
         destroyed(&events, 1);
@@ -69,9 +69,9 @@ fn a_call_in_a_warm_generation_is_ended_and_a_rollback_serves_again() {
         let stuck = scope.spawn(|| lease.call_with(&patient(), |calls, call| call.run(&calls.spin, ())));
         eventually("the call is inside", || engine.status().instances == 1);
         slot.reload(module("2.0.0", 2)).unwrap();
-        assert!(matches!(stuck.join().unwrap(), Err(CallError::Retired)));
+        assert!(matches!(stuck.join().unwrap(), Err(WasmCallError::Retired)));
     });
-    assert!(matches!(answer(&lease), Err(CallError::Retired)), "its time is over, until it serves again");
+    assert!(matches!(answer(&lease), Err(WasmCallError::Retired)), "its time is over, until it serves again");
     slot.rollback().unwrap();
     assert_eq!((answer(&lease).unwrap(), answer(&slot.load()).unwrap()), (1, 1));
 }
@@ -116,7 +116,7 @@ fn a_slot_that_is_dropped_lets_its_calls_finish_or_ends_them() {
         drop(slot);
         latch.open();
         finishing.join().unwrap().unwrap();
-        assert!(matches!(spinning.join().unwrap(), Err(CallError::Retired)));
+        assert!(matches!(spinning.join().unwrap(), Err(WasmCallError::Retired)));
     });
     eventually("nothing is left of it", || engine.status().instances == 0);
 }

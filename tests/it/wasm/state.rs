@@ -1,6 +1,6 @@
 //! State that goes from one module to the next.
 
-use hotslot::wasm::{CallError, Func, InstancePolicy, Wasm, WasmPlugin};
+use hotslot::wasm::{Engine, Func, InstancePolicy, WasmCallError, WasmPlugin};
 use hotslot::{HotSlot, Stage, State, Stateful, transfer_state};
 
 use super::{compile, engine};
@@ -35,9 +35,9 @@ struct Counter {
     trap: Func<(), ()>,
 }
 
-fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<WasmPlugin<Counter>> {
-    let backend = engine.plugins(|binder| Ok(Counter { add: binder.func("add")?, trap: binder.func("trap")? }));
-    HotSlot::builder(backend.instances(policy))
+fn slot(engine: &Engine, policy: InstancePolicy) -> HotSlot<WasmPlugin<Counter>> {
+    let backend = engine.bind(|binder| Ok(Counter { add: binder.func("add")?, trap: binder.func("trap")? }));
+    HotSlot::builder(backend.instance_policy(policy))
         .hand_over(transfer_state)
         .open(counter("1.0.0", "counter/1", "counter/1"))
         .unwrap()
@@ -64,7 +64,7 @@ fn a_single_instance_that_traps_begins_with_what_was_handed_over() {
     slot.reload(counter("1.1.0", "counter/1", "counter/1")).unwrap();
     add(&slot, 2);
     let error = slot.load().call(|counter, call| call.run(&counter.trap, ())).unwrap_err();
-    assert!(matches!(error, CallError::Trapped { .. }));
+    assert!(matches!(error, WasmCallError::Trapped { .. }));
     assert_eq!(add(&slot, 0), 40);
 }
 

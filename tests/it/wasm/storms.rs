@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use hotslot::wasm::{InstancePolicy, Wasm};
+use hotslot::wasm::{Engine, InstancePolicy};
 use hotslot::{Candidate, HotSlot, Lease, Outcome, VersionRule};
 
 use super::{answer, backend, module};
@@ -11,8 +11,8 @@ use crate::support::{PATIENCE, eventually};
 
 /// Callers on two threads, while `transitions` change the plugin; every call must answer 1 or 2.
 fn under_load(policy: InstancePolicy, transitions: impl FnOnce(&HotSlot<super::Plugin>)) {
-    let engine = Wasm::builder().instances(48).build().unwrap();
-    let slot = HotSlot::builder(backend(&engine).instances(policy))
+    let engine = Engine::builder().max_instances(48).build().unwrap();
+    let slot = HotSlot::builder(backend(&engine).instance_policy(policy))
         .version_rule(VersionRule::Any)
         .open(module("1.0.0", 1))
         .unwrap();

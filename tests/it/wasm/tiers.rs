@@ -1,18 +1,18 @@
 //! Baseline code first, optimised code when it is ready.
 
 use hotslot::HotSlot;
-use hotslot::wasm::{CallError, InstancePolicy, Wasm};
+use hotslot::wasm::{Engine, InstancePolicy, WasmCallError};
 use tempfile::TempDir;
 
 use super::{Plugin, answer, backend, compile, module, source, spin};
 use crate::support::eventually;
 
-fn engine() -> Wasm {
-    Wasm::builder().instances(12).baseline_first().build().unwrap()
+fn engine() -> Engine {
+    Engine::builder().max_instances(12).dangerous().baseline_first().build().unwrap()
 }
 
-fn slot(engine: &Wasm, policy: InstancePolicy) -> HotSlot<Plugin> {
-    HotSlot::builder(backend(engine).instances(policy)).open(module("1.0.0", 1)).unwrap()
+fn slot(engine: &Engine, policy: InstancePolicy) -> HotSlot<Plugin> {
+    HotSlot::builder(backend(engine).instance_policy(policy)).open(module("1.0.0", 1)).unwrap()
 }
 
 #[test]
@@ -53,11 +53,11 @@ fn baseline_code_is_limited_like_any_other() {
         slot.reload(compile(&source(&format!("1.{version}.0"), 1, &much))).unwrap();
         let lease = slot.load();
         let spun = spin(&lease);
-        assert!(matches!(spun, CallError::DeadlineExceeded(_)), "{spun}");
+        assert!(matches!(spun, WasmCallError::DeadlineExceeded(_)), "{spun}");
         let recurse = lease.call(|calls, call| call.run(&calls.recurse, ())).unwrap_err();
-        assert!(matches!(recurse, CallError::Trapped { .. }), "{recurse}");
+        assert!(matches!(recurse, WasmCallError::Trapped { .. }), "{recurse}");
         let grow = lease.call(|calls, call| call.run(&calls.grow, 5000)).unwrap_err();
-        assert!(matches!(grow, CallError::OutOfMemory { .. }), "{grow}");
+        assert!(matches!(grow, WasmCallError::OutOfMemory { .. }), "{grow}");
         !lease.is_optimised()
     });
 }
@@ -66,7 +66,7 @@ fn baseline_code_is_limited_like_any_other() {
 fn only_optimised_code_is_kept_in_the_folder() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("compiled");
-    let build = || Wasm::builder().instances(4).folder(&path).baseline_first().build().unwrap();
+    let build = || Engine::builder().max_instances(4).cache_dir(&path).dangerous().baseline_first().build().unwrap();
     let slot_of_first = slot(&build(), InstancePolicy::Fresh);
     eventually("the optimised code serves", || slot_of_first.load().is_optimised());
     let engine = build();

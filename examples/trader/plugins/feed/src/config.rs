@@ -1,21 +1,21 @@
-//! What the host tells a plugin: where the exchanges are, and how often to ask.
+//! The configuration that the host passes to a plugin: where the exchanges are, and how often to poll.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Where Binance's API is.
+/// The base URL of Binance's API.
 pub const BINANCE: &str = "https://api.binance.com";
-/// Where Coinbase Exchange's API is.
+/// The base URL of Coinbase Exchange's API.
 pub const COINBASE: &str = "https://api.exchange.coinbase.com";
 
-/// Where to get prices, and how often. The default is the live exchanges, once a second.
+/// Where to fetch prices, and how often. The default is the live exchanges, once a second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The base URL of Binance's API, or of an exchange that speaks it.
+    /// The base URL of Binance's API, or of a compatible exchange.
     pub binance: String,
-    /// The base URL of Coinbase Exchange's API, or of an exchange that speaks it.
+    /// The base URL of Coinbase Exchange's API, or of a compatible exchange.
     pub coinbase: String,
-    /// The time from one request for a price to the next.
+    /// The time between requests for a price.
     pub interval: Duration,
 }
 
@@ -26,7 +26,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads lines of `key=value`. What is not said keeps its default.
+    /// Parses lines of `key=value`. Missing keys keep their defaults, unknown keys are ignored.
     ///
     /// # Errors
     /// Bytes that are not UTF-8, a line without `=`, or an interval that is not a whole number of milliseconds above 0.
@@ -41,7 +41,7 @@ impl Config {
                 "coinbase" => config.coinbase = value.to_owned(),
                 "interval_ms" => match value.parse() {
                     Ok(milliseconds @ 1..) => config.interval = Duration::from_millis(milliseconds),
-                    _ => return Err(format!("interval_ms={value} is not a number of milliseconds above 0")),
+                    _ => return Err(format!("interval_ms={value} is not a positive number of milliseconds")),
                 },
                 _ => {}
             }
@@ -50,7 +50,7 @@ impl Config {
     }
 }
 
-/// The lines that [`Config::from_bytes`] reads.
+/// Writes the lines that [`Config::from_bytes`] parses.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "binance={}", self.binance)?;

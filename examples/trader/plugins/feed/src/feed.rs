@@ -1,4 +1,4 @@
-//! The loop that every plugin of the trader runs: warm up once, then ask, average, print, wait.
+//! The loop that every plugin of the trader runs: warm up once, then fetch, average, print, wait.
 
 use std::collections::hash_map::RandomState;
 use std::future::poll_fn;
@@ -14,11 +14,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::{Config, Failure, Http, Indicator, Price, PriceFeed, Tape, binance};
 
-/// One answer of an exchange.
+/// A quote from an exchange.
 pub struct Quote {
-    /// What the average is of.
+    /// The price that is averaged.
     pub price: Price,
-    /// What is shown, for instance `142.31`.
+    /// The text that is printed, for instance `142.31`.
     pub text: String,
 }
 
@@ -28,21 +28,21 @@ impl From<Price> for Quote {
     }
 }
 
-/// What makes one plugin differ from another: a symbol, and how an exchange is asked for it.
+/// A source of prices: a symbol, and how to fetch its price from an exchange.
 pub trait Source: Send + Sync + 'static {
-    /// The symbol, as it is shown.
+    /// The symbol, as it is printed.
     const SYMBOL: &'static str;
 
-    /// Asks for a price.
+    /// Fetches a price.
     fn quote(http: &Http, config: &Config) -> impl Future<Output = Result<Quote, Failure>>;
 
-    /// Asks for past prices, oldest first, to warm the average up. They come from Binance if nothing else is said.
+    /// Fetches past prices, oldest first, to warm up the average. By default from Binance.
     fn closes(http: &Http, config: &Config) -> impl Future<Output = Result<Vec<f64>, Failure>> {
         binance::closes(http, &config.binance, Self::SYMBOL)
     }
 }
 
-/// A source that is polled, and the state that comes of it: a whole plugin.
+/// A complete plugin: polls a source, and keeps the state.
 pub struct Polled<S> {
     host: Host,
     tape: Box<dyn Tape>,
@@ -66,11 +66,11 @@ impl<S: Source> Plugin for Polled<S> {
         Ok(Polled { host, tape, config, indicator, source: PhantomData })
     }
 
-    /// Polls until `stop` is raised: a quote at every interval, and first past prices, if there is no average to go on
-    /// with. An exchange that cannot be reached is asked again, later and later; that ends nothing.
+    /// Polls until `stop` is raised: a quote at every interval, preceded by past prices if there is no average yet. An
+    /// exchange that cannot be reached is retried with exponential backoff; that does not end the run.
     fn run(&self, stop: &Stop) -> Result<(), Error> {
-        // The runtime ends with this function and takes its connections along. If it is looking up a name just then,
-        // it waits for that: a thread that outlived the plugin would run code that may no longer be there.
+        // The runtime ends with this function, and its connections with it. If a DNS lookup is in progress, it waits
+        // for that: a thread that outlived the plugin would run code that may have been unmapped.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(unless_stopped(stop, async {
             let http = Http::default();
@@ -94,10 +94,10 @@ impl<S: Source> Plugin for Polled<S> {
         Ok(self.indicator().to_bytes())
     }
 
-    /// Goes on with the state of the plugin before: no cold start.
+    /// Continues with the previous plugin's state: no cold start.
     fn restore(&self, schema: &str, state: &[u8]) -> Result<(), Error> {
         if schema != Indicator::SCHEMA {
-            return Err(format!("this plugin goes on from {}, not from {schema}", Indicator::SCHEMA).into());
+            return Err(format!("this plugin restores {}, not {schema}", Indicator::SCHEMA).into());
         }
         *self.indicator() = Indicator::from_bytes(state)?;
         Ok(())
@@ -122,33 +122,33 @@ impl<S: Source> Polled<S> {
         Ok(())
     }
 
-    /// The state; never locked across an await. A panic elsewhere leaves it whole, because it is a plain value.
+    /// Locks the state; never across an await. A panic elsewhere leaves it valid, because it is a plain value.
     fn indicator(&self) -> MutexGuard<'_, Indicator> {
         self.indicator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Does `work` until it is done or `stop` is raised, whichever comes first.
+/// Runs `work` until it finishes or `stop` is raised, whichever comes first.
 async fn unless_stopped(stop: &Stop, work: impl Future<Output = ()>) {
-    // The flag is a byte in the host that can wake nobody, so it is looked at. This is part of the gap of a reload.
-    let mut look = interval(Duration::from_millis(5));
+    // The flag is a byte in the host that cannot wake a task, so it is polled. This adds to the gap of a reload.
+    let mut poll = interval(Duration::from_millis(5));
     let mut work = pin!(work);
     poll_fn(|context| {
-        while look.poll_tick(context).is_ready() {}
+        while poll.poll_tick(context).is_ready() {}
         if stop.is_raised() { Poll::Ready(()) } else { work.as_mut().poll(context) }
     })
     .await;
 }
 
-/// How long to wait after so many failures in a row: twice as long each time, up to half a minute, and never less than
-/// the exchange asks for. Up to half of it is left to chance, so that clients that failed together come back one by one.
-fn pause_after(failures: u32, asked: Option<Duration>) -> Duration {
+/// Returns the pause after this many consecutive failures: exponential up to half a minute, and never less than the
+/// exchange asks for. Up to half of it is random, so that clients that failed together do not retry together.
+fn pause_after(failures: u32, requested: Option<Duration>) -> Duration {
     const FIRST: Duration = Duration::from_millis(500);
     const LONGEST: Duration = Duration::from_secs(30);
     let pause = FIRST.saturating_mul(1 << failures.min(10)).min(LONGEST);
     // The standard library's source of randomness: the keys of a hash map.
-    let chance = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
-    asked.unwrap_or_default() + pause.mul_f64(0.5 + 0.5 * chance)
+    let random = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
+    requested.unwrap_or_default() + pause.mul_f64(0.5 + 0.5 * random)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! An HTTP client for exchanges: limited in time and size, and able to say what a refusal means.
+//! An HTTP client for exchanges, with limits on time and size, that explains error responses.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use hyper_util::rt::TokioExecutor;
 
 use crate::Json;
 
-/// An answer that takes longer than this, connecting included, is as good as none.
+/// The time allowed for a response, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest answer that is read, in bytes.
+/// The maximum size of a response in bytes.
 const LONGEST: usize = 1 << 20;
 
-/// Binance bans for 2 minutes up to 3 days. Nobody waits longer, whatever an exchange asks for.
+/// Binance's bans last from 2 minutes to 3 days. A longer `Retry-After` is capped.
 const SHORTEST_BAN: Duration = Duration::from_secs(2 * 60);
 const LONGEST_BAN: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
-/// A client that keeps its connections. It works inside a tokio runtime, and its connections end with that.
+/// A client that reuses connections. It needs a tokio runtime, and its connections end with the runtime.
 pub struct Http {
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
 }
 
-/// A client that has no connection yet.
+/// Returns a client without connections.
 impl Default for Http {
     fn default() -> Http {
         let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
@@ -38,10 +38,10 @@ impl Default for Http {
 }
 
 impl Http {
-    /// The JSON at `url`.
+    /// Fetches the JSON at `url`.
     ///
     /// # Errors
-    /// There was no answer within 5 seconds, or one that is a refusal, longer than 1 MiB, or not JSON.
+    /// There was no response within 5 seconds, or it has an error status, is longer than 1 MiB, or is not JSON.
     pub async fn get(&self, url: &str) -> Result<Json, Failure> {
         let answer = tokio::time::timeout(TIMEOUT, self.fetch(url))
             .await
@@ -56,7 +56,7 @@ impl Http {
     }
 
     async fn fetch(&self, url: &str) -> Result<Response<Bytes>, Error> {
-        // Some exchanges refuse a client that does not say who it is.
+        // Some exchanges refuse clients without a user agent.
         let request = Request::get(url).header(USER_AGENT, concat!("hotslot-trader/", env!("CARGO_PKG_VERSION")));
         let (head, body) = self.client.request(request.body(Empty::new())?).await?.into_parts();
         let body = Limited::new(body, LONGEST).collect().await?;
@@ -64,11 +64,11 @@ impl Http {
     }
 }
 
-/// Why there is no price, and how long the exchange wants to be left alone.
+/// Why there is no price, and how long to wait before asking again.
 #[derive(Debug)]
 pub struct Failure {
     text: String,
-    /// How long to wait at least before the next request.
+    /// The minimum time to wait before the next request.
     pub retry_after: Option<Duration>,
 }
 
@@ -84,29 +84,29 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Explains an answer that is not a success.
+/// Explains an error response.
 fn refusal(url: &str, answer: &Response<Bytes>, json: Option<Json>) -> Failure {
     let seconds = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let asked = seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_BAN));
     let (meaning, retry_after) = match answer.status().as_u16() {
         418 => (
-            "the exchange has banned this address for a while, because requests went on after HTTP 429",
+            "the exchange has temporarily banned this address, because requests continued after HTTP 429",
             asked.or(Some(SHORTEST_BAN)),
         ),
-        429 => ("too many requests, and going on would end in a ban", asked),
-        451 => ("the exchange does not serve the place this request came from, for legal reasons", asked),
-        _ => (words_of(&json).unwrap_or("the exchange gives no reason"), asked),
+        429 => ("too many requests; continuing would lead to a ban", asked),
+        451 => ("the exchange does not serve this location, for legal reasons", asked),
+        _ => (message_of(&json).unwrap_or("the exchange gives no reason"), asked),
     };
     Failure { text: format!("{url}: HTTP {}: {meaning}", answer.status()), retry_after }
 }
 
-/// The exchange's own words: Binance calls them `msg`, Coinbase `message`.
-fn words_of(json: &Option<Json>) -> Option<&str> {
+/// Returns the exchange's own message: Binance's field is `msg`, Coinbase's `message`.
+fn message_of(json: &Option<Json>) -> Option<&str> {
     let json = json.as_ref()?;
     json.get("msg").or(json.get("message"))?.as_str()
 }
 
-/// The error's text, followed by those of its sources: "connection refused" is never in the first.
+/// Formats the error with its sources: "connection refused" is never in the first.
 fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")

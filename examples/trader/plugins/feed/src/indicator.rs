@@ -1,18 +1,17 @@
-//! The state that outlives a plugin: an average of the prices so far, and their number.
+//! The state that outlives a plugin: the average of the prices so far, and their count.
 
-/// How many ticks the average reaches back, in the sense that is usual for an EMA: the weight of a new price is
-/// 2 / (SPAN + 1).
+/// The span of the exponential moving average in ticks: the weight of a new price is 2 / (SPAN + 1).
 const SPAN: f64 = 20.0;
 
 hotslot_plugin::plain_state! {
     /// An exponential moving average (EMA) of one symbol's price, and a count of ticks that outlives the symbol.
     #[derive(PartialEq)]
     pub struct Indicator {
-        /// What the average is of, padded with zero bytes; all zero until there is an average.
+        /// The symbol, padded with zero bytes; all zero until there is an average.
         pub symbol: [u8; 24],
         /// The average.
         pub ema: f64,
-        /// How many ticks there were, of whatever symbol, since the first plugin's cold start.
+        /// The number of ticks, of any symbol, since the first plugin's cold start.
         pub ticks: u64,
     }
 }
@@ -24,12 +23,12 @@ impl Indicator {
     /// No average and no ticks: a cold start.
     pub const COLD: Indicator = Indicator { symbol: [0; 24], ema: 0.0, ticks: 0 };
 
-    /// Whether there is no average to go on with, so that it has to be warmed up from past prices.
+    /// Returns whether there is no average yet, so that it must be warmed up from past prices.
     pub fn is_cold(&self) -> bool {
         self.symbol == Self::COLD.symbol
     }
 
-    /// Averages past prices, oldest first, of `symbol`; they do not count as ticks.
+    /// Averages past prices of `symbol`, oldest first; they do not count as ticks.
     pub fn warm_up(&mut self, symbol: &str, past: &[f64]) {
         past.iter().for_each(|&price| self.average(symbol, price));
     }
@@ -40,7 +39,7 @@ impl Indicator {
         self.ticks += 1;
     }
 
-    /// An average of two symbols' prices would be of neither: another symbol starts over from its first price.
+    /// Averages a price. A different symbol restarts the average at its first price.
     fn average(&mut self, symbol: &str, price: f64) {
         let symbol = padded(symbol);
         if self.symbol == symbol {
@@ -51,7 +50,7 @@ impl Indicator {
     }
 }
 
-/// The symbol in the layout's fixed length. What is longer is cut off; no exchange has such a symbol.
+/// Pads or truncates the symbol to the layout's fixed length; no exchange has a longer symbol.
 fn padded(symbol: &str) -> [u8; 24] {
     let mut bytes = [0; 24];
     bytes.iter_mut().zip(symbol.bytes()).for_each(|(byte, from)| *byte = from);

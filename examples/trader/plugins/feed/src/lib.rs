@@ -1,7 +1,7 @@
-//! What the trader and its plugins agree on, and what the plugins have in common.
+//! The interfaces between the trader and its plugins, and the code that the plugins share.
 //!
-//! A plugin is a [`PriceFeed`] that prints on the host's [`Tape`]. It is configured with a [`Config`] as text, and hands an
-//! [`Indicator`] over to the next one. [`Polled`] is all of that for a [`Source`] of prices.
+//! A plugin is a [`PriceFeed`] that prints to the host's [`Tape`]. It is configured with a [`Config`] as text, and hands
+//! its [`Indicator`] over to its successor. [`Polled`] implements all of that for a [`Source`] of prices.
 //!
 //! Everything here is linked into each plugin, so it is replaced along with it.
 
@@ -21,15 +21,15 @@ pub use serde_json::Value as Json;
 
 use hotslot_plugin::interface;
 
-/// A plugin of the trader. It works while it [runs](hotslot_plugin::Plugin::run); the host only asks what it shows.
+/// A plugin of the trader. It does its work in [`run`](hotslot_plugin::Plugin::run); the host only asks for its symbol.
 #[interface(version = "1.0")]
 pub trait PriceFeed {
-    /// The symbol whose price it prints.
+    /// Returns the symbol whose price it prints.
     #[on_error(String::from("?"))]
     fn symbol(&self) -> String;
 }
 
-/// Where prices go: the trader's service for its plugins.
+/// The trader's service for its plugins: prints prices.
 #[interface(version = "1.0")]
 pub trait Tape {
     /// Prints a price line, `SOLUSDC: 142.31`, with details that only a terminal shows.

@@ -1,24 +1,24 @@
-//! A price as the exchange wrote it.
+//! A price with the precision of the exchange.
 
 use std::fmt;
 use std::ops::Sub;
 
 use crate::{Failure, Json};
 
-/// A price for calculating, which is shown with as many decimals as the exchange found worth writing.
+/// A price that is printed with as many decimals as the exchange sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Price {
     /// The price.
     pub value: f64,
-    /// How many decimals it is shown with.
+    /// The number of decimals it is printed with.
     pub decimals: usize,
 }
 
 impl Price {
-    /// Reads a decimal that came as a JSON string, the way exchanges send prices: `"142.31000000"`.
+    /// Parses a decimal in a JSON string, as exchanges send prices: `"142.31000000"`.
     ///
     /// # Errors
-    /// Anything else, also a price that is not a positive, finite number.
+    /// Anything else, including a price that is not positive and finite.
     pub fn from_json(json: &Json) -> Result<Price, Failure> {
         let unexpected = || Failure::from(format!("the exchange sent {json} where a price was expected"));
         let text = json.as_str().ok_or_else(unexpected)?;
@@ -30,13 +30,13 @@ impl Price {
         Ok(Price { value, decimals: decimals.clamp(2, 8) })
     }
 
-    /// Another value, shown with this price's decimals.
+    /// Returns another value with this price's decimals.
     pub fn with_value(self, value: f64) -> Price {
         Price { value, ..self }
     }
 }
 
-/// The difference, shown with the finer one's decimals.
+/// Subtracts; the difference has the decimals of the more precise price.
 impl Sub for Price {
     type Output = Price;
 

@@ -19,7 +19,7 @@ impl Source for SecondVenue {
         // A candle is an array: time, low, high, open, close, volume. The newest comes first.
         let close = |candle: &Json| candle[4].as_f64();
         let closes = candles.as_array().and_then(|candles| candles.iter().rev().map(close).collect());
-        closes.ok_or_else(|| Failure::from("the exchange's candles have an unknown shape"))
+        closes.ok_or_else(|| Failure::from("the exchange's candles have an unknown format"))
     }
 }
 

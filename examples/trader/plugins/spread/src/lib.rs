@@ -1,4 +1,4 @@
-//! Prints what a symbol can be sold and bought for: best bid, best ask, and the spread between them.
+//! Prints the best bid, the best ask and the spread of a symbol.
 
 use trader_feed::{Config, Failure, Http, Polled, Price, PriceFeed, Quote, Source};
 

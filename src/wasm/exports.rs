@@ -1,0 +1,36 @@
+//! What a module exports: the functions that its sections promise, and where they are once it is compiled.
+
+use std::collections::HashMap;
+
+use wasmtime::{Module, ModuleExport};
+
+/// What a module of a declared interface exports: its contract promises it.
+pub(super) const INTERFACE_EXPORTS: [(&str, &str); 5] = [
+    ("hotslot_create", "(i32) -> i64"),
+    ("hotslot_room", "(i32) -> i32"),
+    ("hotslot_invoke", "(i32, i32) -> i32"),
+    ("hotslot_give", "(i32) -> i32"),
+    ("hotslot_run", "() -> i64"),
+];
+
+/// What a module whose manifest names a schema exports, to save and restore its state.
+pub(super) const STATE_EXPORTS: [(&str, &str); 3] =
+    [("hotslot_alloc", "(i32) -> i32"), ("hotslot_save", "() -> i64"), ("hotslot_restore", "(i32, i32, i32) -> i64")];
+
+/// Where a module's exports are, looked up by name once per module.
+pub(super) struct ExportIndex(HashMap<Box<str>, ModuleExport>);
+
+impl ExportIndex {
+    pub(super) fn of(module: &Module) -> ExportIndex {
+        let exports = module.exports();
+        ExportIndex(
+            exports
+                .filter_map(|export| Some((export.name().into(), module.get_export_index(export.name())?)))
+                .collect(),
+        )
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&ModuleExport> {
+        self.0.get(name)
+    }
+}
