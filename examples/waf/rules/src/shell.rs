@@ -381,10 +381,8 @@ fn program_paths(view: &View<'_>, plain: &str, hits: &mut Hits) {
         let root = plain[..at].strip_suffix('s').unwrap_or(&plain[..at]);
         let near =
             (at.saturating_sub(64)..=root.len()).find(|index| root.is_char_boundary(*index)).unwrap_or(root.len());
-        let start = root[near..]
-            .rfind(|c: char| c.is_whitespace() || "=;|&`(\"',>".contains(c))
-            .map_or(near, |start| near + start + 1);
-        let folder = &root[start..];
+        let ends = |c: char| c.is_whitespace() || "=;|&`(\"',>".contains(c);
+        let folder = root[near..].rsplit(ends).next().unwrap_or_default();
         let shebang = folder.starts_with("#!") || folder.contains("://");
         let known = matches!(folder, "/" | "" | "/usr/" | "usr/" | "/usr/local/" | "/snap/" | "/opt/" | "./")
             || folder.ends_with("../")
@@ -398,7 +396,7 @@ fn program_paths(view: &View<'_>, plain: &str, hits: &mut Hits) {
             && !spoken
             && (class(name).is_some() || folder.starts_with("/") && folder.len() > 4 && !name.is_empty())
         {
-            hits.add(Rule::RcePath, excerpt(&plain, start, 60));
+            hits.add(Rule::RcePath, excerpt(&plain, root.len() - folder.len(), 60));
         }
     }
 }
