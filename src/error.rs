@@ -7,8 +7,10 @@ use semver::Version;
 
 use crate::{BoxError, Digest, Stage};
 
-/// A transition that did not happen. Whatever the reason, the generation that served before serves on.
-#[derive(Debug)]
+/// A transition that did not happen. Whatever the reason, the generation that served before keeps serving.
+///
+/// `Debug` prints what `Display` and its sources say, so that a `main` that returns it shows a sentence; `{:#?}` prints its
+/// parts.
 pub struct Error(Box<Inner>);
 
 #[derive(Debug)]
@@ -196,6 +198,23 @@ impl Error {
             source = error.source();
         }
         reason
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            let Inner { stage, kind, serving } = &*self.0;
+            let mut parts = f.debug_struct("Error");
+            return parts.field("stage", stage).field("kind", kind).field("serving", serving).finish();
+        }
+        fmt::Display::fmt(self, f)?;
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            write!(f, "\n  caused by: {error}")?;
+            source = error.source();
+        }
+        Ok(())
     }
 }
 

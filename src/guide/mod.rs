@@ -1,6 +1,9 @@
 //! The guide to hot reload with this library. Start with the first chapter; each of the others stands on its own.
 //!
-#![cfg_attr(feature = "native", doc = "- [`first_plugin`]: a host, a plugin and its first hot reload, in five minutes.")]
+#![cfg_attr(
+    feature = "native",
+    doc = "- [`first_plugin`]: a host, a plugin and its first hot reload, in five minutes."
+)]
 //! - [`interfaces`]: from the raw layer, with methods by number, to a trait that is declared once.
 //! - [`values`]: the types that can cross between host and plugin, and what each costs.
 //! - [`evolution`]: compatible and breaking changes of an interface, and the error messages.
@@ -14,7 +17,10 @@
 //! - [`errors`]: every error, and how to handle it.
 //! - [`operation`]: status, history, events, threads and forks.
 //! - [`testing`]: testing plugins and hosts in-process.
-#![cfg_attr(feature = "wasm", doc = "- [`wasm`](mod@wasm): plugins as sandboxed modules, with limits and instance policies.")]
+#![cfg_attr(
+    feature = "wasm",
+    doc = "- [`wasm`](mod@wasm): plugins as sandboxed modules, with limits and instance policies."
+)]
 //! - [`comparison`]: other libraries, and where they are the better choice.
 //!
 //! Every example is compiled and run as a test, except for those that need a library or a module on disk.

@@ -476,7 +476,8 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         let turn = self.core.handing_over.enter(BusyPolicy::Queue, deadline);
         let _turn = turn.map_err(|_| Refusal(Stage::HandOver, ErrorKind::QueueTimedOut(timeout)))?;
         let current = self.core.lineage.base();
-        let Some(old) = self.core.load(Location::caller()) else { return Ok(()) };
+        let Some(hold) = self.core.lineage.load() else { return Ok(()) };
+        let old = Lease::new(hold, Location::caller());
         if current != Some(base) || Lease::generation(&old) != base.generation {
             let (base, current) = (Some(base.generation), Lease::generation(&old));
             return Err(Refusal(Stage::HandOver, ErrorKind::BaseChanged { base, current }));

@@ -178,7 +178,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             generation: 0,
             slot: "".into(),
             stop,
-            failures: FailureCounter::new(|| {}),
+            failures: FailureCounter::new(|_| {}),
             scope: PluginScope::new(),
         };
         let host = Arc::new(Offers::new().host_for(artifact, &context));

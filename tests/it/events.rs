@@ -124,7 +124,7 @@ fn a_report_is_data() {
     assert_eq!(data["digest"], Lease::digest(&slot.load()).to_string());
     assert_eq!(data["size"], 9);
     assert_eq!(data["leases_during"], 0);
-    assert_eq!(data["gap"], Value::Null);
+    assert_eq!(data["gap_ms"], Value::Null);
     assert!(data["at"].as_str().unwrap().ends_with('Z') && data["at"].as_str().unwrap().starts_with("20"));
     assert!(data["total_ms"].as_f64().unwrap() > 0.0);
     let stages = data["stages"].as_array().unwrap();

@@ -3,6 +3,7 @@
 //! Tests wait for events, never for time. Where something takes time by its nature, a timeout for instance, nothing
 //! depends on how long it took.
 
+mod attempt;
 mod clock;
 mod concurrency;
 mod conformance;

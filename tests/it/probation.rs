@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hotslot::{Cause, Event, HotSlot, Lease, Outcome, Probation, Report};
+use hotslot::{CallStats, Cause, Event, HotSlot, Lease, Outcome, Probation, ProbationPolicy, Report, Subscription};
 
 use crate::support::{PATIENCE, Plugin, Values, close, serving, swap, swaps, wait_for};
 
@@ -151,4 +151,227 @@ fn failures_of_a_retired_generation_are_not_the_serving_ones() {
     assert_eq!(serving(&slot), (2, 2));
     drop(old);
     close(slot, &values.census);
+}
+
+/// A call that fails if the plugin answers with `fails`.
+fn call(slot: &HotSlot<Plugin>, fails: &[u64]) {
+    let failure = |answer: &u64| fails.contains(answer).then(|| format!("it answered {answer}"));
+    let (_, cost) = Lease::measure_repeatable(&slot.load(), failure, Plugin::answer);
+    assert!(cost.took >= cost.waited);
+}
+
+fn judged(values: &Values, policy: Probation) -> (HotSlot<Plugin>, Subscription) {
+    let slot = values.builder().probation(policy).open(b"p 1.0.0 1").unwrap();
+    slot.reload(b"p 2.0.0 2").unwrap();
+    let events = slot.subscribe();
+    (slot, events)
+}
+
+#[test]
+fn a_share_of_failed_calls_rolls_back_once_there_were_enough() {
+    let values = Values::new();
+    let (slot, events) = judged(&values, Probation::new(PATIENCE).max_failed_share(0.1, 20));
+    (0..18).for_each(|_| call(&slot, &[]));
+    (0..2).for_each(|_| call(&slot, &[2]));
+    reaper_has_looked(&slot);
+    assert_eq!((serving(&slot), slot.status().serving.unwrap().calls), ((2, 2), 20), "2 of 20 are 10 %");
+    call(&slot, &[2]);
+    let report = wait_for(&events, rolled_back);
+    let Cause::Automatic { reason } = &report.cause else { panic!() };
+    assert!(reason.contains("3 of 21 calls failed") && reason.contains("it answered 2"), "{reason}");
+    close(slot, &values.census);
+}
+
+#[test]
+fn a_slow_generation_is_rolled_back() {
+    let values = Values::new();
+    let limit = Duration::from_micros(300);
+    let policy = Probation::new(PATIENCE).max_latency(0.5, limit, 10);
+    let slot = values.builder().probation(policy).open(b"p 1.0.0 1").unwrap();
+    let events = slot.subscribe();
+    slot.reload(b"p 2.0.0 2 slow").unwrap();
+    for _ in 0..10 {
+        Lease::measure(&slot.load(), Plugin::answer);
+    }
+    let report = wait_for(&events, rolled_back);
+    let Cause::Automatic { reason } = &report.cause else { panic!() };
+    assert!(reason.contains("of 10 calls took longer than 300µs"), "{reason}");
+    close(slot, &values.census);
+}
+
+#[test]
+fn a_call_that_the_predecessor_cannot_bear_either_counts_against_neither() {
+    let values = Values::new();
+    let policy = Probation::new(PATIENCE).max_failures(3).second_opinions(1);
+    let (slot, events) = judged(&values, policy);
+    (0..100).for_each(|_| call(&slot, &[1, 2]));
+    reaper_has_looked(&slot);
+    let status = slot.status().serving.unwrap();
+    assert_eq!((status.generation, status.failures, status.excused), (2, 0, 100));
+    (0..4).for_each(|_| call(&slot, &[2]));
+    assert_eq!(swap(&wait_for(&events, rolled_back)), Some((Some(2), 1)));
+    assert_eq!(slot.status().serving.unwrap().failures, 0, "nor does any of it count against the one before");
+    close(slot, &values.census);
+}
+
+#[test]
+fn what_a_backend_reports_of_a_call_is_put_to_the_predecessor_too() {
+    let values = Values::new();
+    let policy = || Probation::new(PATIENCE).max_failures(0).second_opinions(1);
+    let slot = values.builder().probation(policy()).open(b"p 1.0.0 1 poisoned").unwrap();
+    slot.reload(b"p 2.0.0 2 poisoned").unwrap();
+    let events = slot.subscribe();
+    (0..10).for_each(|_| call(&slot, &[]));
+    reaper_has_looked(&slot);
+    assert_eq!((serving_generation(&slot), slot.status().serving.unwrap().excused), (2, 10));
+    // Without being asked to, it counts.
+    let (_, cost) = Lease::measure(&slot.load(), Plugin::answer);
+    assert!(cost.failed);
+    wait_for(&events, rolled_back);
+    close(slot, &values.census);
+}
+
+fn serving_generation(slot: &HotSlot<Plugin>) -> u64 {
+    Lease::generation(&slot.load())
+}
+
+#[test]
+fn second_opinions_are_bounded_and_what_is_beyond_is_not_judged() {
+    let values = Values::new();
+    let policy = Probation::new(PATIENCE).max_failures(0).second_opinions(1);
+    let (slot, _events) = judged(&values, policy);
+    let (arrived, arrival) = std::sync::mpsc::channel();
+    let (let_go, go) = std::sync::mpsc::channel();
+    let go = std::sync::Mutex::new(go);
+    std::thread::scope(|scope| {
+        // The predecessor's call waits, so its place stays taken.
+        scope.spawn(|| {
+            let failure = |_: &u64| Some("both".to_owned());
+            Lease::measure_repeatable(&slot.load(), failure, |plugin| {
+                if plugin.answer() == 1 {
+                    arrived.send(()).unwrap();
+                    go.lock().unwrap().recv().unwrap();
+                }
+                plugin.answer()
+            })
+        });
+        arrival.recv().unwrap();
+        (0..10).for_each(|_| call(&slot, &[2]));
+        let_go.send(()).unwrap();
+    });
+    reaper_has_looked(&slot);
+    let status = slot.status().serving.unwrap();
+    assert_eq!((status.generation, status.failures, status.excused, status.calls), (2, 0, 1, 0));
+    close(slot, &values.census);
+}
+
+#[test]
+fn a_consultation_is_no_lease() {
+    let values = Values::new();
+    let policy = Probation::new(PATIENCE).max_failures(0).second_opinions(1);
+    let slot = values.builder().drain_timeout(Duration::ZERO).probation(policy).open(b"p 1.0.0 1").unwrap();
+    slot.reload(b"p 2.0.0 2").unwrap();
+    reaper_has_looked(&slot);
+    let failure = |answer: &u64| Some(format!("{answer}"));
+    Lease::measure_repeatable(&slot.load(), failure, |plugin| {
+        if plugin.answer() == 1 {
+            assert_eq!(slot.status().retired[0].leases, 0);
+            reaper_has_looked(&slot);
+        }
+        0
+    });
+    assert_eq!(slot.status().counters.stuck, 0, "nobody was kept from draining");
+    close(slot, &values.census);
+}
+
+/// Without a warm one there is nobody to ask.
+#[test]
+fn without_a_warm_predecessor_a_failure_counts() {
+    let values = Values::new();
+    let policy = Probation::new(PATIENCE).max_failures(0).second_opinions(1);
+    let slot = values.builder().keep_previous(0).probation(policy).open(b"p 1.0.0 1").unwrap();
+    slot.reload(b"p 2.0.0 2").unwrap();
+    let events = slot.subscribe();
+    call(&slot, &[1, 2]);
+    wait_for(&events, |event| matches!(event, Event::Alarm { .. }).then_some(()));
+    close(slot, &values.census);
+}
+
+/// The window is over when the verdict is there and the reaper gets to look, and nothing is called any more.
+#[test]
+fn the_clock_does_not_revive_what_was_condemned() {
+    const WINDOW: Duration = Duration::from_millis(50);
+    struct Slow;
+    impl ProbationPolicy for Slow {
+        fn window(&self) -> Duration {
+            WINDOW
+        }
+        fn objection(&self, calls: &CallStats) -> Option<String> {
+            while calls.age() <= WINDOW {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            Some("after long thought".to_owned())
+        }
+    }
+    let values = Values::new();
+    let slot = values.builder().probation(Slow).open(b"p 1.0.0 1").unwrap();
+    let events = slot.subscribe();
+    slot.reload(b"p 2.0.0 2").unwrap();
+    fail(&slot, 1);
+    assert_eq!(swap(&wait_for(&events, rolled_back)), Some((Some(2), 1)));
+    close(slot, &values.census);
+}
+
+#[test]
+fn a_rollback_that_cannot_be_made_is_tried_once_and_told_once() {
+    let values = Values::new();
+    let slot = values
+        .builder()
+        .keep_previous(0)
+        .probation(Probation::new(PATIENCE).max_failures(0))
+        .open(b"p 1.0.0 1")
+        .unwrap();
+    slot.reload(b"p 2.0.0 2").unwrap();
+    fail(&slot, 20_000);
+    reaper_has_looked(&slot);
+    let status = slot.status();
+    assert_eq!((status.counters.alarms, status.counters.refused), (1, 1));
+    assert!(status.serving.unwrap().objection.unwrap().contains("1 failed calls"));
+    assert!(slot.history().iter().any(|report| report.generation() == Some(2)), "the history keeps what mattered");
+    slot.reload(b"p 3.0.0 3").unwrap();
+    fail(&slot, 1);
+    reaper_has_looked(&slot);
+    assert_eq!(slot.status().counters.alarms, 2, "one for each generation");
+    close(slot, &values.census);
+}
+
+#[test]
+fn a_policy_of_ones_own_judges_and_one_that_panics_condemns_nobody() {
+    struct Second(bool);
+    impl ProbationPolicy for Second {
+        fn window(&self) -> Duration {
+            PATIENCE
+        }
+        fn objection(&self, calls: &CallStats) -> Option<String> {
+            assert!(!self.0, "a policy panics on purpose");
+            (calls.calls() == 2).then(|| format!("the second call: {calls:?}"))
+        }
+    }
+    for panics in [false, true] {
+        let values = Values::new();
+        let slot = values.builder().probation(Second(panics)).open(b"p 1.0.0 1").unwrap();
+        slot.reload(b"p 2.0.0 2").unwrap();
+        let events = slot.subscribe();
+        (0..2).for_each(|_| call(&slot, &[]));
+        if panics {
+            wait_for(&events, |event| {
+                matches!(event, Event::Alarm { message } if message.contains("panicked")).then_some(())
+            });
+            assert_eq!(serving(&slot), (2, 2));
+        } else {
+            let report = wait_for(&events, rolled_back);
+            assert!(matches!(&report.cause, Cause::Automatic { reason } if reason.starts_with("the second call")));
+        }
+        close(slot, &values.census);
+    }
 }

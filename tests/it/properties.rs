@@ -82,12 +82,14 @@ struct Model {
     staged: Vec<Beside>,
     leases: Vec<u64>,
     history: Vec<End>,
+    swaps: usize,
 }
 
 /// A staged plugin.
 #[derive(Clone, Copy)]
 struct Beside {
-    base: u64,
+    /// How many swaps there had been.
+    epoch: usize,
     /// `None` if it was unchanged.
     generation: Option<u64>,
 }
@@ -97,10 +99,14 @@ impl Model {
         self.known[&generation].0
     }
 
+    fn epoch(&self) -> usize {
+        self.swaps
+    }
+
     fn stage(&mut self, plan: Plan) -> Result<Beside, End> {
         let base = self.serving;
         if self.plan(base) == plan {
-            return Ok(Beside { base, generation: None });
+            return Ok(Beside { epoch: self.epoch(), generation: None });
         }
         if plan.fault == Some("admit") {
             return Err(End::Refused("admit"));
@@ -114,15 +120,16 @@ impl Model {
             Some(fault @ ("load" | "probe")) => Err(End::Refused(fault)),
             _ => {
                 self.known.insert(generation, (plan, Some(base)));
-                Ok(Beside { base, generation: Some(generation) })
+                Ok(Beside { epoch: self.epoch(), generation: Some(generation) })
             }
         }
     }
 
-    fn commit(&mut self, Beside { base, generation }: Beside) -> End {
+    fn commit(&mut self, Beside { epoch, generation }: Beside) -> End {
         match generation {
-            _ if base != self.serving => End::Refused("base"),
-            None => End::Unchanged(base),
+            // Also if the base has been replaced and brought back.
+            _ if epoch != self.epoch() => End::Refused("base"),
+            None => End::Unchanged(self.serving),
             Some(generation) if self.plan(generation).fault == Some("hand_over") => End::Refused("hand_over"),
             Some(generation) => self.swap(generation),
         }
@@ -137,6 +144,7 @@ impl Model {
     }
 
     fn swap(&mut self, new: u64) -> End {
+        self.swaps += 1;
         let old = std::mem::replace(&mut self.serving, new);
         self.warm.retain(|&generation| generation != new);
         self.warm.push(old);
@@ -207,6 +215,7 @@ fn check(keep: usize, steps: Vec<Step>) {
         staged: Vec::new(),
         leases: Vec::new(),
         history: vec![End::Swapped(None, 1)],
+        swaps: 1,
     };
     let mut staged: Vec<Staged<Plugin>> = Vec::new();
     let mut leases: Vec<Lease<Plugin>> = Vec::new();

@@ -122,6 +122,8 @@ fn whoever_waits_for_a_turn_gets_it_when_the_one_before_times_out() {
     thread::scope(|scope| {
         let hanging = scope.spawn(|| slot.reload(b"p 2.0.0 2 load=hang"));
         values.latch.wait_for(1);
+        // It has the same limit, counted from its own call, so it has to ask later than the one that hangs.
+        thread::sleep(LIMIT / 2);
         let waiting = scope.spawn(|| slot.reload(b"p 3.0.0 3"));
         assert!(hanging.join().unwrap().unwrap_err().is_timeout());
         assert!(waiting.join().unwrap().unwrap().is_swap());

@@ -2,6 +2,7 @@
 //! a thread of theirs that runs without a pause would count as one that may be inside.
 
 use std::io::Read;
+use std::sync::OnceLock;
 
 use hotslot::native::{Budget, LibraryError, Native, NativePlugin, OverBudget, Unload, retained};
 use hotslot::{Builder, Event, HotSlot, Release, Stage};
@@ -12,7 +13,7 @@ use super::{
     add, answer, answering, c_answering, c_library, destroyed, elsewhere, fixture, frees, is_freed, mapped, native,
     reason,
 };
-use crate::support::wait_for;
+use crate::support::{eventually, wait_for};
 
 fn when_idle() -> Builder<NativePlugin> {
     HotSlot::builder(native().unload(Unload::WhenIdle)).name("unload").keep_previous(0)
@@ -88,20 +89,25 @@ fn a_plugin_that_owes_a_living_thread_a_destructor_stays_mapped_and_is_counted()
     alone(|| {
         let budget = Budget { generations: 0, bytes: u64::MAX, when_spent: OverBudget::Alarm };
         let backend = native().unload(Unload::WhenIdle).budget(budget);
-        let slot = HotSlot::builder(backend).name("unload").keep_previous(0).open(answering(1)).unwrap();
-        let events = slot.subscribe();
+        let slot = OnceLock::new();
+        let (begin, begun) = std::sync::mpsc::channel::<()>();
         let (call, called) = std::sync::mpsc::channel();
         let (end, ended) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
-            let slot = &slot;
+            let to_call: &OnceLock<HotSlot<NativePlugin>> = &slot;
+            // It starts before there is a plugin, because its stack may be that of a thread which has ended.
             scope.spawn(move || {
-                // The call's own frames are gone by the time that the thread waits.
-                elsewhere_on_this_stack(|| drop(slot.load().call(OWE_DESTRUCTOR, b"").unwrap()));
+                begun.recv().unwrap_err();
+                far_down(|| drop(to_call.get().unwrap().load().call(OWE_DESTRUCTOR, b"").unwrap()));
                 call.send(()).unwrap();
                 ended.recv().unwrap_err();
             });
+            let open = || HotSlot::builder(backend).name("unload").keep_previous(0).open(answering(1)).unwrap();
+            let slot = slot.get_or_init(|| elsewhere(open));
+            let events = slot.subscribe();
+            drop(begin);
             called.recv().unwrap();
-            slot.reload(answering(2)).unwrap();
+            elsewhere(|| slot.reload(answering(2)).unwrap());
             let Release::Retained { reason, alarm } = destroyed(&events, 1) else { panic!("it was unmapped") };
             assert!(reason.contains("thread-local destructor"), "{reason}");
             assert!(alarm.is_some_and(|alarm| alarm.contains("restart")), "the budget is spent");
@@ -114,10 +120,13 @@ fn a_plugin_that_owes_a_living_thread_a_destructor_stays_mapped_and_is_counted()
     });
 }
 
-/// Not inlined, so that nothing of the body stays in the caller's frame.
+/// Runs `body` so far down this thread's stack that nothing the caller waits in later reaches down there: a gap in the
+/// frames of a wait would still have in it what `body` left.
 #[inline(never)]
-fn elsewhere_on_this_stack(body: impl FnOnce()) {
+fn far_down(body: impl FnOnce()) {
+    let room = std::hint::black_box([0u8; 64 * 1024]);
     body();
+    std::hint::black_box(&room);
 }
 
 #[test]
@@ -137,17 +146,30 @@ fn a_plugin_whose_destructors_have_run_is_unmapped() {
 #[test]
 fn a_plugin_with_a_thread_that_never_ends_is_never_unmapped_and_the_thread_is_named() {
     alone(|| {
-        for unload in [Unload::WhenIdle, Unload::KeepMapped] {
+        for (strays, unload) in [(1, Unload::WhenIdle), (2, Unload::KeepMapped)] {
             let backend = native().unload(unload);
             let slot = HotSlot::builder(backend).name("unload").keep_previous(0).open(answering(1)).unwrap();
             let events = slot.subscribe();
             elsewhere(|| drop(slot.load().call(START_STRAY, b"").unwrap()));
+            wait_for_sleepers("fixture-stray", strays);
             slot.reload(answering(2)).unwrap();
             let reason = why_kept(destroyed(&events, 1));
             assert!(reason.contains("inside") && reason.contains("fixture-stray"), "{reason}");
             assert_eq!(slot.status().retained.generations, 1);
             assert_eq!(answer(&slot.load()), 2);
         }
+    });
+}
+
+/// Waits until so many threads of this name wait: while one runs, nobody can see where it is.
+fn wait_for_sleepers(name: &str, wanted: usize) {
+    let asleep = |thread: &std::path::Path| {
+        let of = |file| std::fs::read_to_string(thread.join(file)).unwrap_or_default();
+        of("comm").trim_end() == name && !of("syscall").starts_with("running")
+    };
+    eventually("the threads wait", || {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        threads.filter(|thread| asleep(&thread.as_ref().unwrap().path())).count() == wanted
     });
 }
 
@@ -286,9 +308,9 @@ fn a_library_that_the_loader_does_not_let_go_is_found_in_the_memory_map() {
         // SAFETY: answer.c has no constructors.
         let backend = unsafe { Native::raw(|_| Ok(())) }.unload(Unload::WhenIdle);
         let slot = HotSlot::builder(backend).name("unload").keep_previous(0);
-        let slot = slot.open(c_library("answer.c", &["-Wl,-z,nodelete"])).unwrap();
+        let slot = elsewhere(|| slot.open(c_library("answer.c", &["-Wl,-z,nodelete"])).unwrap());
         let events = slot.subscribe();
-        slot.reload(c_answering(2)).unwrap();
+        elsewhere(|| slot.reload(c_answering(2)).unwrap());
         let reason = why_kept(destroyed(&events, 1));
         assert!(reason.contains("nodelete"), "{reason}");
         assert_eq!(retained().generations, 1);

@@ -4,12 +4,14 @@
 //! if there is none. The steps are `admit`, `vet` (the admit hook), `load`, `probe`, `hand_over`, `save`, `restore`,
 //! `run` and `drop`; what can happen is `fail`, `panic`, `hang` (at the backend's [`Latch`], until it is opened) and
 //! `stall` (the same, and then a panic). A `run` can also `finish`: return at once, or `spin`: look at the stop signal
-//! all the time. An artifact that is `anchored` says so.
+//! all the time. A `drop` can also panic with a `payload` whose own destructor panics. An artifact that is `anchored` says
+//! so, and then a `release` can go wrong, too. One that is `slow` takes a millisecond for each answer, and one that is
+//! `poisoned` reports a failure with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -27,7 +29,11 @@ pub(crate) struct Values {
     pub(crate) latch: Arc<Latch>,
     /// How often plugins were asked for their answer.
     pub(crate) calls: Arc<AtomicU64>,
+    /// Called at the begin of a run, with the generation.
+    on_run: Arc<OnceLock<OnRun>>,
 }
+
+type OnRun = Box<dyn Fn(u64) + Send + Sync>;
 
 /// A plugin.
 pub(crate) struct Plugin {
@@ -59,7 +65,7 @@ struct Script {
     name: String,
     version: Option<hotslot::semver::Version>,
     answer: u64,
-    anchored: bool,
+    flags: BTreeSet<String>,
     steps: BTreeMap<String, String>,
 }
 
@@ -67,6 +73,11 @@ impl Values {
     pub(crate) fn new() -> Values {
         silence_deliberate_panics();
         Values::default()
+    }
+
+    /// Sets what a run does first.
+    pub(crate) fn on_run(&self, body: impl Fn(u64) + Send + Sync + 'static) {
+        assert!(self.on_run.set(Box::new(body)).is_ok(), "it is set once");
     }
 
     /// A slot with this backend and with all hooks, each of which does what the artifact says.
@@ -87,6 +98,7 @@ impl Values {
             None | Some("finish" | "spin") => Ok(()),
             Some("fail") => Err(format!("{step} fails on purpose").into()),
             Some("panic") => panic!("{step} panics on purpose"),
+            Some("payload") => panic::panic_any(Bomb),
             Some("hang") => {
                 self.latch.pass();
                 Ok(())
@@ -115,7 +127,8 @@ impl Backend<Plugin> for Values {
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<Plugin>, BoxError> {
         let script = parse(artifact.bytes())?;
         self.act(&script, "load")?;
-        let (generation, anchored) = (context.generation, script.anchored);
+        let (generation, anchored) = (context.generation, script.flags.contains("anchored"));
+        let ground = Ground { generation, census: self.census.clone(), script: script.clone(), backend: self.clone() };
         self.census.born(generation, anchored);
         let loaded = Loaded::new(Plugin {
             answer: script.answer,
@@ -126,7 +139,7 @@ impl Backend<Plugin> for Values {
             backend: self.clone(),
             _life: Life { generation, census: self.census.clone() },
         });
-        Ok(if anchored { loaded.keep_alive(Ground { generation, census: self.census.clone() }) } else { loaded })
+        Ok(if anchored { loaded.keep_alive(ground) } else { loaded })
     }
 }
 
@@ -134,6 +147,12 @@ impl Plugin {
     /// What the artifact says that it answers.
     pub(crate) fn answer(&self) -> u64 {
         self.backend.calls.fetch_add(1, Ordering::Relaxed);
+        if self.script.flags.contains("slow") {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if self.script.flags.contains("poisoned") {
+            self.failures.report_failure("poisoned");
+        }
         self.answer
     }
 
@@ -181,6 +200,9 @@ impl Stateful for Plugin {
 impl Runnable for Plugin {
     fn run(&self, stop: &StopSignal) -> Result<(), BoxError> {
         self.backend.census.runs(self.generation);
+        if let Some(body) = self.backend.on_run.get() {
+            body(self.generation);
+        }
         let result = panic::catch_unwind(panic::AssertUnwindSafe(|| {
             self.state.fetch_add(1, Ordering::SeqCst);
             self.backend.act(&self.script, "run")?;
@@ -200,11 +222,23 @@ impl Runnable for Plugin {
 struct Ground {
     generation: u64,
     census: Census,
+    script: Script,
+    backend: Values,
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a payload panics on purpose");
+    }
 }
 
 impl KeepAlive for Ground {
     fn release(self: Box<Self>) -> Release {
         self.census.released(self.generation);
+        self.backend.act(&self.script, "release").expect("a release can hang or panic, not fail");
         Release::Freed
     }
 }
@@ -230,7 +264,7 @@ fn parse(bytes: &[u8]) -> Result<Script, BoxError> {
         name,
         version,
         answer,
-        anchored: rest.contains(&"anchored"),
+        flags: rest.iter().filter(|word| !word.contains('=')).map(|word| (*word).to_owned()).collect(),
         steps: steps.map(|(step, what)| (step.to_owned(), what.to_owned())).collect(),
     })
 }

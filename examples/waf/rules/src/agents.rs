@@ -1,6 +1,7 @@
 //! Bad bots: tools that look for weaknesses, by the names that they give themselves.
 
 use crate::catalogue::Rule;
+use crate::cut;
 use crate::view::{Hits, View, find_any};
 use crate::words::words;
 
@@ -25,8 +26,8 @@ static PATHS: &[&str] =
 pub(crate) fn user_agent(view: &View<'_>, hits: &mut Hits) {
     for (at, tool) in find_any(TOOLS, view.lower) {
         let end = at + tool.len();
-        if tool.ends_with('/') || !view.lower[end..].starts_with(|c: char| c.is_ascii_alphabetic()) {
-            hits.add(Rule::BotTool, &view.text[at..end]);
+        if tool.ends_with('/') || !cut::from(view.lower, end).starts_with(|c: char| c.is_ascii_alphabetic()) {
+            hits.add(Rule::BotTool, cut::between(view.text, at, end));
         }
     }
 }

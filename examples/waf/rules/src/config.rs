@@ -194,7 +194,7 @@ impl Config {
 
 /// The error's own text without the position, which [`ConfigError::Syntax`] says itself.
 fn without_position(message: &str) -> &str {
-    message.rfind(" at line ").map_or(message, |at| &message[..at])
+    message.rsplit_once(" at line ").map_or(message, |(before, _)| before)
 }
 
 /// Why a rule file is not used.

@@ -7,6 +7,7 @@ use aho_corasick::nfa::noncontiguous::NFA;
 use regex_lite::{Regex, RegexBuilder};
 
 use crate::config::{ConfigError, DynamicRule, Kind, Where};
+use crate::cut;
 
 /// What a compiled pattern may take, in bytes.
 const LARGEST_PATTERN: usize = 64 * 1024;
@@ -50,7 +51,8 @@ impl Dynamic {
         for (_, matchers) in self.places.iter().filter(|(known, _)| *known == place) {
             if let Some((automaton, indices)) = &matchers.texts {
                 for found in automaton.try_find_overlapping_iter(text.into()).into_iter().flatten() {
-                    see(&self.rules[indices[found.pattern().as_usize()]], &text[found.range()]);
+                    let matched = cut::between(text, found.start(), found.end());
+                    see(&self.rules[indices[found.pattern().as_usize()]], matched);
                 }
             }
             for (pattern, index) in &matchers.patterns {

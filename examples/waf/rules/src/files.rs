@@ -1,6 +1,7 @@
 //! Path traversal, files that nobody should ask for, and uploads that a server would run.
 
 use crate::catalogue::Rule;
+use crate::cut;
 use crate::parts::Place;
 use crate::view::{Hits, View, excerpt, find_any, prefixes, prose_words};
 use crate::words::words;
@@ -122,10 +123,10 @@ fn find(path: &str, list: &[&'static str]) -> Option<usize> {
     let mut before = if alone { b'/' } else { b' ' };
     for (at, byte) in path.bytes().enumerate() {
         if matches!(before, b'/' | b'=' | b':' | b'(' | b'<' | b'>' | b'@' | b'|' | b'`' | b',' | b';') {
-            let rest = &path[at..];
+            let rest = cut::from(path, at);
             let complete = |entry: &str| {
                 !entry.ends_with(|c: char| c.is_ascii_alphanumeric())
-                    || !rest[entry.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-')
+                    || !cut::from(rest, entry.len()).starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-')
             };
             if prefixes(list, rest).any(complete) {
                 return Some(at);
@@ -149,7 +150,7 @@ fn traversal(view: &View<'_>, hits: &mut Hits) {
     let alone = !view.text.trim().contains(char::is_whitespace);
     let mut steps = 0;
     let mut at = 0;
-    while let Some(dots) = view.text[at..].find("..").map(|found| found + at) {
+    while let Some(dots) = cut::from(view.text, at).find("..").map(|found| found + at) {
         let end = dots + bytes[dots..].iter().take_while(|byte| **byte == b'.').count();
         at = end;
         let separator = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b'/' | b'\\'));

@@ -10,6 +10,9 @@
 //! This crate is the plugin `universal-waf` of the interface [`waf_interface::Waf`]: a module if it is compiled for wasm32,
 //! and a library for every other target.
 
+// What cuts text is `cut`, or a search that hands out the pieces: an offset of one's own may lie inside of a character.
+#![deny(clippy::string_slice)]
+
 pub mod catalogue;
 pub mod config;
 pub mod decode;
@@ -17,6 +20,7 @@ pub mod parts;
 pub mod verdict;
 
 mod agents;
+mod cut;
 mod dynamic;
 mod engine;
 mod files;

@@ -6,6 +6,7 @@ mod commands;
 mod plain;
 
 use crate::catalogue::Rule;
+use crate::cut;
 use crate::parts::Place;
 use crate::view::{Hits, View, excerpt, is_word, listed, occurrences, prose_words};
 use crate::words::words;
@@ -71,7 +72,7 @@ fn segments(view: &View<'_>, plain: &str, hits: &mut Hits) {
                 continue;
             }
         };
-        command(view, &plain[from..at], lead, words, bytes.get(at).copied(), hits);
+        command(view, cut::between(plain, from, at), lead, words, bytes.get(at).copied(), hits);
         from = at + 1;
         lead = next;
     }
@@ -261,7 +262,7 @@ fn expansions(view: &View<'_>, hits: &mut Hits) {
             if class(first_word(inside.trim_start()).0).is_some() && closed && opening != "$(" {
                 hits.add(Rule::RceExpansion, excerpt(text, at, 60));
             } else if word.len() > 1
-                && inside[word.len()..].starts_with(')')
+                && cut::from(inside, word.len()).starts_with(')')
                 && prose_words(text) < 2
                 && text.len() < 40
             {
@@ -273,10 +274,10 @@ fn expansions(view: &View<'_>, hits: &mut Hits) {
         return;
     }
     for (at, ..) in occurrences(text, "$(") {
-        let inside = text[at + 2..].trim_start();
+        let inside = cut::from(text, at + 2).trim_start();
         let page = ["document", "this", "window", "function", "'", "\"", "`", "e.", "event", "html", "(", ".", "#"];
         let arithmetic =
-            inside.starts_with('(') && text[at..].starts_with("$((") && excerpt(inside, 0, 200).contains("))");
+            inside.starts_with('(') && cut::from(text, at).starts_with("$((") && excerpt(inside, 0, 200).contains("))");
         let script = page.iter().any(|word| inside.starts_with(word));
         let word = first_word(inside).0;
         let called = excerpt(text, at, 200).contains(").") && class(word) != Some(Class::Rare);
@@ -287,21 +288,19 @@ fn expansions(view: &View<'_>, hits: &mut Hits) {
         }
     }
     for (at, ..) in occurrences(text, "$[") {
-        if text[at + 2..].starts_with(|c: char| c.is_ascii_digit() || c == '$' || c == '(')
+        if cut::from(text, at + 2).starts_with(|c: char| c.is_ascii_digit() || c == '$' || c == '(')
             && excerpt(text, at, 200).contains(']')
         {
             hits.add(Rule::RceExpansion, excerpt(text, at, 60));
         }
     }
     for (at, ..) in occurrences(text, "${") {
-        let inside = &text[at + 2..];
-        let operator = inside.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).map(|end| &inside[end..]);
+        let inside = cut::from(text, at + 2);
+        let operator = inside.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
         let shell = inside.starts_with(['#', '!', '@', '*'])
             || inside.starts_with("IFS")
             || inside.starts_with("PATH")
-            || operator.is_some_and(|rest| {
-                rest.starts_with([':', '%', '#', '/', '^', ',', '@', '-']) && !rest.starts_with(" ")
-            });
+            || operator.starts_with([':', '%', '#', '/', '^', ',', '@', '-']);
         let rule = if shell { Rule::RceExpansion } else { Rule::RceVariable };
         hits.add(rule, excerpt(text, at, 40));
     }
@@ -338,11 +337,11 @@ fn tildes(view: &View<'_>, hits: &mut Hits) {
 /// `{cat,/etc/passwd}`, `{l,-lh}s`.
 fn braces(view: &View<'_>, hits: &mut Hits) {
     for (at, before, _) in occurrences(view.text, "{") {
-        let rest = &view.text[at + 1..];
+        let rest = cut::from(view.text, at + 1);
         let Some(end) = rest.bytes().take(128).position(|byte| matches!(byte, b'}' | b' ' | b'"' | b':' | b'{')) else {
             continue;
         };
-        let inside = &rest[..end];
+        let inside = cut::until(rest, end);
         let closed = rest.as_bytes()[end] == b'}';
         let items: Vec<&str> = inside.split(',').collect();
         let shaped = items.first() == Some(&"") && items.iter().any(|item| class(item) == Some(Class::Rare))
@@ -360,7 +359,7 @@ fn aliases(view: &View<'_>, hits: &mut Hits) {
         if before.is_some_and(is_word) || after != Some(b' ') {
             continue;
         }
-        let first = view.lower[at + 6..].split_whitespace().next().unwrap_or_default();
+        let first = cut::from(view.lower, at + 6).split_whitespace().next().unwrap_or_default();
         let named = first.split_once('=').is_some_and(|(name, value)| {
             !name.is_empty() && name.len() < 32 && !value.is_empty() && !name.contains(['"', '<', '&'])
         });
@@ -378,18 +377,15 @@ fn program_paths(view: &View<'_>, plain: &str, hits: &mut Hits) {
         if before.is_some_and(|byte| is_word(byte) && byte != b's') {
             continue;
         }
-        let root = plain[..at].strip_suffix('s').unwrap_or(&plain[..at]);
-        let near =
-            (at.saturating_sub(64)..=root.len()).find(|index| root.is_char_boundary(*index)).unwrap_or(root.len());
-        let start = root[near..]
-            .rfind(|c: char| c.is_whitespace() || "=;|&`(\"',>".contains(c))
-            .map_or(near, |start| near + start + 1);
-        let folder = &root[start..];
+        let root = cut::until(&plain, at);
+        let root = root.strip_suffix('s').unwrap_or(root);
+        let near = cut::from(root, root.ceil_char_boundary(at.saturating_sub(64)));
+        let folder = near.rsplit(|c: char| c.is_whitespace() || "=;|&`(\"',>".contains(c)).next().unwrap_or_default();
         let shebang = folder.starts_with("#!") || folder.contains("://");
         let known = matches!(folder, "/" | "" | "/usr/" | "usr/" | "/usr/local/" | "/snap/" | "/opt/" | "./")
             || folder.ends_with("../")
             || folder.ends_with("=/");
-        let name = plain[at + 4..]
+        let name = cut::from(&plain, at + 4)
             .split(|c: char| !(c.is_ascii_alphanumeric() || "-_.+[".contains(c)))
             .next()
             .unwrap_or_default();
@@ -398,7 +394,7 @@ fn program_paths(view: &View<'_>, plain: &str, hits: &mut Hits) {
             && !spoken
             && (class(name).is_some() || folder.starts_with("/") && folder.len() > 4 && !name.is_empty())
         {
-            hits.add(Rule::RcePath, excerpt(&plain, start, 60));
+            hits.add(Rule::RcePath, excerpt(&plain, root.len() - folder.len(), 60));
         }
     }
 }

@@ -6,6 +6,7 @@ mod tokens;
 mod words;
 
 use crate::catalogue::Rule;
+use crate::cut;
 use crate::parts::Place;
 use crate::view::{Hits, View, excerpt, listed, occurrences};
 use crate::words::words;
@@ -63,21 +64,21 @@ fn document_operators(view: &View<'_>, hits: &mut Hits) {
         return;
     }
     for (at, ..) in occurrences(view.lower, "$") {
-        let rest = &view.lower[at..];
-        let end = rest[1..].find(|c: char| !c.is_ascii_alphanumeric()).map_or(rest.len(), |end| end + 1);
-        let opened = at == 0 || view.lower[..at].ends_with(['[', '.', '"']);
-        if opened && listed(DOCUMENT_OPERATORS, &rest[..end]) {
-            hits.add(Rule::NoSql, excerpt(view.text, at, end));
+        let name = cut::from(view.lower, at).bytes().skip(1).take_while(u8::is_ascii_alphanumeric).count();
+        let operator = excerpt(view.lower, at, 1 + name);
+        let opened = at == 0 || cut::until(view.lower, at).ends_with(['[', '.', '"']);
+        if opened && listed(DOCUMENT_OPERATORS, operator) {
+            hits.add(Rule::NoSql, excerpt(view.text, at, operator.len()));
         }
     }
 }
 
 /// Comments that run (`/*! … */`) and comments inside of a word.
 fn comments(view: &View<'_>, hits: &mut Hits) {
-    for (at, before, after) in occurrences(view.lower, "/*") {
-        let rest = &view.lower[at + 2..];
+    for (at, before, _) in occurrences(view.lower, "/*") {
+        let rest = cut::from(view.lower, at + 2);
         let letter = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphabetic());
-        if after == Some(b'!') && rest[1..].starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        if rest.strip_prefix('!').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric())) {
             hits.add(Rule::SqlComment, excerpt(view.text, at, 40));
         }
         let empty = rest.starts_with("*/");

@@ -1,6 +1,7 @@
 //! A value as detectors see it, and where they say what they found.
 
 use crate::catalogue::{CATALOGUE, Rule};
+use crate::cut;
 use crate::parts::Place;
 
 /// A decoded value, beside its lower-case twin of the same length.
@@ -65,7 +66,7 @@ pub(crate) fn find_any<'l>(
     list: &'l [&'static str],
     text: &'l str,
 ) -> impl Iterator<Item = (usize, &'static str)> + 'l {
-    starts(text).flat_map(move |at| prefixes(list, &text[at..]).map(move |entry| (at, entry)))
+    starts(text).flat_map(move |at| prefixes(list, cut::from(text, at)).map(move |entry| (at, entry)))
 }
 
 /// Whether a byte can be part of a word.
@@ -75,10 +76,7 @@ pub(crate) fn is_word(byte: u8) -> bool {
 
 /// At most `length` bytes from here on, cut where a character ends.
 pub(crate) fn excerpt(text: &str, at: usize, length: usize) -> &str {
-    let start = (0..=at.min(text.len())).rev().find(|index| text.is_char_boundary(*index)).unwrap_or(0);
-    let end = start.saturating_add(length).min(text.len());
-    let end = (start..=end).rev().find(|index| text.is_char_boundary(*index)).unwrap_or(start);
-    &text[start..end]
+    cut::until(cut::from(text, at), length)
 }
 
 /// How many plain words a text has: two letters or more, with nothing but a sentence's marks around them.

@@ -1,6 +1,7 @@
 //! Command injection for Windows: the batch language of cmd.exe, its programs, and PowerShell. None of it minds case.
 
 use crate::catalogue::Rule;
+use crate::cut;
 use crate::parts::Place;
 use crate::view::{Hits, View, excerpt, find_any, is_word, listed, occurrences, prefixes, prose_words};
 use crate::words::words;
@@ -147,8 +148,10 @@ fn programs(view: &View<'_>, hits: &mut Hits) {
         start = false;
     }
     for (at, before, _) in occurrences(view.lower, ".exe") {
-        let name =
-            view.lower[..at].rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default();
+        let name = cut::until(view.lower, at)
+            .rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .next()
+            .unwrap_or_default();
         let rest = excerpt(view.lower, at + 4, 120);
         let switched =
             rest.starts_with(' ') && rest.split_whitespace().take(4).any(is_switch) || rest.starts_with("+/c");
@@ -177,14 +180,13 @@ fn loops(view: &View<'_>, hits: &mut Hits) {
             continue;
         }
         let rest = excerpt(view.lower, at + 3, 512);
-        let Some(variable) = rest.find('%') else { continue };
-        let options = &rest[..variable];
+        let Some((options, variable)) = rest.split_once('%') else { continue };
         let clean = options.trim_start().is_empty() || options.trim_start().starts_with(['/', '"', '\\']);
-        let Some((_, set)) = rest[variable..].split_once(" in") else { continue };
+        let Some((_, set)) = variable.split_once(" in") else { continue };
         let set = set.trim_start();
         let runs = set.starts_with('(')
-            && set.rfind(')').is_some_and(|close| {
-                set[close + 1..].trim_start().starts_with("do")
+            && set.rsplit_once(')').is_some_and(|(_, behind)| {
+                behind.trim_start().starts_with("do")
                     || set.contains(")do")
                     || set.contains(") do")
                     || set.contains("do ")
@@ -223,13 +225,15 @@ fn conditions(view: &View<'_>, hits: &mut Hits) {
             || rest.starts_with("\"!")
             || rest.starts_with("(%");
         let keyword = ["exist ", "defined ", "errorlevel ", "cmdextversion "].iter().any(|word| rest.starts_with(word));
-        let shouted = view.text[at..].starts_with("IF");
+        let shouted = cut::from(view.text, at).starts_with("IF");
         let compared = comparison(rest);
-        let begins = view.lower[..at].trim_end_matches(|c: char| c.is_whitespace() || "&|(@;".contains(c)).is_empty();
+        let begins =
+            cut::until(view.lower, at).trim_end_matches(|c: char| c.is_whitespace() || "&|(@;".contains(c)).is_empty();
         if keyword {
             let rule = if tail(2) || parenthesised || insensitive { Rule::RceWindows } else { Rule::RceWindowsIf };
-            let number =
-                !rest.starts_with("errorlevel") || rest[10..].trim_start().starts_with(|c: char| c.is_ascii_digit());
+            let number = rest
+                .strip_prefix("errorlevel")
+                .is_none_or(|level| level.trim_start().starts_with(|c: char| c.is_ascii_digit()));
             if number && (rule == Rule::RceWindows || shouted) {
                 hits.add(rule, found);
             }
@@ -249,7 +253,7 @@ fn conditions(view: &View<'_>, hits: &mut Hits) {
 fn comparison(rest: &str) -> bool {
     let head = excerpt(rest, 0, 80);
     let words = [" equ ", " neq ", " lss ", " leq ", " gtr ", " geq "].iter().filter_map(|word| head.find(word)).min();
-    let sign = head.find("==").filter(|at| !head[..*at].ends_with(['!', '='].as_slice()));
+    let sign = head.find("==").filter(|at| !cut::until(head, *at).ends_with(['!', '='].as_slice()));
     let at = match (words, sign) {
         (Some(word), Some(sign)) => word.min(sign),
         (word, sign) => match word.or(sign) {
@@ -257,7 +261,7 @@ fn comparison(rest: &str) -> bool {
             None => return false,
         },
     };
-    let left = head[..at].trim();
+    let left = cut::until(head, at).trim();
     let quoted = left.starts_with(['"', '[', '(', '\'', '%', '!']);
     !left.is_empty() && (quoted || !left.contains(char::is_whitespace)) && left.len() < 48
 }
@@ -269,17 +273,19 @@ fn powershell(view: &View<'_>, hits: &mut Hits) {
         {
             continue;
         }
-        let verb_start =
-            view.lower[..at].bytes().rposition(|byte| !byte.is_ascii_alphabetic()).map_or(0, |start| start + 1);
-        let noun_end = view.lower[at + 1..]
+        let verb_start = cut::until(view.lower, at)
+            .bytes()
+            .rposition(|byte| !byte.is_ascii_alphabetic())
+            .map_or(0, |start| start + 1);
+        let noun_end = cut::from(view.lower, at + 1)
             .bytes()
             .position(|byte| !byte.is_ascii_alphabetic())
             .map_or(view.lower.len(), |end| at + 1 + end);
-        let (verb, noun) = (&view.lower[verb_start..at], &view.lower[at + 1..noun_end]);
-        let hyphened =
-            view.lower[noun_end..].starts_with('-') || view.lower[..verb_start].ends_with(['-', '/', '.', '_']);
-        let cased = view.text[verb_start..].starts_with(|c: char| c.is_ascii_uppercase())
-            && view.text[at + 1..].starts_with(|c: char| c.is_ascii_uppercase());
+        let (verb, noun) = (cut::between(view.lower, verb_start, at), cut::between(view.lower, at + 1, noun_end));
+        let hyphened = cut::from(view.lower, noun_end).starts_with('-')
+            || cut::until(view.lower, verb_start).ends_with(['-', '/', '.', '_']);
+        let cased = cut::from(view.text, verb_start).starts_with(|c: char| c.is_ascii_uppercase())
+            && cut::from(view.text, at + 1).starts_with(|c: char| c.is_ascii_uppercase());
         if noun_end - verb_start < 64
             && !hyphened
             && cased
@@ -293,11 +299,12 @@ fn powershell(view: &View<'_>, hits: &mut Hits) {
 
     for (at, word) in find_any(POWERSHELL, view.lower) {
         let short = word.len() == 3;
-        let lead = view.lower[..at].trim_end();
+        let lead = cut::until(view.lower, at).trim_end();
         let separated = lead.is_empty() || lead.ends_with(['|', ';', '&', '(']);
-        let argument = view.lower[at + word.len()..].trim_start().starts_with(['(', '"', '\'', '$'])
-            || view.lower[at + word.len()..].trim_start().starts_with("http")
-            || at + word.len() == view.lower.len() && lead.ends_with('|');
+        let rest = cut::from(view.lower, at + word.len());
+        let argument = rest.trim_start().starts_with(['(', '"', '\'', '$'])
+            || rest.trim_start().starts_with("http")
+            || rest.is_empty() && lead.ends_with('|');
         if !short || separated && argument {
             hits.add(Rule::RcePowershell, excerpt(view.text, at, 60));
         }

@@ -1,6 +1,7 @@
 //! Cross-site scripting: reads a value as a browser would, as markup, as an attribute, as a URI and as a script.
 
 use crate::catalogue::Rule;
+use crate::cut;
 use crate::parts::Place;
 use crate::view::{Hits, View, excerpt, find_any, is_word, listed, occurrences, prefixes, prose_words, starts};
 use crate::words::words;
@@ -157,10 +158,10 @@ pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
 /// Elements. What opens one is `<`, or in US-ASCII with the high bit ignored `¼`.
 fn markup(view: &View<'_>, hits: &mut Hits) {
     for (at, c) in view.lower.char_indices().filter(|(_, c)| matches!(c, '<' | '¼')) {
-        let rest = &view.lower[at + c.len_utf8()..];
+        let rest = cut::from(view.lower, at + c.len_utf8());
         let found = excerpt(view.text, at, 60);
         // Behind another accented letter it is half of a letter that was decoded byte by byte.
-        let high = !view.lower[..at].ends_with(|c: char| matches!(c, '\u{c2}'..='\u{f4}'));
+        let high = !cut::until(view.lower, at).ends_with(|c: char| matches!(c, '\u{c2}'..='\u{f4}'));
         let rest = rest.trim_start_matches(['/', '\t', '\n', '\r', '\x0b', '\x0c']);
         let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == ':' || c == '-')).unwrap_or(rest.len());
         let (name, behind) = rest.split_at(end);
@@ -174,7 +175,7 @@ fn markup(view: &View<'_>, hits: &mut Hits) {
                 hits.add(Rule::XssCharset, found);
             }
         } else if listed(ACTIVE, name) && delimited {
-            let before = view.lower[..at].bytes().last();
+            let before = cut::until(view.lower, at).bytes().last();
             let generic = before.is_some_and(is_word) && behind.starts_with(['>', ',']) && listed(GENERIC, name);
             if !generic {
                 hits.add(Rule::XssTag, found);
@@ -218,17 +219,17 @@ fn spaced(rest: &str) -> Option<String> {
 /// Whether one of an element's attributes handles an event.
 fn attributes(behind: &str) -> bool {
     let near = excerpt(behind, 0, 512);
-    let tag = &near[..near.find('>').unwrap_or(near.len())];
+    let tag = near.split('>').next().unwrap_or(near);
     occurrences(tag, "on").any(|(at, before, _)| {
         before.is_some_and(|byte| !byte.is_ascii_alphanumeric() && byte != b'-' && byte != b'_')
-            && handler(&tag[at..]).is_some_and(|name| name.len() > 3)
+            && handler(cut::from(tag, at)).is_some_and(|name| name.len() > 3)
     })
 }
 
 /// The name of the attribute that starts here with `on`, if it is given a value.
 fn handler(rest: &str) -> Option<&str> {
-    let end = rest.find(|c: char| !c.is_ascii_lowercase())?;
-    rest[end..].trim_start_matches(|c: char| c.is_whitespace() || c.is_control()).starts_with('=').then(|| &rest[..end])
+    let (name, behind) = rest.split_at(rest.find(|c: char| !c.is_ascii_lowercase())?);
+    behind.trim_start_matches(|c: char| c.is_whitespace() || c.is_control()).starts_with('=').then_some(name)
 }
 
 /// `" onload=…`, without the element around it.
@@ -238,11 +239,11 @@ fn handlers(view: &View<'_>, hits: &mut Hits) {
             byte.is_ascii_whitespace()
                 || matches!(byte, b'"' | b'\'' | b'`' | b'/' | b';' | b'<' | b',' | 0x0b | 0x1c..=0x1f)
         });
-        let Some(name) = boundary.then(|| handler(&view.lower[at..])).flatten() else { continue };
-        let known = prefixes(EVENTS, &name[2..]).next().is_some();
+        let Some(name) = boundary.then(|| handler(cut::from(view.lower, at))).flatten() else { continue };
+        let known = prefixes(EVENTS, cut::from(name, 2)).next().is_some();
         let quoted = matches!(before, Some(b'"' | b'\'' | b'`'));
         // An event that is not known yet, where nothing else is said.
-        let tight = view.lower[at + name.len()..].starts_with('=');
+        let tight = cut::from(view.lower, at + name.len()).starts_with('=');
         let unknown = name.len() > 7 && tight && prose_words(view.text) < 3;
         if known && name.len() > 4 || quoted && name.len() > 5 || unknown {
             hits.add(Rule::XssHandler, excerpt(view.text, at, 60));
@@ -257,11 +258,11 @@ fn uris(view: &View<'_>, hits: &mut Hits) {
 
     for (at, scheme) in find_any(SCHEMES, view.lower) {
         // "JavaScript: The Good Parts" is a title.
-        let rest = &view.lower[at + scheme.len()..];
+        let rest = cut::from(view.lower, at + scheme.len());
         let title = rest.starts_with(' ')
             && rest.trim_start().starts_with(|c: char| c.is_alphanumeric())
             && !excerpt(rest, 0, 200).contains(['(', '`', '='])
-            || rest.is_empty() && view.text[at..].starts_with("JavaScript");
+            || rest.is_empty() && cut::from(view.text, at).starts_with("JavaScript");
         if !title {
             hits.add(Rule::XssUri, excerpt(view.text, at, 60));
         }
@@ -289,7 +290,7 @@ fn uris(view: &View<'_>, hits: &mut Hits) {
             "application/x-javascript",
             "application/ecmascript",
         ];
-        let head = &rest[..rest.find(',').unwrap_or(0)];
+        let head = rest.split_once(',').map_or("", |(head, _)| head);
         if !before.is_some_and(is_word) && kind.iter().any(|kind| head.contains(kind)) {
             hits.add(Rule::XssUri, excerpt(view.text, at, 60));
         }
@@ -353,7 +354,7 @@ fn scripts(view: &View<'_>, hits: &mut Hits) {
     let script = alone || view.text.contains(['(', '=', '[', '`', ';', '<', '"', '\'']);
     for at in starts(lower) {
         for (object, members) in REACH {
-            let Some(rest) = lower[at..].strip_prefix(object) else { continue };
+            let Some(rest) = cut::from(lower, at).strip_prefix(object) else { continue };
             let rest = rest.trim_start();
             if members.iter().any(|member| rest.starts_with(member)) && (script || object.contains('_')) {
                 hits.add(Rule::XssDom, excerpt(view.text, at, 60));
@@ -362,7 +363,7 @@ fn scripts(view: &View<'_>, hits: &mut Hits) {
     }
     let plain = if lower.contains("/*") || lower.contains("//") { uncommented(lower) } else { lower.to_owned() };
     for (at, root) in find_any(ROOTS, &plain) {
-        let inside = plain[at + root.len()..].trim_start().strip_prefix('[').map(str::trim_start);
+        let inside = cut::from(&plain, at + root.len()).trim_start().strip_prefix('[').map(str::trim_start);
         if inside.is_some_and(|inside| inside.starts_with(['"', '\'', '`', '/', '+', '!', '\\'])) {
             hits.add(Rule::XssDom, excerpt(&plain, at, 60));
         }
@@ -378,7 +379,7 @@ fn calls(view: &View<'_>, hits: &mut Hits) {
 
     for (at, name) in find_any(CALLS, view.lower) {
         let before = at.checked_sub(1).map(|before| view.lower.as_bytes()[before]);
-        let rest = view.lower[at + name.len()..].trim_start();
+        let rest = cut::from(view.lower, at + name.len()).trim_start();
         let direct = rest.len() == view.lower.len() - at - name.len();
         let Some(argument) = rest.strip_prefix(['(', '`']) else { continue };
         let argument = argument.trim_start();
@@ -403,12 +404,14 @@ fn calls(view: &View<'_>, hits: &mut Hits) {
         }
     }
     for (at, before, _) in occurrences(view.lower, "function") {
-        let rest = view.lower[at + 8..].trim_start();
-        let made = view.lower[..at].trim_end().ends_with("new") && before == Some(b' ') && rest.starts_with('(');
-        let text = view.text[at..].starts_with("Function")
-            && rest.starts_with(['(', '`'])
+        let rest = cut::from(view.lower, at + 8).trim_start();
+        let made =
+            cut::until(view.lower, at).trim_end().ends_with("new") && before == Some(b' ') && rest.starts_with('(');
+        let text = cut::from(view.text, at).starts_with("Function")
             && !before.is_some_and(is_word)
-            && rest[1..].trim_start().starts_with(['"', '\'', '`']);
+            && rest
+                .strip_prefix(['(', '`'])
+                .is_some_and(|argument| argument.trim_start().starts_with(['"', '\'', '`']));
         if made || text {
             hits.add(Rule::XssCall, excerpt(view.text, at, 60));
         }
@@ -422,7 +425,7 @@ fn tricks(tight: &str, hits: &mut Hits) {
     for (at, byte) in tight.bytes().enumerate() {
         if matches!(byte, b'[' | b']' | b'(' | b')' | b'!' | b'+' | b'{' | b'}') {
             run += 1;
-            let part = &tight[from..=at];
+            let part = cut::between(tight, from, at + 1);
             if (8..=64).contains(&run)
                 && part.contains("[]")
                 && (part.contains("!+") || part.contains("![") || part.contains("+[]") || part.contains("[+"))

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::cut;
+
 /// The names that stand for a character with a meaning in SQL, scripts, markup or shells. Browsers tell `Tab` from `tab`;
 /// careless filters do not.
 const NAMES: [(&str, char); 36] = [
@@ -61,7 +63,7 @@ pub(super) fn decode(text: &str) -> Cow<'_, str> {
         match number(piece).or_else(|| name(piece)) {
             Some((c, length)) => {
                 out.push(c);
-                out.push_str(&piece[length..]);
+                out.push_str(cut::from(piece, length));
             }
             None => {
                 out.push('&');
@@ -79,14 +81,16 @@ fn number(piece: &str) -> Option<(char, usize)> {
         None => (digits, 10, 1),
     };
     let length = digits.bytes().take(LONGEST).take_while(|byte| char::from(*byte).is_digit(radix)).count();
-    let c = char::from_u32(u32::from_str_radix(&digits[..length], radix).ok()?)?;
-    Some((c, prefix + length + usize::from(digits[length..].starts_with(';'))))
+    let (digits, behind) = digits.split_at_checked(length)?;
+    let c = char::from_u32(u32::from_str_radix(digits, radix).ok()?)?;
+    Some((c, prefix + length + usize::from(behind.starts_with(';'))))
 }
 
 fn name(piece: &str) -> Option<(char, usize)> {
     let length = piece.bytes().take(LONGEST).take_while(u8::is_ascii_alphabetic).count();
-    let name = piece[..length].to_ascii_lowercase();
-    if piece[length..].starts_with(';') {
+    let (name, behind) = piece.split_at_checked(length)?;
+    let name = name.to_ascii_lowercase();
+    if behind.starts_with(';') {
         let at = NAMES.binary_search_by(|(known, _)| (*known).cmp(&name)).ok()?;
         return Some((NAMES[at].1, length + 1));
     }

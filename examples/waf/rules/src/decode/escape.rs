@@ -2,17 +2,19 @@
 
 use std::borrow::Cow;
 
+use crate::cut;
+
 pub(super) fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains('\\') {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let (c, length) = escaped(&rest[at + 1..]).unwrap_or(('\\', 0));
+    while let Some((before, behind)) = rest.split_once('\\') {
+        out.push_str(before);
+        let (c, length) = escaped(behind).unwrap_or(('\\', 0));
         out.push(c);
-        rest = &rest[at + 1 + length..];
+        rest = cut::from(behind, length);
     }
     out.push_str(rest);
     Cow::Owned(out)

@@ -1,7 +1,7 @@
 //! The parts of a `multipart/form-data` body. Line ends may be missing their carriage return: parsers forgive it.
 
 use super::{Part, Place};
-use crate::decode;
+use crate::{cut, decode};
 
 /// The boundary that a content type names, if it is a multipart one.
 pub(super) fn boundary(content_type: &str) -> Option<String> {
@@ -53,10 +53,10 @@ fn section(section: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
 fn parameter(head: &str, name: &str) -> Option<String> {
     let lower = head.to_ascii_lowercase();
     let mut from = 0;
-    while let Some(at) = lower[from..].find(name).map(|at| at + from) {
+    while let Some(at) = cut::from(&lower, from).find(name).map(|at| at + from) {
         from = at + name.len();
-        let starts = lower[..at].ends_with([';', ' ', '\t', '\n']);
-        if let (true, Some(value)) = (starts, head[from..].trim_start().strip_prefix('=')) {
+        let starts = cut::until(&lower, at).ends_with([';', ' ', '\t', '\n']);
+        if let (true, Some(value)) = (starts, cut::from(head, from).trim_start().strip_prefix('=')) {
             let value = value.trim_start();
             return Some(match value.strip_prefix('"') {
                 Some(quoted) => quoted.split('"').next().unwrap_or_default().to_owned(),

@@ -1,7 +1,7 @@
 //! The text and attributes of an XML body. Declarations are handed over whole: some of them are attacks.
 
 use super::{Part, Place};
-use crate::decode;
+use crate::{cut, decode};
 
 pub(super) fn each(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
     let text = decode::text(body);
@@ -50,11 +50,10 @@ fn end_of(markup: &str) -> usize {
 
 fn attributes(tag: &str, see: &mut dyn FnMut(Part) -> bool) -> bool {
     let mut rest = tag;
-    while let Some(open) = rest.find(['"', '\'']) {
-        let quote = char::from(rest.as_bytes()[open]);
-        let name = rest[..open].trim_end().trim_end_matches('=').trim_end();
+    while let Some((open, quote)) = rest.char_indices().find(|(_, c)| matches!(c, '"' | '\'')) {
+        let name = cut::until(rest, open).trim_end().trim_end_matches('=').trim_end();
         let name = name.rsplit(char::is_whitespace).next().unwrap_or_default();
-        let value = &rest[open + 1..];
+        let value = cut::from(rest, open + quote.len_utf8());
         let (value, behind) = value.split_once(quote).unwrap_or((value, ""));
         if !see(Part::new(Place::Arg, name, value.to_owned())) {
             return false;

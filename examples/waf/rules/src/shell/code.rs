@@ -1,6 +1,7 @@
 //! Code for interpreters other than a shell: PHP, Java, Python, Node, Ruby, template engines and loggers.
 
 use crate::catalogue::Rule;
+use crate::cut;
 use crate::parts::Place;
 use crate::view::{Hits, View, excerpt, find_any, is_word, occurrences};
 use crate::words::words;
@@ -37,13 +38,13 @@ pub(super) fn inspect(view: &View<'_>, hits: &mut Hits) {
     }
 
     for (at, name) in find_any(RUNS, view.lower) {
-        let argument = view.lower[at + name.len()..].trim_start().strip_prefix('(').map(str::trim_start);
+        let argument = cut::from(view.lower, at + name.len()).trim_start().strip_prefix('(').map(str::trim_start);
         let given = argument.is_some_and(|argument| {
             argument.starts_with(['"', '\'', '$', '`', '\\'])
                 || argument.starts_with("base64")
                 || argument.starts_with("chr(")
         });
-        if given && !view.lower[..at].ends_with('.') {
+        if given && !cut::until(view.lower, at).ends_with('.') {
             hits.add(Rule::RceCode, excerpt(view.text, at, 60));
         }
     }
@@ -54,9 +55,9 @@ pub(super) fn inspect(view: &View<'_>, hits: &mut Hits) {
 /// PHP's serialised objects, `O:8:"stdClass":…`.
 fn serialised(view: &View<'_>, hits: &mut Hits) {
     for (at, before, _) in occurrences(view.lower, "o:") {
-        let rest = view.lower[at + 2..].trim_start_matches('+');
+        let rest = cut::from(view.lower, at + 2).trim_start_matches('+');
         let digits = rest.bytes().take(6).take_while(u8::is_ascii_digit).count();
-        if digits > 0 && rest[digits..].starts_with(":\"") && !before.is_some_and(is_word) {
+        if digits > 0 && cut::from(rest, digits).starts_with(":\"") && !before.is_some_and(is_word) {
             hits.add(Rule::RceCode, excerpt(view.text, at, 60));
         }
     }
@@ -74,8 +75,8 @@ fn templates(view: &View<'_>, hits: &mut Hits) {
     {
         for (at, ..) in occurrences(view.lower, open) {
             let rest = excerpt(view.lower, at + open.len(), 200);
-            let Some(end) = rest.find(close) else { continue };
-            let inside = rest[..end].trim();
+            let Some((inside, _)) = rest.split_once(close) else { continue };
+            let inside = inside.trim();
             let sum = inside.split(['*', '+', '-']).count() > 1
                 && inside.bytes().all(|byte| byte.is_ascii_digit() || b"*+-' ".contains(&byte))
                 && inside.bytes().next().is_some_and(|byte| byte.is_ascii_digit());

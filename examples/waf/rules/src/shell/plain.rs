@@ -1,5 +1,7 @@
 //! Undoes what a shell undoes inside of a word: quotes, backslashes, carets, and variables that are empty.
 
+use crate::cut;
+
 /// The text as the shell would read its words. Separators, redirections and `$(` stay.
 pub(super) fn text(text: &str) -> String {
     let bytes = text.as_bytes();
@@ -22,7 +24,7 @@ pub(super) fn text(text: &str) -> String {
                 && !before.is_some_and(|b| b == b':' || b == b'\\') => {}
             '^' if before.is_some_and(is_letter) || next.is_some_and(is_letter) => {}
             '$' => {
-                let rest = &text[at..];
+                let rest = cut::from(text, at);
                 let braced = ["${IFS}", "$IFS$9", "$IFS"].iter().find(|form| rest.starts_with(**form));
                 let length = match (braced, next) {
                     (Some(form), _) => {
@@ -34,7 +36,7 @@ pub(super) fn text(text: &str) -> String {
                         rest.bytes().take(40).position(|b| b == b'}').map_or(0, |end| end + 1)
                     }
                     (None, Some(b)) if before.is_some_and(is_letter) && b.is_ascii_alphabetic() => {
-                        1 + rest[1..].bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count()
+                        1 + rest.bytes().skip(1).take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count()
                     }
                     _ => 0,
                 };

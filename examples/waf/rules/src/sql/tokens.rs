@@ -1,5 +1,7 @@
 //! Splits text into the tokens of SQL, in the dialects' union.
 
+use crate::cut;
+
 /// A name in brackets, as SQL Server has it, is not longer.
 const LONGEST_BRACKETED: usize = 64;
 
@@ -83,13 +85,13 @@ pub(crate) fn tokens(lower: &str, context: Context) -> Vec<Token<'_>> {
     let mut at = 0;
     if let Some(quote) = context.quote() {
         let end = bytes.iter().position(|byte| *byte == quote).map_or(bytes.len(), |end| end + 1);
-        out.push(Token { kind: Kind::Text, text: &lower[..end], start: 0 });
+        out.push(Token { kind: Kind::Text, text: cut::until(lower, end), start: 0 });
         at = end;
     }
     while at < bytes.len() {
         let (kind, end) = next(lower, at, out.last());
         if let Some(kind) = kind {
-            out.push(Token { kind, text: &lower[at..end], start: at });
+            out.push(Token { kind, text: cut::between(lower, at, end), start: at });
         }
         at = end;
     }

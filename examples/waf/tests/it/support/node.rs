@@ -129,6 +129,7 @@ impl Folder {
     }
 }
 
+// A debug build compiles the real module for seconds, and for more than the usual half a minute where others compile, too.
 const USUAL: &str = r#"
 [waf]
 listen = "127.0.0.1:0"
@@ -139,6 +140,7 @@ token = "a-token-for-tests-only"
 golden = []
 [waf.wasm.reload]
 max_reload_frequency_seconds = 0
+timeout_seconds = 300
 [waf.wasm.limits]
 deadline_milliseconds = 200
 [waf.wasm.probation]

@@ -2,6 +2,7 @@
 
 use super::{Scan, is_comparison, is_literal, is_logic, is_operand, odd_quotes};
 use crate::catalogue::Rule;
+use crate::cut;
 use crate::sql::tokens::Kind;
 use crate::sql::words::TELLING;
 use crate::view::listed;
@@ -133,8 +134,9 @@ impl Scan<'_, '_> {
         let Some(after) = self.get(next) else { return };
         let own_quote = before.text.len() > 1 && before.kind == Kind::Text;
         let direct = before.end() == self.tokens[at].start && after.start == self.tokens[at].end();
-        let markup =
-            || self.view.text.contains('<') || before.start > 0 && self.view.text[..before.start].ends_with('=');
+        let markup = || {
+            self.view.text.contains('<') || before.start > 0 && cut::until(self.view.text, before.start).ends_with('=')
+        };
         let chained = after.kind == Kind::Text && self.kind(next + 1) == Some(Kind::Compare);
         if own_quote
             && (chained || after.kind == Kind::Open)

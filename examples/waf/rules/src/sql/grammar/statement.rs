@@ -2,6 +2,7 @@
 
 use super::{Scan, is_literal, is_operand};
 use crate::catalogue::Rule;
+use crate::cut;
 use crate::sql::tokens::{Kind, Token};
 use crate::sql::words::ENGLISH;
 use crate::view::listed;
@@ -243,7 +244,7 @@ impl Scan<'_, '_> {
         };
         let uppercase = {
             let token = self.tokens[at];
-            self.view.text[token.start..token.end()].bytes().all(|byte| byte.is_ascii_uppercase())
+            cut::between(self.view.text, token.start, token.end()).bytes().all(|byte| byte.is_ascii_uppercase())
         };
         let ended = self.is_name(object)
             && (self.ends(end) || self.any(end, &["cascade", "restrict"]))
