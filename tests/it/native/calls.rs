@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hotslot::host::CallError;
-use hotslot::{Cause, Event, HotSlot, Probation};
+use hotslot::{Candidate, Cause, Event, HotSlot, Probation};
 use hotslot_plugin::abi::Status;
 
 use super::methods::{CONFIG, ECHO, FAIL, PANIC, SEND, WAIT_FOR_STOP};
@@ -121,6 +121,15 @@ fn every_generation_gets_the_configuration() {
     assert_eq!(slot.load().call(CONFIG, b"").unwrap(), b"symbol=SOLUSDC");
     let bare = builder().open(fixture()).unwrap();
     assert_eq!(bare.load().call(CONFIG, b"").unwrap(), b"");
+}
+
+#[test]
+fn a_candidates_configuration_takes_the_place_of_the_backends_and_goes_back_with_it() {
+    let slot = HotSlot::builder(native().config("of the backend")).open(answering(1)).unwrap();
+    slot.reload(Candidate::from(answering(1)).config("of the candidate")).unwrap();
+    assert_eq!(slot.load().call(CONFIG, b"").unwrap(), b"of the candidate");
+    slot.rollback().unwrap();
+    assert_eq!(slot.load().call(CONFIG, b"").unwrap(), b"of the backend");
 }
 
 #[test]

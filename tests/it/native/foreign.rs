@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::mpsc::channel;
 
-use hotslot::host::{CallError, CallErrorKind};
+use hotslot::host::{CallError, CallErrorKind, ConfigUnsupported};
 use hotslot::native::Native;
 use hotslot::{Candidate, Digest, ErrorKind, HotSlot, Lease, Stage};
 use hotslot_plugin::abi::Status;
@@ -61,6 +61,19 @@ fn a_library_without_a_descriptor_takes_its_version_from_the_caller() {
     assert!(matches!(error.kind(), ErrorKind::Version(_)), "{error}");
     slot.rollback().unwrap();
     assert_eq!(ask(), 1);
+}
+
+#[test]
+fn a_raw_library_takes_no_configuration() {
+    // SAFETY: the library has no constructors, and the type is the one in answer.c.
+    let backend = unsafe { Native::raw(|library| Ok(library.get::<Answer>("answer")?)) };
+    let slot = HotSlot::builder(backend).open(c_answering(1)).unwrap();
+    let error = slot.reload(Candidate::new(c_answering(2)).config("answer = 3")).unwrap_err();
+    assert_eq!(error.stage(), Stage::Admit);
+    let ErrorKind::Refused(reason) = error.kind() else { panic!("{error}") };
+    assert!(reason.is::<ConfigUnsupported>() && reason.to_string().contains("leave out"), "{reason}");
+    // SAFETY: a function that takes nothing, behind a lease.
+    assert_eq!(unsafe { slot.load()() }, 1);
 }
 
 #[cfg(target_env = "gnu")]
