@@ -1,27 +1,9 @@
-//! Inspects a plugin's file, whoever may load it: for tools, and for hosts that sort what they are given. Whether *this* process takes it is for a backend's [admission](crate::Backend::admit) to say.
+//! Inspects plugin files for any platform: for tools, and for hosts that sort what they are given. Whether *this* process
+//! accepts a file is for a backend's [admission](crate::Backend::admit) to decide.
 
-use crate::{BoxError, Manifest};
+use crate::{BoxError, Inspection};
 
-/// A plugin's file, looked at from outside.
-///
-/// Every text in it can be printed as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct Inspection {
-    /// `ELF`, `Mach-O`, `PE` or `WebAssembly`.
-    pub format: &'static str,
-    /// The machine that it was built for.
-    pub architecture: String,
-    /// What it says of itself; `None` if it says nothing.
-    pub manifest: Option<Manifest>,
-    /// What a module asks of its host, each with its type.
-    pub imports: Vec<String>,
-    /// What a module offers its host, each with its type.
-    pub exports: Vec<String>,
-}
-
-/// Looks at the bytes of a plugin, for any machine, without running any of it.
+/// Reads the metadata of a plugin's bytes, for any platform, without running any of them.
 ///
 /// ```
 /// # #[cfg(feature = "native")] {
@@ -34,7 +16,7 @@ pub struct Inspection {
 /// ```
 ///
 /// # Errors
-/// It is neither a library nor a module, or damaged; or what it says of itself cannot be read.
+/// The bytes are neither a library nor a module, or are damaged, or their metadata is malformed.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, BoxError> {
     #[cfg(feature = "wasm")]
     if crate::Format::of(bytes).is_wasm() {

@@ -90,6 +90,8 @@ pub mod guide;
 pub mod host;
 #[cfg(any(feature = "native", feature = "wasm"))]
 mod inspect;
+#[cfg(any(feature = "native", feature = "wasm"))]
+mod inspection;
 mod manifest;
 #[cfg(feature = "native")]
 #[cfg_attr(docsrs, doc(cfg(feature = "native")))]
@@ -120,16 +122,16 @@ pub use failures::FailureCounter;
 /// Declares an [interface](mod@host): see [`hotslot_plugin::interface`].
 pub use hotslot_plugin::interface;
 #[cfg(any(feature = "native", feature = "wasm"))]
-pub use inspect::{Inspection, inspect};
+pub use inspect::inspect;
+#[cfg(any(feature = "native", feature = "wasm"))]
+pub use inspection::Inspection;
 pub use manifest::Manifest;
 pub use plugin_scope::PluginScope;
 pub use report::{Cause, Outcome, Report, Stage};
 pub use semver;
-pub use slot::{
-    Builder, BusyPolicy, CallStats, HotSlot, Lease, LeaseOrigin, Probation, ProbationPolicy, Rollback, Runner, Staged,
-};
+pub use slot::{Builder, BusyPolicy, CallStats, HotSlot, Lease, Probation, ProbationPolicy, Rollback, Runner, Staged};
 pub use state::{Runnable, State, Stateful, transfer_state};
-pub use status::{Counters, Phase, Retained, RetiredStatus, ServingStatus, StagedStatus, Status};
+pub use status::{Counters, LeaseOrigin, Phase, Retained, RetiredStatus, ServingStatus, StagedStatus, Status};
 pub use stop::StopSignal;
 pub use text::escape_untrusted;
 pub use version_rule::VersionRule;

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant, SystemTime};
 use semver::Version;
 
 use crate::Digest;
-use crate::LeaseOrigin;
 
 /// A slot at one moment: see [`HotSlot::status`](crate::HotSlot::status).
 #[derive(Clone, Debug, Default)]
@@ -125,6 +124,17 @@ pub struct RetiredStatus {
     pub oldest_lease: Option<LeaseOrigin>,
     /// Whether it still had leases out when its drain timeout ended.
     pub stuck: bool,
+}
+
+/// The call site and the age of a lease that is out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct LeaseOrigin {
+    /// File, line and column of the call to [`load`](crate::HotSlot::load).
+    pub location: String,
+    /// For how long it has been out.
+    #[cfg_attr(feature = "serde", serde(rename = "age_ms", serialize_with = "crate::serialize::millis"))]
+    pub age: Duration,
 }
 
 /// What is done with a retired generation.

@@ -19,8 +19,6 @@ unsafe extern "C" {
     fn host_send(message: *const u8, len: usize);
     #[link_name = "panicked"]
     fn host_panicked(text: *const u8, len: usize);
-    #[link_name = "wait"]
-    fn host_wait(nanoseconds: u64) -> u32;
     #[link_name = "service"]
     fn host_service(contract: *const u8, len: usize, number: *mut u32, error: *mut Buffer) -> Status;
     #[link_name = "invoke"]
@@ -172,12 +170,6 @@ impl Guest {
 pub(crate) fn panicked(text: &str) {
     // SAFETY: the import reads the text during the call, for which it is lent.
     unsafe { host_panicked(text.as_ptr(), text.len()) }
-}
-
-/// Waits, or for no time at all, and says whether the plugin has to stop.
-pub(crate) fn wait(nanoseconds: u64) -> bool {
-    // SAFETY: the import takes a number.
-    unsafe { host_wait(nanoseconds) != 0 }
 }
 
 unsafe extern "C" fn log(_: *const c_void, level: u32, _: Slice, message: Slice) {

@@ -62,6 +62,7 @@ pub mod codec;
 pub mod contract;
 #[allow(missing_docs, reason = "for the macros")]
 mod entries;
+mod error;
 mod export;
 
 #[cfg(target_arch = "wasm32")]
@@ -72,18 +73,21 @@ mod harness;
 mod host;
 mod interface;
 mod plain;
+mod plugin;
 mod service;
 pub mod shim;
 pub mod state;
 mod stop;
 
 pub use call_error::{CallError, CallErrorKind, Malformed};
+pub use error::Error;
 #[cfg(not(target_arch = "wasm32"))]
 pub use harness::{Harness, HarnessPlugin};
 pub use host::{Host, Level};
 pub use hotslot_macros::{Plain, interface};
 pub use interface::{Answer, Argument, Arguments, Interface, Link, Reply, Transport};
 pub use plain::Plain;
+pub use plugin::Plugin;
 pub use stop::Stop;
 
 /// What the macros write, and nobody else.
@@ -97,61 +101,3 @@ pub mod __private {
         guest::{Guest, give},
     };
 }
-
-/// What a plugin returns when it cannot do what it was asked; its text reaches the host.
-pub type Error = Box<dyn std::error::Error + Send + Sync>;
-
-/// A plugin: one instance of the implementing type lives for as long as the host keeps the generation.
-///
-/// Every method is called through a shim that catches panics, and may be called from any thread. Only
-/// [`create`](Plugin::create) must be written; what is not overridden is answered to the host as "not supported".
-pub trait Plugin: Sized + Send + Sync + 'static {
-    /// What the host and the plugin agree to speak in the raw layer, for instance `"trader-feed/1"`: at most 95 bytes,
-    /// compared for equality by the host before it loads the plugin. A declared interface takes its place.
-    const INTERFACE: &'static str = "";
-
-    /// The layout of the state that [`save`](Plugin::save) gives, for instance `"indicator/1"`: at most 95 bytes.
-    /// Empty, the default, says that the plugin has no state to hand over.
-    const SCHEMA: &'static str = "";
-
-    /// Makes the instance. Threads that it starts must end soon after [`Host::stop`] is raised.
-    fn create(host: Host) -> Result<Self, Error>;
-
-    /// Runs until `stop` is raised, then returns; for plugins that are run rather than called.
-    ///
-    /// It may be called again after it returned: a rollback runs the same instance once more, with its state.
-    fn run(&self, stop: &Stop) -> Result<(), Error> {
-        let _ = stop;
-        Err(Unsupported.into())
-    }
-
-    /// Answers one call: a method number and bytes, whose meaning the interface defines.
-    fn call(&self, method: u32, input: &[u8]) -> Result<Vec<u8>, Error> {
-        let _ = (method, input);
-        Err(Unsupported.into())
-    }
-
-    /// Saves the state as bytes of the layout [`SCHEMA`](Plugin::SCHEMA), for the plugin that comes next.
-    fn save(&self) -> Result<Vec<u8>, Error> {
-        Err(Unsupported.into())
-    }
-
-    /// Takes over the state of the plugin before, which was saved under `schema`: it may be an older layout than
-    /// [`SCHEMA`](Plugin::SCHEMA). An error refuses the hand-over, and with it the reload.
-    fn restore(&self, schema: &str, state: &[u8]) -> Result<(), Error> {
-        let _ = (schema, state);
-        Err(Unsupported.into())
-    }
-}
-
-/// The answer of a method that the plugin did not write; the shims turn it into [`abi::Status::UNSUPPORTED`].
-#[derive(Debug)]
-struct Unsupported;
-
-impl std::fmt::Display for Unsupported {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the plugin does not support this")
-    }
-}
-
-impl std::error::Error for Unsupported {}

@@ -8,7 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 
 use crate::abi::{Buffer, Frame, HostApi, Slice, Status};
-use crate::{Error, Host, Interface, Level, Plugin, Stop, Unsupported};
+use crate::error::Unsupported;
+use crate::{Error, Host, Interface, Level, Plugin, Stop};
 
 /// Values that an interface function takes and gives by value: plain data with one layout on both sides.
 ///

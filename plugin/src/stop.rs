@@ -32,7 +32,7 @@ impl Stop {
     /// Returns whether the plugin has been told to stop.
     pub fn is_raised(&self) -> bool {
         #[cfg(target_arch = "wasm32")]
-        if crate::guest::wait(0) {
+        if wait(0) {
             return true;
         }
         self.0.load(Ordering::Acquire)
@@ -43,7 +43,7 @@ impl Stop {
     pub fn wait_timeout(&self, duration: Duration) -> bool {
         // A module has no clock and no sleep of its own.
         #[cfg(target_arch = "wasm32")]
-        return crate::guest::wait(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+        return wait(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
         #[cfg(not(target_arch = "wasm32"))]
         self.wait_here(duration)
     }
@@ -64,6 +64,21 @@ impl Stop {
             std::thread::sleep(left.min(LOOK_EVERY));
         }
     }
+}
+
+// An import that every host of modules offers.
+#[cfg(target_arch = "wasm32")]
+#[link(wasm_import_module = "hotslot")]
+unsafe extern "C" {
+    #[link_name = "wait"]
+    fn host_wait(nanoseconds: u64) -> u32;
+}
+
+/// Waits, or for no time at all, and says whether the plugin has to stop.
+#[cfg(target_arch = "wasm32")]
+fn wait(nanoseconds: u64) -> bool {
+    // SAFETY: the import takes a number.
+    unsafe { host_wait(nanoseconds) != 0 }
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@
 )]
 //! - [`comparison`]: other libraries, and where they are the better choice.
 //!
+//! Backend authors: start with [`Backend`](crate::Backend), and serve declared interfaces with [`host`](mod@crate::host).
+//!
 //! Every example is compiled and run as a test, except for those that need a library or a module on disk.
 
 #[cfg(feature = "native")]

@@ -17,6 +17,14 @@ pub struct Builder<T: ?Sized> {
     settings: Settings<T>,
 }
 
+impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
+    /// Begins a slot whose plugins `backend` loads. See [`Builder`] for what can be set, and [`Backend`] for an
+    /// example.
+    pub fn builder(backend: impl Backend<T>) -> Builder<T> {
+        Builder::new(Arc::new(backend))
+    }
+}
+
 impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
     pub(super) fn new(backend: Arc<dyn Backend<T>>) -> Builder<T> {
         Builder { backend, name: Arc::from("plugin"), settings: Settings::default() }

@@ -2,25 +2,16 @@
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
+
+use crate::LeaseOrigin;
 
 /// How many leases of one generation are noted at once. Further ones are served, but not noted.
 const CELLS: usize = 256;
 /// How many cells a lease tries before it goes without a note: the bound that keeps `load` wait-free.
 const TRIES: usize = 8;
-
-/// The call site and the age of a lease that is out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct LeaseOrigin {
-    /// File, line and column of the call to [`load`](crate::HotSlot::load).
-    pub location: String,
-    /// For how long it has been out.
-    #[cfg_attr(feature = "serde", serde(rename = "age_ms", serialize_with = "crate::serialize::millis"))]
-    pub age: Duration,
-}
 
 /// The notes of one generation.
 pub(super) struct LeaseSites {

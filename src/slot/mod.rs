@@ -36,12 +36,11 @@ use self::core::Core;
 use self::deadline::after;
 pub use self::gate::BusyPolicy;
 pub use self::lease::Lease;
-pub use self::lease_sites::LeaseOrigin;
 pub use self::probation::{CallStats, Probation, ProbationPolicy};
 pub use self::rollback::Rollback;
 pub use self::runner::Runner;
 pub use self::staged::Staged;
-use crate::{Backend, Candidate, Cause, Error, Report, Status, Subscription};
+use crate::{Candidate, Cause, Error, Report, Status, Subscription};
 
 /// Holds exactly one serving plugin, and replaces it while it serves.
 ///
@@ -66,12 +65,6 @@ pub struct HotSlot<T: ?Sized + Send + Sync + 'static> {
 }
 
 impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
-    /// Begins a slot whose plugins `backend` loads. See [`Builder`] for what can be set, and [`Backend`] for an
-    /// example.
-    pub fn builder(backend: impl Backend<T>) -> Builder<T> {
-        Builder::new(Arc::new(backend))
-    }
-
     /// Takes a lease on the current plugin. No reload, rollback or retirement holds it up: it is wait-free, except that
     /// the first one on a thread sets up that thread's record, and that [tracked](Builder::track_leases) leases also try
     /// up to eight locks without waiting for any.

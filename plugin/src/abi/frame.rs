@@ -1,6 +1,7 @@
 //! One call of an interface's method, as it passes the C ABI.
 
-use crate::abi::{Buffer, Status};
+use super::buffer::Buffer;
+use super::status::Status;
 use crate::interface::{Answer, Argument, Arguments, Reply};
 use crate::{CallError, Interface, Malformed};
 

@@ -33,7 +33,7 @@ fn a_compiler_error_is_shown_and_the_old_code_goes_on_until_it_is_mended() {
     workspace.edit("\"SOLUSDC\"", "BTCUSDC");
     trader.press(CTRL_R);
     trader.expect("error[E0425]: cannot find value `BTCUSDC`");
-    trader.expect("cargo could not build the plugin: nothing was changed");
+    trader.expect("cargo could not build the plugin: nothing changed");
     trader.price_of("SOLUSDC");
 
     workspace.edit("= BTCUSDC", "= \"BTCUSDC\"");
