@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
-use hotslot::{Lease, escape_untrusted};
+use hotslot::{HotSlot, Lease, escape_untrusted};
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use crate::hold::{Holds, Waiting};
 use crate::json::moment;
 use crate::live::Traffic;
 use crate::metrics::Metrics;
-use crate::rules::{Failure, Inspected, RuleSlot, inspect};
+use crate::rules::{Failure, Inspected, inspect};
 use crate::trial::Trials;
 
 /// How many errors are remembered.
@@ -38,9 +38,9 @@ pub struct Condemned {
 }
 
 pub struct Guard {
-    slot: RuleSlot,
+    slot: HotSlot<dyn Waf>,
     /// Runs the last version that went through its probation, if the failure policy wants it.
-    fallback: Option<RuleSlot>,
+    fallback: Option<HotSlot<dyn Waf>>,
     policy: FailurePolicy,
     condemned: Sender<Condemned>,
     trials: Trials,
@@ -64,8 +64,8 @@ pub struct RuleError {
 impl Guard {
     /// A guard over what serves in `slot`. Versions that fail in their probation are sent to `condemned`.
     pub fn new(
-        slot: RuleSlot,
-        fallback: Option<RuleSlot>,
+        slot: HotSlot<dyn Waf>,
+        fallback: Option<HotSlot<dyn Waf>>,
         policy: FailurePolicy,
         condemned: Sender<Condemned>,
         trials: Trials,
@@ -161,11 +161,11 @@ impl Guard {
         errors.push_back(error);
     }
 
-    pub fn slot(&self) -> &RuleSlot {
+    pub fn slot(&self) -> &HotSlot<dyn Waf> {
         &self.slot
     }
 
-    pub fn fallback(&self) -> Option<&RuleSlot> {
+    pub fn fallback(&self) -> Option<&HotSlot<dyn Waf>> {
         self.fallback.as_ref()
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hotslot::Digest;
+use hotslot::{Candidate, Digest};
 
 /// A module and its rule file. Cloning shares the bytes, and comparing looks at the digests.
 #[derive(Clone)]
@@ -37,6 +37,11 @@ impl Module {
 impl Release {
     pub fn new(module: impl Into<Bytes>, rules: impl Into<Arc<[u8]>>) -> Release {
         Release { module: Module::new(module), rules: RuleFile::new(rules) }
+    }
+
+    /// Returns what a slot loads: the module, configured with the rule file.
+    pub fn candidate(&self) -> Candidate {
+        Candidate::new(&self.module.bytes[..]).config(self.rules.bytes())
     }
 }
 

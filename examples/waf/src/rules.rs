@@ -2,20 +2,17 @@
 
 use std::cell::RefCell;
 use std::num::NonZeroU32;
-use std::ops::Deref;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
 use hotslot::wasm::{self, CallLimits, InstancePolicy, waited};
-use hotslot::{Auto, BoxError, Candidate, Format, HotSlot, Probation, Staged, escape_untrusted};
+use hotslot::{Auto, BoxError, Format, HotSlot, Probation, escape_untrusted};
 use hyper::{HeaderMap, Method, Uri};
-use parking_lot::Mutex;
 use waf_interface::{Decision, FieldTooLong, Reason, Waf};
 
 use crate::config::{Config, Limits, Sample};
-use crate::release::{Release, RuleFile};
+use crate::release::Release;
 
 /// A request as the rules see it.
 pub struct Inspected<'a> {
@@ -84,28 +81,23 @@ impl Engine {
         self.wasm.status().instances
     }
 
-    /// Loads what it is given with the rule file that is then in `file`.
-    fn backend(&self, file: &Arc<Mutex<RuleFile>>) -> Auto<dyn Waf> {
+    /// Loads modules within the limits, and libraries if they are allowed.
+    fn backend(&self) -> Auto<dyn Waf> {
         let limits =
             CallLimits { deadline: self.limits.deadline.0, memory: self.limits.memory_bytes, ..CallLimits::default() };
         let policy = match NonZeroU32::new(self.limits.calls_per_instance) {
             Some(max_uses) if max_uses.get() > 1 => InstancePolicy::Reuse { max_uses },
             _ => InstancePolicy::Fresh,
         };
-        let config = || {
-            let file = Arc::clone(file);
-            move || file.lock().bytes().to_vec()
-        };
         let modules = self
             .wasm
             .interface::<dyn Waf>()
-            .config_with(config())
             .call_limits(limits)
             .instance_policy(policy)
             .concurrency(self.limits.concurrent_calls);
         let auto = Auto::new().on(Format::WasmModule, modules);
         if self.takes_libraries {
-            auto.on(Format::LIBRARIES, Native::interface::<dyn Waf>().config_with(config()))
+            auto.on(Format::LIBRARIES, Native::interface::<dyn Waf>())
         } else {
             auto.refuse(Format::LIBRARIES, NO_LIBRARIES)
         }
@@ -116,51 +108,25 @@ impl Engine {
 const NO_LIBRARIES: &str = "this is a library, which could do whatever this node can: only modules are taken, unless \
                             `enabled = true` is in the section [waf.native] of the configuration";
 
-/// A slot for rules, whose releases are plugins with their rule files.
-pub struct RuleSlot {
-    slot: HotSlot<dyn Waf>,
-    /// What the next plugin is made with.
-    file: Arc<Mutex<RuleFile>>,
-}
-
-impl RuleSlot {
-    /// A slot in which a release serves that has been proven.
-    pub fn open(
-        config: &Config,
-        name: &str,
-        engine: &Engine,
-        release: &Release,
-        samples: &[Sample],
-    ) -> Result<RuleSlot, BoxError> {
-        let file = Arc::new(Mutex::new(release.rules.clone()));
-        let slot = HotSlot::builder(engine.backend(&file))
-            .name(name)
-            .keep_previous(config.wasm.keep_previous_versions)
-            .min_reload_interval(config.wasm.reload.min_interval.0)
-            .reload_timeout(config.wasm.reload.timeout.0)
-            .max_artifact_size(config.admin.max_upload_bytes)
-            // The node has limits of its own for the probation, in shares of the calls and not in numbers.
-            .probation(Probation::new(Duration::ZERO).max_failures(u64::MAX))
-            .open(Candidate::new(&release.module.bytes()[..]))?;
-        prove(&*slot.load(), samples)?;
-        Ok(RuleSlot { slot, file })
-    }
-
-    /// Loads a release beside the serving one; also the same plugin again, if its rule file is another one. One at a
-    /// time.
-    pub fn stage(&self, release: &Release, is_same_file: bool) -> Result<Staged<dyn Waf>, hotslot::Error> {
-        *self.file.lock() = release.rules.clone();
-        let candidate = Candidate::new(&release.module.bytes()[..]);
-        self.slot.stage(if is_same_file { candidate } else { candidate.force() })
-    }
-}
-
-impl Deref for RuleSlot {
-    type Target = HotSlot<dyn Waf>;
-
-    fn deref(&self) -> &HotSlot<dyn Waf> {
-        &self.slot
-    }
+/// Opens a slot with a release. Each one has to pass the samples before it serves.
+pub fn open(
+    config: &Config,
+    name: &str,
+    engine: &Engine,
+    release: &Release,
+    samples: &[Sample],
+) -> Result<HotSlot<dyn Waf>, hotslot::Error> {
+    let samples = samples.to_vec();
+    HotSlot::builder(engine.backend())
+        .name(name)
+        .keep_previous(config.wasm.keep_previous_versions)
+        .min_reload_interval(config.wasm.reload.min_interval.0)
+        .reload_timeout(config.wasm.reload.timeout.0)
+        .max_artifact_size(config.admin.max_upload_bytes)
+        // The node has limits of its own for the probation, in shares of the calls and not in numbers.
+        .probation(Probation::new(Duration::ZERO).max_failures(u64::MAX))
+        .probe(move |rules: &dyn Waf| prove(rules, &samples))
+        .open(release.candidate().requested_by("start"))
 }
 
 thread_local! {
@@ -186,8 +152,8 @@ fn safe(Reason { rule, part, matched, score }: Reason) -> Reason {
     Reason { rule: safe(rule), part: safe(part), matched: safe(matched), score }
 }
 
-/// Tries rules on samples, before they serve.
-pub fn prove(rules: &dyn Waf, samples: &[Sample]) -> Result<(), BoxError> {
+/// Tries rules on samples.
+fn prove(rules: &dyn Waf, samples: &[Sample]) -> Result<(), BoxError> {
     for Sample { name, method, target, headers, body, verdict } in samples {
         let (method, target, headers) = (method.parse()?, target.parse()?, headers.try_into()?);
         let request = Inspected { method: &method, target: &target, headers: &headers, body: body.as_bytes() };

@@ -98,7 +98,7 @@ pub fn refused(refusal: &Refusal, guard: &Guard) -> Response {
 fn code(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::Disabled => StatusCode::FORBIDDEN,
-        Refusal::Rules(_) | Refusal::Proof(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Rules(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Archive(_) => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::Slot(error) => match error.kind() {
             ErrorKind::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -22,10 +22,8 @@ use self::history::History;
 pub use self::history::{Place, Record, Trigger};
 pub use self::startup::start;
 use crate::archive::Archive;
-use crate::config::Sample;
 use crate::guard::{Condemned, Guard};
 use crate::release::{Module, Release, RuleFile};
-use crate::rules::prove;
 
 /// How long the end of a reload waits for requests that came across it, to have measured them all.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,7 +33,6 @@ pub struct Deployments {
     archive: Archive,
     rule_file: PathBuf,
     enabled: bool,
-    samples: Vec<Sample>,
     /// Whose turn it is to reload.
     turn: Mutex<()>,
     /// Who changes what serves, with the records of it. Held over the archive's work, so never by a reader.
@@ -84,8 +81,6 @@ pub enum Refusal {
     Rules(String),
     /// The slot refused it.
     Slot(Error),
-    /// The rules failed before they served.
-    Proof(BoxError),
     /// It could not be archived.
     Archive(BoxError),
 }
@@ -124,10 +119,8 @@ impl Deployments {
 
     /// Loads and proves a release beside the serving one, and archives it.
     pub fn stage(&self, release: Release) -> Result<Ready, Refusal> {
-        let same_rules = self.served.lock().release().rules.digest() == release.rules.digest();
-        let staged = self.guard.slot().stage(&release, same_rules).map_err(Refusal::Slot)?;
-        if let Some(rules) = staged.plugin() {
-            prove(rules, &self.samples).map_err(Refusal::Proof)?;
+        let staged = self.guard.slot().stage(release.candidate()).map_err(Refusal::Slot)?;
+        if !staged.is_unchanged() {
             self.archive.keep(&release).map_err(Refusal::Archive)?;
         }
         Ok(Ready { staged, release })
@@ -230,7 +223,7 @@ impl Deployments {
         if !passed || *stands_by == release {
             return;
         }
-        match fallback.stage(&release, false).and_then(Staged::commit) {
+        match fallback.stage(release.candidate()).and_then(Staged::commit) {
             Ok(_) => *stands_by = release,
             Err(error) => complain(Err(error.into())),
         }
@@ -284,7 +277,6 @@ impl Refusal {
                 Stage::HandOver => "hand_over",
                 _ => "commit",
             },
-            Refusal::Proof(_) => "probe",
             Refusal::Archive(_) => "archive",
         }
     }
@@ -307,7 +299,7 @@ impl std::fmt::Display for Refusal {
             Refusal::Disabled => f.write_str("hot_reload_enabled is false in the configuration"),
             Refusal::Rules(problem) => f.write_str(problem),
             Refusal::Slot(error) => error.fmt(f),
-            Refusal::Proof(error) | Refusal::Archive(error) => error.fmt(f),
+            Refusal::Archive(error) => error.fmt(f),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::config::{Config, FailurePolicy};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::release::{Release, RuleFile};
-use crate::rules::{Engine, RuleSlot};
+use crate::rules::{self, Engine};
 use crate::trial::Trials;
 
 /// A rule file that changes nothing about the built-in rules.
@@ -31,7 +31,7 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
     let (at, began) = (SystemTime::now(), Instant::now());
     let wasm = &config.wasm;
     let samples = if wasm.validate_before_reload { wasm.golden.clone() } else { Vec::new() };
-    let open = |name: &str, release: &Release| RuleSlot::open(config, name, engine, release, &samples);
+    let open = |name: &str, release: &Release| rules::open(config, name, engine, release, &samples);
 
     let archived = archive.releases().find_map(|release| match open(name, &release) {
         Ok(slot) => Some((slot, release)),
@@ -70,7 +70,6 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
         archive,
         rule_file,
         enabled: wasm.hot_reload_enabled,
-        samples,
         turn: Mutex::default(),
         change: Mutex::default(),
         served: Mutex::new(served),
