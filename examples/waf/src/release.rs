@@ -39,6 +39,11 @@ impl Release {
         Release { module: Module::new(module), rules: RuleFile::new(rules) }
     }
 
+    /// Returns whether these are the digests of its module and its rule file.
+    pub fn is_of(&self, module: Digest, rules: Digest) -> bool {
+        (self.module.digest, self.rules.digest) == (module, rules)
+    }
+
     /// Returns what a slot loads: the module, configured with the rule file.
     pub fn candidate(&self) -> Candidate {
         Candidate::new(&self.module.bytes[..]).config(self.rules.bytes())
@@ -47,7 +52,7 @@ impl Release {
 
 impl PartialEq for Release {
     fn eq(&self, other: &Release) -> bool {
-        (self.module.digest, self.rules.digest) == (other.module.digest, other.rules.digest)
+        self.is_of(other.module.digest, other.rules.digest)
     }
 }
 

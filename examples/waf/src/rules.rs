@@ -2,16 +2,15 @@
 
 use std::cell::RefCell;
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
-use hotslot::wasm::{self, CallLimits, InstancePolicy, waited};
+use hotslot::wasm::{self, CallLimits, InstancePolicy};
 use hotslot::{Auto, BoxError, Format, HotSlot, Probation, escape_untrusted};
 use hyper::{HeaderMap, Method, Uri};
 use waf_interface::{Decision, FieldTooLong, Reason, Waf};
 
-use crate::config::{Config, Limits, Sample};
+use crate::config::{self, Config, Limits, Sample};
 use crate::release::Release;
 
 /// A request as the rules see it.
@@ -31,7 +30,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A word for it, of a few.
+    /// Returns a short label for metrics.
     pub fn kind(&self) -> &'static str {
         let Failure::Call(error) = self else { return "request" };
         match error.kind() {
@@ -44,9 +43,9 @@ impl Failure {
         }
     }
 
-    /// Whether it speaks against the rules, and not against the request or the load.
-    pub fn is_fault(&self) -> bool {
-        ["trap", "deadline", "memory", "verdict"].contains(&self.kind())
+    /// Returns its text if it speaks against the rules, and not against the request or the load.
+    pub fn fault(&self) -> Option<String> {
+        ["trap", "deadline", "memory", "verdict"].contains(&self.kind()).then(|| self.to_string())
     }
 }
 
@@ -108,6 +107,9 @@ impl Engine {
 const NO_LIBRARIES: &str = "this is a library, which could do whatever this node can: only modules are taken, unless \
                             `enabled = true` is in the section [waf.native] of the configuration";
 
+/// The share of the calls that must not exceed the latency limit of the probation.
+const FAST_SHARE: f64 = 0.99;
+
 /// Opens a slot with a release. Each one has to pass the samples before it serves.
 pub fn open(
     config: &Config,
@@ -123,10 +125,17 @@ pub fn open(
         .min_reload_interval(config.wasm.reload.min_interval.0)
         .reload_timeout(config.wasm.reload.timeout.0)
         .max_artifact_size(config.admin.max_upload_bytes)
-        // The node has limits of its own for the probation, in shares of the calls and not in numbers.
-        .probation(Probation::new(Duration::ZERO).max_failures(u64::MAX))
+        .probation(probation(&config.wasm.probation))
         .probe(move |rules: &dyn Waf| prove(rules, &samples))
         .open(release.candidate().requested_by("start"))
+}
+
+/// Inspecting is repeatable: a request that fails on the version before, too, counts against neither.
+fn probation(limits: &config::Probation) -> Probation {
+    Probation::new(limits.window.0)
+        .max_failed_share(limits.max_error_rate.0, limits.min_calls)
+        .max_latency(FAST_SHARE, limits.max_latency.0, limits.min_calls)
+        .second_opinions(limits.second_opinions)
 }
 
 thread_local! {
@@ -134,8 +143,8 @@ thread_local! {
     static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What the rules say of a request, and how long it waited for an instance of a module; a library has no instances.
-pub fn inspect(rules: &dyn Waf, request: &Inspected<'_>) -> (Result<Decision, Failure>, Duration) {
+/// Returns what the rules say of a request.
+pub fn inspect(rules: &dyn Waf, request: &Inspected<'_>) -> Result<Decision, Failure> {
     let headers = request.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let target = request.target.path_and_query().map_or("/", |target| target.as_str());
     let result = WRITTEN.with_borrow_mut(|written| {
@@ -143,7 +152,7 @@ pub fn inspect(rules: &dyn Waf, request: &Inspected<'_>) -> (Result<Decision, Fa
         waf_interface::encode(written, method, target.as_bytes(), headers, request.body).map_err(Failure::Request)?;
         rules.inspect_request(written).map_err(Failure::Call)
     });
-    (result.map(|Decision { verdict, reason }| Decision { verdict, reason: reason.map(safe) }), waited())
+    result.map(|Decision { verdict, reason }| Decision { verdict, reason: reason.map(safe) })
 }
 
 /// Text from a plugin, made safe to print.
@@ -157,8 +166,9 @@ fn prove(rules: &dyn Waf, samples: &[Sample]) -> Result<(), BoxError> {
     for Sample { name, method, target, headers, body, verdict } in samples {
         let (method, target, headers) = (method.parse()?, target.parse()?, headers.try_into()?);
         let request = Inspected { method: &method, target: &target, headers: &headers, body: body.as_bytes() };
-        let (result, _) = inspect(rules, &request);
-        let got = result.map_err(|failure| format!("the sample {name:?} got no verdict: {failure}"))?.verdict as u32;
+        let got = inspect(rules, &request)
+            .map_err(|failure| format!("the sample {name:?} got no verdict: {failure}"))?
+            .verdict as u32;
         if got != *verdict {
             return Err(format!("the sample {name:?} got the verdict {got} instead of {verdict}").into());
         }
