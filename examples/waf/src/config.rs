@@ -151,6 +151,8 @@ pub struct Probation {
     pub max_latency: Milliseconds,
     /// Nothing is judged before so many calls.
     pub min_calls: u64,
+    /// How many failed requests at once are put to the version before, too. With 0, whatever fails counts.
+    pub second_opinions: usize,
 }
 
 /// A request, and the verdict that is expected of it.
@@ -281,6 +283,7 @@ impl Default for Probation {
             max_error_rate: Share(0.05),
             max_latency: Milliseconds(Duration::from_millis(25)),
             min_calls: 20,
+            second_opinions: 4,
         }
     }
 }

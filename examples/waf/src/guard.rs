@@ -1,10 +1,9 @@
 //! The guard: asks the rules about every request, and decides what happens where they give no verdict.
 
-use std::collections::VecDeque;
-use std::sync::mpsc::Sender;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
-use hotslot::{Lease, escape_untrusted};
+use hotslot::{HotSlot, Lease, ServingStatus, escape_untrusted};
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use parking_lot::Mutex;
@@ -16,11 +15,12 @@ use crate::hold::{Holds, Waiting};
 use crate::json::moment;
 use crate::live::Traffic;
 use crate::metrics::Metrics;
-use crate::rules::{Failure, Inspected, RuleSlot, inspect};
-use crate::trial::Trials;
+use crate::rules::{Failure, Inspected, inspect};
 
 /// How many errors are remembered.
 const ERRORS: usize = 256;
+/// How many generations' calls are remembered.
+const TALLIES: usize = 64;
 
 /// What becomes of a request.
 pub enum Action {
@@ -31,23 +31,16 @@ pub enum Action {
     Unavailable,
 }
 
-/// A generation that is not to serve any longer.
-pub struct Condemned {
-    pub generation: u64,
-    pub objection: String,
-}
-
 pub struct Guard {
-    slot: RuleSlot,
+    slot: HotSlot<dyn Waf>,
     /// Runs the last version that went through its probation, if the failure policy wants it.
-    fallback: Option<RuleSlot>,
+    fallback: Option<HotSlot<dyn Waf>>,
     policy: FailurePolicy,
-    condemned: Sender<Condemned>,
-    trials: Trials,
     holds: Holds,
     traffic: Traffic,
     metrics: Metrics,
     errors: Mutex<VecDeque<RuleError>>,
+    tallies: Mutex<BTreeMap<u64, Tally>>,
 }
 
 /// A call of the rules that gave no verdict.
@@ -61,26 +54,49 @@ pub struct RuleError {
     request_id: String,
 }
 
+/// The calls of one generation since it became current, as far as they were looked at while it was.
+#[derive(Clone, Serialize)]
+pub struct Tally {
+    version: Option<String>,
+    generation: u64,
+    calls: u64,
+    errors: u64,
+    error_rate: f64,
+    on_probation: bool,
+}
+
+impl Tally {
+    /// Requests that failed on the version before, too, had no verdict either.
+    fn of(serving: ServingStatus) -> Tally {
+        let (calls, errors) = (serving.calls + serving.excused, serving.failures + serving.excused);
+        Tally {
+            version: serving.version.map(|version| version.to_string()),
+            generation: serving.generation,
+            calls,
+            errors,
+            error_rate: errors as f64 / calls.max(1) as f64,
+            on_probation: serving.on_probation,
+        }
+    }
+}
+
 impl Guard {
-    /// A guard over what serves in `slot`. Versions that fail in their probation are sent to `condemned`.
+    /// Guards requests with what serves in `slot`.
     pub fn new(
-        slot: RuleSlot,
-        fallback: Option<RuleSlot>,
+        slot: HotSlot<dyn Waf>,
+        fallback: Option<HotSlot<dyn Waf>>,
         policy: FailurePolicy,
-        condemned: Sender<Condemned>,
-        trials: Trials,
         metrics: Metrics,
     ) -> Guard {
         Guard {
             slot,
             fallback,
             policy,
-            condemned,
-            trials,
             holds: Holds::default(),
             traffic: Traffic::default(),
             metrics,
             errors: Mutex::default(),
+            tallies: Mutex::default(),
         }
     }
 
@@ -102,18 +118,13 @@ impl Guard {
     }
 
     fn ask(&self, rules: &Lease<dyn Waf>, request: &Inspected<'_>, waiting: Waiting) -> Result<Decision, Failure> {
-        let (since, leased) = (waiting.since, waiting.since.elapsed());
-        let (result, cost) = Lease::measure(rules, |rules| inspect(rules, request));
+        let leased = waiting.since.elapsed();
+        let fault = |result: &Result<Decision, Failure>| result.as_ref().err().and_then(Failure::fault);
+        let (result, cost) = Lease::measure_repeatable(rules, fault, |rules| inspect(rules, request));
         waiting.end(leased + cost.waited);
-        let took = since.elapsed();
+        let took = leased + cost.took;
         self.traffic.called(took);
         self.metrics.called(took);
-        let trial = self.trials.of(Lease::generation(rules), || Lease::version(rules).map(ToString::to_string));
-        let is_fault = result.as_ref().is_err_and(Failure::is_fault);
-        if let Some(objection) = trial.note(is_fault, took) {
-            // If nobody listens, the node is about to stop.
-            let _ = self.condemned.send(Condemned { generation: Lease::generation(rules), objection });
-        }
         result
     }
 
@@ -161,16 +172,12 @@ impl Guard {
         errors.push_back(error);
     }
 
-    pub fn slot(&self) -> &RuleSlot {
+    pub fn slot(&self) -> &HotSlot<dyn Waf> {
         &self.slot
     }
 
-    pub fn fallback(&self) -> Option<&RuleSlot> {
+    pub fn fallback(&self) -> Option<&HotSlot<dyn Waf>> {
         self.fallback.as_ref()
-    }
-
-    pub fn trials(&self) -> &Trials {
-        &self.trials
     }
 
     pub fn holds(&self) -> &Holds {
@@ -183,6 +190,23 @@ impl Guard {
 
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Notes the calls of what serves. The library forgets them when something else does.
+    pub fn take_tally(&self) {
+        let Some(serving) = self.slot.status().serving else { return };
+        let mut tallies = self.tallies.lock();
+        tallies.values_mut().for_each(|tally| tally.on_probation = false);
+        if tallies.len() == TALLIES && !tallies.contains_key(&serving.generation) {
+            tallies.pop_first();
+        }
+        tallies.insert(serving.generation, Tally::of(serving));
+    }
+
+    /// Returns the calls of the generations that served lately, the latest one first.
+    pub fn tallies(&self) -> Vec<Tally> {
+        self.take_tally();
+        self.tallies.lock().values().rev().cloned().collect()
     }
 
     /// The latest errors, the latest one last.

@@ -23,7 +23,6 @@ mod request_id;
 mod rules;
 mod serve;
 mod token;
-mod trial;
 mod upstream;
 mod watch;
 
@@ -130,6 +129,7 @@ async fn listen(config: &Config, admin: Admin, stopping: tokio::sync::watch::Sen
         loop {
             seconds.tick().await;
             guard.traffic().tick();
+            guard.take_tally();
         }
     });
     signals.wait().await;

@@ -44,7 +44,7 @@ struct Status {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Cause {
     module: String,
-    cause: &'static str,
+    cause: String,
 }
 
 pub struct Metrics {
@@ -121,8 +121,9 @@ impl Metrics {
         self.reload_duration.get_or_create(&self.module).observe(took.as_secs_f64());
     }
 
-    pub fn rolled_back(&self, cause: &'static str) {
-        self.rollbacks.get_or_create(&Cause { module: self.module.module.clone(), cause }).inc();
+    pub fn rolled_back(&self, cause: &str) {
+        let cause = Cause { module: self.module.module.clone(), cause: cause.to_owned() };
+        self.rollbacks.get_or_create(&cause).inc();
     }
 
     pub fn called(&self, took: Duration) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hotslot::Digest;
+use hotslot::{Candidate, Digest};
 
 /// A module and its rule file. Cloning shares the bytes, and comparing looks at the digests.
 #[derive(Clone)]
@@ -38,11 +38,21 @@ impl Release {
     pub fn new(module: impl Into<Bytes>, rules: impl Into<Arc<[u8]>>) -> Release {
         Release { module: Module::new(module), rules: RuleFile::new(rules) }
     }
+
+    /// Returns whether these are the digests of its module and its rule file.
+    pub fn is_of(&self, module: Digest, rules: Digest) -> bool {
+        (self.module.digest, self.rules.digest) == (module, rules)
+    }
+
+    /// Returns what a slot loads: the module, configured with the rule file.
+    pub fn candidate(&self) -> Candidate {
+        Candidate::new(&self.module.bytes[..]).config(self.rules.bytes())
+    }
 }
 
 impl PartialEq for Release {
     fn eq(&self, other: &Release) -> bool {
-        (self.module.digest, self.rules.digest) == (other.module.digest, other.rules.digest)
+        self.is_of(other.module.digest, other.rules.digest)
     }
 }
 

@@ -2,20 +2,16 @@
 
 use std::cell::RefCell;
 use std::num::NonZeroU32;
-use std::ops::Deref;
-use std::sync::Arc;
-use std::time::Duration;
 
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::Native;
 use hotslot::wasm::{self, CallLimits, InstancePolicy};
-use hotslot::{Auto, BoxError, Candidate, Format, HotSlot, Probation, Staged, escape_untrusted};
+use hotslot::{Auto, BoxError, Format, HotSlot, Probation, escape_untrusted};
 use hyper::{HeaderMap, Method, Uri};
-use parking_lot::Mutex;
 use waf_interface::{Decision, FieldTooLong, Reason, Waf};
 
-use crate::config::{Config, Limits, Sample};
-use crate::release::{Release, RuleFile};
+use crate::config::{self, Config, Limits, Sample};
+use crate::release::Release;
 
 /// A request as the rules see it.
 pub struct Inspected<'a> {
@@ -34,7 +30,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A word for it, of a few.
+    /// Returns a short label for metrics.
     pub fn kind(&self) -> &'static str {
         let Failure::Call(error) = self else { return "request" };
         match error.kind() {
@@ -47,9 +43,9 @@ impl Failure {
         }
     }
 
-    /// Whether it speaks against the rules, and not against the request or the load.
-    pub fn is_fault(&self) -> bool {
-        ["trap", "deadline", "memory", "verdict"].contains(&self.kind())
+    /// Returns its text if it speaks against the rules, and not against the request or the load.
+    pub fn fault(&self) -> Option<String> {
+        ["trap", "deadline", "memory", "verdict"].contains(&self.kind()).then(|| self.to_string())
     }
 }
 
@@ -84,28 +80,23 @@ impl Engine {
         self.wasm.status().instances
     }
 
-    /// Loads what it is given with the rule file that is then in `file`.
-    fn backend(&self, file: &Arc<Mutex<RuleFile>>) -> Auto<dyn Waf> {
+    /// Loads modules within the limits, and libraries if they are allowed.
+    fn backend(&self) -> Auto<dyn Waf> {
         let limits =
             CallLimits { deadline: self.limits.deadline.0, memory: self.limits.memory_bytes, ..CallLimits::default() };
         let policy = match NonZeroU32::new(self.limits.calls_per_instance) {
             Some(max_uses) if max_uses.get() > 1 => InstancePolicy::Reuse { max_uses },
             _ => InstancePolicy::Fresh,
         };
-        let config = || {
-            let file = Arc::clone(file);
-            move || file.lock().bytes().to_vec()
-        };
         let modules = self
             .wasm
             .interface::<dyn Waf>()
-            .config_with(config())
             .call_limits(limits)
             .instance_policy(policy)
             .concurrency(self.limits.concurrent_calls);
         let auto = Auto::new().on(Format::WasmModule, modules);
         if self.takes_libraries {
-            auto.on(Format::LIBRARIES, Native::interface::<dyn Waf>().config_with(config()))
+            auto.on(Format::LIBRARIES, Native::interface::<dyn Waf>())
         } else {
             auto.refuse(Format::LIBRARIES, NO_LIBRARIES)
         }
@@ -116,51 +107,35 @@ impl Engine {
 const NO_LIBRARIES: &str = "this is a library, which could do whatever this node can: only modules are taken, unless \
                             `enabled = true` is in the section [waf.native] of the configuration";
 
-/// A slot for rules, whose releases are plugins with their rule files.
-pub struct RuleSlot {
-    slot: HotSlot<dyn Waf>,
-    /// What the next plugin is made with.
-    file: Arc<Mutex<RuleFile>>,
+/// The share of the calls that must not exceed the latency limit of the probation.
+const FAST_SHARE: f64 = 0.99;
+
+/// Opens a slot with a release. Each one has to pass the samples before it serves.
+pub fn open(
+    config: &Config,
+    name: &str,
+    engine: &Engine,
+    release: &Release,
+    samples: &[Sample],
+) -> Result<HotSlot<dyn Waf>, hotslot::Error> {
+    let samples = samples.to_vec();
+    HotSlot::builder(engine.backend())
+        .name(name)
+        .keep_previous(config.wasm.keep_previous_versions)
+        .min_reload_interval(config.wasm.reload.min_interval.0)
+        .reload_timeout(config.wasm.reload.timeout.0)
+        .max_artifact_size(config.admin.max_upload_bytes)
+        .probation(probation(&config.wasm.probation))
+        .probe(move |rules: &dyn Waf| prove(rules, &samples))
+        .open(release.candidate().requested_by("start"))
 }
 
-impl RuleSlot {
-    /// A slot in which a release serves that has been proven.
-    pub fn open(
-        config: &Config,
-        name: &str,
-        engine: &Engine,
-        release: &Release,
-        samples: &[Sample],
-    ) -> Result<RuleSlot, BoxError> {
-        let file = Arc::new(Mutex::new(release.rules.clone()));
-        let slot = HotSlot::builder(engine.backend(&file))
-            .name(name)
-            .keep_previous(config.wasm.keep_previous_versions)
-            .min_reload_interval(config.wasm.reload.min_interval.0)
-            .reload_timeout(config.wasm.reload.timeout.0)
-            .max_artifact_size(config.admin.max_upload_bytes)
-            // The node has limits of its own for the probation, in shares of the calls and not in numbers.
-            .probation(Probation::new(Duration::ZERO).max_failures(u64::MAX))
-            .open(Candidate::new(&release.module.bytes()[..]))?;
-        prove(&*slot.load(), samples)?;
-        Ok(RuleSlot { slot, file })
-    }
-
-    /// Loads a release beside the serving one; also the same plugin again, if its rule file is another one. One at a
-    /// time.
-    pub fn stage(&self, release: &Release, is_same_file: bool) -> Result<Staged<dyn Waf>, hotslot::Error> {
-        *self.file.lock() = release.rules.clone();
-        let candidate = Candidate::new(&release.module.bytes()[..]);
-        self.slot.stage(if is_same_file { candidate } else { candidate.force() })
-    }
-}
-
-impl Deref for RuleSlot {
-    type Target = HotSlot<dyn Waf>;
-
-    fn deref(&self) -> &HotSlot<dyn Waf> {
-        &self.slot
-    }
+/// Inspecting is repeatable: a request that fails on the version before, too, counts against neither.
+fn probation(limits: &config::Probation) -> Probation {
+    Probation::new(limits.window.0)
+        .max_failed_share(limits.max_error_rate.0, limits.min_calls)
+        .max_latency(FAST_SHARE, limits.max_latency.0, limits.min_calls)
+        .second_opinions(limits.second_opinions)
 }
 
 thread_local! {
@@ -168,7 +143,7 @@ thread_local! {
     static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Asks the rules about a request.
+/// Returns what the rules say of a request.
 pub fn inspect(rules: &dyn Waf, request: &Inspected<'_>) -> Result<Decision, Failure> {
     let headers = request.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let target = request.target.path_and_query().map_or("/", |target| target.as_str());
@@ -186,13 +161,14 @@ fn safe(Reason { rule, part, matched, score }: Reason) -> Reason {
     Reason { rule: safe(rule), part: safe(part), matched: safe(matched), score }
 }
 
-/// Tries rules on samples, before they serve.
-pub fn prove(rules: &dyn Waf, samples: &[Sample]) -> Result<(), BoxError> {
+/// Tries rules on samples.
+fn prove(rules: &dyn Waf, samples: &[Sample]) -> Result<(), BoxError> {
     for Sample { name, method, target, headers, body, verdict } in samples {
         let (method, target, headers) = (method.parse()?, target.parse()?, headers.try_into()?);
         let request = Inspected { method: &method, target: &target, headers: &headers, body: body.as_bytes() };
-        let result = inspect(rules, &request);
-        let got = result.map_err(|failure| format!("the sample {name:?} got no verdict: {failure}"))?.verdict as u32;
+        let got = inspect(rules, &request)
+            .map_err(|failure| format!("the sample {name:?} got no verdict: {failure}"))?
+            .verdict as u32;
         if got != *verdict {
             return Err(format!("the sample {name:?} got the verdict {got} instead of {verdict}").into());
         }

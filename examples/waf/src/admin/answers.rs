@@ -7,7 +7,7 @@ use hotslot::{ErrorKind, Phase, escape_untrusted};
 use serde::Serialize;
 
 use crate::deploy::{Deployments, Record, Refusal};
-use crate::guard::{Guard, RuleError};
+use crate::guard::{Guard, RuleError, Tally};
 use crate::json::moment;
 use crate::live::Second;
 
@@ -98,8 +98,9 @@ pub fn refused(refusal: &Refusal, guard: &Guard) -> Response {
 fn code(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::Disabled => StatusCode::FORBIDDEN,
-        Refusal::Rules(_) | Refusal::Proof(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Rules(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Archive(_) => StatusCode::INSUFFICIENT_STORAGE,
+        Refusal::NotArchived(_) | Refusal::Overtaken => StatusCode::CONFLICT,
         Refusal::Slot(error) => match error.kind() {
             ErrorKind::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorKind::TooSoon { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -190,30 +191,9 @@ pub struct Errors {
     versions: Vec<Tally>,
 }
 
-#[derive(Serialize)]
-struct Tally {
-    version: Option<String>,
-    generation: u64,
-    calls: u64,
-    errors: u64,
-    error_rate: f64,
-    on_probation: bool,
-}
-
 impl Errors {
     pub fn of(guard: &Guard) -> Errors {
-        let tally = |trial: &std::sync::Arc<crate::trial::Trial>| Tally {
-            version: trial.version.clone(),
-            generation: trial.generation,
-            calls: trial.calls(),
-            errors: trial.failures(),
-            error_rate: trial.failures() as f64 / trial.calls().max(1) as f64,
-            on_probation: trial.is_on_probation(),
-        };
-        Errors {
-            errors: guard.errors().into_iter().rev().collect(),
-            versions: guard.trials().all().iter().rev().map(tally).collect(),
-        }
+        Errors { errors: guard.errors().into_iter().rev().collect(), versions: guard.tallies() }
     }
 }
 

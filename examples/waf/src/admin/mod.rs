@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use self::answers::{Errors, History, Live, Reloaded, RolledBack, Version, refusal, refused};
 use crate::config::Token;
-use crate::deploy::{Change, Deployments, Record, Refusal, Trigger};
+use crate::deploy::{Change, Deployments, Record, Refusal, Target, Trigger};
 use crate::json::unix;
 use crate::release::Module;
 use crate::rules::Engine;
@@ -126,8 +126,10 @@ fn reloaded(record: Record, what: &str) -> Json<Reloaded> {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Wish {
-    /// The generation to go to; the one before if not set.
+    /// The generation to go to; the one before if neither this nor `digest` is set.
     generation: Option<u64>,
+    /// The digest of the module to go to.
+    digest: Option<String>,
     reason: Option<String>,
 }
 
@@ -135,7 +137,16 @@ async fn roll_back(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) 
     let wish: Wish =
         if body.is_empty() { Wish::default() } else { json(&headers, &body).map_err(IntoResponse::into_response)? };
     let reason = wish.reason.unwrap_or_else(|| "requested".to_owned());
-    let record = admin.change(move |deployments| deployments.roll_back(wish.generation, reason)).await?;
+    let target = match (wish.generation, wish.digest) {
+        (None, None) => Target::Previous,
+        (Some(generation), None) => Target::Generation(generation),
+        (None, Some(digest)) => Target::Module(digest),
+        (Some(_), Some(_)) => {
+            let both = "a rollback goes to a generation or to a digest, not to both";
+            return Err(refusal(StatusCode::BAD_REQUEST, both).into_response());
+        }
+    };
+    let record = admin.change(move |deployments| deployments.roll_back(target, reason)).await?;
     Ok(Json(RolledBack::new(record)))
 }
 

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::config::Config;
-use crate::release::Release;
+use crate::release::{Module, Release, RuleFile};
 
 /// How many versions the list names.
 const LISTED: usize = 32;
@@ -83,12 +83,33 @@ impl Archive {
     pub fn releases(&self) -> impl Iterator<Item = Release> {
         let entries = self.list.lock().releases.clone();
         entries.into_iter().filter_map(|entry| {
-            let release = self.genuine(&module_path(&entry.module), &entry.module).and_then(|module| {
-                let rules = self.genuine(&rules_path(&entry.rules), &entry.rules)?;
-                Ok(Release::new(module, rules.to_vec()))
-            });
+            let release = self.release(&entry.module, &entry.rules);
             release.inspect_err(|error| tracing::error!(module = entry.module, %error, "skipped in the archive")).ok()
         })
+    }
+
+    /// Returns the release of these digests, if it is there and whole.
+    pub fn release(&self, module: &str, rules: &str) -> Result<Release, BoxError> {
+        let module = self.genuine(&module_path(module), module)?;
+        let rules = self.genuine(&rules_path(rules), rules)?;
+        Ok(Release::new(module, rules.to_vec()))
+    }
+
+    /// Returns the module with this digest, with the rule file that it last served with; or with `rules`, if it is in the
+    /// archive and was rolled back.
+    pub fn release_of(&self, module: &str, rules: &RuleFile) -> Result<Release, BoxError> {
+        if module.len() != 64 || !module.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err("a digest has 64 hexadecimal digits, in lower case".into());
+        }
+        let listed = self.list.lock().releases.iter().find(|entry| entry.module == module).cloned();
+        let release = match listed {
+            Some(entry) => self.release(&entry.module, &entry.rules),
+            None => {
+                let module = self.genuine(&module_path(module), module);
+                module.map(|module| Release { module: Module::new(module), rules: rules.clone() })
+            }
+        };
+        release.map_err(|error| format!("the archive does not have this version: {error}").into())
     }
 
     /// Whether the module file was like this when it was last read.

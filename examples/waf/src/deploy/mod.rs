@@ -3,29 +3,29 @@
 //! A reload is two steps. [`stage`](Deployments::stage) does what is slow and what can fail: the module is loaded
 //! with its rule file, tried on the samples, and kept in the archive. [`commit`](Deployments::commit) makes it
 //! serve. Whoever has to bring several nodes along acknowledges between the two.
+//!
+//! The slot also rolls back on its own. So what the node has to do after a swap, it does by the slot's history, in the
+//! order of the swaps, whoever made them: [`follow`](Deployments::follow).
 
 mod files;
 mod history;
 mod startup;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use hotslot::{BoxError, Digest, Error, ErrorKind, Report, Stage, Staged};
+use hotslot::{BoxError, Cause, Digest, Error, ErrorKind, Outcome, Report, RetiredStatus, Rollback, Stage, Staged};
 use parking_lot::Mutex;
 use waf_interface::Waf;
 
 use self::history::History;
-pub use self::history::{Place, Record, Trigger};
+pub use self::history::{Record, Trigger};
 pub use self::startup::start;
 use crate::archive::Archive;
-use crate::config::Sample;
-use crate::guard::{Condemned, Guard};
+use crate::guard::Guard;
 use crate::release::{Module, Release, RuleFile};
-use crate::rules::prove;
 
 /// How long the end of a reload waits for requests that came across it, to have measured them all.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,11 +35,11 @@ pub struct Deployments {
     archive: Archive,
     rule_file: PathBuf,
     enabled: bool,
-    samples: Vec<Sample>,
     /// Whose turn it is to reload.
     turn: Mutex<()>,
-    /// Who changes what serves, with the records of it. Held over the archive's work, so never by a reader.
-    change: Mutex<()>,
+    /// Who changes what serves, with the records of it; and the last attempt that was [followed](Deployments::follow).
+    /// Held over the archive's work, so never by a reader.
+    change: Mutex<u64>,
     /// Held for a look or a note.
     served: Mutex<Served>,
     history: History,
@@ -51,14 +51,9 @@ struct Served {
     version: Option<String>,
     /// The version that served before this one.
     previous_version: Option<String>,
-    /// What each loaded generation was made of.
-    releases: BTreeMap<u64, Release>,
-}
-
-impl Served {
-    fn release(&self) -> &Release {
-        &self.releases[&self.generation]
-    }
+    release: Release,
+    /// What the loaded generations were made of, and the one that is to come.
+    releases: Vec<Release>,
 }
 
 /// What a reload brings.
@@ -69,10 +64,21 @@ pub enum Change {
     Rule(serde_json::Value),
 }
 
+/// Where a rollback goes.
+pub enum Target {
+    /// To the version before.
+    Previous,
+    /// To a generation that is still loaded.
+    Generation(u64),
+    /// To a module with this digest, loaded or only archived.
+    Module(String),
+}
+
 /// A release that is one commit away from serving.
 pub struct Ready {
     staged: Staged<dyn Waf>,
-    release: Release,
+    /// The generation that served when the release was put together.
+    base: u64,
 }
 
 /// Why what serves did not change.
@@ -84,10 +90,12 @@ pub enum Refusal {
     Rules(String),
     /// The slot refused it.
     Slot(Error),
-    /// The rules failed before they served.
-    Proof(BoxError),
     /// It could not be archived.
     Archive(BoxError),
+    /// It is not in the archive.
+    NotArchived(BoxError),
+    /// Another generation serves than the one whose module or rules it keeps.
+    Overtaken,
 }
 
 impl Deployments {
@@ -97,7 +105,11 @@ impl Deployments {
             return Err(Refusal::Disabled);
         }
         let _turn = self.turn.lock();
-        let serving = self.served.lock().release().clone();
+        self.follow();
+        let (base, serving) = {
+            let served = self.served.lock();
+            (served.generation, served.release.clone())
+        };
         let release = match change {
             Change::Module(module) => Release { module, rules: serving.rules },
             Change::Rules(rules) => Release { module: serving.module, rules },
@@ -106,105 +118,137 @@ impl Deployments {
                 Release { module: serving.module, rules }
             }
         };
-        let (at, began, window) = (SystemTime::now(), Instant::now(), self.guard.holds().open());
-        let result = self.stage(release.clone()).and_then(|ready| self.commit(ready));
-        let place = result.as_ref().map_or_else(|_| self.history.place(), |(_, place)| *place);
-        let result = result.map(|(report, _)| report);
+        self.expect(&release);
+        let (began, window) = (Instant::now(), self.guard.holds().open());
+        let result = self.stage(&release, base, trigger).and_then(|ready| self.commit(ready));
         let took = began.elapsed();
+        self.follow();
         let held = window.close(PATIENCE);
         self.guard.metrics().reloaded(took, result.is_ok());
-        let version = match &result {
-            Ok(report) => version(report),
-            Err(_) => self.version_of(release.module.digest()),
-        };
-        let outcome = result.as_ref();
-        let record = self.history.add(place, Record::of_change(at, trigger, &release, took, held, version, outcome));
-        result.map(|_| record)
+        match result {
+            Ok(report) => Ok(self.history.succeeded(&report, held)),
+            Err(refusal) => {
+                self.history.refused(&refusal, &release, held);
+                Err(refusal)
+            }
+        }
     }
 
     /// Loads and proves a release beside the serving one, and archives it.
-    pub fn stage(&self, release: Release) -> Result<Ready, Refusal> {
-        let same_rules = self.served.lock().release().rules.digest() == release.rules.digest();
-        let staged = self.guard.slot().stage(&release, same_rules).map_err(Refusal::Slot)?;
-        if let Some(rules) = staged.plugin() {
-            prove(rules, &self.samples).map_err(Refusal::Proof)?;
-            self.archive.keep(&release).map_err(Refusal::Archive)?;
+    pub fn stage(&self, release: &Release, base: u64, trigger: Trigger) -> Result<Ready, Refusal> {
+        let candidate = release.candidate().requested_by(trigger.name());
+        let staged = self.guard.slot().stage(candidate).map_err(Refusal::Slot)?;
+        if !staged.is_unchanged() {
+            self.archive.keep(release).map_err(Refusal::Archive)?;
         }
-        Ok(Ready { staged, release })
+        Ok(Ready { staged, base })
     }
 
-    /// Makes a release serve. Says also where in the history that belongs.
-    pub fn commit(&self, ready: Ready) -> Result<(Report, Place), Refusal> {
-        let _change = self.change.lock();
-        let report = ready.staged.commit().map_err(Refusal::Slot)?;
-        if let Some(generation) = report.generation().filter(|_| report.is_swap()) {
-            self.swapped(generation, &report, ready.release.clone());
-            complain(self.archive.serves(&ready.release));
-            self.write_rule_file(&ready.release);
+    /// Makes a release serve.
+    pub fn commit(&self, Ready { staged, base }: Ready) -> Result<Report, Refusal> {
+        let mut last = self.change.lock();
+        self.follow_from(&mut last);
+        // The slot refuses what was staged before another swap; the release may be older than that.
+        if self.served.lock().generation != base {
+            return Err(Refusal::Overtaken);
         }
-        Ok((report, self.history.place()))
+        self.guard.take_tally();
+        let report = staged.commit().map_err(Refusal::Slot)?;
+        self.follow_from(&mut last);
+        Ok(report)
     }
 
-    /// Goes back to the version before, or to a generation that is still loaded.
-    pub fn roll_back(&self, to: Option<u64>, reason: String) -> Result<Record, Refusal> {
-        self.roll_back_if(to, Trigger::Rollback { reason }, |_| true).map(|record| record.expect("no condition"))
-    }
-
-    /// Goes back from a version that failed in its probation, unless it has been replaced already.
-    pub fn roll_back_from(&self, Condemned { generation, objection }: Condemned) {
-        let trigger = Trigger::Automatic { reason: objection.clone() };
-        match self.roll_back_if(None, trigger, |served| served.generation == generation) {
-            Ok(Some(_)) => tracing::error!(generation, objection, "rolled back automatically"),
-            Ok(None) => {}
-            Err(error) => tracing::error!(generation, objection, %error, "fails, and cannot be rolled back"),
-        }
-    }
-
-    fn roll_back_if(
-        &self,
-        to: Option<u64>,
-        trigger: Trigger,
-        condition: impl FnOnce(&Served) -> bool,
-    ) -> Result<Option<Record>, Refusal> {
-        let change = self.change.lock();
-        let (left, was) = {
-            let served = self.served.lock();
-            if !condition(&served) {
-                return Ok(None);
-            }
-            (served.release().clone(), served.generation)
-        };
-        let (at, began, window) = (SystemTime::now(), Instant::now(), self.guard.holds().open());
-        let slot = self.guard.slot();
-        let result = to.map_or_else(|| slot.rollback(), |generation| slot.rollback_to(generation));
-        let took = began.elapsed();
-        let report = result.map_err(Refusal::Slot)?;
-        let generation = report.generation().expect("a rollback that succeeds ends in a generation");
-        let release = self.served.lock().releases[&generation].clone();
-        self.swapped(generation, &report, release.clone());
-        complain(if generation < was {
-            self.archive.rolled_back(&left, &release)
-        } else {
-            self.archive.serves(&release)
-        });
-        self.write_rule_file(&release);
-        let place = self.history.place();
-        drop(change);
-        self.guard.metrics().rolled_back(trigger.name());
+    /// Goes back.
+    pub fn roll_back(&self, target: Target, reason: String) -> Result<Record, Refusal> {
+        let window = self.guard.holds().open();
+        let report = match target {
+            Target::Previous => self.roll_back_warm(Rollback::previous(), reason),
+            Target::Generation(generation) => self.roll_back_warm(Rollback::to(generation), reason),
+            Target::Module(digest) => self.roll_back_cold(&digest, reason),
+        }?;
         let held = window.close(PATIENCE);
-        let version = version(&report);
-        let record = Record::of_change(at, trigger, &release, took, held, version, Ok(&report));
-        Ok(Some(self.history.add(place, record)))
+        Ok(self.history.succeeded(&report, held))
     }
 
-    /// Writes down that another generation serves, and forgets those that are gone.
-    fn swapped(&self, generation: u64, report: &Report, release: Release) {
-        let retired = self.guard.slot().status().retired;
+    fn roll_back_warm(&self, rollback: Rollback, reason: String) -> Result<Report, Refusal> {
+        let mut last = self.change.lock();
+        self.guard.take_tally();
+        let rollback = rollback.requested_by("rollback").reason(reason);
+        let result = self.guard.slot().rollback_to(rollback).map_err(Refusal::Slot);
+        self.follow_from(&mut last);
+        result
+    }
+
+    /// May load a module, so it takes its turn with the reloads, and leaves rollbacks that do not alone.
+    fn roll_back_cold(&self, digest: &str, reason: String) -> Result<Report, Refusal> {
+        let _turn = self.turn.lock();
+        let release = self.archive.release_of(digest, &self.serving_rules()).map_err(Refusal::NotArchived)?;
+        self.expect(&release);
+        self.guard.take_tally();
+        let rollback = Rollback::to_artifact(release.candidate()).requested_by("rollback").reason(reason);
+        let result = self.guard.slot().rollback_to(rollback).map_err(Refusal::Slot);
+        self.follow();
+        result
+    }
+
+    /// Remembers what a generation that is to come is made of, and forgets those that are gone. Takes a turn.
+    fn expect(&self, release: &Release) {
+        let status = self.guard.slot().status();
         let mut served = self.served.lock();
-        served.previous_version = std::mem::replace(&mut served.version, version(report));
-        served.releases.retain(|loaded, _| retired.iter().any(|retired| retired.generation == *loaded));
-        served.releases.insert(generation, release);
-        served.generation = generation;
+        let Served { release: serving, releases, .. } = &mut *served;
+        releases.retain(|loaded| {
+            let is_it = |retired: &RetiredStatus| {
+                retired.config_digest.is_some_and(|rules| loaded.is_of(retired.digest, rules))
+            };
+            loaded == serving || status.retired.iter().any(is_it)
+        });
+        releases.push(release.clone());
+    }
+
+    /// Does what is to be done after the swaps that happened since the last time, and records the attempts that ended.
+    pub fn follow(&self) {
+        self.follow_from(&mut self.change.lock());
+    }
+
+    fn follow_from(&self, last: &mut u64) {
+        let history = self.guard.slot().history();
+        let new = history.iter().rposition(|report| report.attempt == *last).map_or(0, |at| at + 1);
+        for report in &history[new..] {
+            if let Outcome::Swapped { generation, .. } = report.outcome {
+                self.swapped(generation, report);
+            }
+            self.history.add(report);
+            *last = report.attempt;
+        }
+    }
+
+    /// Brings everything in line with another generation that serves.
+    fn swapped(&self, generation: u64, report: &Report) {
+        let Some(release) = self.release_of(report) else {
+            tracing::error!(generation, "what serves is neither remembered nor in the archive");
+            return;
+        };
+        let version = report.version.as_ref().map(ToString::to_string);
+        let (was, left) = {
+            let mut served = self.served.lock();
+            served.previous_version = std::mem::replace(&mut served.version, version);
+            let was = std::mem::replace(&mut served.generation, generation);
+            (was, std::mem::replace(&mut served.release, release.clone()))
+        };
+        let is_rollback = matches!(report.cause, Cause::Rollback | Cause::Automatic { .. });
+        if is_rollback {
+            self.guard.metrics().rolled_back(history::trigger(report));
+        }
+        // A rollback can also go forward again; what is loaded anew is taken for a way back.
+        let is_back = is_rollback && (generation < was || report.duration_of(Stage::Load).is_some());
+        complain(if is_back { self.archive.rolled_back(&left, &release) } else { self.archive.serves(&release) });
+        self.write_rule_file(&release);
+    }
+
+    fn release_of(&self, report: &Report) -> Option<Release> {
+        let (module, rules) = (report.digest?, report.config_digest?);
+        let loaded = self.served.lock().releases.iter().find(|loaded| loaded.is_of(module, rules)).cloned();
+        loaded.or_else(|| self.archive.release(&module.to_string(), &rules.to_string()).ok())
     }
 
     /// Brings the rule file in line with the rules that serve, if it is not.
@@ -222,33 +266,29 @@ impl Deployments {
     /// Has the fallback run what serves, once that is through its probation, in the place of what it runs.
     pub fn promote(&self, stands_by: &mut Release) {
         let Some(fallback) = self.guard.fallback() else { return };
-        let (generation, release) = {
+        let Some(serving) = self.guard.slot().status().serving else { return };
+        let release = {
             let served = self.served.lock();
-            (served.generation, served.release().clone())
+            if served.generation != serving.generation {
+                return;
+            }
+            served.release.clone()
         };
-        let passed = self.guard.trials().find(generation).is_some_and(|trial| trial.is_passed());
-        if !passed || *stands_by == release {
+        if serving.on_probation || serving.objection.is_some() || *stands_by == release {
             return;
         }
-        match fallback.stage(&release, false).and_then(Staged::commit) {
+        match fallback.stage(release.candidate()).and_then(Staged::commit) {
             Ok(_) => *stands_by = release,
             Err(error) => complain(Err(error.into())),
         }
     }
 
-    /// The version that a module said it has, if the slot got as far as asking it.
-    fn version_of(&self, module: Digest) -> Option<String> {
-        let history = self.guard.slot().history();
-        let attempt = history.iter().rev().find(|attempt| attempt.digest == Some(module))?;
-        attempt.version.as_ref().map(ToString::to_string)
-    }
-
     pub fn serving_module(&self) -> Digest {
-        self.served.lock().release().module.digest()
+        self.served.lock().release.module.digest()
     }
 
     pub fn serving_rules(&self) -> RuleFile {
-        self.served.lock().release().rules.clone()
+        self.served.lock().release.rules.clone()
     }
 
     pub fn previous_version(&self) -> Option<String> {
@@ -284,8 +324,8 @@ impl Refusal {
                 Stage::HandOver => "hand_over",
                 _ => "commit",
             },
-            Refusal::Proof(_) => "probe",
-            Refusal::Archive(_) => "archive",
+            Refusal::Archive(_) | Refusal::NotArchived(_) => "archive",
+            Refusal::Overtaken => "commit",
         }
     }
 
@@ -307,13 +347,10 @@ impl std::fmt::Display for Refusal {
             Refusal::Disabled => f.write_str("hot_reload_enabled is false in the configuration"),
             Refusal::Rules(problem) => f.write_str(problem),
             Refusal::Slot(error) => error.fmt(f),
-            Refusal::Proof(error) | Refusal::Archive(error) => error.fmt(f),
+            Refusal::Archive(error) | Refusal::NotArchived(error) => error.fmt(f),
+            Refusal::Overtaken => f.write_str("another version began to serve meanwhile: try again"),
         }
     }
-}
-
-fn version(report: &Report) -> Option<String> {
-    report.version.as_ref().map(ToString::to_string)
 }
 
 /// For what must not undo a swap that has happened: it is told, and the node serves on.

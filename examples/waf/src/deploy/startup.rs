@@ -1,24 +1,21 @@
 //! What serves first: the last good version of the archive, or else what the configuration names.
 
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use hotslot::BoxError;
+use hotslot::{BoxError, Cause, Event};
 use parking_lot::Mutex;
 
 use super::history::History;
-use super::{Deployments, Record, Served, replace_file};
+use super::{Deployments, Served, replace_file};
 use crate::archive::Archive;
 use crate::config::{Config, FailurePolicy};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::release::{Release, RuleFile};
-use crate::rules::{Engine, RuleSlot};
-use crate::trial::Trials;
+use crate::rules::{self, Engine};
 
 /// A rule file that changes nothing about the built-in rules.
 const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
@@ -28,10 +25,9 @@ const PROMOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// Opens the slot, and starts what looks after it. Must not be called on a worker of the runtime.
 pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> Result<Arc<Deployments>, BoxError> {
-    let (at, began) = (SystemTime::now(), Instant::now());
     let wasm = &config.wasm;
     let samples = if wasm.validate_before_reload { wasm.golden.clone() } else { Vec::new() };
-    let open = |name: &str, release: &Release| RuleSlot::open(config, name, engine, release, &samples);
+    let open = |name: &str, release: &Release| rules::open(config, name, engine, release, &samples);
 
     let archived = archive.releases().find_map(|release| match open(name, &release) {
         Ok(slot) => Some((slot, release)),
@@ -53,39 +49,40 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
         .then(|| open("last-good", &release))
         .transpose()?;
 
-    let (condemned, to_roll_back) = channel();
-    let trials = Trials::new(wasm.probation);
-    let status = slot.status();
-    let serving = status.serving.ok_or("the slot closed by itself")?;
-    let version = serving.version.as_ref().map(ToString::to_string);
-    let guard = Guard::new(slot, fallback, *config.failure_policy.get_ref(), condemned, trials, Metrics::new(name));
+    let serving = slot.status().serving.ok_or("the slot closed by itself")?;
     let served = Served {
         generation: serving.generation,
-        version: version.clone(),
+        version: serving.version.map(|version| version.to_string()),
         previous_version: None,
-        releases: BTreeMap::from([(serving.generation, release.clone())]),
+        release: release.clone(),
+        releases: vec![release.clone()],
     };
+    let (history, opened) = (History::default(), slot.history());
+    opened.iter().for_each(|report| history.add(report));
+    let guard = Guard::new(slot, fallback, *config.failure_policy.get_ref(), Metrics::new(name));
     let deployments = Arc::new(Deployments {
         guard: Arc::new(guard),
         archive,
         rule_file,
         enabled: wasm.hot_reload_enabled,
-        samples,
         turn: Mutex::default(),
-        change: Mutex::default(),
+        change: Mutex::new(opened.last().map_or(0, |report| report.attempt)),
         served: Mutex::new(served),
-        history: History::default(),
+        history,
     });
     deployments.archive.keep(&release)?;
     deployments.archive.serves(&release)?;
-    let record = Record::of_start(at, &release, began.elapsed(), version, serving.generation);
-    deployments.history.add(deployments.history.place(), record);
     deployments.catch_up(&wasm.module)?;
 
     // They end with the process: what they look after does, too.
-    let theirs = Arc::clone(&deployments);
+    let (theirs, events) = (Arc::clone(&deployments), deployments.guard.slot().subscribe());
     std::thread::Builder::new().name("rollback".to_owned()).spawn(move || {
-        to_roll_back.iter().for_each(|condemned| theirs.roll_back_from(condemned));
+        // If events were missed, there may have been a rollback among them.
+        let concerns = |event: &Event| match event {
+            Event::Ended(report) => matches!(report.cause, Cause::Automatic { .. }),
+            event => matches!(event, Event::Lagged(_)),
+        };
+        events.filter(concerns).for_each(|_| theirs.follow());
     })?;
     if deployments.guard.fallback().is_some() {
         let theirs = Arc::clone(&deployments);
@@ -118,7 +115,7 @@ impl Deployments {
     fn catch_up(&self, module_file: &Path) -> Result<(), BoxError> {
         let rules = read_rules(&self.rule_file)?;
         if self.archive.has_seen_rule_file(rules.digest()) {
-            let release = self.served.lock().release().clone();
+            let release = self.served.lock().release.clone();
             self.write_rule_file(&release);
         } else {
             self.rule_file_changed(&self.rule_file);

@@ -131,6 +131,45 @@ async fn a_rollback_returns_to_the_version_before() {
 }
 
 #[tokio::test]
+async fn a_rollback_to_a_digest_loads_what_is_only_archived() {
+    let (first, second) = (Module::new("1.0.0"), Module::new("1.1.0"));
+    let digest = |module: &Module| hotslot::Digest::of(&module.bytes()).to_string();
+    // None is kept warm, and the interval holds up reloads only.
+    let cold = "[waf.wasm]\nkeep_previous_versions = 0\n[waf.wasm.reload]\nmax_reload_frequency_seconds = 3600";
+    let node = Node::configured(&first, cold);
+    assert_eq!(node.upload(&second.bytes()).await.status, StatusCode::OK);
+    assert_eq!(node.roll_back().await.status, StatusCode::CONFLICT, "it is not loaded any more");
+    let to = async |wish: Value| {
+        request(node.admin, Method::POST, "/api/v1/wasm/rollback").token(TOKEN).json(&wish).send().await
+    };
+
+    let answer = to(json!({ "digest": digest(&first), "reason": "1.1.0 is no better" })).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let answer = answer.json();
+    assert_eq!((&answer["rolled_back_to"], &answer["generation"]), (&json!("1.0.0"), &json!(3)));
+    assert_eq!(node.version().await["digest"], digest(&first));
+    let latest = node.admin("/api/v1/wasm/history").await["reloads"][0].clone();
+    assert_eq!((&latest["trigger"], &latest["reason"]), (&json!("rollback"), &json!("1.1.0 is no better")));
+
+    for (wish, status, complaint) in [
+        (json!({ "digest": digest(&first) }), StatusCode::CONFLICT, "serves already"),
+        (json!({ "digest": digest(&Module::new("9.9.9")) }), StatusCode::CONFLICT, "does not have this version"),
+        (json!({ "digest": "../../waf" }), StatusCode::CONFLICT, "64 hexadecimal digits"),
+        (json!({ "digest": digest(&first), "generation": 1 }), StatusCode::BAD_REQUEST, "not to both"),
+    ] {
+        let answer = to(wish).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert!(answer.json()["error"].as_str().unwrap().contains(complaint), "{}", answer.text());
+    }
+    // The one that was left can be gone to as well, until the node is told otherwise.
+    let left = to(json!({ "digest": digest(&second) })).await;
+    assert_eq!(left.json()["rolled_back_to"], "1.1.0", "{}", left.text());
+    to(json!({ "digest": digest(&first) })).await;
+    let node = node.kill().start();
+    assert_eq!(node.version().await["version"], "1.0.0");
+}
+
+#[tokio::test]
 async fn the_history_has_every_attempt_the_latest_first() {
     let node = Node::start(&Module::new("1.0.0"));
     node.upload(&Module::new("1.1.0").bytes()).await;

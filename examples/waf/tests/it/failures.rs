@@ -67,21 +67,68 @@ async fn a_version_that_fails_too_often_is_rolled_back() {
 async fn a_version_that_is_too_slow_is_rolled_back() {
     let limits = "[waf.wasm.probation]\nmin_calls = 10\nmax_error_rate = 1.0\nmax_latency_milliseconds = 100";
     let node = Node::configured(&Module::new("1.0.0"), limits);
-    node.upload(&Module::new("1.1.0").bytes()).await;
-    // These run into the deadline, which is above the limit.
-    let reason = reason_of_rollback(&node, "/?do=x").await;
+    // Its calls run into the deadline, which is above the limit.
+    node.upload(&Module::new("1.1.0").always('x').bytes()).await;
+    let reason = reason_of_rollback(&node, "/").await;
     assert!(reason.contains("took longer than"), "{reason}");
     assert_eq!(node.version().await["version"], "1.0.0");
 }
 
 #[tokio::test]
 async fn a_version_that_fails_now_and_then_stays() {
-    let node = Node::configured(&Module::new("1.0.0"), QUICK_TO_JUDGE);
+    // Each failure counts, although the version before cannot bear these requests either.
+    let node = Node::configured(&Module::new("1.0.0"), &format!("{QUICK_TO_JUDGE}\nsecond_opinions = 0"));
     node.upload(&Module::new("1.1.0").bytes()).await;
     for call in 0..100 {
         node.get(if call % 10 == 9 { "/?do=t" } else { "/" }).await;
     }
     assert_eq!(node.version().await["version"], "1.1.0");
+}
+
+/// Clients choose the requests, and with them what a version fails on.
+#[tokio::test]
+async fn requests_that_the_version_before_fails_on_too_condemn_nobody() {
+    let node = Node::configured(&Module::new("1.0.0"), QUICK_TO_JUDGE);
+    node.upload(&Module::new("1.1.0").bytes()).await;
+    for _ in 0..50 {
+        assert_eq!(node.get("/?do=t").await.status, DOWN);
+    }
+    assert_eq!(node.get("/").await.status, OK);
+    let errors = node.admin("/api/v1/wasm/errors").await;
+    let tally = &errors["versions"][0];
+    assert_eq!((&tally["version"], &tally["calls"], &tally["errors"]), (&json!("1.1.0"), &json!(51), &json!(50)));
+    assert_eq!(tally["on_probation"], true);
+    assert_eq!(node.version().await["version"], "1.1.0");
+}
+
+/// The slot does it on its own: the node has to take it up.
+#[tokio::test]
+async fn what_the_slot_rolled_back_is_written_down_as_if_somebody_had_asked_for_it() {
+    let node = Node::configured(&Module::new("1.0.0"), QUICK_TO_JUDGE);
+    let rules = json!({"dynamic": [{"id": "harmless"}]}).to_string();
+    std::fs::write(node.folder.rule_file(), &rules).unwrap();
+    let inside = &node;
+    until("the rule file", || async move {
+        let latest = inside.admin("/api/v1/wasm/history").await["reloads"][0].clone();
+        (latest["trigger"] == "rule_file" && latest["success"] == true).then_some(())
+    })
+    .await;
+    node.upload(&Module::new("1.1.0").always('t').bytes()).await;
+    reason_of_rollback(&node, "/").await;
+    let latest = node.admin("/api/v1/wasm/history").await["reloads"][0].clone();
+    assert_eq!((&latest["version"], &latest["generation"]), (&json!("1.0.0"), &json!(2)), "{latest}");
+    assert_eq!((&latest["previous_generation"], &latest["success"]), (&json!(3), &json!(true)), "{latest}");
+    let version = node.version().await;
+    assert_eq!((&version["digest"], &version["rules_digest"]), (&latest["digest"], &latest["rules_digest"]));
+    assert_eq!(version["previous_version"], "1.1.0");
+    let cause = "wasm_rollback_total{module=\"universal-waf\",cause=\"automatic_rollback\"}";
+    assert_eq!(node.metric(cause).await, 1.0);
+    // Nothing of the condemned version is left to start on, or to build on.
+    let answer = node.upload(&Module::new("1.0.1").bytes()).await;
+    assert_eq!(answer.json()["rules_digest"], version["rules_digest"], "{}", answer.text());
+    node.roll_back().await;
+    let node = node.kill().start();
+    assert_eq!(node.version().await["digest"], version["digest"]);
 }
 
 #[tokio::test]
