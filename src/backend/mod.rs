@@ -122,7 +122,7 @@ impl<T: ?Sized> Loaded<T> {
     /// Makes another type of the plugin; what it lives in goes along. So a backend can wrap another one, and plugins
     /// of different kinds can take turns in a slot for a trait object.
     ///
-    /// What `f` returns has to own the plugin that it was given, if that has an keep_alive: when the new box is dropped,
+    /// What `f` returns has to own the plugin that it was given, if that has something to keep alive: when the new box is dropped,
     /// the code of the old one may be unmapped.
     ///
     /// ```
@@ -139,7 +139,7 @@ impl<T: ?Sized> Loaded<T> {
 
 /// What a plugin lives in, a mapped library for instance.
 ///
-/// An keep_alive that is dropped without having been released must do what is safe: see the backend.
+/// One that is dropped without having been released must do what is safe: see the backend.
 pub trait KeepAlive: Send + Sync + 'static {
     /// Gives it back, if that is safe, and says what became of it. Called on a thread of the slot's reaper.
     fn release(self: Box<Self>) -> Release;

@@ -5,37 +5,20 @@ use std::sync::Arc;
 
 use crate::{Artifact, Payload};
 
-/// What a backend configures its plugins with, unless a candidate brings its own: the same bytes for all, or asked for
-/// at each load.
-#[derive(Clone)]
-pub(crate) enum Config {
-    Fixed(Arc<[u8]>),
-    Asked(Arc<dyn Fn() -> Vec<u8> + Send + Sync>),
-}
+/// The bytes that a backend configures its plugins with, unless a candidate brings its own.
+#[derive(Clone, Default)]
+pub(crate) struct Config(pub(crate) Arc<[u8]>);
 
 impl Config {
     /// Returns the configuration of `artifact`, which takes the place of the backend's.
     pub(crate) fn of(&self, artifact: &Artifact) -> Arc<[u8]> {
-        match (artifact.config(), self) {
-            (Some(own), _) => Arc::clone(own),
-            (None, Config::Fixed(bytes)) => Arc::clone(bytes),
-            (None, Config::Asked(ask)) => ask().into(),
-        }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config::Fixed(Arc::default())
+        Arc::clone(artifact.config().unwrap_or(&self.0))
     }
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Config::Fixed(bytes) => write!(f, "{} bytes", bytes.len()),
-            Config::Asked(_) => f.write_str("asked for at each load"),
-        }
+        write!(f, "{} bytes", self.0.len())
     }
 }
 

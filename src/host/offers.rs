@@ -50,14 +50,7 @@ impl Offers {
 
     /// Configures plugins whose candidate does not [bring a configuration](crate::Candidate::config) with these bytes.
     pub fn config(mut self, config: impl AsRef<[u8]>) -> Offers {
-        self.config = Config::Fixed(config.as_ref().into());
-        self
-    }
-
-    /// Asks for the bytes at each load.
-    #[cfg(any(feature = "native", feature = "wasm"))]
-    pub(crate) fn config_with(mut self, config: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Offers {
-        self.config = Config::Asked(Arc::new(config));
+        self.config = Config(config.as_ref().into());
         self
     }
 
@@ -171,12 +164,6 @@ macro_rules! offer_methods {
         /// candidate's [own configuration]($crate::Candidate::config) takes their place.
         pub fn config(mut self, config: impl AsRef<[u8]>) -> Self {
             self.offers = self.offers.config(config);
-            self
-        }
-
-        #[doc(hidden)]
-        pub fn config_with(mut self, config: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
-            self.offers = self.offers.config_with(config);
             self
         }
 

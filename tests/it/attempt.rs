@@ -198,7 +198,7 @@ fn a_plugin_that_runs_can_ask_for_its_replacement_soon() {
     });
     let slot = values.builder().open(b"p 1.0.0 1").unwrap();
     let events = slot.subscribe();
-    runner.set(Runner::start(slot).unwrap()).ok().expect("it is started once");
+    assert!(runner.set(Runner::start(slot).unwrap()).is_ok(), "it is started once");
     let report = wait_for(&events, |event| match event {
         Event::Ended(report) if report.is_swap() && report.attempt > 1 => Some(Report::clone(report)),
         _ => None,
@@ -218,10 +218,11 @@ fn only_the_last_of_several_reloads_to_be_done_soon_is_made() {
     let superseded = slot.reload_soon(b"p 3.0.0 3").unwrap();
     let last = slot.reload_soon(b"p 4.0.0 4").unwrap();
     values.latch.open();
-    wait_for(&events, |event| match event {
-        Event::Ended(report) if report.attempt == last => Some(assert!(report.is_swap(), "{report:?}")),
+    let ended = wait_for(&events, |event| match event {
+        Event::Ended(report) if report.attempt == last => Some(Report::clone(report)),
         _ => None,
     });
+    assert!(ended.is_swap(), "{ended:?}");
     let history = slot.history();
     let lost = history.iter().find(|report| report.attempt == superseded).expect("nothing goes without a trace");
     let Outcome::Refused { stage: Stage::Gate, error } = &lost.outcome else { panic!("{lost:?}") };

@@ -284,7 +284,7 @@ fn check(keep: usize, steps: Vec<Step>) {
         eventually("what is of no use is destroyed", || values.census.alive() == model.alive());
     }
 
-    let history: Vec<_> = slot.history().iter().map(|report| recorded(report)).collect();
+    let history: Vec<_> = slot.history().iter().map(recorded).collect();
     let expected: Vec<_> = model.history.iter().map(coarse).collect();
     assert_eq!(history, expected);
     let counters = slot.status().counters;

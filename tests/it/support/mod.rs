@@ -65,7 +65,7 @@ pub(crate) fn swap(report: &Report) -> Option<(Option<u64>, u64)> {
 
 /// The swaps of a slot's history, each as (previous, generation).
 pub(crate) fn swaps<T: ?Sized + Send + Sync>(slot: &HotSlot<T>) -> Vec<(Option<u64>, u64)> {
-    slot.history().iter().filter_map(|report| swap(report)).collect()
+    slot.history().iter().filter_map(swap).collect()
 }
 
 /// The generations that are kept for a rollback, the longest retired first.
