@@ -1,7 +1,5 @@
 //! How calls and plugins fail, the same on every backend.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use hotslot::native::Native;
 use hotslot::{Cause, HotSlot, Lease, Probation, Stage};
 use hotslot_fixture_interface::v1_0::Fixture;
@@ -92,18 +90,17 @@ fn a_plugin_gets_its_configuration() {
 }
 
 #[test]
-fn a_configuration_can_be_asked_for_at_each_load() {
-    let (asked, again) = (AtomicU64::new(0), AtomicU64::new(0));
-    let count = |count: AtomicU64| move || count.fetch_add(1, Ordering::Relaxed).to_string().into_bytes();
-    let slots =
-        slots_with::<dyn Fixture>("", |native| native.config_with(count(asked)), |wasm| wasm.config_with(count(again)));
-    for (kind, slot) in slots {
+fn a_configuration_can_come_with_the_candidate() {
+    for (kind, slot) in slots_with::<dyn Fixture>("", |native| native.config("0"), |wasm| wasm.config("0")) {
         assert_eq!(slot.load().config(), b"0", "{kind}");
         let same = Lease::digest(&slot.load());
         let image = [Some(built::library("")), built::module("")].into_iter().flatten().map(|image| image.bytes());
         let bytes = image.into_iter().find(|bytes| hotslot::Digest::of(bytes) == same).expect("it is one of them");
-        slot.reload(hotslot::Candidate::new(bytes).force()).unwrap();
+        let report = slot.reload(hotslot::Candidate::new(bytes).config("1")).unwrap();
+        assert!(report.is_swap(), "{kind}: the same bytes with another configuration");
         assert_eq!(slot.load().config(), b"1", "{kind}");
+        slot.rollback().unwrap();
+        assert_eq!(slot.load().config(), b"0", "{kind}");
     }
 }
 
