@@ -77,7 +77,7 @@ struct Refused {
     status: String,
 }
 
-/// What serves on, and why.
+/// Answers a refusal: why, and what keeps serving.
 pub fn refused(refusal: &Refusal, guard: &Guard) -> Response {
     let serving = guard.slot().status().serving;
     let current_version = serving.as_ref().and_then(|serving| serving.version.as_ref()).map(ToString::to_string);

@@ -38,7 +38,7 @@ impl Deployments {
             Err(refusal) => {
                 let again = refusal.retry_after();
                 if again.is_none() {
-                    tracing::error!(file, error = %refusal, "the changed file was refused: what served serves on");
+                    tracing::error!(file, error = %refusal, "the changed file was refused: the current version keeps serving");
                 }
                 again
             }

@@ -144,7 +144,7 @@ impl Deployments {
         Ok(Ready { staged, base })
     }
 
-    /// Makes a release serve.
+    /// Makes a release serve, unless another one than its base does by now.
     pub fn commit(&self, Ready { staged, base }: Ready) -> Result<Report, Refusal> {
         let mut last = self.change.lock();
         self.follow_from(&mut last);
@@ -158,7 +158,7 @@ impl Deployments {
         Ok(report)
     }
 
-    /// Goes back.
+    /// Goes back to an earlier version, and records who asked for it.
     pub fn roll_back(&self, target: Target, reason: String) -> Result<Record, Refusal> {
         let window = self.guard.holds().open();
         let report = match target {
@@ -205,7 +205,7 @@ impl Deployments {
         releases.push(release.clone());
     }
 
-    /// Does what is to be done after the swaps that happened since the last time, and records the attempts that ended.
+    /// Takes up the swaps since the last time, and records the attempts that ended.
     pub fn follow(&self) {
         self.follow_from(&mut self.change.lock());
     }

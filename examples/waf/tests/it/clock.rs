@@ -1,4 +1,4 @@
-//! FAULTS 37: the time of day jumps by a day; what the node counts in seconds stays so many seconds.
+//! FAULTS 37: the wall-clock time jumps by a day; what the node counts in seconds stays so many seconds.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -21,7 +21,7 @@ fn libfaketime() -> Option<PathBuf> {
     found.or_else(|| Some("/usr/lib/faketime/libfaketimeMT.so.1".into()).filter(|library: &PathBuf| library.exists()))
 }
 
-/// A node whose time of day can be moved; `None` where it cannot.
+/// A node whose wall-clock time can be moved; `None` where it cannot.
 fn node(changes: &str) -> Option<Node> {
     let Some(library) = libfaketime() else {
         eprintln!("skipped: libfaketime is not installed");
@@ -37,14 +37,14 @@ fn node(changes: &str) -> Option<Node> {
     }))
 }
 
-/// Moves the time of day, at once for whoever looks.
+/// Moves the wall-clock time, at once for whoever looks.
 fn set(clock: &Path, offset: &str) {
     let draft = clock.with_extension("draft");
     fs::write(&draft, offset).unwrap();
     fs::rename(draft, clock).unwrap();
 }
 
-/// When the latest attempt was, by the node's time of day, in seconds.
+/// When the latest attempt was, by the node's wall clock, in seconds.
 async fn latest(node: &Node) -> f64 {
     node.admin("/api/v1/wasm/history").await["reloads"][0]["at"].as_f64().unwrap()
 }
@@ -60,7 +60,7 @@ async fn the_least_time_between_two_reloads_is_not_over_because_the_clock_jumped
         assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{offset}: {}", answer.text());
         let wait: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
         assert!(wait <= 3600, "{offset}: {wait} s");
-        // The history shows the time of day: it has jumped indeed.
+        // The history shows wall-clock time: it has jumped indeed.
         let jumped = (latest(&node).await - started) * sign;
         assert!(jumped > DAY / 2.0, "{offset}: {jumped} s");
     }
