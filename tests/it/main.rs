@@ -23,6 +23,8 @@ mod runner;
 mod slot;
 mod support;
 mod timeouts;
+#[cfg(target_os = "linux")]
+mod tracing_layers;
 mod trader;
 mod versions;
 mod wasm;
