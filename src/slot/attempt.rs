@@ -159,7 +159,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             To::Generation(generation) => warm(Target::Generation(generation), request),
             To::Artifact(mut candidate) => {
                 candidate.request = request.or(candidate.request);
-                let payload = candidate.payload();
+                let payload = self.scope.enter(|| candidate.payload());
                 let is_wanted = |generation: &Generation<T>| generation.id == payload.id();
                 if let Some(generation) = self.lineage.find_warm(is_wanted) {
                     return warm(Target::Generation(generation), candidate.request);
@@ -343,7 +343,9 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         let abandon = || {
             self.hung.fetch_add(1, Ordering::Release);
         };
-        within(deadline, "hotslot-stage", move || scope.enter(work), abandon, late).map_err(|none| match none {
+        let (core, span) = (Arc::clone(self), self.journal.trace(tracing::Span::current));
+        let work = move || scope.enter(|| core.journal.in_span(&span.unwrap_or_else(tracing::Span::none), work));
+        within(deadline, "hotslot-stage", work, abandon, late).map_err(|none| match none {
             NoResult::TimedOut => ErrorKind::TimedOut(self.settings.reload_timeout),
             NoResult::Panicked(text) => ErrorKind::Panicked(text),
             NoResult::NoThread(error) => ErrorKind::NoThread(error),
@@ -428,7 +430,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         if size > limit {
             return Err(refused(Stage::Admit, ErrorKind::TooLarge { size, limit }));
         }
-        let payload = payload.unwrap_or_else(|| candidate.payload());
+        let payload = payload.unwrap_or_else(|| self.core.scope.enter(|| candidate.payload()));
         self.id = Some(payload.id());
         let is_rollback = matches!(self.cause, Cause::Rollback);
         if let Some(serving) = captured.as_ref().filter(|serving| serving.id == payload.id() && !candidate.force) {
@@ -720,9 +722,8 @@ impl<T: ?Sized + Send + Sync + 'static> Leg<T> {
             position.under_way = Some((stage, began));
         }
         let span = core.journal.span(*attempt, stage);
-        let entered = core.journal.trace(|| span.enter());
-        let result = work();
-        core.journal.trace(|| drop(entered));
+        let result = core.journal.in_span(&span, work);
+        core.journal.trace(|| drop(span));
         let duration = began.elapsed();
         let mut position = position.lock();
         if position.leg == self.number {

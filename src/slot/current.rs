@@ -60,7 +60,7 @@ mod over_arc_swap {
 /// The obvious implementation, slow and plainly right: what the models run on.
 #[cfg(hotslot_loom)]
 mod reference {
-    use super::sync::{Arc, Mutex};
+    use crate::slot::sync::{Arc, Mutex};
 
     pub(in crate::slot) struct Current<G>(Mutex<Option<Arc<G>>>);
 

@@ -54,10 +54,9 @@ pub(super) fn within<R: Send + 'static>(
 ) -> Result<R, NoResult> {
     let meeting = Arc::new((Mutex::new(Meeting::Working), Condvar::new()));
     let theirs = Arc::clone(&meeting);
-    let (span, entered) = (tracing::Span::current(), Entered::here());
+    let entered = Entered::here();
     let body = move || {
-        let work = || entered.resume(|| span.in_scope(work));
-        let result = catch_unwind(AssertUnwindSafe(work)).map_err(panic_text);
+        let result = catch_unwind(AssertUnwindSafe(|| entered.resume(work))).map_err(panic_text);
         let mut state = theirs.0.lock();
         if matches!(*state, Meeting::Abandoned) {
             drop(state);

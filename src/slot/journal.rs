@@ -6,7 +6,7 @@
 //! foreign code of the slot.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -156,7 +156,15 @@ impl Journal {
         self.outbox.trace(work)
     }
 
-    /// The same on another thread, if there is anything to write.
+    /// Runs `work` inside a span. To enter and to leave it is the subscriber's code, also while `work` unwinds.
+    pub(super) fn in_span<R>(&self, span: &tracing::Span, work: impl FnOnce() -> R) -> R {
+        let entered = self.trace(|| span.enter());
+        let result = catch_unwind(AssertUnwindSafe(work));
+        self.trace(|| drop(entered));
+        result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// [Writes](Journal::flush) on another thread, if there is anything to write.
     pub(super) fn flush_elsewhere(&self) {
         if self.outbox.lines.lock().is_empty() {
             return;
