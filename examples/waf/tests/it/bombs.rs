@@ -41,7 +41,7 @@ async fn a_memory_bomb_is_denied_its_memory_and_the_failure_policy_answers() {
         assert_eq!(errors["errors"].as_array().unwrap().len(), 10);
         assert_eq!(errors["errors"][0]["kind"], "memory");
         let text = errors["errors"][0]["error"].as_str().unwrap();
-        assert!(text.contains("more than the 16777216 bytes"), "{text}");
+        assert!(text.contains("more memory than its limit of 16777216 bytes"), "{text}");
         takes_the_next_module(&node).await;
     }
 }
@@ -51,7 +51,7 @@ async fn bombs_hit_nobody_but_the_request_that_carries_them() {
     let node = Node::configured(&Module::new("1.0.0"), PATIENT);
     // Memory that a module does without is no failure.
     for (letter, status, kind, words) in [
-        ('m', DOWN, "memory", "bytes of memory"),
+        ('m', DOWN, "memory", "more memory than its limit"),
         ('g', OK, "", ""),
         ('e', DOWN, "memory", "table elements"),
         ('r', DOWN, "trap", "stack"),
