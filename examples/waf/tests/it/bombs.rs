@@ -53,7 +53,7 @@ async fn bombs_hit_nobody_but_the_request_that_carries_them() {
     for (letter, status, kind, words) in [
         ('m', DOWN, "memory", "more memory than its limit"),
         ('g', OK, "", ""),
-        ('e', DOWN, "memory", "table elements"),
+        ('e', DOWN, "memory", "a larger table than its limit"),
         ('r', DOWN, "trap", "stack"),
     ] {
         let bombs = async {
