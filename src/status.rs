@@ -58,6 +58,9 @@ pub struct ServingStatus {
     pub failures: u64,
     /// Measured calls that failed on the predecessor, too, and count against neither.
     pub excused: u64,
+    /// Repeatable calls that failed while as many second opinions as are allowed were under way; they count neither as
+    /// calls nor as failures.
+    pub unjudged: u64,
     /// The text of the last failure.
     pub last_failure: Option<String>,
     /// Whether it is watched, and goes if it does not do well.

@@ -190,8 +190,11 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         self.process != std::process::id()
     }
 
-    /// Has the reaper look at this slot.
+    /// Has the reaper look at this slot. In a forked process there is none, and its lock may be held for ever.
     pub(super) fn wake(self: &Arc<Self>) {
+        if self.is_forked() {
+            return;
+        }
         if !self.woken.swap(true, Ordering::AcqRel) {
             reaper::wake(Arc::clone(self) as Arc<dyn reaper::Tended>);
         }
@@ -294,6 +297,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
                 calls: stats.calls(),
                 failures: generation.failures(),
                 excused: stats.excused(),
+                unjudged: stats.unjudged(),
                 last_failure: generation.failures.last_failure(),
                 on_probation: generation.trial.is_on_probation(),
                 objection: generation.trial.objection(),

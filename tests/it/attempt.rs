@@ -499,7 +499,8 @@ fn a_slot_in_a_forked_child_answers_instead_of_waiting() {
     alone(|| {
         let values = Values::new();
         let slot = values.builder().open(b"p 1.0.0 1").unwrap();
-        let staged = slot.stage(b"p 2.0.0 2").unwrap();
+        let (staged, retired) = (slot.stage(b"p 2.0.0 2").unwrap(), slot.load());
+        slot.reload(b"p 1.5.0 1").unwrap();
         // SAFETY: the child calls only what it is there to try, and ends by `_exit`.
         let child = unsafe { libc::fork() };
         if child == 0 {
@@ -515,7 +516,8 @@ fn a_slot_in_a_forked_child_answers_instead_of_waiting() {
                 slot.load().answer() == 1,
                 slot.status().serving.is_none(),
             ];
-            drop(slot);
+            // The last thing that a lease on a retired generation does is to wake the reaper.
+            drop((retired, slot));
             let failed = answers.iter().position(|good| !good).map_or(0, |at| at as i32 + 1);
             // SAFETY: it ends the child without running what the parent will run.
             unsafe { libc::_exit(failed) }
@@ -525,7 +527,7 @@ fn a_slot_in_a_forked_child_answers_instead_of_waiting() {
         unsafe { libc::waitpid(child, &raw mut status, 0) };
         assert!(libc::WIFEXITED(status), "it was killed: {status}");
         assert_eq!(libc::WEXITSTATUS(status), 0, "the number of the answer that was wrong");
-        drop(staged);
+        drop((staged, retired));
         slot.reload(b"p 3.0.0 3").expect("the parent goes on");
         close(slot, &values.census);
     });

@@ -262,6 +262,7 @@ fn second_opinions_are_bounded_and_what_is_beyond_is_not_judged() {
     reaper_has_looked(&slot);
     let status = slot.status().serving.unwrap();
     assert_eq!((status.generation, status.failures, status.excused, status.calls), (2, 0, 1, 0));
+    assert_eq!(status.unjudged, 10);
     close(slot, &values.census);
 }
 
