@@ -407,3 +407,51 @@ impl<G: Member> Retired<G> {
         }
     }
 }
+
+#[cfg(all(test, not(hotslot_loom)))]
+mod tests {
+    use super::*;
+
+    struct Numbered(u64);
+
+    impl Member for Numbered {
+        fn number(&self) -> u64 {
+            self.0
+        }
+        fn install(&self, _: bool) {}
+        fn consultations(&self) -> usize {
+            0
+        }
+        fn retire(&self) {}
+    }
+
+    fn commit(lineage: &Lineage<Numbered>, number: u64) {
+        lineage.commit(&Arc::new(Numbered(number)), lineage.base()).expect("nothing else commits");
+    }
+
+    /// What was decided about a generation is not done to the same one when it has come back since.
+    #[test]
+    fn a_rollback_from_a_base_finds_that_it_has_changed() {
+        let lineage = Lineage::new(4);
+        commit(&lineage, 1);
+        commit(&lineage, 2);
+        let condemned = lineage.base().unwrap();
+        commit(&lineage, 3);
+        let from = |base| lineage.rollback(Target::PreviousOf(base), |_| ()).map(|(change, ())| change.to);
+        assert_eq!(from(condemned), Err(NotRolledBack::BaseChanged { base: 2, current: 3 }));
+        lineage.rollback(Target::Previous, |_| ()).unwrap();
+        assert_eq!(from(condemned), Err(NotRolledBack::BaseChanged { base: 2, current: 2 }), "it was brought back");
+        assert_eq!(from(lineage.base().unwrap()), Ok(1));
+    }
+
+    #[test]
+    fn the_time_since_a_swap_is_that_of_the_swap() {
+        let lineage = Lineage::new(4);
+        commit(&lineage, 1);
+        let since = || lineage.serving(|view| view.since).unwrap();
+        let first = since();
+        while first.elapsed().is_zero() {}
+        commit(&lineage, 2);
+        assert!(since() > first);
+    }
+}
