@@ -72,3 +72,26 @@ impl Drop for Turn {
         self.0.0.turn.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_gives_up_is_passed_over() {
+        let (gate, now) = (Gate::default(), Instant::now());
+        let later = now + std::time::Duration::from_secs(60);
+        let Ok(first) = gate.enter(BusyPolicy::Queue, later) else { panic!("nobody has it") };
+        assert_eq!(gate.enter(BusyPolicy::Refuse, later).err(), Some(NoTurn::Busy));
+        assert_eq!(gate.enter(BusyPolicy::Queue, now).err(), Some(NoTurn::TimedOut), "the wait counts");
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| gate.enter(BusyPolicy::Queue, later).is_ok());
+            while gate.0.tickets.lock().queue.len() < 2 {
+                std::thread::yield_now();
+            }
+            drop(first);
+            assert!(second.join().unwrap());
+        });
+        assert!(gate.enter(BusyPolicy::Refuse, now).is_ok(), "all have left");
+    }
+}
