@@ -295,7 +295,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
                 age: view.since.elapsed(),
                 loaded_at: generation.loaded_at,
                 calls: stats.calls(),
-                failures: generation.failures(),
+                failures: stats.failures(),
                 excused: stats.excused(),
                 unjudged: stats.unjudged(),
                 last_failure: generation.failures.last_failure(),

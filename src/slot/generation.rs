@@ -1,6 +1,6 @@
 //! One loaded plugin, with everything it needs to stay alive.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
@@ -22,8 +22,6 @@ pub(super) struct Generation<T: ?Sized> {
     pub(super) loaded_at: SystemTime,
     pub(super) stop: StopSignal,
     pub(super) failures: FailureCounter,
-    /// Failures that no longer count: counting begins anew when it becomes current again.
-    failures_before: AtomicU64,
     pub(super) trial: Arc<Trial>,
     pub(super) lease_sites: Option<LeaseSites>,
     /// The slot that it belongs to. The slot outlives it, except while the last of its callers lets go of the slot.
@@ -66,7 +64,6 @@ impl<T: ?Sized> Generation<T> {
             loaded_at: SystemTime::now(),
             stop,
             failures,
-            failures_before: AtomicU64::new(0),
             trial,
             lease_sites: track_leases.then(LeaseSites::new),
             home,
@@ -78,16 +75,6 @@ impl<T: ?Sized> Generation<T> {
     #[inline]
     pub(super) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
-    }
-
-    /// Failures since it last became current.
-    pub(super) fn failures(&self) -> u64 {
-        self.failures.failures().saturating_sub(self.failures_before.load(Ordering::Relaxed))
-    }
-
-    /// Counts failures from here on.
-    fn reset_failures(&self) {
-        self.failures_before.store(self.failures.failures(), Ordering::Relaxed);
     }
 
     pub(super) fn begin_consultation(&self) {
@@ -106,7 +93,6 @@ impl<T: ?Sized> Member for Generation<T> {
     }
 
     fn install(&self, has_predecessor: bool) {
-        self.reset_failures();
         self.trial.begin(has_predecessor);
         self.retired.store(false, Ordering::Relaxed);
         self.stop.lower();

@@ -142,13 +142,14 @@ impl ProbationPolicy for Probation {
         }
         if let Some((quantile, limit, min_calls)) = self.latency
             && count >= min_calls.max(1)
-            && calls.share_slower_than(limit) > 1.0 - quantile
         {
-            let slow = (calls.share_slower_than(limit) * 100.0, (1.0 - quantile) * 100.0);
-            return Some(format!(
-                "{:.1} % of {count} calls took longer than {limit:?}, with a limit of {:.1} %",
-                slow.0, slow.1
-            ));
+            let (slow, allowed) = (calls.share_slower_than(limit), 1.0 - quantile);
+            if slow > allowed {
+                let (slow, allowed) = (slow * 100.0, allowed * 100.0);
+                return Some(format!(
+                    "{slow:.1} % of {count} calls took longer than {limit:?}, with a limit of {allowed:.1} %"
+                ));
+            }
         }
         None
     }
@@ -212,7 +213,8 @@ impl CallStats {
 
     /// Returns the share of the measured calls that took longer than `limit`, from 0 to 1; 0 if there were none.
     pub fn share_slower_than(&self, limit: Duration) -> f64 {
-        self.latencies.share_above(limit)
+        let calls = self.calls();
+        if calls == 0 { 0.0 } else { self.latencies.above(limit) as f64 / calls as f64 }
     }
 
     /// Returns the time that this share of the measured calls, from 0 to 1, did not exceed; `None` without a call. It is
@@ -237,7 +239,6 @@ impl CallStats {
         }
         self.latencies.reset();
         *self.last_failure.lock() = None;
-        *self.since.lock() = Instant::now();
     }
 }
 
@@ -263,6 +264,9 @@ pub(super) struct Trial {
     pub(super) stats: CallStats,
     /// Whether there is something to go back to: otherwise nobody is judged.
     has_predecessor: AtomicBool,
+    /// The window is over: no later call needs to look at the clock. Written under the lock of `stats.since`, so that a
+    /// look at the time before does not end the next probation.
+    over: AtomicBool,
     condemned: AtomicBool,
     objection: Mutex<Option<String>>,
     /// The rollback was tried and did not succeed: there will be no other, and one alarm is enough.
@@ -288,6 +292,7 @@ impl Trial {
             policy,
             stats: CallStats::new(),
             has_predecessor: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             condemned: AtomicBool::new(false),
             objection: Mutex::default(),
             given_up: AtomicBool::new(false),
@@ -302,10 +307,19 @@ impl Trial {
         self.given_up.store(false, Relaxed);
         self.condemned.store(false, Relaxed);
         self.has_predecessor.store(has_predecessor, Relaxed);
+        let mut since = self.stats.since.lock();
+        *since = Instant::now();
+        self.over.store(false, Relaxed);
     }
 
     pub(super) fn is_on_probation(&self) -> bool {
-        self.has_predecessor.load(Relaxed) && self.stats.age() < self.window
+        if !self.has_predecessor.load(Relaxed) || self.over.load(Relaxed) {
+            return false;
+        }
+        let since = self.stats.since.lock();
+        let over = since.elapsed() >= self.window;
+        self.over.store(over, Relaxed);
+        !over
     }
 
     /// Counts a measured call. Whether the reaper has to be woken, and an alarm if the policy panicked.
@@ -429,10 +443,9 @@ impl Latencies {
         self.0[from..].iter().map(|count| count.load(Relaxed)).sum()
     }
 
-    /// Times in the class of `limit` itself count as not above.
-    fn share_above(&self, limit: Duration) -> f64 {
-        let all = self.sum(0);
-        if all == 0 { 0.0 } else { self.sum(class(limit) + 1) as f64 / all as f64 }
+    /// How many times were longer than `limit`; those in its own class were not.
+    fn above(&self, limit: Duration) -> u64 {
+        self.sum(class(limit) + 1)
     }
 
     /// The upper end of the class in which this share of the times ends.
@@ -476,15 +489,15 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_and_shares_split_the_times() {
+    fn quantiles_and_limits_split_the_times() {
         let latencies = Latencies::new();
-        assert!(latencies.quantile(0.5).is_none() && latencies.share_above(Duration::ZERO) == 0.0);
+        assert!(latencies.quantile(0.5).is_none() && latencies.above(Duration::ZERO) == 0);
         (0..99).for_each(|_| latencies.count(Duration::from_micros(10)));
         latencies.count(Duration::from_millis(10));
         assert!(latencies.quantile(0.99).unwrap() < Duration::from_micros(12));
         assert!(latencies.quantile(1.0).unwrap() >= Duration::from_millis(10));
-        assert_eq!(latencies.share_above(Duration::from_micros(20)), 0.01);
-        assert_eq!(latencies.share_above(Duration::from_millis(20)), 0.0);
+        assert_eq!(latencies.above(Duration::from_micros(20)), 1);
+        assert_eq!(latencies.above(Duration::from_millis(20)), 0);
         latencies.reset();
         assert!(latencies.quantile(0.5).is_none());
     }
@@ -501,6 +514,19 @@ mod tests {
         assert!(matches!(fail(), Verdict::Stays), "it is condemned once");
         trial.begin(true);
         assert!(trial.objection().is_none());
+    }
+
+    #[test]
+    fn a_window_that_is_over_opens_again_with_the_next_probation() {
+        let trial = Trial::new(Arc::new(Probation::new(Duration::ZERO)));
+        trial.begin(true);
+        assert!(!trial.is_on_probation());
+        let trial = Trial { window: Duration::MAX, ..trial };
+        assert!(!trial.is_on_probation(), "nobody looks at the clock again");
+        trial.begin(true);
+        assert!(trial.is_on_probation());
+        trial.begin(false);
+        assert!(!trial.is_on_probation(), "there is nothing to go back to");
     }
 
     #[test]

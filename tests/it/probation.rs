@@ -10,6 +10,12 @@ fn slot(values: &Values, window: Duration, max_failures: u64) -> HotSlot<Plugin>
     values.builder().probation(Probation::new(window).max_failures(max_failures)).open(b"p 1.0.0 1").unwrap()
 }
 
+/// No failure is allowed, and nothing is kept to go back to.
+fn slot_without_a_way_back(values: &Values) -> HotSlot<Plugin> {
+    let policy = Probation::new(PATIENCE).max_failures(0);
+    values.builder().keep_previous(0).probation(policy).open(b"p 1.0.0 1").unwrap()
+}
+
 fn fail(slot: &HotSlot<Plugin>, times: u64) {
     (1..=times).for_each(|count| Lease::report_failure(&slot.load(), format!("failure {count}")));
 }
@@ -106,12 +112,7 @@ fn the_first_plugin_has_nothing_to_go_back_to_and_serves_on() {
 #[test]
 fn where_nothing_is_kept_there_is_an_alarm_instead() {
     let values = Values::new();
-    let slot = values
-        .builder()
-        .keep_previous(0)
-        .probation(Probation::new(PATIENCE).max_failures(0))
-        .open(b"p 1.0.0 1")
-        .unwrap();
+    let slot = slot_without_a_way_back(&values);
     let events = slot.subscribe();
     slot.reload(b"p 2.0.0 2").unwrap();
     fail(&slot, 1);
@@ -326,12 +327,7 @@ fn the_clock_does_not_revive_what_was_condemned() {
 #[test]
 fn a_rollback_that_cannot_be_made_is_tried_once_and_told_once() {
     let values = Values::new();
-    let slot = values
-        .builder()
-        .keep_previous(0)
-        .probation(Probation::new(PATIENCE).max_failures(0))
-        .open(b"p 1.0.0 1")
-        .unwrap();
+    let slot = slot_without_a_way_back(&values);
     slot.reload(b"p 2.0.0 2").unwrap();
     fail(&slot, 20_000);
     reaper_has_looked(&slot);
