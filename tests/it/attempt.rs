@@ -12,7 +12,7 @@ use hotslot::{
 
 use crate::assert_kind;
 #[cfg(target_os = "linux")]
-use crate::native::process::alone;
+use crate::support::process::alone;
 use crate::support::{PATIENCE, Plugin, Values, close, eventually, serving, wait_for};
 
 /// Long for everything here but what hangs.

@@ -211,17 +211,18 @@ macro_rules! conformance {
 }
 
 conformance!(in_process, super::InProcess);
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "backends", target_os = "linux"))]
 conformance!(native, crate::native::Libraries);
+#[cfg(feature = "backends")]
 conformance!(wasm, super::Wasm);
 // A backend of a user's own.
 conformance!(custom, crate::custom_backend::Custom);
 // One plugin of a declared interface, three ways.
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "backends", target_os = "linux"))]
 conformance!(interface_in_process, crate::interface::kinds::InProcess);
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "backends", target_os = "linux"))]
 conformance!(interface_native, crate::interface::kinds::Library);
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "backends", target_os = "linux"))]
 conformance!(interface_wasm, crate::interface::kinds::Module);
 
 /// Plain Rust values.
@@ -249,13 +250,16 @@ impl Kind for InProcess {
 }
 
 /// WebAssembly modules.
+#[cfg(feature = "backends")]
 struct Wasm;
 
+#[cfg(feature = "backends")]
 struct Calls {
     answer: hotslot::wasm::Func<(), u64>,
     add: hotslot::wasm::Func<u64, u64>,
 }
 
+#[cfg(feature = "backends")]
 impl Kind for Wasm {
     type Plugin = hotslot::wasm::WasmPlugin<Calls>;
 

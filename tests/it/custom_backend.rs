@@ -281,7 +281,7 @@ fn what_a_plugin_calls_in_its_host_runs_inside_of_the_slots_scope() {
     assert!(heard.load(Ordering::Relaxed) && !scope.get().unwrap().is_entered());
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "backends", target_os = "linux"))]
 #[test]
 fn so_does_what_a_library_calls() {
     let scope = Arc::new(OnceLock::<PluginScope>::new());

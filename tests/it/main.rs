@@ -9,10 +9,10 @@ mod concurrency;
 mod conformance;
 mod custom_backend;
 mod events;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "backends", target_os = "linux"))]
 mod interface;
 mod markers;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "backends", target_os = "linux"))]
 mod native;
 mod probation;
 mod properties;
@@ -21,10 +21,14 @@ mod retirement;
 mod rollback;
 mod runner;
 mod slot;
+// Some of it only the tests of the backends use.
+#[cfg_attr(not(feature = "backends"), allow(dead_code, unused_imports))]
 mod support;
 mod timeouts;
 #[cfg(target_os = "linux")]
 mod tracing_layers;
+#[cfg(feature = "backends")]
 mod trader;
 mod versions;
+#[cfg(feature = "backends")]
 mod wasm;

@@ -1,10 +1,11 @@
 //! What may be sent to other threads and used by several of them: every type of which the docs say so.
 
-use hotslot::host::{
-    BoundService, CallError, Contract, ContractError, InterfaceLink, MethodNumbers, Offers, PluginHost, PluginInfo,
-};
+use hotslot::host::{BoundService, CallError, Contract, ContractError, MethodNumbers, Offers, PluginHost, PluginInfo};
+#[cfg(feature = "backends")]
 use hotslot::native::{Library, Native, NativePlugin, RawNative};
-use hotslot::{Auto, Backend, BoxError, Inspection, KeepAlive, PluginScope, StopSignal};
+use hotslot::{Auto, Backend, BoxError, KeepAlive, PluginScope, StopSignal};
+#[cfg(feature = "backends")]
+use hotslot::{Inspection, host::InterfaceLink};
 use hotslot_fixture_interface::v1_0::Fixture;
 use hotslot_plugin::abi;
 
@@ -17,17 +18,10 @@ fn is_both<T: Send + Sync + ?Sized>() {
 
 #[test]
 fn what_the_host_has_goes_to_any_thread() {
-    is_both::<Native>();
-    is_both::<Native<dyn Fixture>>();
-    // Whatever the binder of a raw library makes.
-    is_both::<RawNative<std::cell::Cell<*const u8>>>();
-    is_both::<NativePlugin>();
-    is_both::<Library>();
     is_both::<Auto<dyn Fixture>>();
     is_both::<dyn Backend<dyn Fixture>>();
     is_both::<dyn KeepAlive>();
     is_both::<dyn Fixture>();
-    is_both::<InterfaceLink<NativePlugin>>();
     is_both::<Offers>();
     is_both::<PluginHost>();
     is_both::<PluginInfo>();
@@ -39,6 +33,18 @@ fn what_the_host_has_goes_to_any_thread() {
     is_both::<MethodNumbers>();
     is_both::<CallError>();
     is_both::<BoxError>();
+}
+
+#[cfg(feature = "backends")]
+#[test]
+fn what_a_library_is_to_the_host_does_too() {
+    is_both::<Native>();
+    is_both::<Native<dyn Fixture>>();
+    // Whatever the binder of a raw library makes.
+    is_both::<RawNative<std::cell::Cell<*const u8>>>();
+    is_both::<NativePlugin>();
+    is_both::<InterfaceLink<NativePlugin>>();
+    is_both::<Library>();
     is_both::<Inspection>();
 }
 

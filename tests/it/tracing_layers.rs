@@ -7,7 +7,7 @@ use hotslot::{Event, HotSlot};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 
-use crate::native::process::alone;
+use crate::support::process::alone;
 use crate::support::{Plugin, Values, close, eventually, serving, wait_for};
 
 /// Calls this for every span and every line of the library.

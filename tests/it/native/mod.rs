@@ -14,7 +14,6 @@ mod late;
 mod loading;
 #[path = "../../fixtures/plugin/src/methods.rs"]
 mod methods;
-pub(crate) mod process;
 mod rehearsal;
 mod running;
 mod stale;
@@ -30,7 +29,7 @@ use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::{Native, NativePlugin};
 use hotslot::{Builder, Error, ErrorKind, Event, HotSlot, Release, Subscription};
 
-use crate::support::wait_for;
+use crate::support::{process, wait_for};
 use fixtures::{Fixture, answering, c_answering, c_library, fixture};
 pub(crate) use kind::Libraries;
 

@@ -3,6 +3,8 @@
 mod census;
 mod done;
 mod latch;
+#[cfg(target_os = "linux")]
+pub(crate) mod process;
 mod steps;
 mod values;
 mod wait;

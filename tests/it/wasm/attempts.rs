@@ -7,8 +7,8 @@ use hotslot_fixture_interface::v1_0::Fixture;
 
 use super::{backend, compile, engine, module};
 use crate::interface::built;
-use crate::native::process::alone;
 use crate::support::Steps;
+use crate::support::process::alone;
 
 #[test]
 fn an_attempt_parses_the_module_compares_the_contracts_and_hashes_the_bytes_once() {

@@ -21,7 +21,7 @@ pub(crate) fn alone<F: FnOnce()>(body: F) {
 
 /// Runs the body of a test in a process of its own and gives the signal that ended it; `None` in that process.
 #[track_caller]
-pub(super) fn killed_by<F: FnOnce()>(body: F) -> Option<i32> {
+pub(crate) fn killed_by<F: FnOnce()>(body: F) -> Option<i32> {
     let end = in_a_process(body)?;
     let signal = end.status.signal();
     Some(signal.unwrap_or_else(|| panic!("no signal ended it, but {}: {}", end.status, end.output)))
@@ -29,7 +29,7 @@ pub(super) fn killed_by<F: FnOnce()>(body: F) -> Option<i32> {
 
 /// Runs the body of a test in a process of its own; `None` in that process.
 #[track_caller]
-pub(super) fn in_a_process<F: FnOnce()>(body: F) -> Option<End> {
+pub(crate) fn in_a_process<F: FnOnce()>(body: F) -> Option<End> {
     if std::env::var_os(ALONE).is_some() {
         body();
         return None;
@@ -46,18 +46,19 @@ pub(super) fn in_a_process<F: FnOnce()>(body: F) -> Option<End> {
 }
 
 /// How a process ended, and what it wrote.
-pub(super) struct End {
-    pub(super) status: ExitStatus,
-    pub(super) output: String,
+pub(crate) struct End {
+    pub(crate) status: ExitStatus,
+    pub(crate) output: String,
 }
 
 /// Runs src/bin/sacrificial.rs.
-pub(super) fn sacrificial<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> End {
+#[cfg(feature = "backends")]
+pub(crate) fn sacrificial<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> End {
     run(Command::new(env!("CARGO_BIN_EXE_sacrificial")).args(arguments))
 }
 
 /// Runs a program of this package with one argument.
-pub(super) fn program(path: &str, argument: &Path) -> End {
+pub(crate) fn program(path: &str, argument: &Path) -> End {
     // As developers have it; what it adds must not hide what a program says.
     run(Command::new(path).arg(argument).env("RUST_BACKTRACE", "1"))
 }
