@@ -6,16 +6,16 @@
 //! [`collect`]: Lineage::collect
 //!
 //! # Why a generation that is collected has no reader
-//! `collect` takes a generation only if (a) it is on the retired list, so it is not in the cell, and (b) its count is
-//! one, the list's own. By the second property of [`Current`] every hold that was taken before it left the cell is in
-//! that count, so with a count of one there is none; a new one could only be cloned from one that is out, come from
-//! the cell, into which only [`rollback`](Lineage::rollback) could put it back, or from
-//! [`predecessor`](Lineage::predecessor), and both take the same lock.
-//! `Arc::try_unwrap` then synchronises with every release of a hold, so what readers did happens before the freeing.
+//! `collect` takes a generation only if (a) it is on the retired list, so it is not in the cell, and (b) an exact
+//! [`Survey`], made under the lock, finds no reference to it but the list's own. By the second property of
+//! [`current`](super::current) nobody holds it then; a new hold could only come from the cell, into which only
+//! [`rollback`](Lineage::rollback) could put it back, or from [`predecessor`](Lineage::predecessor), and both take the
+//! same lock. The survey and `Arc::try_unwrap` synchronise with the end of every hold, so what readers did happens before
+//! the freeing.
 
 use std::time::Instant;
 
-use super::current::{Current, Hold};
+use super::current::{Current, Hold, Survey};
 use super::sync::{Arc, Mutex};
 
 /// What a generation must do to stand in the line.
@@ -208,7 +208,9 @@ impl<G: Member> Lineage<G> {
         // Before the store, so that no reader sees a current generation that says it is retired.
         new.generation.install(new.replaced.is_some());
         let to = new.generation.number();
-        self.current.replace(Some(Arc::clone(&new.generation)));
+        // SAFETY: the line keeps it, as the serving one and then on the retired list, until `collect` or `drop` finds that
+        // nobody holds it.
+        unsafe { self.current.set(Some(&new.generation)) };
         let old = line.serving.replace(new);
         let from = old.as_ref().map(|old| old.generation.number());
         line.epoch += 1;
@@ -240,7 +242,8 @@ impl<G: Member> Lineage<G> {
     /// Retires everything: from here on there is nothing to load. A second call does nothing.
     pub(super) fn close(&self) {
         let mut line = self.line.lock();
-        self.current.replace(None);
+        // SAFETY: nothing is put there.
+        unsafe { self.current.set(None) };
         line.closed = true;
         line.keep = 0;
         if let Some(last) = line.serving.take() {
@@ -269,9 +272,13 @@ impl<G: Member> Lineage<G> {
     pub(super) fn collect(&self) -> Vec<Collected<G>> {
         let mut line = self.line.lock();
         let mut free = Vec::new();
+        if line.retired.iter().all(|retired| retired.warm) {
+            return free;
+        }
+        let Some(survey) = Survey::exact() else { return free };
         let mut at = 0;
         while at < line.retired.len() {
-            if line.retired[at].warm || line.retired[at].holds() > 0 {
+            if line.retired[at].warm || line.retired[at].holds(&survey) > 0 {
                 at += 1;
                 continue;
             }
@@ -317,16 +324,19 @@ impl<G: Member> Lineage<G> {
         mut look: impl FnMut(RetiredView<'_, G>) -> R,
     ) -> Vec<R> {
         let mut line = self.line.lock();
-        let found = line.retired.iter_mut().filter(|retired| {
-            let view = retired.view();
-            !view.stuck && view.leases > 0 && due(&view)
-        });
-        found
-            .map(|retired| {
+        let mut found = Vec::new();
+        if line.retired.is_empty() {
+            return found;
+        }
+        let survey = Survey::glance();
+        for retired in &mut line.retired {
+            let view = retired.view(&survey);
+            if !view.stuck && view.leases > 0 && due(&view) {
+                found.push(look(RetiredView { stuck: true, ..view }));
                 retired.stuck = true;
-                look(retired.view())
-            })
-            .collect()
+            }
+        }
+        found
     }
 }
 
@@ -373,7 +383,8 @@ impl<G: Member> Line<G> {
     /// The longest retired first.
     fn ended(&mut self) -> impl Iterator<Item = RetiredView<'_, G>> {
         self.retired.sort_by_key(|retired| retired.epoch);
-        self.retired.iter().map(Retired::view)
+        let survey = if self.retired.is_empty() { None } else { Some(Survey::glance()) };
+        self.retired.iter().map(move |retired| retired.view(survey.as_ref().expect("something is retired")))
     }
 
     fn warm(&self) -> impl Iterator<Item = &Retired<G>> {
@@ -387,23 +398,39 @@ impl<G: Member> Retired<G> {
     }
 
     /// Leases that are out: every reference but the list's own and those of consultations.
-    fn leases(&self) -> usize {
-        self.holds().saturating_sub(self.standing.generation.consultations())
+    fn leases(&self, survey: &Survey) -> usize {
+        self.holds(survey).saturating_sub(self.standing.generation.consultations())
     }
 
     /// Every reference but the list's own.
-    fn holds(&self) -> usize {
-        Arc::strong_count(&self.standing.generation) - 1
+    fn holds(&self, survey: &Survey) -> usize {
+        survey.holds(&self.standing.generation)
     }
 
-    fn view(&self) -> RetiredView<'_, G> {
+    fn view(&self, survey: &Survey) -> RetiredView<'_, G> {
         RetiredView {
             generation: &self.standing.generation,
             epoch: self.epoch,
             since: self.since,
             warm: self.warm,
             stuck: self.stuck,
-            leases: self.leases(),
+            leases: self.leases(survey),
+        }
+    }
+}
+
+/// A line that goes before its leases, in a forked child for instance, where nobody collects: what is held stays.
+impl<G> Drop for Lineage<G> {
+    fn drop(&mut self) {
+        // SAFETY: nothing is put there.
+        unsafe { self.current.set(None) };
+        let line = self.line.get_mut();
+        let survey = Survey::exact();
+        let retired = line.retired.drain(..).map(|retired| retired.standing);
+        for Standing { generation, .. } in retired.chain(line.serving.take()) {
+            if survey.as_ref().is_none_or(|survey| survey.holds(&generation) > 0) {
+                std::mem::forget(generation);
+            }
         }
     }
 }

@@ -75,6 +75,11 @@ fn close(line: &Lineage<Generation>) {
     assert_eq!(line.retired(|_| ()).len(), 0, "nothing is held any more, so all is collected");
 }
 
+fn set(cell: &Current<Generation>, generation: &Arc<Generation>) {
+    // SAFETY: the reference implementation shares what it is given.
+    unsafe { cell.set(Some(generation)) };
+}
+
 fn current(line: &Lineage<Generation>) -> u64 {
     line.load().expect("the line is open").number
 }
@@ -110,13 +115,13 @@ fn commit_against_load() {
 fn commit_against_load_without_a_retired_list() {
     loom::model(|| {
         let cell = Arc::new(Current::new());
-        cell.replace(Some(Generation::new(1)));
+        set(&cell, &Generation::new(1));
         let reader = thread::spawn({
             let cell = cell.clone();
             move || cell.load().expect("the cell is filled").call()
         });
         IS_REAPER.with(|is| is.set(true));
-        drop(cell.replace(Some(Generation::new(2))));
+        set(&cell, &Generation::new(2));
         reader.join().unwrap();
     });
 }
@@ -150,7 +155,7 @@ fn retirement_that_counts_before_the_swap() {
         IS_REAPER.with(|is| is.set(true));
         let cell = Arc::new(Current::new());
         let first = Generation::new(1);
-        cell.replace(Some(first.clone()));
+        set(&cell, &first);
         let reader = thread::spawn({
             let cell = cell.clone();
             move || {
@@ -160,7 +165,7 @@ fn retirement_that_counts_before_the_swap() {
         });
         let cell_and_list = 2;
         let unused = Arc::strong_count(&first) == cell_and_list;
-        cell.replace(Some(Generation::new(2)));
+        set(&cell, &Generation::new(2));
         if unused {
             first.alive.store(false, Ordering::Relaxed);
         }
@@ -273,4 +278,206 @@ fn rollback_against_collection() {
         assert_eq!(reaper.join().unwrap(), 0, "both are in use or warm");
         close(&line);
     });
+}
+
+/// The models of the read protocol itself, on the fences that loom knows.
+///
+/// A value notices a reader that the freeing does not wait for: loom reports the race.
+mod readers {
+    use std::ptr::{self, NonNull};
+
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+    use loom::thread;
+
+    use crate::slot::barrier::Barrier;
+    use crate::slot::readers::{Hazard, Readers, Record};
+
+    struct Value {
+        /// Read under a hold, written when it is freed.
+        contents: UnsafeCell<u32>,
+        counted: AtomicUsize,
+    }
+
+    /// Two values, the first of which is in the cell.
+    struct Cell {
+        readers: Readers,
+        cell: AtomicPtr<Value>,
+        values: [Value; 2],
+    }
+
+    // SAFETY: what is not an atomic is what the models check.
+    unsafe impl Send for Cell {}
+    // SAFETY: as above.
+    unsafe impl Sync for Cell {}
+
+    impl Cell {
+        fn new(barrier: Barrier) -> Arc<Cell> {
+            let value = || Value { contents: UnsafeCell::new(1), counted: AtomicUsize::new(0) };
+            let cell = AtomicPtr::new(ptr::null_mut());
+            let cell = Arc::new(Cell { readers: Readers::new(barrier), cell, values: [value(), value()] });
+            cell.cell.store(cell.pointer(0), Ordering::Release);
+            cell
+        }
+
+        fn pointer(&self, value: usize) -> *mut Value {
+            ptr::from_ref(&self.values[value]).cast_mut()
+        }
+
+        fn hold(&self, record: &'static Record) -> Held<'_> {
+            // SAFETY: the values live as long as the cell.
+            let count = |value: NonNull<Value>| _ = unsafe { value.as_ref() }.counted.fetch_add(1, Ordering::Relaxed);
+            let (value, hazard) = record.hold(&self.cell, count).expect("the cell is filled");
+            // SAFETY: as above.
+            Held { value: unsafe { &*value.as_ptr() }, hazard }
+        }
+
+        /// Replaces the first value, and frees it if nobody has it; gives whether it did.
+        fn replace(&self) -> bool {
+            self.cell.store(self.pointer(1), Ordering::Release);
+            let Some(survey) = self.readers.survey() else { return false };
+            let first = &self.values[0];
+            // Acquires, as the `Arc` does whose last reference goes.
+            let free = survey.count(self.pointer(0)) == 0 && first.counted.load(Ordering::Acquire) == 0;
+            if free {
+                // SAFETY: nobody reads it: that is what is checked.
+                first.contents.with_mut(|contents| unsafe { *contents = 0 });
+            }
+            free
+        }
+    }
+
+    struct Held<'a> {
+        value: &'a Value,
+        hazard: Option<&'static Hazard>,
+    }
+
+    impl Held<'_> {
+        fn read(&self) {
+            // SAFETY: it is held: that is what is checked.
+            assert_eq!(self.value.contents.with(|contents| unsafe { *contents }), 1, "a value that is gone was read");
+        }
+
+        fn counted(&self) -> Self {
+            self.value.counted.fetch_add(1, Ordering::Relaxed);
+            Held { value: self.value, hazard: None }
+        }
+    }
+
+    impl Drop for Held<'_> {
+        fn drop(&mut self) {
+            match self.hazard {
+                Some(hazard) => hazard.clear(),
+                None => _ = self.value.counted.fetch_sub(1, Ordering::Release),
+            }
+        }
+    }
+
+    /// A reader against a replacement; `read` is what the reader does.
+    fn model(barrier: Barrier, read: impl Fn(&Cell, &'static Record) + Send + Sync + Clone + 'static) {
+        loom::model(move || {
+            let cell = Cell::new(barrier);
+            let reader = thread::spawn({
+                let (cell, read) = (cell.clone(), read.clone());
+                move || read(&cell, cell.readers.claim())
+            });
+            cell.replace();
+            reader.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_held_value_is_not_freed() {
+        model(Barrier::Fences, |cell, record| {
+            cell.hold(record).read();
+            cell.hold(record).read();
+        });
+    }
+
+    /// The mistake: nothing keeps the announcement before the look.
+    #[test]
+    #[should_panic(expected = "Causality violation")]
+    fn a_held_value_without_barriers() {
+        model(Barrier::Missing, |cell, record| cell.hold(record).read());
+    }
+
+    #[test]
+    fn a_value_that_is_counted_is_not_freed() {
+        model(Barrier::Fences, |cell, record| {
+            let _hazards: Vec<_> = (0..crate::slot::readers::HAZARDS).map(|_| record.fill_a_hazard()).collect();
+            cell.hold(record).read();
+        });
+    }
+
+    /// The mistake, on the other path.
+    #[test]
+    #[should_panic(expected = "Causality violation")]
+    fn a_value_that_is_counted_without_barriers() {
+        model(Barrier::Missing, |cell, record| {
+            let _hazards: Vec<_> = (0..crate::slot::readers::HAZARDS).map(|_| record.fill_a_hazard()).collect();
+            cell.hold(record).read();
+        });
+    }
+
+    /// The hold ends on another thread than the one that took it, and a copy outlives it.
+    #[test]
+    fn a_copy_outlives_what_it_was_made_of() {
+        model(Barrier::Fences, |cell, record| {
+            let held = cell.hold(record);
+            let copy = held.counted();
+            drop(held);
+            copy.read();
+        });
+    }
+
+    /// The mistake: the counts are looked at before the hazards.
+    #[test]
+    #[should_panic(expected = "Causality violation")]
+    fn a_copy_that_is_looked_for_first() {
+        loom::model(|| {
+            let cell = Cell::new(Barrier::Fences);
+            let reader = thread::spawn({
+                let cell = cell.clone();
+                move || {
+                    let held = cell.hold(cell.readers.claim());
+                    let copy = held.counted();
+                    drop(held);
+                    copy.read();
+                }
+            });
+            cell.cell.store(cell.pointer(1), Ordering::Release);
+            let first = &cell.values[0];
+            let counted = first.counted.load(Ordering::Acquire);
+            if let Some(survey) = cell.readers.survey()
+                && survey.count(cell.pointer(0)) + counted == 0
+            {
+                // SAFETY: somebody may read it: that is what the model must find.
+                first.contents.with_mut(|contents| unsafe { *contents = 0 });
+            }
+            reader.join().unwrap();
+        });
+    }
+
+    /// A record goes from a thread that ends to the next, while a hold that the first one took goes on elsewhere.
+    #[test]
+    fn a_record_is_passed_on_with_its_hazards() {
+        loom::model(|| {
+            let cell = Cell::new(Barrier::Fences);
+            let reader = thread::spawn({
+                let cell = cell.clone();
+                move || {
+                    let record = cell.readers.claim();
+                    let held = cell.hold(record);
+                    record.release();
+                    let next = cell.readers.claim();
+                    assert!(ptr::eq(record, next), "it is free");
+                    cell.hold(next).read();
+                    held.read();
+                }
+            });
+            cell.replace();
+            reader.join().unwrap();
+        });
+    }
 }

@@ -1,6 +1,8 @@
 //! The slot: holds the one plugin that serves, and replaces it.
 
 mod attempt;
+#[cfg(any(unix, hotslot_loom))]
+mod barrier;
 mod builder;
 mod core;
 mod current;
@@ -14,6 +16,8 @@ mod lineage;
 #[cfg(all(test, hotslot_loom))]
 mod loom;
 mod probation;
+#[cfg(any(unix, hotslot_loom))]
+mod readers;
 mod reaper;
 mod rollback;
 mod runner;

@@ -1,15 +1,21 @@
 //! The primitives of the swap itself, so that a model checker can take their place.
 //!
-//! Only [`current`](super::current) and [`lineage`](super::lineage) are modelled; under `--cfg hotslot_loom` they use
-//! loom's types, and everything else stays as it is.
+//! Only [`current`](super::current), [`readers`](super::readers) and [`lineage`](super::lineage) are modelled; under
+//! `--cfg hotslot_loom` they use loom's types, and everything else stays as it is.
 
 #[cfg(not(hotslot_loom))]
 pub(super) use parking_lot::Mutex;
 #[cfg(not(hotslot_loom))]
-pub(super) use std::sync::Arc;
+pub(super) use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicPtr, Ordering, fence},
+};
 
 #[cfg(hotslot_loom)]
-pub(super) use loom::sync::Arc;
+pub(super) use loom::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicPtr, Ordering, fence},
+};
 #[cfg(hotslot_loom)]
 pub(super) use loom_mutex::Mutex;
 
@@ -26,6 +32,10 @@ mod loom_mutex {
 
         pub(in crate::slot) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
             self.0.lock().expect("no model panics while it holds a lock")
+        }
+
+        pub(in crate::slot) fn get_mut(&mut self) -> &mut T {
+            self.0.get_mut().expect("no model panics while it holds a lock")
         }
     }
 }
