@@ -97,6 +97,14 @@ impl<T: ?Sized + 'static> Backend<T> for Auto<T> {
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {
         self.backend_for(artifact.bytes())?.load(artifact, context)
     }
+
+    fn taints_threads(&self) -> bool {
+        let loads = self.choices.iter().filter_map(|(_, choice)| match choice {
+            Choice::Load(backend) => Some(backend),
+            _ => None,
+        });
+        loads.into_iter().any(|backend| backend.taints_threads())
+    }
 }
 
 impl<T: ?Sized> std::fmt::Debug for Auto<T> {

@@ -5,10 +5,10 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use semver::Version;
 
 use crate::LeaseOrigin;
+use crate::lock::{Monitor, Mutex};
 use crate::{Release, Report, Stage};
 
 /// How many events wait for a subscriber that does not fetch them.
@@ -91,10 +91,7 @@ struct Subscribers {
     queues: BTreeMap<u64, Arc<Queue>>,
 }
 
-struct Queue {
-    state: Mutex<QueueState>,
-    filled: Condvar,
-}
+type Queue = Monitor<QueueState>;
 
 #[derive(Default)]
 struct QueueState {
@@ -105,7 +102,7 @@ struct QueueState {
 
 impl Hub {
     pub(crate) fn subscribe(&self) -> Subscription {
-        let queue = Arc::new(Queue { state: Mutex::default(), filled: Condvar::new() });
+        let queue = Arc::new(Queue::default());
         let mut subscribers = self.0.lock();
         let number = subscribers.next;
         subscribers.next += 1;
@@ -115,13 +112,13 @@ impl Hub {
 
     pub(crate) fn emit(&self, event: &Event) {
         for queue in self.0.lock().queues.values() {
-            let mut state = queue.state.lock();
+            let mut state = queue.lock();
             if state.events.len() == CAPACITY {
                 state.events.pop_front();
                 state.lost += 1;
             }
             state.events.push_back(event.clone());
-            queue.filled.notify_all();
+            queue.notify_all();
         }
     }
 }
@@ -130,8 +127,8 @@ impl Hub {
 impl Drop for Hub {
     fn drop(&mut self) {
         for queue in self.0.lock().queues.values() {
-            queue.state.lock().ended = true;
-            queue.filled.notify_all();
+            queue.lock().ended = true;
+            queue.notify_all();
         }
     }
 }
@@ -168,26 +165,17 @@ impl Subscription {
 
     /// The next event, if there is one already.
     pub fn try_recv(&self) -> Option<Event> {
-        self.queue.state.lock().take()
+        self.queue.lock().take()
     }
 
     fn next_until(&self, deadline: Option<Instant>) -> Option<Event> {
-        let mut state = self.queue.state.lock();
-        loop {
-            if let Some(event) = state.take() {
-                return Some(event);
-            }
-            if state.ended {
-                return None;
-            }
-            match deadline {
-                Some(deadline) if self.queue.filled.wait_until(&mut state, deadline).timed_out() => {
-                    return state.take();
-                }
-                Some(_) => {}
-                None => self.queue.filled.wait(&mut state),
-            }
-        }
+        let waits = |state: &mut QueueState| state.events.is_empty() && state.lost == 0 && !state.ended;
+        let state = self.queue.lock();
+        let mut state = match deadline {
+            Some(deadline) => self.queue.wait_while_until(state, deadline, waits),
+            None => self.queue.wait_while(state, waits),
+        };
+        state.take()
     }
 }
 
@@ -210,6 +198,6 @@ impl Iterator for Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("waiting", &self.queue.state.lock().events.len()).finish()
+        f.debug_struct("Subscription").field("waiting", &self.queue.lock().events.len()).finish()
     }
 }

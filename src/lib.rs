@@ -92,6 +92,8 @@ pub mod host;
 mod inspect;
 #[cfg(any(feature = "native", feature = "wasm"))]
 mod inspection;
+mod loader_lock;
+mod lock;
 mod manifest;
 #[cfg(feature = "native")]
 #[cfg_attr(docsrs, doc(cfg(feature = "native")))]
@@ -111,6 +113,7 @@ mod version_rule;
 #[cfg(feature = "wasm")]
 #[cfg_attr(docsrs, doc(cfg(feature = "wasm")))]
 pub mod wasm;
+mod workers;
 
 pub use artifact::{Admission, Artifact, ArtifactId, Candidate, Digest, Payload};
 pub use auto::Auto;

@@ -52,6 +52,13 @@ pub trait Backend<T: ?Sized>: Send + Sync + 'static {
 
     /// Makes a live plugin of an artifact that [`admit`](Backend::admit) let in.
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError>;
+
+    /// Returns whether code of its plugins may leave destructors of thread-locals behind in the threads that it ran on, as
+    /// code in dynamic libraries does. Then those threads of the slot end after their work, so that the code can be
+    /// unmapped; otherwise they are used again. True by default, which is always right.
+    fn taints_threads(&self) -> bool {
+        true
+    }
 }
 
 impl<T: ?Sized, B: Backend<T> + ?Sized> Backend<T> for Arc<B> {
@@ -61,6 +68,10 @@ impl<T: ?Sized, B: Backend<T> + ?Sized> Backend<T> for Arc<B> {
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {
         (**self).load(artifact, context)
+    }
+
+    fn taints_threads(&self) -> bool {
+        (**self).taints_threads()
     }
 }
 
@@ -74,6 +85,10 @@ where
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {
         (**self).load(artifact, context)
+    }
+
+    fn taints_threads(&self) -> bool {
+        (**self).taints_threads()
     }
 }
 

@@ -14,8 +14,10 @@ use parking_lot::Mutex;
 
 use super::budget;
 use super::budget::BudgetSpent;
+use super::exit;
 use super::load_file::Source;
 use crate::host::plugin_text;
+use crate::loader_lock::Loading;
 
 /// Why a library could not be loaded, or does not have what was asked of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,8 +84,12 @@ impl Library {
     /// # Safety
     /// This runs the library's constructors: they must be sound to run here and now.
     pub(super) unsafe fn open(mut source: Source, size: usize) -> Result<Library, LibraryError> {
+        exit::guard();
+        let loading = Loading::begin();
         // SAFETY: the constructors are sound to run here and now, which this function demands.
-        let opened = unsafe { open(&source) }.map_err(|error| refused(&error, &source))?;
+        let opened = unsafe { open(&source) };
+        drop(loading);
+        let opened = opened.map_err(|error| refused(&error, &source))?;
         let handle = opened.into_raw();
         // SAFETY: the handle was taken out of a library one line above.
         let opened = ManuallyDrop::new(unsafe { os::Library::from_raw(handle) });

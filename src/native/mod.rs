@@ -54,6 +54,7 @@
 
 mod budget;
 mod descriptor;
+mod exit;
 mod host;
 mod image;
 mod inspect;

@@ -25,7 +25,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
 use semver::Version;
 
 use super::core::Core;
@@ -38,7 +37,9 @@ use super::rollback::{Rollback, To};
 use crate::artifact::Request;
 use crate::event::Event;
 use crate::failures::FailureCounter;
+use crate::lock::Mutex;
 use crate::text::panic_text;
+use crate::workers::{self, Afterwards};
 use crate::{
     Artifact, ArtifactId, Candidate, Cause, Error, ErrorKind, Lease, LoadContext, Outcome, Payload, Report, Stage,
     StopSignal,
@@ -234,7 +235,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
                 }
             }
         };
-        std::thread::Builder::new().name("hotslot-reload".to_owned()).spawn(body).map_err(ErrorKind::NoThread)?;
+        workers::run(Afterwards::Stay, body).map_err(ErrorKind::NoThread)?;
         deferred.at_work = true;
         Ok(())
     }
@@ -345,7 +346,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         };
         let (core, span) = (Arc::clone(self), self.journal.trace(tracing::Span::current));
         let work = move || scope.enter(|| core.journal.in_span(&span.unwrap_or_else(tracing::Span::none), work));
-        within(deadline, "hotslot-stage", work, abandon, late).map_err(|none| match none {
+        within(deadline, self.afterwards(), work, abandon, late).map_err(|none| match none {
             NoResult::TimedOut => ErrorKind::TimedOut(self.settings.reload_timeout),
             NoResult::Panicked(text) => ErrorKind::Panicked(text),
             NoResult::NoThread(error) => ErrorKind::NoThread(error),

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::gate::Gate;
 use super::generation::{Generation, GenerationRef, Home};
 use super::journal::Journal;
@@ -19,7 +17,9 @@ use super::teardown::Teardown;
 use super::wakeup::Wakeup;
 use crate::error::Serving;
 use crate::event::Event;
+use crate::lock::Mutex;
 use crate::status::{Phase, RetiredStatus, ServingStatus, StagedStatus, Status};
+use crate::workers::{self, Afterwards};
 use crate::{Backend, ErrorKind, Lease, PluginScope};
 
 pub(super) struct Core<T: ?Sized> {
@@ -134,6 +134,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         backend: Arc<dyn Backend<T>>,
         settings: Settings<T>,
     ) -> Result<Arc<Core<T>>, ErrorKind> {
+        workers::start().map_err(ErrorKind::NoThread)?;
         reaper::start()?;
         let scope = PluginScope::new();
         Ok(Arc::new(Core {
@@ -184,6 +185,11 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             )));
         }
         Ok(())
+    }
+
+    /// What becomes of a thread that ran the slot's foreign code.
+    pub(super) fn afterwards(&self) -> Afterwards {
+        if self.backend.taints_threads() { Afterwards::End } else { Afterwards::Stay }
     }
 
     pub(super) fn is_forked(&self) -> bool {

@@ -1,13 +1,15 @@
-//! Runs foreign code on a thread of its own, so that nobody waits for it longer than agreed.
+//! Runs foreign code on another thread, so that nobody waits for it longer than agreed.
+//!
+//! Whoever waits needs nothing that a hanging library could keep from it: see [`lock`](crate::lock).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
+use crate::lock::Monitor;
 use crate::plugin_scope::Entered;
 use crate::text::panic_text;
+use crate::workers::{self, Afterwards};
 
 /// Why there is no result.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ pub(super) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// Runs `work` on a new thread called `thread` and waits for its result until `deadline`.
+/// Runs `work` on another thread and waits for its result until `deadline`.
 ///
 /// The thread counts as inside of whatever the caller is inside of, so that foreign code which goes through another slot
 /// is still known for what it is.
@@ -47,39 +49,35 @@ pub(super) fn left(deadline: Instant) -> Duration {
 /// with `None` if it panicked.
 pub(super) fn within<R: Send + 'static>(
     deadline: Instant,
-    thread: &str,
+    afterwards: Afterwards,
     work: impl FnOnce() -> R + Send + 'static,
     abandon: impl FnOnce(),
     late: impl FnOnce(Option<R>) + Send + 'static,
 ) -> Result<R, NoResult> {
-    let meeting = Arc::new((Mutex::new(Meeting::Working), Condvar::new()));
+    let meeting = Arc::new(Monitor::new(Meeting::Working));
     let theirs = Arc::clone(&meeting);
     let entered = Entered::here();
     let body = move || {
         let result = catch_unwind(AssertUnwindSafe(|| entered.resume(work))).map_err(panic_text);
-        let mut state = theirs.0.lock();
+        let mut state = theirs.lock();
         if matches!(*state, Meeting::Abandoned) {
             drop(state);
             late(result.ok());
         } else {
             *state = Meeting::Done(result);
-            theirs.1.notify_one();
+            theirs.notify_one();
         }
     };
-    std::thread::Builder::new().name(thread.to_owned()).spawn(body).map_err(NoResult::NoThread)?;
+    workers::run(afterwards, body).map_err(NoResult::NoThread)?;
 
-    let mut state = meeting.0.lock();
-    while matches!(*state, Meeting::Working) {
-        if meeting.1.wait_until(&mut state, deadline).timed_out() && matches!(*state, Meeting::Working) {
-            *state = Meeting::Abandoned;
-            abandon();
-            return Err(NoResult::TimedOut);
-        }
-    }
+    let working = |state: &mut Meeting<R>| matches!(state, Meeting::Working);
+    let mut state = meeting.wait_while_until(meeting.lock(), deadline, working);
     match std::mem::replace(&mut *state, Meeting::Abandoned) {
         Meeting::Done(result) => result.map_err(NoResult::Panicked),
-        Meeting::Working | Meeting::Abandoned => {
-            unreachable!("the worker leaves a result, and only the caller takes it")
+        Meeting::Working => {
+            abandon();
+            Err(NoResult::TimedOut)
         }
+        Meeting::Abandoned => unreachable!("only the caller leaves, and it comes once"),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::Monitor;
 
 /// What a transition does that finds another one under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,13 +19,7 @@ pub enum BusyPolicy {
 
 /// A FIFO ticket lock whose waiters can give up.
 #[derive(Clone, Default)]
-pub(super) struct Gate(Arc<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    tickets: Mutex<Tickets>,
-    turn: Condvar,
-}
+pub(super) struct Gate(Arc<Monitor<Tickets>>);
 
 #[derive(Default)]
 struct Tickets {
@@ -46,19 +40,20 @@ pub(super) enum NoTurn {
 impl Gate {
     /// Waits for a turn until `deadline`, or does not wait at all, as `policy` says.
     pub(super) fn enter(&self, policy: BusyPolicy, deadline: Instant) -> Result<Turn, NoTurn> {
-        let mut tickets = self.0.tickets.lock();
+        let mut tickets = self.0.lock();
         if policy == BusyPolicy::Refuse && !tickets.queue.is_empty() {
             return Err(NoTurn::Busy);
         }
         let mine = tickets.next;
         tickets.next += 1;
         tickets.queue.push_back(mine);
-        while tickets.queue.front() != Some(&mine) {
-            if self.0.turn.wait_until(&mut tickets, deadline).timed_out() && tickets.queue.front() != Some(&mine) {
-                tickets.queue.retain(|ticket| *ticket != mine);
-                return Err(NoTurn::TimedOut);
-            }
+        let waits = |tickets: &mut Tickets| tickets.queue.front() != Some(&mine);
+        let mut tickets = self.0.wait_while_until(tickets, deadline, waits);
+        if waits(&mut tickets) {
+            tickets.queue.retain(|ticket| *ticket != mine);
+            return Err(NoTurn::TimedOut);
         }
+        drop(tickets);
         Ok(Turn(self.clone()))
     }
 }
@@ -68,8 +63,8 @@ pub(super) struct Turn(Gate);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.0.tickets.lock().queue.pop_front();
-        self.0.0.turn.notify_all();
+        self.0.0.lock().queue.pop_front();
+        self.0.0.notify_all();
     }
 }
 
@@ -86,7 +81,7 @@ mod tests {
         assert_eq!(gate.enter(BusyPolicy::Queue, now).err(), Some(NoTurn::TimedOut), "the wait counts");
         std::thread::scope(|scope| {
             let second = scope.spawn(|| gate.enter(BusyPolicy::Queue, later).is_ok());
-            while gate.0.tickets.lock().queue.len() < 2 {
+            while gate.0.lock().queue.len() < 2 {
                 std::thread::yield_now();
             }
             drop(first);

@@ -10,12 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use crate::event::{Event, Hub};
+use crate::loader_lock;
+use crate::lock::Mutex;
 use crate::report::{Cause, Outcome, Report};
 use crate::status::{Counters, Retained};
 use crate::text::panic_text;
+use crate::workers::{self, Afterwards};
 use crate::{PluginScope, Release, Subscription};
 
 /// How many attempts the history keeps.
@@ -148,10 +149,14 @@ impl Journal {
 
     /// Writes what waits, unless another thread is at it, which then writes this, too. The caller holds no lock.
     pub(super) fn flush(&self) {
+        if loader_lock::is_held_up() {
+            return self.flush_elsewhere();
+        }
         self.outbox.flush();
     }
 
-    /// Runs `work`, which is the tracing subscriber's: as foreign code of the slot, whose panics end here.
+    /// Runs `work`, which is the tracing subscriber's: as foreign code of the slot, whose panics end here. Not while a
+    /// library holds up whoever needs the dynamic linker, as a subscriber may on a thread that is new to it.
     pub(super) fn trace<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
         self.outbox.trace(work)
     }
@@ -171,7 +176,7 @@ impl Journal {
         }
         let outbox = Arc::clone(&self.outbox);
         // Without a thread the lines wait for the next one who writes.
-        let _ = std::thread::Builder::new().name("hotslot-log".to_owned()).spawn(move || outbox.flush());
+        let _ = workers::run(Afterwards::Stay, move || outbox.flush());
     }
 
     /// A span for a stage of an attempt, in the caller's.
@@ -186,7 +191,8 @@ impl Outbox {
         loop {
             let Some(writing) = self.writing.try_lock() else { return };
             while let Some(event) = self.next() {
-                self.trace(|| log(&self.slot, &event));
+                let _ =
+                    self.scope.enter(|| catch_unwind(AssertUnwindSafe(|| log(&self.slot, &event)))).map_err(panic_text);
             }
             drop(writing);
             // What came after the last look and before this, its author left to us.
@@ -201,6 +207,9 @@ impl Outbox {
     }
 
     fn trace<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        if loader_lock::is_held_up() {
+            return None;
+        }
         self.scope.enter(|| catch_unwind(AssertUnwindSafe(work))).map_err(panic_text).ok()
     }
 }

@@ -4,9 +4,8 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use crate::LeaseOrigin;
+use crate::lock::Mutex;
 
 /// How many leases of one generation are noted at once. Further ones are served, but not noted.
 const CELLS: usize = 256;

@@ -12,9 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::ErrorKind;
+use crate::lock::{Monitor, Mutex};
 use crate::text::panic_text;
 
 /// A slot, as the reaper sees it.
@@ -35,22 +34,17 @@ pub(super) enum Next {
     LookAt(Instant),
 }
 
-struct Reaper {
-    state: Mutex<State>,
-    work: Condvar,
-}
-
 struct State {
     /// The process in which the thread runs.
     process: Option<u32>,
     woken: Vec<Arc<dyn Tended>>,
 }
 
-static REAPER: Reaper = Reaper { state: Mutex::new(State { process: None, woken: Vec::new() }), work: Condvar::new() };
+static REAPER: Monitor<State> = Monitor::new(State { process: None, woken: Vec::new() });
 
 /// Starts the thread, if there is none yet.
 pub(super) fn start() -> Result<(), ErrorKind> {
-    let mut state = REAPER.state.lock();
+    let mut state = REAPER.lock();
     match state.process {
         Some(process) if process == std::process::id() => Ok(()),
         Some(_) => Err(ErrorKind::Forked),
@@ -64,11 +58,14 @@ pub(super) fn start() -> Result<(), ErrorKind> {
 
 /// Has the thread tend a slot.
 pub(super) fn wake(slot: Arc<dyn Tended>) {
-    REAPER.state.lock().woken.push(slot);
-    REAPER.work.notify_one();
+    REAPER.lock().woken.push(slot);
+    REAPER.notify_one();
 }
 
 fn run() {
+    // A thread's first spawn registers a thread-local's destructor, which a library that is being loaded can hold up. Later
+    // ones do not.
+    let _ = std::thread::spawn(|| ()).join();
     // The slots that have something to wait for, each with the moment of the next look.
     let mut kept: BTreeMap<usize, (Arc<dyn Tended>, Option<Instant>)> = BTreeMap::new();
     loop {
@@ -94,14 +91,12 @@ fn run() {
 }
 
 fn wait_for_work(next_look: Option<Instant>) -> Vec<Arc<dyn Tended>> {
-    let mut state = REAPER.state.lock();
-    while state.woken.is_empty() {
-        match next_look {
-            Some(at) if REAPER.work.wait_until(&mut state, at).timed_out() => break,
-            Some(_) => {}
-            None => REAPER.work.wait(&mut state),
-        }
-    }
+    let nothing = |state: &mut State| state.woken.is_empty();
+    let state = REAPER.lock();
+    let mut state = match next_look {
+        Some(at) => REAPER.wait_while_until(state, at, nothing),
+        None => REAPER.wait_while(state, nothing),
+    };
     std::mem::take(&mut state.woken)
 }
 

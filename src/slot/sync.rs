@@ -4,7 +4,7 @@
 //! `--cfg hotslot_loom` they use loom's types, and everything else stays as it is.
 
 #[cfg(not(hotslot_loom))]
-pub(super) use parking_lot::Mutex;
+pub(super) use crate::lock::Mutex;
 #[cfg(not(hotslot_loom))]
 pub(super) use std::sync::{
     Arc,

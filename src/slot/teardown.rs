@@ -8,13 +8,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use semver::Version;
 
 use super::generation::Generation;
 use super::lineage::Collected;
+use crate::lock::Mutex;
 use crate::status::{Phase, RetiredStatus};
 use crate::text::panic_text;
+use crate::workers::{self, Afterwards};
 use crate::{ArtifactId, Loaded, PluginScope, Release};
 
 /// A destruction under way.
@@ -62,10 +63,11 @@ impl Teardown {
     }
 }
 
-/// Destroys a plugin on a thread of its own, and tells `ended` there what became of what it lived in. Whatever panics, that
-/// is told; if there is no thread, it is told here, and the plugin stays.
+/// Destroys a plugin on another thread, and tells `ended` there what became of what it lived in. Whatever panics, that is
+/// told; if there is no thread, it is told here, and the plugin stays.
 pub(super) fn tear_down<T: ?Sized + Send + Sync + 'static>(
     scope: &PluginScope,
+    afterwards: Afterwards,
     loaded: Loaded<T>,
     ended: impl FnOnce(Release) + Send + 'static,
 ) {
@@ -76,7 +78,12 @@ pub(super) fn tear_down<T: ?Sized + Send + Sync + 'static>(
         let Some((loaded, ended)) = theirs.lock().take() else { return };
         ended(scope.enter(|| drop_and_release(&scope, loaded)));
     };
-    if let Err(error) = std::thread::Builder::new().name("hotslot-destroy".to_owned()).spawn(body)
+    let started = match afterwards {
+        Afterwards::Stay => workers::run(afterwards, body),
+        // A thread with a name, because what a library does when it ends is worth a look in a debugger.
+        Afterwards::End => std::thread::Builder::new().name("hotslot-destroy".to_owned()).spawn(body).map(drop),
+    };
+    if let Err(error) = started
         && let Some((loaded, ended)) = work.lock().take()
     {
         std::mem::forget(loaded);

@@ -29,7 +29,7 @@ impl<T: ?Sized + Send + Sync + 'static> Tended for Core<T> {
         for Collected { generation, .. } in self.collect() {
             let Generation { number, size, loaded, .. } = generation;
             let core = Arc::clone(&self);
-            tear_down(&self.scope, loaded, move |release| {
+            tear_down(&self.scope, self.afterwards(), loaded, move |release| {
                 core.torn_down(number, size, release);
                 core.journal.flush_elsewhere();
             });

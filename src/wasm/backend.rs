@@ -242,6 +242,11 @@ impl<C: Send + 'static> Backend<WasmPlugin<C>> for WasmBackend<WasmPlugin<C>> {
         self.evidence(artifact)?;
         Ok(Loaded::new(self.load_plugin(artifact, context)?))
     }
+
+    /// A module's code is contained: it leaves nothing in a thread.
+    fn taints_threads(&self) -> bool {
+        false
+    }
 }
 
 impl<I: Interface + ?Sized> Backend<I> for WasmBackend<I> {
@@ -253,6 +258,11 @@ impl<I: Interface + ?Sized> Backend<I> for WasmBackend<I> {
         let methods = self.evidence(artifact)?.methods;
         let plugin = self.load_plugin(artifact, context)?;
         Ok(Loaded::boxed(I::proxy(InterfaceLink::new(plugin, methods, context))))
+    }
+
+    /// A module's code is contained: it leaves nothing in a thread.
+    fn taints_threads(&self) -> bool {
+        false
     }
 }
 

@@ -11,6 +11,7 @@ use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingA
 use super::compile::Compiler;
 use super::error::{EngineError, WasmCallError};
 use super::permits::{Permit, Permits};
+use crate::workers;
 
 /// Tables that one instance can have.
 const TABLES: u32 = 4;
@@ -108,6 +109,7 @@ impl Engine {
         let baseline = settings.baseline.then(|| build(settings, Strategy::Winch)).transpose()?;
         let baseline = baseline.map(|(engine, _)| engine);
         let compiler = compiler(&optimising)?;
+        workers::prepare_with(prepare_thread);
         start_ticking(optimising.weak(), baseline.as_ref().map(wasmtime::Engine::weak), settings.tick)?;
         let instances = Permits::new(settings.max_instances as usize);
         Ok(Engine(Arc::new(Inner { optimising, baseline, allocation, instances, idle: Mutex::default(), compiler })))
@@ -214,6 +216,13 @@ fn has_swap() -> bool {
 }
 
 /// Advances the engines' epochs, at which every running call checks its limits, until the engines are gone.
+/// Registers the destructors of the thread-locals that modules need: the stack on which traps are handled, and arc-swap's
+/// list of debts.
+fn prepare_thread() {
+    wasmtime::Engine::tls_eager_initialize();
+    drop(arc_swap::ArcSwap::from_pointee(()).load());
+}
+
 fn start_ticking(engine: EngineWeak, baseline: Option<EngineWeak>, tick: Duration) -> Result<(), EngineError> {
     let run = move || {
         while let Some(engine) = engine.upgrade() {

@@ -7,6 +7,7 @@ mod admission;
 mod attempts;
 mod calls;
 mod concurrency;
+mod constructors;
 mod fixtures;
 mod foreign;
 mod kind;

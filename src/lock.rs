@@ -1,0 +1,89 @@
+//! Locks that can be waited for on any thread at any time.
+//!
+//! They are std's, without the poisoning. A thread that waits for one of parking_lot's gets a thread-local with a destructor
+//! first, and to register that it takes the dynamic linker's lock, which is held while a library's constructors run: so one
+//! that hangs there would hold up whoever waits elsewhere, beyond every deadline. std's wait in the kernel and need nothing
+//! of the thread (on Linux; elsewhere the linker's lock is not held while constructors run, or nothing is promised).
+
+use std::sync::{Condvar, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// A mutex with parking_lot's signature. What panics while it holds one must leave the value sound.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T: ?Sized>(std::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Mutex<T> {
+        Mutex(std::sync::Mutex::new(value))
+    }
+
+    #[cfg_attr(hotslot_loom, allow(dead_code))]
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// A value under a mutex, and those who wait for it to change.
+#[derive(Debug, Default)]
+pub(crate) struct Monitor<T> {
+    value: Mutex<T>,
+    changed: Condvar,
+}
+
+impl<T> Monitor<T> {
+    pub(crate) const fn new(value: T) -> Monitor<T> {
+        Monitor { value: Mutex::new(value), changed: Condvar::new() }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.value.lock()
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Waits while `waits` says so.
+    pub(crate) fn wait_while<'a>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        waits: impl FnMut(&mut T) -> bool,
+    ) -> MutexGuard<'a, T> {
+        self.changed.wait_while(guard, waits).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits while `waits` says so, but not beyond `deadline`: `waits` may still hold then.
+    pub(crate) fn wait_while_until<'a>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        deadline: Instant,
+        mut waits: impl FnMut(&mut T) -> bool,
+    ) -> MutexGuard<'a, T> {
+        while waits(&mut guard) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            guard = self.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        guard
+    }
+}

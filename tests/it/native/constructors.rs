@@ -1,0 +1,145 @@
+//! Constructors that take long, or do not end: they run under the dynamic linker's lock, which every new thread needs, and
+//! every thread for its first thread-local with a destructor. FAULTS.md's rows 51 and 52.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use hotslot::native::{Native, RawNative};
+use hotslot::{Backend, ErrorKind, HotSlot, Stage};
+
+use super::fixtures::TemporaryFolder;
+use super::process::{alone, in_a_process};
+use super::{c_answering, c_library};
+use crate::support::{Values, eventually};
+use crate::wasm;
+
+type Answer = unsafe extern "C" fn() -> i32;
+
+fn raw() -> RawNative<Answer> {
+    // SAFETY: the type is that of the fixtures, and what their constructors do is what is tested.
+    unsafe { Native::raw(|library| Ok(library.get::<Answer>("answer")?)) }
+}
+
+/// Lets a constructor of fixtures/gated.c end.
+struct Gate {
+    folder: TemporaryFolder,
+}
+
+impl Gate {
+    fn new() -> Gate {
+        Gate { folder: TemporaryFolder::new() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("gate")
+    }
+
+    fn library(&self) -> Vec<u8> {
+        c_library("gated.c", &[&format!("-DGATE=\"{}\"", self.path().display())])
+    }
+
+    /// Waits until a constructor has begun.
+    fn wait(&self) {
+        eventually("the constructor begins", || self.path().with_extension("begun").exists());
+    }
+
+    fn open(&self) {
+        std::fs::write(self.path(), "").expect("the folder is there");
+    }
+}
+
+/// Loads the gated library elsewhere, and waits until its constructor runs.
+fn begin_to_load(gate: &Gate) -> thread::JoinHandle<HotSlot<Answer>> {
+    let library = gate.library();
+    let loading = thread::spawn(move || HotSlot::builder(raw()).open(library).expect("the constructor ends"));
+    gate.wait();
+    loading
+}
+
+#[test]
+fn the_first_lease_of_a_thread_does_not_wait_for_a_constructor() {
+    alone(|| {
+        let slot = Arc::new(Values::new().builder().open(b"p 1.0.0 7").unwrap());
+        let (go, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        // The thread has started, and has not had a lease.
+        let reader = thread::spawn({
+            let (slot, go, done) = (Arc::clone(&slot), Arc::clone(&go), Arc::clone(&done));
+            move || {
+                while !go.load(Ordering::Acquire) {
+                    thread::yield_now();
+                }
+                let answer = slot.load().answer();
+                done.store(true, Ordering::Release);
+                answer
+            }
+        });
+        let gate = Gate::new();
+        let loading = begin_to_load(&gate);
+        go.store(true, Ordering::Release);
+        eventually("the reader has its answer while the constructor runs", || done.load(Ordering::Acquire));
+        gate.open();
+        assert_eq!(reader.join().unwrap(), 7);
+        // SAFETY: the type is the fixture's.
+        assert_eq!(unsafe { loading.join().unwrap().load()() }, 42);
+    });
+}
+
+#[test]
+fn a_reload_whose_constructor_does_not_end_ends_at_its_deadline_and_others_go_on() {
+    alone(|| {
+        let gate = Gate::new();
+        let hanging = gate.library();
+        let slot = HotSlot::builder(raw()).reload_timeout(Duration::from_millis(300)).open(c_answering(1)).unwrap();
+        let values = Values::new();
+        let host = values.builder().reload_timeout(Duration::from_millis(300)).open(b"p 1.0.0 1").unwrap();
+        // What is used again here is what a thread needs once: the first call of a thread into a module waits, too.
+        let modules = wasm::slot();
+        wasm::answer(&modules.load()).unwrap();
+
+        // On a thread that has never waited for anything.
+        let error = thread::scope(|scope| scope.spawn(|| slot.reload(hanging).unwrap_err()).join().unwrap());
+        assert!(matches!(error.kind(), ErrorKind::TimedOut(_)) && error.stage() == Stage::Load, "{error}");
+        let again = slot.reload(c_answering(2)).unwrap_err();
+        assert!(matches!(again.kind(), ErrorKind::TimedOut(_)), "the linker is still busy: {again}");
+        assert_eq!(slot.history().len(), 3);
+
+        // Far more often than there are threads that wait for work.
+        for answer in 2..30 {
+            modules.reload(wasm::module(&format!("1.{answer}.0"), answer)).unwrap();
+            assert_eq!(wasm::answer(&modules.load()).unwrap(), answer);
+        }
+        let status = modules.close(crate::support::PATIENCE);
+        assert_eq!(status.counters.destroyed, 29, "nor does what was replaced stay: {status:?}");
+        host.reload(b"p 2.0.0 2").expect("some threads have started already");
+        // SAFETY: the type is the fixture's.
+        assert_eq!(unsafe { slot.load()() }, 1);
+
+        gate.open();
+        eventually("the load that was abandoned comes back", || slot.status().hung == 0);
+        slot.reload(c_answering(3)).unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { slot.load()() }, 3);
+    });
+}
+
+#[test]
+fn the_process_can_end_while_a_constructor_does_not() {
+    let end = in_a_process(|| {
+        let gate = Gate::new();
+        let slot = HotSlot::builder(raw()).reload_timeout(Duration::from_millis(300)).open(c_answering(1)).unwrap();
+        slot.reload(gate.library()).unwrap_err();
+        std::process::exit(7);
+    });
+    if let Some(end) = end {
+        assert_eq!(end.status.code(), Some(7), "{}", end.output);
+    }
+}
+
+#[test]
+fn a_backend_says_whether_its_plugins_taint_threads() {
+    assert!(raw().taints_threads());
+    assert!(!wasm::backend(&wasm::engine()).taints_threads());
+}
