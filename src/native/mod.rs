@@ -35,7 +35,8 @@
 //! | an image that was cut short | SIGBUS inside `dlopen`, or a crash later | every segment, section and header is checked against the length first | `image` |
 //! | an image for another machine | "No such file or directory" | both architectures are named | `image` |
 //! | lazy binding | the process exits at the first call of a missing symbol | `RTLD_NOW`, and `RTLD_LOCAL` against crosstalk | `library` |
-//! | constructors run inside `dlopen` | a crash there ends the host | name, version and interface are read from the file; a [`Rehearsal`] loads it in a child process first | `descriptor`, `rehearsal` |
+//! | constructors run inside `dlopen` | a crash there ends the host | name, version and interface are read from the file; a [`Rehearsal`] loads it in a child process first, by default if the program [can](can_rehearse) | `descriptor`, `rehearsal` |
+//! | constructors hold the dynamic linker's lock | no thread can start, and `exit` hangs | a rehearsal refuses slow ones; leases, deadlines and other slots do not need the lock; `exit` is cut short | `rehearsal`, `exit` |
 //! | a panic crosses the boundary | abort, even with `catch_unwind` in the host: two copies of std | it is caught inside the plugin; a plugin that aborts on panic is refused, unless [allowed](Dangerous::allow_panic_abort) | `plugin`, `descriptor` |
 //! | each side has an allocator | heap corruption | bytes are copied and given back to whom they belong | `plugin` |
 //! | pointers into a library that is gone | SIGSEGV | errors are text of the host's; the instance goes before the library; what the host lends lives as long as the code | `plugin`, `unload` |
@@ -83,7 +84,7 @@ pub use image::ImageError;
 pub use library::{Library, LibraryError};
 pub use plugin::NativePlugin;
 pub use raw::RawNative;
-pub use rehearsal::{Rehearsal, RehearsalError, rehearsal_point, rehearsal_point_with};
+pub use rehearsal::{Rehearsal, RehearsalError, can_rehearse, rehearsal_point, rehearsal_point_with};
 pub use unload::Unload;
 
 pub(crate) use inspect::inspect;
@@ -116,10 +117,19 @@ macro_rules! loading_options {
             self
         }
 
-        /// Loads each library in a child process first. The program has to call
+        /// Loads each library in a child process first, within these limits. The program has to call
         /// [`rehearsal_point`]($crate::native::rehearsal_point) at the top of `main`.
+        ///
+        /// By default a program that does so rehearses with [`Rehearsal::default`]($crate::native::Rehearsal), and one that
+        /// does not is warned of that in its log, once; see [`can_rehearse`]($crate::native::can_rehearse).
         pub fn rehearse(mut self, rehearsal: $crate::native::Rehearsal) -> Self {
-            self.options.rehearsal = Some(rehearsal);
+            self.options.rehearsal = $crate::native::rehearsal::Policy::Always(rehearsal);
+            self
+        }
+
+        /// Loads libraries into this process straight away.
+        pub fn without_rehearsal(mut self) -> Self {
+            self.options.rehearsal = $crate::native::rehearsal::Policy::Never;
             self
         }
 
@@ -325,7 +335,7 @@ impl<T: ?Sized> std::fmt::Debug for Native<T> {
 struct Options {
     unload: Unload,
     budget: Budget,
-    rehearsal: Option<Rehearsal>,
+    rehearsal: rehearsal::Policy,
     place: Place,
 }
 
@@ -333,9 +343,7 @@ impl Options {
     /// Rehearses the artifact, if that is wanted, and maps it.
     fn open(&self, artifact: &Artifact, context: &LoadContext, part: &Part) -> Result<Library, BoxError> {
         self.budget.check().map_err(LibraryError::from)?;
-        if let Some(rehearsal) = &self.rehearsal {
-            rehearsal.run(artifact.bytes(), part, &self.place)?;
-        }
+        self.rehearsal.rehearse(artifact.bytes(), part, &self.place)?;
         let label = format!("{}-{}", context.slot, context.generation);
         let source = Source::new(artifact.bytes(), &label, &self.place)
             .map_err(|error| LibraryError::Source { reason: error.to_string() })?;

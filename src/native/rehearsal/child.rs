@@ -6,8 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use super::process::{Call, FOLDER_VARIABLE, PASSED, REACHED, REFUSED, VARIABLE};
+use super::process::{Call, FOLDER_VARIABLE, LOADED, PASSED, REACHED, REFUSED, VARIABLE};
 use crate::failures::FailureCounter;
 use crate::host::{Offers, plugin_text};
 use crate::native::descriptor;
@@ -75,18 +76,30 @@ fn play(call: &Call, own: Option<OwnPart<'_>>) -> Result<(), BoxError> {
     let place = Place { memory: call.from_memory, folder };
     match own {
         Some(own) => own(artifact),
-        None if call.create => create(artifact, config.into(), &place),
-        None => load(&artifact, &place).map(drop),
+        None if call.create => create(call, artifact, config.into(), &place),
+        None => load(call, &artifact, &place).map(drop),
     }
 }
 
-fn load(artifact: &[u8], place: &Place) -> Result<Library, BoxError> {
+fn load(call: &Call, artifact: &[u8], place: &Place) -> Result<Library, BoxError> {
     let source = Source::new(artifact, "rehearsal", place)?;
+    let (began, waited) = (Instant::now(), waited_for_a_processor());
     // SAFETY: running the constructors is what this process is for.
-    Ok(unsafe { Library::open(source, artifact.len())? })
+    let library = unsafe { Library::open(source, artifact.len())? };
+    let took = began.elapsed().saturating_sub(waited_for_a_processor() - waited);
+    say(call, LOADED, &took.as_micros().to_string());
+    Ok(library)
 }
 
-fn create(bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Result<(), BoxError> {
+/// Returns how long this thread was ready to run and did not, since it began; zero where the kernel does not say.
+fn waited_for_a_processor() -> Duration {
+    // Source: Documentation/scheduler/sched-stats.rst of the Linux kernel; the second number, in nanoseconds.
+    let stats = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stats.split_ascii_whitespace().nth(1).and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
+}
+
+fn create(call: &Call, bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Result<(), BoxError> {
     let identity = descriptor::read(Image::read(&bytes)?.descriptor()?)?;
     let artifact = Artifact::new(Payload::new(bytes).with_config(config), descriptor::manifest(&identity)?.into());
     let context = LoadContext {
@@ -97,7 +110,7 @@ fn create(bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Result<(), BoxErr
         scope: PluginScope::new(),
     };
     let host = HostContext::new(Offers::for_rehearsal().host_for(&artifact, &context), &context.stop);
-    let library = Arc::new(load(artifact.bytes(), place)?);
+    let library = Arc::new(load(call, artifact.bytes(), place)?);
     drop(NativePlugin::create(library, &identity, artifact.manifest().clone(), &host, context.failures)?);
     // Threads of the plugin may look at it until the process is gone.
     std::mem::forget(host);

@@ -9,14 +9,15 @@ mod child;
 mod process;
 
 use std::io;
-use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use super::load_file::{Place, Scratch};
 use crate::BoxError;
 use crate::private_dir::{PrivateDir, random};
-use process::{Call, FILE_SLACK, PASSED, REACHED, REFUSED, describe, last_words, read_back, seconds, start, wait};
+use process::{
+    Call, Ended, FILE_SLACK, LOADED, PASSED, REACHED, REFUSED, describe, last_words, read_back, seconds, start, wait,
+};
 
 /// Limits a rehearsal. The child also writes no core file, and no file much larger than the artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +28,53 @@ pub struct Rehearsal {
     pub memory: Option<u64>,
     /// How much processor time the child may use, rounded up to seconds; enforced on Unix.
     pub cpu: Option<Duration>,
+    /// How long the loader and the library's constructors may take together. Meanwhile no thread of the host can start, so
+    /// work belongs into `create`. On Linux the time that the child waited for a processor does not count.
+    pub loading: Duration,
 }
 
-/// Ten seconds, and no limits beyond the host's own.
+/// Ten seconds, of which a tenth of a second for the constructors, and no limits beyond the host's own.
 impl Default for Rehearsal {
     fn default() -> Rehearsal {
-        Rehearsal { deadline: Duration::from_secs(10), memory: None, cpu: None }
+        Rehearsal { deadline: Duration::from_secs(10), memory: None, cpu: None, loading: Duration::from_millis(100) }
     }
+}
+
+/// Whether libraries are rehearsed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Policy {
+    /// If this process can.
+    #[default]
+    WherePossible,
+    Always(Rehearsal),
+    Never,
+}
+
+impl Policy {
+    /// Lets a child try `artifact` first, if that is to be.
+    pub(super) fn rehearse(&self, artifact: &[u8], part: &Part, place: &Place) -> Result<(), RehearsalError> {
+        match self {
+            Policy::Always(rehearsal) => rehearsal.run(artifact, part, place),
+            Policy::WherePossible if can_rehearse() => Rehearsal::default().run(artifact, part, place),
+            Policy::WherePossible => {
+                static TOLD: Once = Once::new();
+                TOLD.call_once(|| {
+                    tracing::warn!(
+                        "libraries are loaded without a rehearsal: a constructor that crashes or hangs does so in this \
+                         process. Call hotslot::native::rehearsal_point() first thing in main, or say without_rehearsal()"
+                    );
+                });
+                Ok(())
+            }
+            Policy::Never => Ok(()),
+        }
+    }
+}
+
+/// Returns whether this process can rehearse libraries: it came by a [rehearsal point](rehearsal_point), and has no more
+/// rights than its user.
+pub fn can_rehearse() -> bool {
+    (child::is_armed() && !child::privileged()) || child::is_rehearsing()
 }
 
 /// How a rehearsal failed.
@@ -62,6 +103,17 @@ pub enum RehearsalError {
         ended: String,
         /// What it printed last.
         output: String,
+    },
+    /// The constructors took too long.
+    #[error(
+        "loading the library took {took:?} in the rehearsal, and {limit:?} are allowed: no thread of the host can start \
+         meanwhile. Move the work of its constructors to `create`, or raise Rehearsal::loading"
+    )]
+    SlowToLoad {
+        /// How long it took.
+        took: Duration,
+        /// The limit.
+        limit: Duration,
     },
     /// The child did not end in time.
     #[error("the rehearsal was not over after {deadline:?}{output}: the plugin hangs, or needs a longer deadline")]
@@ -143,11 +195,15 @@ impl Rehearsal {
         self.judge(ended, &printed, &call.token)
     }
 
-    fn judge(&self, ended: Option<ExitStatus>, printed: &str, token: &str) -> Result<(), RehearsalError> {
+    fn judge(&self, ended: Ended, printed: &str, token: &str) -> Result<(), RehearsalError> {
         let said = |word: &str| {
             let (_, after) = printed.split_once(&format!("{token} {word}"))?;
             Some(after.split_once('\n').map_or(after, |(line, _)| line))
         };
+        let took = said(LOADED).and_then(|micros| micros.trim().parse().ok()).map(Duration::from_micros);
+        if let Some(took) = took.filter(|took| *took > self.loading) {
+            return Err(RehearsalError::SlowToLoad { took, limit: self.loading });
+        }
         if said(PASSED).is_some() {
             return Ok(());
         }
@@ -155,10 +211,13 @@ impl Rehearsal {
             return Err(RehearsalError::Refused { message: message.trim_start().to_owned() });
         }
         let output = last_words(printed, token);
-        let Some(status) = ended else {
-            return Err(RehearsalError::TooLate { deadline: self.deadline, output });
+        let ended = match ended {
+            Ended::InTime(Some(status)) => describe(status),
+            Ended::InTime(None) => {
+                "ended (how, this process did not see: something else in it waits for children)".to_owned()
+            }
+            Ended::Killed => return Err(RehearsalError::TooLate { deadline: self.deadline, output }),
         };
-        let ended = describe(status);
         Err(match said(REACHED) {
             Some(_) => RehearsalError::Died { ended, output },
             None => RehearsalError::NotReached { ended, output },
@@ -168,17 +227,25 @@ impl Rehearsal {
 
 #[cfg(test)]
 mod tests {
+    use std::process::ExitStatus;
+
     use super::*;
 
     #[test]
     fn the_verdict_is_found_among_what_the_plugin_printed() {
-        let judge = |printed: &str| Rehearsal::default().judge(Some(ExitStatus::default()), printed, "t0k");
+        let judge =
+            |printed: &str| Rehearsal::default().judge(Ended::InTime(Some(ExitStatus::default())), printed, "t0k");
         assert!(judge("\nt0k reached \nhello\nt0k passed \n").is_ok());
         let refused = judge("\nt0k reached \nt0k refused no such table\n").unwrap_err();
         assert!(matches!(refused, RehearsalError::Refused { message } if message == "no such table"));
         let died = judge("\nt0k reached \nhello \x1b[2J\npassed").unwrap_err().to_string();
         assert!(died.contains("exited with code 0") && died.contains("hello \\u{1b}[2J | passed"), "{died}");
         assert!(matches!(judge("usage: …"), Err(RehearsalError::NotReached { .. })));
+        let slow = judge("\nt0k reached \nt0k loaded 100001\nt0k passed \n").unwrap_err();
+        assert!(matches!(slow, RehearsalError::SlowToLoad { took, .. } if took.as_micros() == 100_001), "{slow}");
+        assert!(judge("\nt0k reached \nt0k loaded 100000\nt0k passed \n").is_ok());
+        let reaped = Rehearsal::default().judge(Ended::InTime(None), "\nt0k reached \nt0k passed \n", "t0k");
+        assert!(reaped.is_ok(), "it is what the child says that counts");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) const VARIABLE: &str = "HOTSLOT_REHEARSAL";
 pub(super) const FOLDER_VARIABLE: &str = "HOTSLOT_REHEARSAL_FOLDER";
 
 pub(super) const REACHED: &str = "reached";
+/// Followed by how long that took, in microseconds.
+pub(super) const LOADED: &str = "loaded";
 pub(super) const PASSED: &str = "passed";
 pub(super) const REFUSED: &str = "refused";
 
@@ -75,21 +77,46 @@ pub(super) fn start(call: &Call, folder: &Path, input: &Scratch, output: &Scratc
     command.spawn()
 }
 
-/// Waits for the child; at the deadline it is killed, and there is no status.
-pub(super) fn wait(mut child: Child, deadline: Duration) -> io::Result<Option<ExitStatus>> {
+/// How a child came to its end.
+pub(super) enum Ended {
+    /// By itself, within the deadline. The status is unknown if something else in this process took it: a host may ignore
+    /// SIGCHLD, or wait for all children.
+    InTime(Option<ExitStatus>),
+    /// It was killed at the deadline.
+    Killed,
+}
+
+/// Waits for the child; at the deadline it is killed.
+pub(super) fn wait(mut child: Child, deadline: Duration) -> io::Result<Ended> {
     const LOOK_EVERY: Duration = Duration::from_millis(2);
     let started = Instant::now();
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+        match child.try_wait() {
+            Ok(None) => {}
+            Ok(Some(status)) => return Ok(Ended::InTime(Some(status))),
+            Err(error) if is_gone(&error) => return Ok(Ended::InTime(None)),
+            Err(error) => return Err(error),
         }
         if started.elapsed() >= deadline {
             kill(&mut child)?;
-            child.wait()?;
-            return Ok(None);
+            return match child.wait() {
+                Err(error) if !is_gone(&error) => Err(error),
+                _ => Ok(Ended::Killed),
+            };
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Whether the child has ended and was waited for elsewhere.
+#[cfg(unix)]
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECHILD)
+}
+
+#[cfg(not(unix))]
+fn is_gone(_: &io::Error) -> bool {
+    false
 }
 
 /// Kills the child and what it started.

@@ -53,6 +53,30 @@ fn a_crash_in_a_constructor_kills_the_rehearsal_and_not_the_host() {
     assert!(!end.output.contains('\x1b'), "{}", end.output);
 }
 
+/// Row 51.
+#[test]
+fn a_constructor_that_takes_too_long_is_refused_by_its_time() {
+    let slow = c_library("constructor.c", &["-DSLEEP=300000"]);
+    let end = reload("raw", &c_answering(1), &slow, &["loading=250"]);
+    refused(&end, &["loading the library took", "250ms are allowed", "to `create`"]);
+    let end = reload("raw", &c_answering(1), &slow, &["loading=60000"]);
+    assert!(end.output.contains("serving: 1\n") && end.status.success(), "it answers 1, too: {}", end.output);
+    assert!(!end.output.contains("refused"), "{}", end.output);
+}
+
+/// Row 66.
+#[test]
+fn a_host_that_leaves_no_child_to_be_waited_for_can_rehearse() {
+    for children in ["children=ignored", "children=reaped"] {
+        let end = reload("raw", &c_answering(1), &c_answering(2), &[children]);
+        assert!(end.status.success() && end.output.contains("serving: 2\n"), "{children}: {}", end.output);
+        let end = reload("raw", &c_answering(1), &c_library("constructor.c", &["-DCRASH"]), &[children]);
+        refused(&end, &["the plugin would have done that to the host"]);
+        let end = reload("raw", &c_answering(1), &c_library("constructor.c", &["-DLOOP"]), &[children, "deadline=500"]);
+        refused(&end, &["was not over after 500ms"]);
+    }
+}
+
 /// Row 8: the danger is real.
 #[test]
 fn a_crash_in_a_constructor_kills_a_host_that_does_not_rehearse() {

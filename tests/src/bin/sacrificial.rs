@@ -22,6 +22,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     rehearsal.memory = setting("memory").map(str::parse).transpose()?;
     rehearsal.cpu = setting("cpu").map(str::parse).transpose()?.map(Duration::from_secs);
+    if let Some(loading) = setting("loading") {
+        rehearsal.loading = Duration::from_millis(loading.parse()?);
+    }
+    // Hosts that leave no child to be waited for.
+    match setting("children") {
+        // SAFETY: sets what the kernel does with children that end.
+        Some("ignored") => _ = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) },
+        Some("reaped") => {
+            // SAFETY: waits for any child, which is what such a host does.
+            std::thread::spawn(|| {
+                loop {
+                    if unsafe { libc::wait(std::ptr::null_mut()) } < 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+        }
+        _ => {}
+    }
     let (good, bad) = (std::fs::read(good)?, std::fs::read(bad)?);
     match &**kind {
         "plugin" => {
