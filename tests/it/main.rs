@@ -11,6 +11,7 @@ mod custom_backend;
 mod events;
 #[cfg(all(feature = "backends", target_os = "linux"))]
 mod interface;
+mod leases;
 mod markers;
 #[cfg(all(feature = "backends", target_os = "linux"))]
 mod native;

@@ -30,10 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         // SAFETY: sets what the kernel does with children that end.
         Some("ignored") => _ = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) },
         Some("reaped") => {
-            // SAFETY: waits for any child, which is what such a host does.
             std::thread::spawn(|| {
                 loop {
-                    if unsafe { libc::wait(std::ptr::null_mut()) } < 0 {
+                    // SAFETY: waits for any child, which is what such a host does.
+                    let waited = unsafe { libc::wait(std::ptr::null_mut()) };
+                    if waited < 0 {
                         std::thread::yield_now();
                     }
                 }
