@@ -54,10 +54,14 @@
 
 mod budget;
 mod descriptor;
+mod hints;
 mod host;
 mod image;
 mod inspect;
 mod library;
+mod link;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod linkmap;
 mod load_file;
 #[cfg(target_os = "linux")]
 mod maps;
@@ -66,6 +70,7 @@ mod memfd;
 mod plugin;
 mod raw;
 mod rehearsal;
+mod static_tls;
 #[cfg(target_os = "linux")]
 mod threads;
 mod unload;
@@ -80,8 +85,9 @@ pub use budget::{Budget, OverBudget, retained};
 pub use descriptor::DescriptorError;
 pub use image::ImageError;
 pub use library::{Library, LibraryError};
+pub use link::LinkError;
 pub use plugin::NativePlugin;
-pub use raw::RawNative;
+pub use raw::{DangerousRaw, RawNative};
 pub use rehearsal::{Rehearsal, RehearsalError, rehearsal_point, rehearsal_point_with};
 pub use unload::Unload;
 
@@ -89,7 +95,8 @@ pub(crate) use inspect::inspect;
 
 use descriptor::Expectation;
 use host::HostContext;
-use image::Image;
+use image::{Facts, Image};
+use link::Allowances;
 use load_file::{Place, Source};
 use plugin::NativeInterface;
 use rehearsal::Part;
@@ -131,6 +138,39 @@ macro_rules! loading_options {
     };
 }
 use loading_options;
+
+/// The settings that [`Dangerous`] and [`DangerousRaw`] share.
+macro_rules! linking_allowances {
+    ($backend:ty) => {
+        /// Admits images with symbols that the loader unifies over the whole process (`STB_GNU_UNIQUE`): all generations
+        /// share the first one's variables, which must have the same layout in all of them.
+        pub fn allow_unique_symbols(mut self) -> $backend {
+            self.0.options.allowed.unique_symbols = true;
+            self.0
+        }
+
+        /// Admits images that need a library which is mapped already from a file that has changed since: the loader takes
+        /// what is mapped. Each one is put into the log as a warning.
+        pub fn allow_changed_libraries(mut self) -> $backend {
+            self.0.options.allowed.changed_libraries = true;
+            self.0
+        }
+
+        /// Admits images with a variable for which the process has a definition of another size: the image's code then
+        /// reads and writes beyond the end of that one.
+        pub fn allow_replaced_data(mut self) -> $backend {
+            self.0.options.allowed.replaced_data = true;
+            self.0
+        }
+
+        /// Admits images whose headers do this to the whole process. It is not undone when the plugin is replaced.
+        pub fn allow_effect(mut self, effect: $crate::ProcessEffect) -> $backend {
+            self.0.options.allowed.effects.push(effect);
+            self.0
+        }
+    };
+}
+use linking_allowances;
 
 /// A [`Backend`] for plugins that export a [descriptor](hotslot_plugin::abi::Descriptor): as `T`, which is the trait
 /// object of a [declared interface](Native::interface), or a [`NativePlugin`] for interfaces that only
@@ -177,6 +217,7 @@ impl Native {
 struct Evidence<T: ?Sized> {
     digest: Digest,
     identity: Identity,
+    facts: Facts,
     /// Where the plugin has the methods of the host's interface, if that is a declared one.
     methods: Option<MethodNumbers>,
     /// The numbers are those of this type's methods.
@@ -185,6 +226,7 @@ struct Evidence<T: ?Sized> {
 
 impl<T: ?Sized + 'static> Native<T> {
     fn requiring(requirement: Requirement) -> Native<T> {
+        link::note_mapped();
         Native {
             requirement,
             allow_panic_abort: false,
@@ -204,7 +246,8 @@ impl<T: ?Sized + 'static> Native<T> {
 
     /// Reads and checks an image, without running any of it.
     fn examine(&self, bytes: &[u8], digest: Digest) -> Result<(Manifest, Evidence<T>), BoxError> {
-        let section = Image::read(bytes)?.descriptor()?;
+        let image = Image::read(bytes)?;
+        let section = image.descriptor()?;
         let identity = descriptor::read(section)?;
         let interface = match &self.requirement {
             Requirement::Named(name) => Some(name.as_str()),
@@ -221,7 +264,9 @@ impl<T: ?Sized + 'static> Native<T> {
         if methods.is_some() && identity.function_count == 0 {
             return Err(DescriptorError::NoInvoke.into());
         }
-        Ok((manifest, Evidence { digest, identity, methods, plugin: PhantomData }))
+        self.options.check(&image)?;
+        let facts = image.facts().clone();
+        Ok((manifest, Evidence { digest, identity, facts, methods, plugin: PhantomData }))
     }
 
     fn admitted(&self, payload: &Payload) -> Result<Admission, BoxError> {
@@ -248,7 +293,7 @@ impl<T: ?Sized + 'static> Native<T> {
         let host = self.offers.host_for(artifact, context);
         // The rehearsal is of what is then made.
         let part = Part::Create(Arc::clone(host.config()));
-        let library = Arc::new(self.options.open(artifact, context, &part)?);
+        let library = Arc::new(self.options.open(artifact, &evidence.facts, context, &part)?);
         let host = HostContext::new(host, &context.stop);
         let keep_alive = self.options.keep_alive(library.clone(), Some(host.clone()));
         let (identity, manifest) = (&evidence.identity, artifact.manifest().clone());
@@ -272,6 +317,8 @@ impl<T: ?Sized> Dangerous<T> {
     pub fn allow_panic_abort(self) -> Native<T> {
         Native { allow_panic_abort: true, ..self.0 }
     }
+
+    linking_allowances!(Native<T>);
 }
 
 impl Backend<NativePlugin> for Native {
@@ -326,11 +373,23 @@ struct Options {
     budget: Budget,
     rehearsal: Option<Rehearsal>,
     place: Place,
+    allowed: Allowances,
 }
 
 impl Options {
+    /// Refuses an image that must not be linked into this process.
+    fn check(&self, image: &Image<'_>) -> Result<(), LinkError> {
+        link::check(image, &self.allowed, &self.budget).map(drop)
+    }
+
     /// Rehearses the artifact, if that is wanted, and maps it.
-    fn open(&self, artifact: &Artifact, context: &LoadContext, part: &Part) -> Result<Library, BoxError> {
+    fn open(
+        &self,
+        artifact: &Artifact,
+        facts: &Facts,
+        context: &LoadContext,
+        part: &Part,
+    ) -> Result<Library, BoxError> {
         self.budget.check().map_err(LibraryError::from)?;
         if let Some(rehearsal) = &self.rehearsal {
             rehearsal.run(artifact.bytes(), part, &self.place)?;
@@ -340,7 +399,7 @@ impl Options {
             .map_err(|error| LibraryError::Source { reason: error.to_string() })?;
         // SAFETY: admission found a library for this process in these bytes. That its constructors are sound is what
         // whoever hands over a plugin vouches for; see "Trust" in the module's documentation.
-        Ok(unsafe { Library::open(source, artifact.bytes().len())? })
+        Ok(unsafe { Library::open(source, artifact.bytes().len(), facts)? })
     }
 
     fn keep_alive(&self, library: Arc<Library>, host: Option<Arc<HostContext>>) -> Mapping {

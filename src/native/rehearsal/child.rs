@@ -12,7 +12,7 @@ use crate::failures::FailureCounter;
 use crate::host::{Offers, plugin_text};
 use crate::native::descriptor;
 use crate::native::host::HostContext;
-use crate::native::image::Image;
+use crate::native::image::{Facts, Image};
 use crate::native::library::Library;
 use crate::native::load_file::{Place, Source};
 use crate::native::plugin::NativePlugin;
@@ -76,18 +76,19 @@ fn play(call: &Call, own: Option<OwnPart<'_>>) -> Result<(), BoxError> {
     match own {
         Some(own) => own(artifact),
         None if call.create => create(artifact, config.into(), &place),
-        None => load(&artifact, &place).map(drop),
+        None => load(&artifact, Image::read(&artifact)?.facts(), &place).map(drop),
     }
 }
 
-fn load(artifact: &[u8], place: &Place) -> Result<Library, BoxError> {
+fn load(artifact: &[u8], facts: &Facts, place: &Place) -> Result<Library, BoxError> {
     let source = Source::new(artifact, "rehearsal", place)?;
     // SAFETY: running the constructors is what this process is for.
-    Ok(unsafe { Library::open(source, artifact.len())? })
+    Ok(unsafe { Library::open(source, artifact.len(), facts)? })
 }
 
 fn create(bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Result<(), BoxError> {
-    let identity = descriptor::read(Image::read(&bytes)?.descriptor()?)?;
+    let image = Image::read(&bytes)?;
+    let (identity, facts) = (descriptor::read(image.descriptor()?)?, image.facts().clone());
     let artifact = Artifact::new(Payload::new(bytes).with_config(config), descriptor::manifest(&identity)?.into());
     let context = LoadContext {
         generation: 0,
@@ -97,7 +98,7 @@ fn create(bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Result<(), BoxErr
         scope: PluginScope::new(),
     };
     let host = HostContext::new(Offers::for_rehearsal().host_for(&artifact, &context), &context.stop);
-    let library = Arc::new(load(artifact.bytes(), place)?);
+    let library = Arc::new(load(artifact.bytes(), &facts, place)?);
     drop(NativePlugin::create(library, &identity, artifact.manifest().clone(), &host, context.failures)?);
     // Threads of the plugin may look at it until the process is gone.
     std::mem::forget(host);

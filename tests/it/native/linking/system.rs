@@ -1,0 +1,63 @@
+//! The pass over every library of the system: nothing panics, and nothing that is ordinary is refused.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use hotslot::native::{ImageError, LinkError};
+use hotslot::{BoxError, escape_untrusted};
+
+use super::answers;
+use crate::support::admit;
+
+/// Row 57 and row 59.
+#[test]
+fn the_libraries_of_the_system_are_refused_only_for_what_they_are() {
+    let mut reasons: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    let backend = answers();
+    let mut all = Vec::new();
+    find(Path::new("/usr/lib"), &mut all);
+    for path in &all {
+        let Ok(bytes) = std::fs::read(path) else { continue };
+        let verdict = admit(&backend, &bytes);
+        let _ = hotslot::inspect(&bytes);
+        let reason = verdict.map_or_else(|error| reason(&error), |_| "admitted".to_owned());
+        reasons.entry(reason).or_default().push(path.clone());
+    }
+    for (reason, paths) in &reasons {
+        println!("{:5} {reason}, for instance {}", paths.len(), paths[0].display());
+    }
+}
+
+/// Names the kind of a refusal.
+fn reason(error: &BoxError) -> String {
+    let image = |error: &ImageError| match error {
+        ImageError::NeverLoads { found, .. } => {
+            let (found, _) = found.split_once(" that stands for").unwrap_or((found, ""));
+            format!("never loads: {found}")
+        }
+        ImageError::WrongMachine { .. } => "another machine".to_owned(),
+        other => escape_untrusted(&other.to_string()).into_owned(),
+    };
+    let link = |error: &LinkError| match error {
+        LinkError::UniqueSymbols { .. } => "unique symbols".to_owned(),
+        LinkError::ProcessEffects { effects } => format!("effects: {effects:?}"),
+        LinkError::StaticTls { .. } => "static TLS".to_owned(),
+        other => other.to_string(),
+    };
+    let known = error.downcast_ref().map(image).or_else(|| error.downcast_ref().map(link));
+    known.unwrap_or_else(|| error.to_string())
+}
+
+/// All files that are named like shared libraries, links left out.
+fn find(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let Ok(kind) = entry.file_type() else { continue };
+        let path = entry.path();
+        if kind.is_dir() {
+            find(&path, found);
+        } else if kind.is_file() && entry.file_name().to_string_lossy().contains(".so") {
+            found.push(path);
+        }
+    }
+}
