@@ -100,7 +100,7 @@ impl Library {
         source.loaded();
         budget::take_static_tls(facts.static_tls);
         // What it needs was mapped along with it.
-        link::note_mapped();
+        link::note_needed(facts);
         Ok(Library { os: opened, size, static_tls: facts.static_tls, closed: false, source })
     }
 

@@ -134,7 +134,7 @@ pub(super) fn describe(image: &Image<'_>, for_this_process: bool) -> Linkage {
     if for_this_process {
         linkage.needed = linkmap::needed(image.facts());
         linkage.interposed = linkmap::interposed(image.facts());
-        linkmap::note_mapped();
+        note_needed(image.facts());
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     let _ = for_this_process;
@@ -145,6 +145,16 @@ pub(super) fn describe(image: &Image<'_>, for_this_process: bool) -> Linkage {
 pub(super) fn note_mapped() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     linkmap::note_mapped();
+}
+
+/// Remembers what is mapped now, if it matters to an image: the map is long where many generations are kept.
+pub(super) fn note_needed(facts: &Facts) {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if facts.needed.iter().any(|name| !linkmap::is_runtime(name)) {
+        linkmap::note_mapped();
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    let _ = facts;
 }
 
 /// Refuses an image that must not be linked into this process, and says what it asks of the loader.
@@ -187,11 +197,6 @@ fn check_needed(library: &NeededLibrary, allowed: &Allowances) -> Result<(), Lin
     let Some(change) = &mapped.change else { return Ok(()) };
     let error =
         LinkError::ChangedLibrary { name: library.name.clone(), path: mapped.path.clone(), change: change.clone() };
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    if linkmap::is_runtime(&library.name) {
-        tracing::debug!("{error}");
-        return Ok(());
-    }
     if allowed.changed_libraries {
         tracing::warn!("{error}");
         return Ok(());

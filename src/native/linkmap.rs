@@ -95,6 +95,10 @@ pub(super) fn needed(facts: &Facts) -> Vec<NeededLibrary> {
 /// Describes what is mapped under `name`.
 fn mapped(handle: &Handle, name: &str, facts: &Facts) -> Option<MappedLibrary> {
     let (path, section) = handle.path_and_dynamic_section()?;
+    if is_runtime(name) {
+        // Nothing would follow from it.
+        return Some(MappedLibrary { path: escape_untrusted(&path).into_owned(), change: None });
+    }
     let maps = Maps::read().ok()?;
     let file = maps.file_at(section)?;
     // A relative path may mean another file by now, and one to a descriptor another one.
@@ -284,7 +288,7 @@ impl Handle {
         let name = CString::new(name).ok()?;
         // SAFETY: with `RTLD_NOLOAD` nothing is loaded and no code runs; the name is a terminated string.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
-        (!handle.is_null()).then_some(Handle(handle))
+        if handle.is_null() { None } else { Some(Handle(handle)) }
     }
 
     fn path_and_dynamic_section(&self) -> Option<(String, usize)> {

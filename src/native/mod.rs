@@ -54,6 +54,7 @@
 
 mod budget;
 mod descriptor;
+mod entries;
 mod hints;
 mod host;
 mod image;
