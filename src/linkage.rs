@@ -57,7 +57,8 @@ impl NeededLibrary {
 pub struct MappedLibrary {
     /// Where it was mapped from.
     pub path: String,
-    /// How what a new process would load differs from what is mapped; `None` if it does not.
+    /// How what a new process would load differs from what is mapped; `None` if it does not. Not looked at for the C and C++
+    /// runtime.
     pub change: Option<LibraryChange>,
 }
 

@@ -34,7 +34,14 @@
 //! | the file is overwritten or truncated while mapped | SIGSEGV, SIGBUS | a private copy: a memfd with all four seals; elsewhere a new file in a 0700 folder | `memfd`, `load_file` |
 //! | an image that was cut short | SIGBUS inside `dlopen`, or a crash later | every segment, section and header is checked against the length first | `image` |
 //! | an image for another machine | "No such file or directory" | both architectures are named | `image` |
-//! | lazy binding | the process exits at the first call of a missing symbol | `RTLD_NOW`, and `RTLD_LOCAL` against crosstalk | `library` |
+//! | a file that never loads: debug symbols, a program, an object, a linker script | an error that names something else, or a crash | it is refused by what it is | `image` |
+//! | symbols that are unified over the process (`STB_GNU_UNIQUE`) | a new generation uses the data of an old one, laid out otherwise | refused by name, unless [allowed](Dangerous::allow_unique_symbols) | `image`, `link` |
+//! | headers that change the process: executable stacks, `-z global`, `-z interpose`, text relocations | they outlive the plugin | refused by name, unless [allowed](Dangerous::allow_effect) | `image`, `link` |
+//! | a needed library is mapped already, and has changed on disk | the new plugin runs with the old helper | refused, unless [allowed](Dangerous::allow_changed_libraries) | `linkmap`, `link` |
+//! | the host has a symbol that the plugin bundles | the host's definition is used | listed and logged; data of another size is refused, unless [allowed](Dangerous::allow_replaced_data) | `linkmap`, `link` |
+//! | static TLS runs out | no library that needs any is ever loaded again | measured and counted; refused before, with the remedy | `static_tls`, `budget`, `link` |
+//! | null or wild pointers in a descriptor, lengths that cannot be | SIGSEGV | refused after relocation, before `create` | `entries`, `plugin` |
+//! | lazy binding | the process exits at the first call of a missing symbol | `RTLD_NOW`, and `RTLD_LOCAL` against crosstalk; the error says who has to provide the symbol | `library`, `hints` |
 //! | constructors run inside `dlopen` | a crash there ends the host | name, version and interface are read from the file; a [`Rehearsal`] loads it in a child process first | `descriptor`, `rehearsal` |
 //! | a panic crosses the boundary | abort, even with `catch_unwind` in the host: two copies of std | it is caught inside the plugin; a plugin that aborts on panic is refused, unless [allowed](Dangerous::allow_panic_abort) | `plugin`, `descriptor` |
 //! | each side has an allocator | heap corruption | bytes are copied and given back to whom they belong | `plugin` |
@@ -51,6 +58,9 @@
 //!
 //! A library is loaded from memory or from a folder of its own, so what it needs is found where the system looks, and
 //! not beside the file that the bytes came from: `$ORIGIN` and `@loader_path` lead nowhere.
+//!
+//! What an image asks of the loader is read from ELF images; what it meets in the process is known on Linux with glibc, and
+//! what is left of the static TLS only on x86-64 there. See [the guide](crate::guide::libraries).
 
 mod budget;
 mod descriptor;
