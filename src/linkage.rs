@@ -12,7 +12,8 @@ use std::fmt;
 pub struct Linkage {
     /// The name by which other images find it once it is mapped (`DT_SONAME`).
     pub soname: Option<String>,
-    /// The libraries that the loader maps with it (`DT_NEEDED`), in their order.
+    /// The libraries that the loader maps with it (`DT_NEEDED`), in their order; behind them, for an image that is for
+    /// this process, what those need in turn, as far as their files are found.
     pub needed: Vec<NeededLibrary>,
     /// The folders of its own in which the loader looks for them (`DT_RPATH`, `DT_RUNPATH`), as they are written.
     /// `$ORIGIN` among them leads nowhere: a plugin is not loaded from where its file lies.
@@ -38,15 +39,24 @@ pub struct Linkage {
 pub struct NeededLibrary {
     /// Its name, as the image gives it.
     pub name: String,
+    /// The library that needs it; `None` if the image itself does.
+    pub needed_by: Option<String>,
     /// What this process has mapped under that name, which the loader takes without looking further. `None` if there is
     /// nothing yet, or if it cannot be known.
     pub mapped: Option<MappedLibrary>,
+    /// The file that would be mapped: set if nothing is mapped yet, and it lies in a folder of a search path or of the
+    /// system.
+    pub file: Option<String>,
+    /// What the headers of that file do to the whole process.
+    pub effects: Vec<ProcessEffect>,
+    /// How many bytes that file takes of the loader's fixed reserve for thread-local storage.
+    pub static_tls: u64,
 }
 
 #[cfg(feature = "native")]
 impl NeededLibrary {
     pub(crate) fn new(name: String) -> NeededLibrary {
-        NeededLibrary { name, mapped: None }
+        NeededLibrary { name, needed_by: None, mapped: None, file: None, effects: Vec::new(), static_tls: 0 }
     }
 }
 

@@ -55,7 +55,7 @@ fn as_json(found: &Inspection, bytes: &[u8]) -> String {
 fn linkage_as_json(linkage: &Linkage) -> serde_json::Value {
     json!({
         "soname": linkage.soname,
-        "needed": linkage.needed.iter().map(|library| &library.name).collect::<Vec<_>>(),
+        "needed": direct(linkage).collect::<Vec<_>>(),
         "search_path": linkage.search_path,
         "unique_symbols": linkage.unique_symbols,
         "static_tls": linkage.static_tls,
@@ -64,11 +64,16 @@ fn linkage_as_json(linkage: &Linkage) -> serde_json::Value {
     })
 }
 
+/// The libraries that the file itself names.
+fn direct(linkage: &Linkage) -> impl Iterator<Item = &String> {
+    linkage.needed.iter().filter(|library| library.needed_by.is_none()).map(|library| &library.name)
+}
+
 /// The same, a line each.
 fn linkage_lines(linkage: &Linkage) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     lines.extend(linkage.soname.iter().map(|name| ("soname", name.clone())));
-    lines.extend(linkage.needed.iter().map(|library| ("needs", library.name.clone())));
+    lines.extend(direct(linkage).map(|name| ("needs", name.clone())));
     lines.extend(linkage.search_path.iter().map(|folder| ("searches", folder.clone())));
     lines.extend(linkage.unique_symbols.iter().map(|symbol| ("unified", symbol.clone())));
     if linkage.static_tls > 0 {

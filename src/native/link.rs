@@ -27,9 +27,19 @@ pub enum LinkError {
         others: usize,
     },
     /// Headers that change the whole process.
-    #[error("{}", each_effect(effects))]
+    #[error("the image changes the whole process: {}", each_effect(effects))]
     ProcessEffects {
         /// What they do, all that is not allowed.
+        effects: Vec<ProcessEffect>,
+    },
+    /// Headers of a library that the plugin needs, and that is not mapped yet, which change the whole process.
+    #[error("the plugin needs {name} ({path}), and {}", each_effect(effects))]
+    NeededEffects {
+        /// The name that the plugin, or another library, gives.
+        name: String,
+        /// The file.
+        path: String,
+        /// What its headers do, all that is not allowed.
         effects: Vec<ProcessEffect>,
     },
     /// Data of the plugin for which the process has a definition of another size.
@@ -50,13 +60,16 @@ pub enum LinkError {
     },
     /// A library that the plugin needs is mapped already, and is not what lies on disk.
     #[error(
-        "the plugin needs {name}, the loader has that mapped already from {path}, and {change}: the plugin would get the \
+        "the plugin needs {name}{}, the loader has that mapped already from {path}, and {change}: the plugin would get the \
          old one. Restart the host, give the new library another name and DT_SONAME, link it into the plugin, or \
-         accept it with dangerous().allow_changed_libraries()"
+         accept it with dangerous().allow_changed_libraries()",
+        by.as_ref().map(|by| format!(" (through {by})")).unwrap_or_default()
     )]
     ChangedLibrary {
         /// The name that the plugin gives.
         name: String,
+        /// The library that needs it; `None` if the plugin itself does.
+        by: Option<String>,
         /// Where the mapped one is from.
         path: String,
         /// What has changed.
@@ -64,7 +77,7 @@ pub enum LinkError {
     },
     /// More thread-local storage of the initial-exec model than the loader has left, for good.
     #[error(
-        "the plugin takes {size} bytes of the loader's fixed reserve for thread-local storage (static TLS), and {free} are \
+        "the plugin, with what it needs, takes {size} bytes of the loader's fixed reserve for thread-local storage (static TLS), and {free} are \
          left, which do not come back while libraries stay mapped: {}",
         static_tls::REMEDY
     )]
@@ -100,7 +113,7 @@ fn each_effect(effects: &[ProcessEffect]) -> String {
     let each = effects.iter().map(|effect| {
         let (cause, remedy) = (effect.cause(), effect.remedy());
         format!(
-            "the image {effect}, because of {cause}: link it with {remedy}, or accept it with \
+            "it {effect}, because of {cause}: link it with {remedy}, or accept it with \
              dangerous().allow_effect(ProcessEffect::{effect:?})"
         )
     });
@@ -169,11 +182,12 @@ pub(super) fn check(image: &Image<'_>, allowed: &Allowances, budget: &Budget) ->
     if !effects.is_empty() {
         return Err(LinkError::ProcessEffects { effects });
     }
-    check_static_tls(facts.static_tls, budget)?;
     let linkage = describe(image, true);
     for library in &linkage.needed {
         check_needed(library, allowed)?;
     }
+    let helpers = linkage.needed.iter().map(|library| library.static_tls);
+    check_static_tls(helpers.fold(facts.static_tls, u64::saturating_add), budget)?;
     check_interposed(&linkage, allowed)?;
     Ok(linkage)
 }
@@ -193,10 +207,20 @@ fn check_static_tls(size: u64, budget: &Budget) -> Result<(), LinkError> {
 }
 
 fn check_needed(library: &NeededLibrary, allowed: &Allowances) -> Result<(), LinkError> {
+    let effects =
+        library.effects.iter().filter(|effect| !allowed.effects.contains(effect)).copied().collect::<Vec<_>>();
+    if !effects.is_empty() {
+        let path = library.file.clone().unwrap_or_default();
+        return Err(LinkError::NeededEffects { name: library.name.clone(), path, effects });
+    }
     let Some(mapped) = &library.mapped else { return Ok(()) };
     let Some(change) = &mapped.change else { return Ok(()) };
-    let error =
-        LinkError::ChangedLibrary { name: library.name.clone(), path: mapped.path.clone(), change: change.clone() };
+    let error = LinkError::ChangedLibrary {
+        name: library.name.clone(),
+        by: library.needed_by.clone(),
+        path: mapped.path.clone(),
+        change: change.clone(),
+    };
     if allowed.changed_libraries {
         tracing::warn!("{error}");
         return Ok(());

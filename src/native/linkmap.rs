@@ -4,7 +4,7 @@
 //! Nothing is loaded here. The loader is asked with `RTLD_NOLOAD`, so names match as they will: by path, by the name that
 //! a library was asked for, by `DT_SONAME`, by file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::fs::File;
 use std::io;
@@ -17,28 +17,28 @@ use std::sync::LazyLock;
 
 use parking_lot::Mutex;
 
-use super::image::{Facts, Symbol};
+use super::image::{Facts, Image, Symbol};
 use super::maps::{MappedFile, Maps};
 use crate::{Interposition, LibraryChange, MappedLibrary, NeededLibrary, Replaced, escape_untrusted};
 
-/// Returns whether a library belongs to the C and C++ runtime. Updates of the system replace its files under every
-/// process, its symbols carry versions, and programs wrap its functions on purpose: an allocator, a sanitizer.
+/// Returns whether a file or `DT_SONAME` belongs to the C and C++ runtime. Updates of the system replace its files under
+/// every process, its symbols carry versions, and programs wrap its functions on purpose: an allocator, a sanitizer.
 pub(super) fn is_runtime(name: &str) -> bool {
-    let stem = name.split(".so").next().unwrap_or(name);
     const RUNTIME: [&str; 11] = [
-        "libc",
-        "libm",
-        "libpthread",
-        "libdl",
-        "librt",
-        "libutil",
-        "libresolv",
-        "libanl",
-        "libmvec",
-        "libgcc_s",
-        "libstdc++",
+        "libc.so.6",
+        "libm.so.6",
+        "libpthread.so.0",
+        "libdl.so.2",
+        "librt.so.1",
+        "libutil.so.1",
+        "libresolv.so.2",
+        "libanl.so.1",
+        "libmvec.so.1",
+        "libgcc_s.so.1",
+        "libstdc++.so.6",
     ];
-    RUNTIME.contains(&stem) || stem.starts_with("ld-linux") || stem == "ld64"
+    let is = |known: &&str| name.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    RUNTIME.iter().any(|known| is(&known)) || name.starts_with("ld-linux") || name.starts_with("ld64.so.")
 }
 
 /// Files of mapped libraries as they were when they were first seen mapped, by address and inode.
@@ -82,18 +82,93 @@ pub(super) fn note_mapped() {
     seen.retain(|key, _| mapped.contains(key));
 }
 
-/// Says for every library that an image needs what this process has mapped under its name.
+/// Says for every library that an image needs, and for what those need in turn, what this process has mapped under its name,
+/// or else which file it would map.
 pub(super) fn needed(facts: &Facts) -> Vec<NeededLibrary> {
-    let needed = facts.needed.iter().map(|name| {
-        let mut library = NeededLibrary::new(escape_untrusted(name).into_owned());
-        library.mapped = Handle::of(name).and_then(|handle| mapped(&handle, name, facts));
-        library
-    });
-    needed.collect()
+    let mut found: Vec<NeededLibrary> = Vec::new();
+    let mut known: HashSet<String> = HashSet::new();
+    // Each with who needs it, and where to look for it.
+    let wanted = |by: Option<&str>, facts: &Facts, folder: Option<&Path>| -> Vec<Wanted> {
+        let search_path: Vec<String> = facts.search_path.iter().map(|entry| expanded(entry, folder)).collect();
+        let wanted = facts.needed.iter().map(|name| Wanted {
+            name: name.clone(),
+            by: by.map(str::to_owned),
+            search_path: search_path.clone(),
+        });
+        wanted.collect()
+    };
+    let mut queue = VecDeque::from(wanted(None, facts, None));
+    while let Some(Wanted { name, by, search_path }) = queue.pop_front() {
+        if !known.insert(name.clone()) || found.len() >= MOST_LIBRARIES {
+            continue;
+        }
+        let mut library = NeededLibrary::new(escape_untrusted(&name).into_owned());
+        library.needed_by = by;
+        let handle = Handle::of(&name);
+        library.mapped = handle.as_ref().and_then(|handle| mapped(handle, &name, &search_path));
+        let file = match &library.mapped {
+            Some(mapped) => Some(PathBuf::from(&mapped.path)),
+            None if handle.is_none() => find(&name, &search_path).or_else(|| find_in_system(&name)),
+            None => None,
+        };
+        // What the runtime needs is the runtime.
+        if let Some(file) = file.filter(|_| !is_runtime(&name))
+            && let Some(facts) = facts_of(&file)
+        {
+            queue.extend(wanted(Some(&library.name), &facts, file.parent()));
+            if library.mapped.is_none() {
+                library.file = Some(escape_untrusted(&file.to_string_lossy()).into_owned());
+                library.effects = facts.effects;
+                library.static_tls = facts.static_tls;
+            }
+        }
+        found.push(library);
+    }
+    found
+}
+
+/// A library that is still to be looked at.
+struct Wanted {
+    name: String,
+    by: Option<String>,
+    search_path: Vec<String>,
+}
+
+/// More libraries than these are not followed.
+const MOST_LIBRARIES: usize = 1000;
+
+/// Larger files are not read.
+const LARGEST_LIBRARY: u64 = 1 << 30;
+
+/// Replaces the token for the folder of the library that a search path belongs to; a plugin has none.
+fn expanded(entry: &str, folder: Option<&Path>) -> String {
+    match folder.and_then(Path::to_str) {
+        Some(folder) => entry.replace("${ORIGIN}", folder).replace("$ORIGIN", folder),
+        None => entry.to_owned(),
+    }
+}
+
+/// Reads what a library asks of the loader.
+fn facts_of(file: &Path) -> Option<Facts> {
+    let size = std::fs::metadata(file).ok().filter(|found| found.is_file())?.len();
+    // What the kernel makes up has no size, and may never end.
+    let bytes = (1..=LARGEST_LIBRARY).contains(&size).then(|| std::fs::read(file).ok()).flatten()?;
+    Some(Image::read(&bytes).ok()?.facts().clone())
+}
+
+/// Finds a library where the loader looks by default, without the cache that it has of further folders.
+fn find_in_system(name: &str) -> Option<PathBuf> {
+    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let named = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    let mut folders: Vec<String> = named.split([':', ';']).map(str::to_owned).collect();
+    for folder in ["/lib", "/usr/lib"] {
+        folders.extend([format!("{folder}/{multiarch}"), format!("{folder}64"), folder.to_owned()]);
+    }
+    find(name, &folders)
 }
 
 /// Describes what is mapped under `name`.
-fn mapped(handle: &Handle, name: &str, facts: &Facts) -> Option<MappedLibrary> {
+fn mapped(handle: &Handle, name: &str, search_path: &[String]) -> Option<MappedLibrary> {
     let (path, section) = handle.path_and_dynamic_section()?;
     if is_runtime(name) {
         // Nothing would follow from it.
@@ -104,7 +179,7 @@ fn mapped(handle: &Handle, name: &str, facts: &Facts) -> Option<MappedLibrary> {
     // A relative path may mean another file by now, and one to a descriptor another one.
     let by_name = path.starts_with('/') && !path.starts_with("/proc/");
     let path = if by_name { path } else { file.path.to_owned() };
-    let change = change(&path, &file).or_else(|| elsewhere(name, &path, facts));
+    let change = change(&path, &file).or_else(|| elsewhere(name, &path, search_path));
     Some(MappedLibrary { path: escape_untrusted(&path).into_owned(), change })
 }
 
@@ -141,8 +216,8 @@ fn is_same_file(file: &File, mapped: &MappedFile<'_>) -> io::Result<bool> {
 }
 
 /// Looks where the image's own search path leads: the loader does not follow it if it has the name already.
-fn elsewhere(name: &str, mapped: &str, facts: &Facts) -> Option<LibraryChange> {
-    let found = find(name, &facts.search_path)?;
+fn elsewhere(name: &str, mapped: &str, search_path: &[String]) -> Option<LibraryChange> {
+    let found = find(name, search_path)?;
     let (here, there) = (std::fs::metadata(mapped).ok()?, std::fs::metadata(&found).ok()?);
     let is_same = (here.dev(), here.ino()) == (there.dev(), there.ino())
         || (here.size() == there.size() && std::fs::read(mapped).ok()? == std::fs::read(&found).ok()?);
@@ -151,7 +226,7 @@ fn elsewhere(name: &str, mapped: &str, facts: &Facts) -> Option<LibraryChange> {
 }
 
 /// Finds a library in those folders of a search path that mean the same for everybody.
-pub(super) fn find(name: &str, search_path: &[String]) -> Option<PathBuf> {
+fn find(name: &str, search_path: &[String]) -> Option<PathBuf> {
     if name.contains('/') {
         return None;
     }

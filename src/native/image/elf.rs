@@ -154,7 +154,7 @@ impl<'data> View<'data> {
             for entry in self.entries(at, size, count)? {
                 let kind = entry.number(4)?;
                 let flags = entry.word(8)?;
-                let code = u64::from((elf::SHF_ALLOC | elf::SHF_EXECINSTR).0);
+                let code = (elf::SHF_ALLOC | elf::SHF_EXECINSTR).0;
                 seen.0 |= kind == elf::SHT_NOBITS.0 && flags & code == code;
                 seen.1 |= kind == elf::SHT_DYNAMIC.0;
             }
@@ -287,8 +287,8 @@ impl<'a> Mapped<'a> {
 
         let flags = table.get(elf::DT_FLAGS).unwrap_or(0);
         let more = table.get(elf::DT_FLAGS_1).unwrap_or(0);
-        let is_set = |flag: elf::DynamicFlags1| more & u64::from(flag.0) != 0;
-        if table.has(elf::DT_TEXTREL) || flags & u64::from(elf::DF_TEXTREL.0) != 0 {
+        let is_set = |flag: elf::DynamicFlags1| more & flag.0 != 0;
+        if table.has(elf::DT_TEXTREL) || flags & elf::DF_TEXTREL.0 != 0 {
             facts.effects.push(ProcessEffect::TextRelocations);
         }
         for (flag, effect) in [
@@ -326,7 +326,7 @@ impl<'a> Mapped<'a> {
         if is_set(elf::DF_1_NODUMP) {
             remark("it asks not to be part of dumps (-z nodump)".to_owned());
         }
-        if table.has(elf::DT_SYMBOLIC) || flags & u64::from(elf::DF_SYMBOLIC.0) != 0 {
+        if table.has(elf::DT_SYMBOLIC) || flags & elf::DF_SYMBOLIC.0 != 0 {
             remark("it prefers its own symbols (-Bsymbolic)".to_owned());
         }
         if table.has(elf::DT_PREINIT_ARRAY) {

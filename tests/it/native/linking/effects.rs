@@ -4,7 +4,7 @@ use hotslot::native::LinkError;
 use hotslot::{HotSlot, ProcessEffect};
 
 use super::super::process::alone;
-use super::{answer, answering, answers, build, link_error, refused};
+use super::{TemporaryFolder, answer, answering, answers, build, build_at, link_error, refused};
 use crate::support::admit;
 
 /// What the linker was told, and what becomes of the process.
@@ -66,6 +66,24 @@ fn row_57_all_effects_are_named_at_once() {
     let flags = ["-Wl,-z,execstack", "-Wl,-z,global", "-Wl,-z,initfirst"];
     let LinkError::ProcessEffects { effects } = link_error(&answers(), &answering(2, &flags)) else { panic!() };
     assert_eq!(effects.len(), 3, "{effects:?}");
+}
+
+/// Row 57: a library that the plugin brings along does the same to the process.
+#[test]
+fn row_57_the_headers_of_a_needed_library_are_read_too() {
+    let folder = TemporaryFolder::new();
+    let path = folder.path().to_str().unwrap();
+    build_at(&folder.path().join("libbrings.so"), "cc", "int brings(void) { return 1; }", &["-Wl,-z,execstack"])
+        .unwrap();
+    let flags = [&format!("-L{path}"), "-lbrings", &format!("-Wl,-rpath,{path}")];
+    let bytes = build("cc", "int brings(void); int answer(void) { return brings(); }", &flags).unwrap();
+    let error = link_error(&answers(), &bytes);
+    let LinkError::NeededEffects { name, path, effects } = &error else { panic!("{error}") };
+    assert_eq!((&**name, &effects[..]), ("libbrings.so", &[ProcessEffect::ExecutableStack][..]));
+    assert!(path.ends_with("libbrings.so"), "{path}");
+    let needed = hotslot::inspect(&bytes).unwrap().linkage.unwrap().needed;
+    assert_eq!(needed[0].file.as_ref(), Some(path));
+    admit(&answers().dangerous().allow_effect(ProcessEffect::ExecutableStack), &bytes).unwrap();
 }
 
 /// Row 57: what is allowed is allowed, and nothing else.

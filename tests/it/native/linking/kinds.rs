@@ -38,6 +38,22 @@ fn row_59_split_debug_symbols_are_refused_by_what_they_are() {
     }
 }
 
+/// Row 59: as eu-strip splits them: the program headers stay whole, and only the section table says what is missing.
+#[test]
+fn row_59_debug_symbols_with_whole_program_headers_are_refused_by_what_they_are() {
+    const NOBITS: u32 = 8;
+    let mut bytes = answering(1, &["-g"]);
+    let number = |at: usize, bytes: &[u8]| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let (table, count) = (number(40, &bytes) as usize, usize::from(u16::from_le_bytes([bytes[60], bytes[61]])));
+    for section in (1..count).map(|index| table + 64 * index) {
+        let is_mapped = number(section + 8, &bytes) & 2 != 0;
+        if is_mapped {
+            bytes[section + 4..section + 8].copy_from_slice(&NOBITS.to_le_bytes());
+        }
+    }
+    never_loads(&bytes, &["debug symbols", "the library itself"]);
+}
+
 /// Row 59.
 #[test]
 fn row_59_programs_objects_and_bitcode_are_refused_by_what_they_are() {

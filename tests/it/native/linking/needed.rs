@@ -54,7 +54,7 @@ impl Deployment {
 
 #[track_caller]
 fn changed(error: &LinkError, expected: &LibraryChange) {
-    let LinkError::ChangedLibrary { name, path, change } = error else { panic!("{error}") };
+    let LinkError::ChangedLibrary { name, path, change, .. } = error else { panic!("{error}") };
     assert_eq!((&**name, change), ("libcore.so", expected), "{error}");
     assert!(path.ends_with("libcore.so"), "{path}");
     assert!(error.to_string().contains("allow_changed_libraries"), "{error}");
@@ -140,6 +140,34 @@ fn row_54_a_library_is_known_by_its_soname() {
         deployment.replace_core();
         let error = link_error(&answers(), &first);
         assert!(matches!(&error, LinkError::ChangedLibrary { path, .. } if path.ends_with("core-1.so")), "{error}");
+    });
+}
+
+/// Row 54: the library that changed is needed by one that did not, mapped or not.
+#[test]
+fn row_54_a_library_that_another_one_needs_is_compared_too() {
+    alone(|| {
+        let deployment = Deployment::new();
+        let folder = deployment.0.path().to_str().unwrap();
+        let text = "int core_answer(void); int middle_answer(void) { return core_answer(); }";
+        for middle in ["libone.so", "libtwo.so"] {
+            let flags = [&format!("-L{folder}"), "-lcore", "-Wl,-rpath,$ORIGIN"];
+            build_at(&deployment.path(middle), "cc", text, &flags).unwrap();
+        }
+        let plugin = |middle: &str| {
+            let text = "int middle_answer(void); int answer(void) { return middle_answer(); }";
+            let flags =
+                [&format!("-L{folder}"), middle, &format!("-Wl,-rpath,{folder}"), &format!("-Wl,-rpath-link,{folder}")];
+            build("cc", text, &flags).unwrap()
+        };
+        let slot = HotSlot::builder(answers()).open(&plugin("-lone")).unwrap();
+        assert_eq!(answer(&slot), 2000);
+        deployment.replace_core();
+        for (middle, name) in [("-lone", "libone.so"), ("-ltwo", "libtwo.so")] {
+            let error = link_error(&answers(), &plugin(middle));
+            changed(&error, &LibraryChange::Replaced);
+            assert!(error.to_string().contains(&format!("through {name}")), "{error}");
+        }
     });
 }
 

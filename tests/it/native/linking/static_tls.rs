@@ -79,9 +79,9 @@ fn row_55_static_tls_has_a_budget_of_its_own() {
     });
 }
 
-/// Row 55: what a needed library takes cannot be foreseen; the loader's own refusal has the same remedy.
+/// Row 55: what a needed library takes counts, too; where it is not found, the loader's own refusal has the same remedy.
 #[test]
-fn row_55_the_loaders_own_refusal_carries_the_remedy() {
+fn row_55_what_a_needed_library_takes_is_foreseen_or_said_by_the_loaders_refusal() {
     alone(|| {
         let folder = super::TemporaryFolder::new();
         let helper = folder.path().join("libtakes.so");
@@ -89,6 +89,13 @@ fn row_55_the_loaders_own_refusal_carries_the_remedy() {
         super::build_at(&helper, "cc", &text, &["-DSIZE=4000", "-DV=1"]).unwrap();
         let folder = folder.path().to_str().unwrap();
         let flags = [&format!("-L{folder}"), "-ltakes", &format!("-Wl,-rpath,{folder}")];
+        let plugin = build("cc", "int takes(void); int answer(void) { return takes(); }", &flags).unwrap();
+        if is_known() {
+            let error = link_error(&answers(), &plugin);
+            assert!(matches!(error, LinkError::StaticTls { size, .. } if size >= 4000), "{error}");
+        }
+        // Named by a path with a token of the loader's, which is not followed here.
+        let flags = [&format!("-L{folder}"), "-ltakes", &format!("-Wl,-rpath,/$LIB/../../../..{folder}")];
         let plugin = build("cc", "int takes(void); int answer(void) { return takes(); }", &flags).unwrap();
         let error = HotSlot::builder(answers()).open(plugin).unwrap_err();
         let LibraryError::Refused { reason, hint } = super::reason(&error) else { panic!("{error}") };
