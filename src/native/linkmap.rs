@@ -38,7 +38,7 @@ pub(super) fn is_runtime(name: &str) -> bool {
         "libstdc++.so.6",
     ];
     let is = |known: &&str| name.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    RUNTIME.iter().any(|known| is(&known)) || name.starts_with("ld-linux") || name.starts_with("ld64.so.")
+    RUNTIME.iter().any(is) || name.starts_with("ld-linux") || name.starts_with("ld64.so.")
 }
 
 /// Files of mapped libraries as they were when they were first seen mapped, by address and inode.

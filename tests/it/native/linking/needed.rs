@@ -160,7 +160,7 @@ fn row_54_a_library_that_another_one_needs_is_compared_too() {
                 [&format!("-L{folder}"), middle, &format!("-Wl,-rpath,{folder}"), &format!("-Wl,-rpath-link,{folder}")];
             build("cc", text, &flags).unwrap()
         };
-        let slot = HotSlot::builder(answers()).open(&plugin("-lone")).unwrap();
+        let slot = HotSlot::builder(answers()).open(plugin("-lone")).unwrap();
         assert_eq!(answer(&slot), 2000);
         deployment.replace_core();
         for (middle, name) in [("-lone", "libone.so"), ("-ltwo", "libtwo.so")] {
