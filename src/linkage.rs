@@ -115,7 +115,7 @@ pub struct Interposition {
     pub replaces: Replaced,
 }
 
-#[cfg(feature = "native")]
+#[cfg(all(feature = "native", target_os = "linux", target_env = "gnu"))]
 impl Interposition {
     pub(crate) fn new(symbol: String, by: String, replaces: Replaced) -> Interposition {
         Interposition { symbol, by, replaces }

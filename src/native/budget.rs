@@ -60,6 +60,7 @@ pub(super) fn take_static_tls(size: u64) {
 }
 
 /// Counts the static TLS of a library that is proven to be gone.
+#[cfg(target_os = "linux")]
 pub(super) fn give_back_static_tls(size: u64) {
     STATIC_TLS.fetch_sub(size, Ordering::Relaxed);
 }

@@ -73,6 +73,7 @@ pub struct Library {
     os: ManuallyDrop<os::Library>,
     size: usize,
     /// What it takes of the loader's reserve.
+    #[cfg(target_os = "linux")]
     static_tls: u64,
     closed: bool,
     source: Source,
@@ -101,7 +102,14 @@ impl Library {
         budget::take_static_tls(facts.static_tls);
         // What it needs was mapped along with it.
         link::note_needed(facts);
-        Ok(Library { os: opened, size, static_tls: facts.static_tls, closed: false, source })
+        Ok(Library {
+            os: opened,
+            size,
+            #[cfg(target_os = "linux")]
+            static_tls: facts.static_tls,
+            closed: false,
+            source,
+        })
     }
 
     /// Returns the address of a function or variable, as the pointer-sized type `T`: `unsafe extern "C" fn(…)`, `*const X`.

@@ -6,7 +6,7 @@ use super::image::{Facts, Image};
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use super::linkmap;
 use super::static_tls;
-use crate::{LibraryChange, Linkage, NeededLibrary, ProcessEffect, Replaced, escape_untrusted};
+use crate::{Interposition, LibraryChange, Linkage, NeededLibrary, ProcessEffect, Replaced, escape_untrusted};
 
 /// Why an image must not be linked into this process.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,27 +131,37 @@ pub(super) struct Allowances {
 
 /// Says what an image asks of the loader, and what that meets in this process if it is for this process.
 pub(super) fn describe(image: &Image<'_>, for_this_process: bool) -> Linkage {
-    let Facts { soname, needed, search_path, unique_symbols, effects, remarks, static_tls, .. } = image.facts();
+    let facts = image.facts();
     let shown = |texts: &[String]| texts.iter().map(|text| escape_untrusted(text).into_owned()).collect();
-    let mut linkage = Linkage {
-        soname: soname.as_deref().map(|name| escape_untrusted(name).into_owned()),
-        needed: needed.iter().map(|name| NeededLibrary::new(escape_untrusted(name).into_owned())).collect(),
-        search_path: shown(search_path),
-        unique_symbols: shown(unique_symbols),
-        static_tls: *static_tls,
-        effects: effects.clone(),
-        remarks: remarks.clone(),
-        interposed: Vec::new(),
-    };
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    if for_this_process {
-        linkage.needed = linkmap::needed(image.facts());
-        linkage.interposed = linkmap::interposed(image.facts());
-        note_needed(image.facts());
+    let (needed, interposed) = if for_this_process { surroundings(facts) } else { (named(facts), Vec::new()) };
+    note_needed(facts);
+    Linkage {
+        soname: facts.soname.as_deref().map(|name| escape_untrusted(name).into_owned()),
+        needed,
+        search_path: shown(&facts.search_path),
+        unique_symbols: shown(&facts.unique_symbols),
+        static_tls: facts.static_tls,
+        effects: facts.effects.clone(),
+        remarks: facts.remarks.clone(),
+        interposed,
     }
-    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-    let _ = for_this_process;
-    linkage
+}
+
+/// Lists the libraries that an image names.
+fn named(facts: &Facts) -> Vec<NeededLibrary> {
+    facts.needed.iter().map(|name| NeededLibrary::new(escape_untrusted(name).into_owned())).collect()
+}
+
+/// Says what an image meets in this process.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn surroundings(facts: &Facts) -> (Vec<NeededLibrary>, Vec<Interposition>) {
+    (linkmap::needed(facts), linkmap::interposed(facts))
+}
+
+/// Says nothing of this process: it is not known what the loader has.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn surroundings(facts: &Facts) -> (Vec<NeededLibrary>, Vec<Interposition>) {
+    (named(facts), Vec::new())
 }
 
 /// Remembers what is mapped now, to tell later what has been rewritten since.

@@ -14,7 +14,9 @@ use object::{Architecture, BinaryFormat, File, Object, ObjectKind, ObjectSection
 
 use crate::Format;
 
-pub(super) use elf::{Facts, Symbol};
+pub(super) use elf::Facts;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(super) use elf::Symbol;
 
 /// Why the bytes are not an image that this process could load.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

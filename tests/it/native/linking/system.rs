@@ -7,7 +7,7 @@ use hotslot::native::{ImageError, LinkError};
 use hotslot::{BoxError, escape_untrusted};
 
 use super::super::process::alone;
-use super::answers;
+use super::{answers, build};
 use crate::support::admit;
 
 /// Row 57 and row 59.
@@ -45,6 +45,23 @@ fn row_57_and_59_the_libraries_of_this_process_are_admitted() {
     for path in libraries.filter(|path| Path::new(path).exists()) {
         let verdict = admit(&answers(), std::fs::read(path).unwrap());
         assert!(verdict.is_ok(), "{path}: {verdict:?}");
+    }
+}
+
+/// Whatever is wrong with headers, symbols or relocations, the answer is a verdict.
+#[test]
+fn row_57_and_59_no_damaged_byte_makes_the_pass_panic() {
+    let text = "#include <stdio.h>\n__thread int it __attribute__((tls_model(\"initial-exec\"))); int table[4] = {1};\n\
+                int answer(void) { puts(\"\"); return it + table[0]; }";
+    let whole =
+        build("cc", text, &["-Wl,-z,noseparate-code", "-Wl,-soname,it.so", "-Wl,-rpath,/nowhere", "-s"]).unwrap();
+    let mut damaged = whole.clone();
+    for at in 0..whole.len() {
+        for value in [0, 0x7f, 0xff] {
+            damaged[at] = value;
+            let _ = admit(&answers(), &damaged);
+        }
+        damaged[at] = whole[at];
     }
 }
 
