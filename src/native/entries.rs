@@ -7,6 +7,8 @@ use std::ops::Range;
 use hotslot_plugin::abi::Descriptor;
 
 use super::descriptor::DescriptorError;
+#[cfg(target_os = "linux")]
+use super::segments::{self, Segment};
 
 /// The entries, in their order.
 const ENTRIES: [(&str, usize); 6] = [
@@ -57,13 +59,8 @@ pub(super) unsafe fn check(descriptor: *const Descriptor) -> Result<(), Descript
     Ok(())
 }
 
-/// What the loader has mapped of all images.
+/// What the loader has mapped of all images; empty where that is not known, and then only null is refused.
 struct Segments(Vec<Segment>);
-
-struct Segment {
-    range: Range<usize>,
-    is_code: bool,
-}
 
 impl Segments {
     fn check_code(&self, address: usize, entry: impl Fn() -> String) -> Result<(), DescriptorError> {
@@ -85,35 +82,18 @@ impl Segments {
 
     #[cfg(target_os = "linux")]
     fn read() -> Segments {
-        use std::ffi::{c_int, c_void};
-
-        unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, found: *mut c_void) -> c_int {
-            // SAFETY: `read` passed a list that nobody else uses meanwhile.
-            let found = unsafe { &mut *found.cast::<Vec<Segment>>() };
-            // SAFETY: the loader's record, which lives for the call; these fields are there in every version of it.
-            let (base, headers, count) = unsafe { ((*info).dlpi_addr, (*info).dlpi_phdr, (*info).dlpi_phnum) };
-            if headers.is_null() {
-                return 0;
-            }
-            // SAFETY: the program headers of a mapped image, as many as the record says.
-            let headers = unsafe { std::slice::from_raw_parts(headers, usize::from(count)) };
-            for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
-                let start = (base as usize).wrapping_add(header.p_vaddr as usize);
-                let range = start..start.saturating_add(header.p_memsz as usize);
-                found.push(Segment { range, is_code: header.p_flags & libc::PF_X != 0 });
-            }
-            0
-        }
-
-        let mut found: Vec<Segment> = Vec::new();
-        // SAFETY: the function is called during this call only, with the pointer that is given here; it does not unwind.
-        unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
-        Segments(found)
+        Segments(segments::segments(|_| true))
     }
 
-    /// Returns nothing, with which only null is refused.
     #[cfg(not(target_os = "linux"))]
     fn read() -> Segments {
         Segments(Vec::new())
     }
+}
+
+/// Stands for what is not known here.
+#[cfg(not(target_os = "linux"))]
+struct Segment {
+    range: Range<usize>,
+    is_code: bool,
 }

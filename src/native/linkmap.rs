@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::image::{Facts, Image, Symbol};
 use super::maps::{MappedFile, Maps};
+use super::segments::segments;
 use crate::{Interposition, LibraryChange, MappedLibrary, NeededLibrary, Replaced, escape_untrusted};
 
 /// Returns whether a file or `DT_SONAME` belongs to the C and C++ runtime. Updates of the system replace its files under
@@ -238,9 +239,15 @@ fn find(name: &str, search_path: &[String]) -> Option<PathBuf> {
 pub(super) fn interposed(facts: &Facts) -> Vec<Interposition> {
     let needed: Vec<(&String, Handle)> =
         facts.needed.iter().filter_map(|name| Some((name, Handle::of(name)?))).collect();
+    let runtime = segments(|path| path.to_str().is_ok_and(|path| is_runtime(file_name(path))));
     let found = facts.bound.iter().filter_map(|symbol| {
         let name = CString::new(&*symbol.name).ok()?;
-        let global = Definition::of(libc::RTLD_DEFAULT, &name)?;
+        let address = lookup(libc::RTLD_DEFAULT, &name)?;
+        // Most of what is looked up, and functions move between its libraries.
+        if !symbol.is_defined && runtime.iter().any(|segment| segment.range.contains(&(address as usize))) {
+            return None;
+        }
+        let global = Definition::at(address)?;
         let replaces = if symbol.is_defined { own(symbol, &global) } else { others(symbol, &name, &global, &needed)? };
         Some(Interposition::new(
             escape_untrusted(&symbol.name).into_owned(),
@@ -264,11 +271,6 @@ fn own(symbol: &Symbol, global: &Definition) -> Replaced {
 
 /// Says whether one of the needed libraries has a definition that is not used.
 fn others(symbol: &Symbol, name: &CStr, global: &Definition, needed: &[(&String, Handle)]) -> Option<Replaced> {
-    let file = Path::new(&global.file).file_name().and_then(OsStr::to_str).unwrap_or_default();
-    if is_runtime(file) {
-        // Functions move between its libraries.
-        return None;
-    }
     let is_global = |handle: &Handle| handle.path_and_dynamic_section().is_some_and(|(path, _)| path == global.file);
     if needed.iter().any(|(_, handle)| is_global(handle)) {
         return None;
@@ -293,6 +295,18 @@ pub(super) fn definer(symbol: &str) -> Option<String> {
     })
 }
 
+/// Looks a symbol up, in the global scope or by an open handle.
+fn lookup(scope: *mut c_void, name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: the scope is the global one or an open handle, and the name is a terminated string.
+    let address = unsafe { libc::dlsym(scope, name.as_ptr()) };
+    (!address.is_null()).then_some(address)
+}
+
+/// Returns the last part of a path.
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// Where the loader finds a symbol.
 struct Definition {
     address: usize,
@@ -304,11 +318,11 @@ struct Definition {
 impl Definition {
     /// Looks a symbol up, in all that is global or in a library and what that needs.
     fn of(scope: *mut c_void, name: &CStr) -> Option<Definition> {
-        // SAFETY: the scope is the global one or an open handle, and the name is a terminated string.
-        let address = unsafe { libc::dlsym(scope, name.as_ptr()) };
-        if address.is_null() {
-            return None;
-        }
+        Definition::at(lookup(scope, name)?)
+    }
+
+    /// Says what lies at the address of a symbol.
+    fn at(address: *mut c_void) -> Option<Definition> {
         let mut found = libc::Dl_info {
             dli_fname: ptr::null(),
             dli_fbase: ptr::null_mut(),

@@ -81,6 +81,8 @@ mod memfd;
 mod plugin;
 mod raw;
 mod rehearsal;
+#[cfg(target_os = "linux")]
+mod segments;
 mod static_tls;
 #[cfg(target_os = "linux")]
 mod threads;
