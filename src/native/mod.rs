@@ -278,7 +278,7 @@ impl<T: ?Sized + 'static> Native<T> {
             return Err(DescriptorError::NoInvoke.into());
         }
         self.options.check(&image)?;
-        let facts = image.facts().clone();
+        let facts = image.facts().for_load();
         Ok((manifest, Evidence { digest, identity, facts, methods, plugin: PhantomData }))
     }
 

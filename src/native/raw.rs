@@ -72,7 +72,7 @@ impl<T> RawNative<T> {
         let image = Image::read(bytes)?;
         self.required.iter().try_for_each(|symbol| image.require(symbol))?;
         self.options.check(&image)?;
-        Ok(Evidence { digest, facts: image.facts().clone() })
+        Ok(Evidence { digest, facts: image.facts().for_load() })
     }
 }
 

@@ -24,6 +24,14 @@ pub(in crate::native) struct Facts {
     pub(in crate::native) never_loads: Option<NeverLoads>,
 }
 
+impl Facts {
+    /// Returns what a load needs of it: the symbols, of which there may be many, were for admission.
+    pub(in crate::native) fn for_load(&self) -> Facts {
+        let Facts { needed, search_path, static_tls, .. } = self;
+        Facts { needed: needed.clone(), search_path: search_path.clone(), static_tls: *static_tls, ..Facts::default() }
+    }
+}
+
 /// A symbol that the loader looks up to bind the image, in all that is global before the image itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::native) struct Symbol {

@@ -88,7 +88,7 @@ fn load(artifact: &[u8], facts: &Facts, place: &Place) -> Result<Library, BoxErr
 
 fn create(bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Result<(), BoxError> {
     let image = Image::read(&bytes)?;
-    let (identity, facts) = (descriptor::read(image.descriptor()?)?, image.facts().clone());
+    let (identity, facts) = (descriptor::read(image.descriptor()?)?, image.facts().for_load());
     let artifact = Artifact::new(Payload::new(bytes).with_config(config), descriptor::manifest(&identity)?.into());
     let context = LoadContext {
         generation: 0,

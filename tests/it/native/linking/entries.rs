@@ -29,12 +29,20 @@ static int32_t save(const void *instance, hotslot_buffer *output) { return 0; }
 static int32_t restore(const void *instance, hotslot_slice schema, hotslot_slice state, hotslot_buffer *error) { return 0; }
 static int32_t twice(const void *instance, int64_t number, int64_t *out) { return 0; }
 static const void *const table[] = {(const void *)twice, FUNCTION};
+#ifdef OFF
+struct __attribute__((packed)) off { char before; hotslot_descriptor it; };
+asm(".globl HOTSLOT_PLUGIN\n.set HOTSLOT_PLUGIN, placed + 1\n.type HOTSLOT_PLUGIN, @object");
+__attribute__((section(".hotslot"), used, aligned(16))) struct off placed = { 1, {
+#define END }
+#else
 __attribute__((section(".hotslot"), used)) hotslot_descriptor HOTSLOT_PLUGIN = {
+#define END
+#endif
     .magic = HOTSLOT_MAGIC, .abi = 1, .size = sizeof(hotslot_descriptor), .panic = 1, .function_count = 2,
     .name = "entries", .version = "1.0.0", .interface = "fixture/1", .schema = "",
     .create = create, .destroy = destroy, .run = run, .call = call, .save = save, .restore = restore, .functions = table,
     CHANGE
-};
+} END;
 "#;
 
 fn plugin(flags: &[&str]) -> Vec<u8> {
@@ -103,6 +111,13 @@ fn row_58_absurd_counts_are_refused_before_create() {
     }
     let error = refusal(&["-DCHANGE=.function_count = 65536"]);
     assert!(matches!(error, DescriptorError::OutsideImage { .. } | DescriptorError::NullEntry { .. }), "{error}");
+}
+
+/// Row 58: a descriptor that nobody may refer to.
+#[test]
+fn row_58_a_misaligned_descriptor_is_refused_before_it_is_read() {
+    let error = refusal(&["-DOFF"]);
+    assert_eq!(error, DescriptorError::Misaligned { what: "the descriptor" });
 }
 
 /// Row 58: a buffer that cannot be, in `create` and in a call.

@@ -5,6 +5,7 @@ use hotslot::{HotSlot, Replaced};
 
 use super::super::fixtures::TemporaryFolder;
 use super::super::process::alone;
+use super::super::texts::Log;
 use super::super::{c_answering, fixture};
 use super::{answer, answers, build, build_at, link_error};
 use crate::support::admit;
@@ -83,6 +84,37 @@ fn row_56_a_needed_library_that_gives_way_to_the_host_is_reported() {
             interposed(&bytes),
             [("helper".to_owned(), Replaced::Needed { library: "libbundle.so".to_owned() })]
         );
+    });
+}
+
+/// Row 56: one line for all of them; weak definitions are meant to give way, and are only listed.
+#[test]
+fn row_56_strong_definitions_that_give_way_are_logged_in_one_line() {
+    alone(|| {
+        let log = Log::capture();
+        let _host =
+            in_the_host("int helper(void) { return 1; } int second(void) { return 1; } int weak(void) { return 1; }");
+        let text = "int helper(void) { return 2; } int second(void) { return 2; }\n\
+                    __attribute__((weak)) int weak(void) { return 2; }\n\
+                    int answer(void) { return helper() + second() + weak(); }";
+        let bytes = build("cc", text, &["-fno-inline"]).unwrap();
+        admit(&answers(), &bytes).unwrap();
+        let [line] = &log.warnings()[..] else { panic!("one line: {:?}", log.warnings()) };
+        assert!(line.contains("helper") && line.contains("second") && !line.contains("weak"), "{line}");
+        assert!(interposed(&bytes).contains(&("weak".to_owned(), Replaced::OwnWeak)));
+    });
+}
+
+/// Row 56: plugins in Rust and C that nobody tampered with load without a warning.
+#[test]
+fn row_56_ordinary_plugins_load_without_a_warning() {
+    alone(|| {
+        let log = Log::capture();
+        let plugins = HotSlot::builder(super::super::native()).open(fixture()).unwrap();
+        plugins.reload(fixture().answering(2)).unwrap();
+        let slot = HotSlot::builder(answers()).open(c_answering(1)).unwrap();
+        slot.reload(c_answering(2)).unwrap();
+        assert_eq!(log.warnings(), Vec::<String>::new());
     });
 }
 
