@@ -181,7 +181,7 @@ fn library(c: &mut Criterion) {
 
 fn native(image: &[u8]) -> HotSlot<NativePlugin> {
     // Every library stays mapped, as by default and as in the raw benchmark; here without an alarm.
-    let budget = Budget { generations: u64::MAX, bytes: u64::MAX, when_spent: OverBudget::Alarm };
+    let budget = Budget { generations: u64::MAX, bytes: u64::MAX, when_spent: OverBudget::Alarm, ..Budget::default() };
     let backend = Native::named_interface("bench/1").budget(budget);
     HotSlot::builder(backend).open(image).expect("the plugin was just built")
 }

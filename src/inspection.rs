@@ -1,6 +1,6 @@
 //! What can be learned of a plugin's file without loading it.
 
-use crate::Manifest;
+use crate::{Linkage, Manifest};
 
 /// The metadata of a plugin's file: what [`inspect`](crate::inspect()) returns.
 ///
@@ -15,6 +15,8 @@ pub struct Inspection {
     pub architecture: String,
     /// Its manifest; `None` if it has none.
     pub manifest: Option<Manifest>,
+    /// What an image asks of the loader; `None` for a module.
+    pub linkage: Option<Linkage>,
     /// A module's imports, each with its type.
     pub imports: Vec<String>,
     /// A module's exports, each with its type.

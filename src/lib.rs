@@ -92,6 +92,8 @@ pub mod host;
 mod inspect;
 #[cfg(any(feature = "native", feature = "wasm"))]
 mod inspection;
+#[cfg(any(feature = "native", feature = "wasm"))]
+mod linkage;
 mod loader_lock;
 mod lock;
 mod manifest;
@@ -128,6 +130,8 @@ pub use hotslot_plugin::interface;
 pub use inspect::inspect;
 #[cfg(any(feature = "native", feature = "wasm"))]
 pub use inspection::Inspection;
+#[cfg(any(feature = "native", feature = "wasm"))]
+pub use linkage::{Interposition, LibraryChange, Linkage, MappedLibrary, NeededLibrary, ProcessEffect, Replaced};
 pub use manifest::Manifest;
 pub use plugin_scope::PluginScope;
 pub use report::{Cause, Outcome, Report, Stage};

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use hotslot::{Digest, Inspection, escape_untrusted};
+use hotslot::{Digest, Inspection, Linkage, escape_untrusted};
 use serde_json::json;
 
 use crate::files::{read, refused};
@@ -44,10 +44,44 @@ fn as_json(found: &Inspection, bytes: &[u8]) -> String {
         "digest": Digest::of(bytes).to_string(),
         "manifest": found.manifest,
         "contract": contract,
+        "linkage": found.linkage.as_ref().map(linkage_as_json),
         "imports": found.imports,
         "exports": found.exports,
     });
     format!("{shown:#}\n")
+}
+
+/// What holds for the file wherever it is loaded: what it would meet in this process says nothing about a host.
+fn linkage_as_json(linkage: &Linkage) -> serde_json::Value {
+    json!({
+        "soname": linkage.soname,
+        "needed": direct(linkage).collect::<Vec<_>>(),
+        "search_path": linkage.search_path,
+        "unique_symbols": linkage.unique_symbols,
+        "static_tls": linkage.static_tls,
+        "effects": linkage.effects,
+        "remarks": linkage.remarks,
+    })
+}
+
+/// The libraries that the file itself names.
+fn direct(linkage: &Linkage) -> impl Iterator<Item = &String> {
+    linkage.needed.iter().filter(|library| library.needed_by.is_none()).map(|library| &library.name)
+}
+
+/// The same, a line each.
+fn linkage_lines(linkage: &Linkage) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    lines.extend(linkage.soname.iter().map(|name| ("soname", name.clone())));
+    lines.extend(direct(linkage).map(|name| ("needs", name.clone())));
+    lines.extend(linkage.search_path.iter().map(|folder| ("searches", folder.clone())));
+    lines.extend(linkage.unique_symbols.iter().map(|symbol| ("unified", symbol.clone())));
+    if linkage.static_tls > 0 {
+        lines.push(("static TLS", format!("{} bytes", linkage.static_tls)));
+    }
+    lines.extend(linkage.effects.iter().map(|effect| ("effect", format!("it {effect}"))));
+    lines.extend(linkage.remarks.iter().map(|remark| ("remark", remark.clone())));
+    lines
 }
 
 fn as_text(found: &Inspection, bytes: &[u8]) -> String {
@@ -70,6 +104,7 @@ fn as_text(found: &Inspection, bytes: &[u8]) -> String {
     } else {
         lines.push(("plugin", "no: the file has no manifest".to_owned()));
     }
+    lines.extend(found.linkage.iter().flat_map(linkage_lines));
     lines.extend(found.imports.iter().map(|import| ("import", import.clone())));
     lines.extend(found.exports.iter().map(|export| ("export", export.clone())));
     let mut text = String::new();

@@ -18,6 +18,10 @@
 //! - [`operation`]: status, history, events, threads and forks.
 //! - [`testing`]: testing plugins and hosts in-process.
 #![cfg_attr(
+    feature = "native",
+    doc = "- [`libraries`]: what a native library may ask of the loader, and how to link it."
+)]
+#![cfg_attr(
     feature = "wasm",
     doc = "- [`wasm`](mod@wasm): plugins as sandboxed modules, with limits and instance policies."
 )]
@@ -70,6 +74,11 @@ pub mod operation {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+#[cfg(feature = "native")]
+#[cfg_attr(docsrs, doc(cfg(feature = "native")))]
+#[doc = include_str!("libraries.md")]
+pub mod libraries {}
 
 #[cfg(feature = "wasm")]
 #[cfg_attr(docsrs, doc(cfg(feature = "wasm")))]

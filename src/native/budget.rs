@@ -1,5 +1,7 @@
 //! How much may stay mapped of libraries whose plugins are gone, over the whole process.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::Mutex;
 
 use crate::Retained;
@@ -11,14 +13,19 @@ pub struct Budget {
     pub generations: u64,
     /// The sizes of their images, summed up.
     pub bytes: u64,
-    /// What happens beyond that.
+    /// Bytes of thread-local storage in the loader's fixed reserve (static TLS, the initial-exec model), summed up over
+    /// all libraries that are mapped. A library beyond that is refused at admission, whatever
+    /// [`when_spent`](Budget::when_spent) says, as is one that does not fit into what the loader has left: about 1.6 KiB
+    /// by default, for the whole process.
+    pub static_tls: u64,
+    /// What happens beyond generations and bytes.
     pub when_spent: OverBudget,
 }
 
-/// 256 generations or 1 GiB, whichever comes first, then an alarm.
+/// 256 generations or 1 GiB, whichever comes first, then an alarm; static TLS as far as the loader has any.
 impl Default for Budget {
     fn default() -> Budget {
-        Budget { generations: 256, bytes: 1 << 30, when_spent: OverBudget::Alarm }
+        Budget { generations: 256, bytes: 1 << 30, static_tls: u64::MAX, when_spent: OverBudget::Alarm }
     }
 }
 
@@ -37,6 +44,25 @@ static RETAINED: Mutex<Retained> = Mutex::new(Retained { generations: 0, bytes: 
 /// Returns how much of this process's memory belongs to generations that are gone and stay mapped, whichever slot they served.
 pub fn retained() -> Retained {
     *RETAINED.lock()
+}
+
+/// Static TLS of the libraries that are mapped.
+static STATIC_TLS: AtomicU64 = AtomicU64::new(0);
+
+/// Returns how much static TLS the libraries take that are mapped, whichever slot they serve or served.
+pub(super) fn static_tls() -> u64 {
+    STATIC_TLS.load(Ordering::Relaxed)
+}
+
+/// Counts the static TLS of a library that was loaded.
+pub(super) fn take_static_tls(size: u64) {
+    STATIC_TLS.fetch_add(size, Ordering::Relaxed);
+}
+
+/// Counts the static TLS of a library that is proven to be gone.
+#[cfg(target_os = "linux")]
+pub(super) fn give_back_static_tls(size: u64) {
+    STATIC_TLS.fetch_sub(size, Ordering::Relaxed);
 }
 
 /// Counts a library that stays mapped.

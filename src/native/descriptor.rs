@@ -63,6 +63,36 @@ pub enum DescriptorError {
         "the plugin carries a contract and no function for its methods: export it with hotslot_plugin::export!(Type as Interface)"
     )]
     NoInvoke,
+    /// More functions than any interface has.
+    #[error(
+        "the descriptor says that its interface has {found} functions, and {most} are the most: set function_count"
+    )]
+    FunctionCount {
+        /// What it says.
+        found: u32,
+        /// The limit.
+        most: u32,
+    },
+    /// A pointer of the loaded descriptor is null.
+    #[error("the plugin's descriptor has null for {entry}: define every entry; one that does nothing returns a status")]
+    NullEntry {
+        /// Which one.
+        entry: String,
+    },
+    /// A pointer of the loaded descriptor leads to where no image has what it should point to.
+    #[error("the plugin's descriptor is broken: {what} does not lie in a mapped image where it should")]
+    OutsideImage {
+        /// What is pointed to.
+        what: String,
+    },
+    /// A pointer of the loaded descriptor, or the descriptor itself, is not aligned.
+    #[error(
+        "the plugin's descriptor is broken: {what} is misaligned; declare it with the types of the header, not packed"
+    )]
+    Misaligned {
+        /// What is misaligned.
+        what: &'static str,
+    },
     /// The loaded library shows another descriptor than its file did.
     #[error("the loaded library says that it is {loaded}, and its bytes said {admitted}: the loader took another file")]
     NotWhatWasAdmitted {
@@ -111,6 +141,9 @@ pub(super) fn read(section: &[u8]) -> Result<Identity, DescriptorError> {
     Ok(identity)
 }
 
+/// The most functions that a descriptor may list: far more than an interface has, and few enough to look at each.
+const MOST_FUNCTIONS: u32 = 65_536;
+
 /// Returns the contract behind the descriptor at the start of `section`, if there is one.
 pub(super) fn contract(section: &[u8]) -> Option<&[u8]> {
     let (magic, rest) = section.get(size_of::<abi::Descriptor>()..)?.split_first_chunk()?;
@@ -122,6 +155,9 @@ pub(super) fn contract(section: &[u8]) -> Option<&[u8]> {
 /// Checks an identity against what the host expects, and says what the plugin is.
 pub(super) fn check(identity: &Identity, expected: &Expectation<'_>) -> Result<Manifest, DescriptorError> {
     let manifest = manifest(identity)?;
+    if identity.function_count > MOST_FUNCTIONS {
+        return Err(DescriptorError::FunctionCount { found: identity.function_count, most: MOST_FUNCTIONS });
+    }
     if let Some(host) = expected.interface
         && manifest.interface.as_deref() != Some(host)
     {

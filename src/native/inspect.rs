@@ -2,6 +2,7 @@
 
 use super::descriptor;
 use super::image::{Image, ImageError};
+use super::link;
 use crate::host::Contract;
 use crate::{BoxError, Inspection};
 
@@ -18,7 +19,8 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, BoxError> {
         Err(error) => return Err(error.into()),
     };
     let (format, architecture) = (image.format(), image.machine());
-    Ok(Inspection { format, architecture, manifest, imports: Vec::new(), exports: Vec::new() })
+    let linkage = Some(link::describe(&image, image.is_for_this_process(bytes)));
+    Ok(Inspection { format, architecture, manifest, linkage, imports: Vec::new(), exports: Vec::new() })
 }
 
 #[cfg(all(test, target_os = "linux"))]

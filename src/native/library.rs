@@ -15,6 +15,9 @@ use parking_lot::Mutex;
 use super::budget;
 use super::budget::BudgetSpent;
 use super::exit;
+use super::hints;
+use super::image::Facts;
+use super::link;
 use super::load_file::Source;
 use crate::host::plugin_text;
 use crate::loader_lock::Loading;
@@ -38,7 +41,7 @@ pub enum LibraryError {
         /// What the loader said.
         reason: String,
         /// What to do about it, if that is known.
-        hint: &'static str,
+        hint: String,
     },
     /// The loader gave a library that it had already instead of loading this one.
     #[error(
@@ -71,6 +74,9 @@ impl From<BudgetSpent> for LibraryError {
 pub struct Library {
     os: ManuallyDrop<os::Library>,
     size: usize,
+    /// What it takes of the loader's reserve.
+    #[cfg(target_os = "linux")]
+    static_tls: u64,
     closed: bool,
     source: Source,
 }
@@ -79,17 +85,17 @@ pub struct Library {
 static OPEN: LazyLock<Mutex<HashSet<usize>>> = LazyLock::new(Mutex::default);
 
 impl Library {
-    /// Loads `source`, an image of `size` bytes.
+    /// Loads `source`, an image of `size` bytes, of which admission found out `facts`.
     ///
     /// # Safety
     /// This runs the library's constructors: they must be sound to run here and now.
-    pub(super) unsafe fn open(mut source: Source, size: usize) -> Result<Library, LibraryError> {
+    pub(super) unsafe fn open(mut source: Source, size: usize, facts: &Facts) -> Result<Library, LibraryError> {
         exit::guard();
         let loading = Loading::begin();
         // SAFETY: the constructors are sound to run here and now, which this function demands.
         let opened = unsafe { open(&source) };
         drop(loading);
-        let opened = opened.map_err(|error| refused(&error, &source))?;
+        let opened = opened.map_err(|error| refused(&error, &source, facts))?;
         let handle = opened.into_raw();
         // SAFETY: the handle was taken out of a library one line above.
         let opened = ManuallyDrop::new(unsafe { os::Library::from_raw(handle) });
@@ -99,7 +105,17 @@ impl Library {
             return Err(LibraryError::Stale);
         }
         source.loaded();
-        Ok(Library { os: opened, size, closed: false, source })
+        budget::take_static_tls(facts.static_tls);
+        // What it needs was mapped along with it.
+        link::note_needed(facts);
+        Ok(Library {
+            os: opened,
+            size,
+            #[cfg(target_os = "linux")]
+            static_tls: facts.static_tls,
+            closed: false,
+            source,
+        })
     }
 
     /// Returns the address of a function or variable, as the pointer-sized type `T`: `unsafe extern "C" fn(…)`, `*const X`.
@@ -127,6 +143,12 @@ impl Library {
         self.size
     }
 
+    /// Returns how much it takes of the loader's reserve for thread-local storage.
+    #[cfg(target_os = "linux")]
+    pub(super) fn static_tls(&self) -> u64 {
+        self.static_tls
+    }
+
     /// Returns the name of the mapping in the process's memory map.
     #[cfg(target_os = "linux")]
     pub(super) fn name(&self) -> &str {
@@ -147,7 +169,7 @@ impl Library {
         OPEN.lock().remove(&(handle as usize));
         // SAFETY: the handle was taken out of a library just above.
         let closed = unsafe { os::Library::from_raw(handle) }.close();
-        closed.map_err(|error| LibraryError::Refused { reason: reason(&error), hint: "" })
+        closed.map_err(|error| LibraryError::Refused { reason: reason(&error), hint: String::new() })
     }
 }
 
@@ -188,17 +210,9 @@ unsafe fn open(source: &Source) -> Result<os::Library, LoaderError> {
 }
 
 /// Translates the loader's refusal of a library whose path means nothing to a person.
-fn refused(error: &LoaderError, source: &Source) -> LibraryError {
+fn refused(error: &LoaderError, source: &Source, facts: &Facts) -> LibraryError {
     let reason = reason(error).replace(&*source.path().to_string_lossy(), "the plugin");
-    let hint = if reason.contains("undefined symbol") {
-        ". It uses something that neither it nor the libraries it names define: link that into it"
-    } else if reason.contains("cannot open shared object file") || reason.contains("No such file") {
-        ". A library that it needs is not where the loader looks"
-    } else if reason.contains("failed to map segment") {
-        ". Code must not be mapped from there: choose a folder where it may, with private_folder"
-    } else {
-        ""
-    };
+    let hint = hints::of(&reason, Some(facts));
     LibraryError::Refused { reason, hint }
 }
 

@@ -34,7 +34,14 @@
 //! | the file is overwritten or truncated while mapped | SIGSEGV, SIGBUS | a private copy: a memfd with all four seals; elsewhere a new file in a 0700 folder | `memfd`, `load_file` |
 //! | an image that was cut short | SIGBUS inside `dlopen`, or a crash later | every segment, section and header is checked against the length first | `image` |
 //! | an image for another machine | "No such file or directory" | both architectures are named | `image` |
-//! | lazy binding | the process exits at the first call of a missing symbol | `RTLD_NOW`, and `RTLD_LOCAL` against crosstalk | `library` |
+//! | a file that never loads: debug symbols, a program, an object, a linker script | an error that names something else, or a crash | it is refused by what it is | `image` |
+//! | symbols that are unified over the process (`STB_GNU_UNIQUE`) | a new generation uses the data of an old one, laid out otherwise | refused by name, unless [allowed](Dangerous::allow_unique_symbols) | `image`, `link` |
+//! | headers that change the process: executable stacks, `-z global`, `-z interpose`, text relocations | they outlive the plugin | refused by name, unless [allowed](Dangerous::allow_effect) | `image`, `link` |
+//! | a needed library is mapped already, and has changed on disk | the new plugin runs with the old helper | refused, unless [allowed](Dangerous::allow_changed_libraries) | `linkmap`, `link` |
+//! | the host has a symbol that the plugin bundles | the host's definition is used | listed and logged; data of another size is refused, unless [allowed](Dangerous::allow_replaced_data) | `linkmap`, `link` |
+//! | static TLS runs out | no library that needs any is ever loaded again | measured and counted; refused before, with the remedy | `static_tls`, `budget`, `link` |
+//! | null or wild pointers in a descriptor, lengths that cannot be | SIGSEGV | refused after relocation, before `create` | `entries`, `plugin` |
+//! | lazy binding | the process exits at the first call of a missing symbol | `RTLD_NOW`, and `RTLD_LOCAL` against crosstalk; the error says who has to provide the symbol | `library`, `hints` |
 //! | constructors run inside `dlopen` | a crash there ends the host | name, version and interface are read from the file; a [`Rehearsal`] loads it in a child process first, by default if the program [can](can_rehearse) | `descriptor`, `rehearsal` |
 //! | constructors hold the dynamic linker's lock | no thread can start, and `exit` hangs | a rehearsal refuses slow ones; leases, deadlines and other slots do not need the lock; `exit` is cut short | `rehearsal`, `exit` |
 //! | a panic crosses the boundary | abort, even with `catch_unwind` in the host: two copies of std | it is caught inside the plugin; a plugin that aborts on panic is refused, unless [allowed](Dangerous::allow_panic_abort) | `plugin`, `descriptor` |
@@ -52,14 +59,22 @@
 //!
 //! A library is loaded from memory or from a folder of its own, so what it needs is found where the system looks, and
 //! not beside the file that the bytes came from: `$ORIGIN` and `@loader_path` lead nowhere.
+//!
+//! What an image asks of the loader is read from ELF images; what it meets in the process is known on Linux with glibc, and
+//! what is left of the static TLS only on x86-64 there. See [the guide](crate::guide::libraries).
 
 mod budget;
 mod descriptor;
+mod entries;
 mod exit;
+mod hints;
 mod host;
 mod image;
 mod inspect;
 mod library;
+mod link;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod linkmap;
 mod load_file;
 #[cfg(target_os = "linux")]
 mod maps;
@@ -68,6 +83,9 @@ mod memfd;
 mod plugin;
 mod raw;
 mod rehearsal;
+#[cfg(target_os = "linux")]
+mod segments;
+mod static_tls;
 #[cfg(target_os = "linux")]
 mod threads;
 mod unload;
@@ -82,8 +100,9 @@ pub use budget::{Budget, OverBudget, retained};
 pub use descriptor::DescriptorError;
 pub use image::ImageError;
 pub use library::{Library, LibraryError};
+pub use link::LinkError;
 pub use plugin::NativePlugin;
-pub use raw::RawNative;
+pub use raw::{DangerousRaw, RawNative};
 pub use rehearsal::{Rehearsal, RehearsalError, can_rehearse, rehearsal_point, rehearsal_point_with};
 pub use unload::Unload;
 
@@ -91,7 +110,8 @@ pub(crate) use inspect::inspect;
 
 use descriptor::Expectation;
 use host::HostContext;
-use image::Image;
+use image::{Facts, Image};
+use link::Allowances;
 use load_file::{Place, Source};
 use plugin::NativeInterface;
 use rehearsal::Part;
@@ -143,6 +163,39 @@ macro_rules! loading_options {
 }
 use loading_options;
 
+/// The settings that [`Dangerous`] and [`DangerousRaw`] share.
+macro_rules! linking_allowances {
+    ($backend:ty) => {
+        /// Admits images with symbols that the loader unifies over the whole process (`STB_GNU_UNIQUE`): all generations
+        /// share the first one's variables, which must have the same layout in all of them.
+        pub fn allow_unique_symbols(mut self) -> $backend {
+            self.0.options.allowed.unique_symbols = true;
+            self.0
+        }
+
+        /// Admits images that need a library which is mapped already from a file that has changed since: the loader takes
+        /// what is mapped. Each one is put into the log as a warning.
+        pub fn allow_changed_libraries(mut self) -> $backend {
+            self.0.options.allowed.changed_libraries = true;
+            self.0
+        }
+
+        /// Admits images with a variable for which the process has a definition of another size: the image's code then
+        /// reads and writes beyond the end of that one.
+        pub fn allow_replaced_data(mut self) -> $backend {
+            self.0.options.allowed.replaced_data = true;
+            self.0
+        }
+
+        /// Admits images whose headers do this to the whole process. It is not undone when the plugin is replaced.
+        pub fn allow_effect(mut self, effect: $crate::ProcessEffect) -> $backend {
+            self.0.options.allowed.effects.push(effect);
+            self.0
+        }
+    };
+}
+use linking_allowances;
+
 /// A [`Backend`] for plugins that export a [descriptor](hotslot_plugin::abi::Descriptor): as `T`, which is the trait
 /// object of a [declared interface](Native::interface), or a [`NativePlugin`] for interfaces that only
 /// [have a name](Native::named_interface).
@@ -188,6 +241,7 @@ impl Native {
 struct Evidence<T: ?Sized> {
     digest: Digest,
     identity: Identity,
+    facts: Facts,
     /// Where the plugin has the methods of the host's interface, if that is a declared one.
     methods: Option<MethodNumbers>,
     /// The numbers are those of this type's methods.
@@ -196,6 +250,7 @@ struct Evidence<T: ?Sized> {
 
 impl<T: ?Sized + 'static> Native<T> {
     fn requiring(requirement: Requirement) -> Native<T> {
+        link::note_mapped();
         Native {
             requirement,
             allow_panic_abort: false,
@@ -215,7 +270,8 @@ impl<T: ?Sized + 'static> Native<T> {
 
     /// Reads and checks an image, without running any of it.
     fn examine(&self, bytes: &[u8], digest: Digest) -> Result<(Manifest, Evidence<T>), BoxError> {
-        let section = Image::read(bytes)?.descriptor()?;
+        let image = Image::read(bytes)?;
+        let section = image.descriptor()?;
         let identity = descriptor::read(section)?;
         let interface = match &self.requirement {
             Requirement::Named(name) => Some(name.as_str()),
@@ -232,7 +288,9 @@ impl<T: ?Sized + 'static> Native<T> {
         if methods.is_some() && identity.function_count == 0 {
             return Err(DescriptorError::NoInvoke.into());
         }
-        Ok((manifest, Evidence { digest, identity, methods, plugin: PhantomData }))
+        self.options.check(&image)?;
+        let facts = image.facts().for_load();
+        Ok((manifest, Evidence { digest, identity, facts, methods, plugin: PhantomData }))
     }
 
     fn admitted(&self, payload: &Payload) -> Result<Admission, BoxError> {
@@ -259,7 +317,7 @@ impl<T: ?Sized + 'static> Native<T> {
         let host = self.offers.host_for(artifact, context);
         // The rehearsal is of what is then made.
         let part = Part::Create(Arc::clone(host.config()));
-        let library = Arc::new(self.options.open(artifact, context, &part)?);
+        let library = Arc::new(self.options.open(artifact, &evidence.facts, context, &part)?);
         let host = HostContext::new(host, &context.stop);
         let keep_alive = self.options.keep_alive(library.clone(), Some(host.clone()));
         let (identity, manifest) = (&evidence.identity, artifact.manifest().clone());
@@ -283,6 +341,8 @@ impl<T: ?Sized> Dangerous<T> {
     pub fn allow_panic_abort(self) -> Native<T> {
         Native { allow_panic_abort: true, ..self.0 }
     }
+
+    linking_allowances!(Native<T>);
 }
 
 impl Backend<NativePlugin> for Native {
@@ -337,11 +397,23 @@ struct Options {
     budget: Budget,
     rehearsal: rehearsal::Policy,
     place: Place,
+    allowed: Allowances,
 }
 
 impl Options {
+    /// Refuses an image that must not be linked into this process.
+    fn check(&self, image: &Image<'_>) -> Result<(), LinkError> {
+        link::check(image, &self.allowed, &self.budget).map(drop)
+    }
+
     /// Rehearses the artifact, if that is wanted, and maps it.
-    fn open(&self, artifact: &Artifact, context: &LoadContext, part: &Part) -> Result<Library, BoxError> {
+    fn open(
+        &self,
+        artifact: &Artifact,
+        facts: &Facts,
+        context: &LoadContext,
+        part: &Part,
+    ) -> Result<Library, BoxError> {
         self.budget.check().map_err(LibraryError::from)?;
         self.rehearsal.rehearse(artifact.bytes(), part, &self.place)?;
         let label = format!("{}-{}", context.slot, context.generation);
@@ -349,7 +421,7 @@ impl Options {
             .map_err(|error| LibraryError::Source { reason: error.to_string() })?;
         // SAFETY: admission found a library for this process in these bytes. That its constructors are sound is what
         // whoever hands over a plugin vouches for; see "Trust" in the module's documentation.
-        Ok(unsafe { Library::open(source, artifact.bytes().len())? })
+        Ok(unsafe { Library::open(source, artifact.bytes().len(), facts)? })
     }
 
     fn keep_alive(&self, library: Arc<Library>, host: Option<Arc<HostContext>>) -> Mapping {

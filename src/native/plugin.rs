@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hotslot_plugin::abi::{Buffer, Descriptor, Frame, Identity, Invoke, Slice, Status};
 
 use super::descriptor::{self, DescriptorError};
+use super::entries;
 use super::host::HostContext;
 use super::library::Library;
 use crate::failures::FailureCounter;
@@ -49,8 +50,13 @@ impl NativePlugin {
     ) -> Result<NativePlugin, BoxError> {
         // SAFETY: the address of a variable is a pointer to it; it is not kept beyond `library`.
         let descriptor: *const Descriptor = unsafe { library.get(hotslot_plugin::abi::DESCRIPTOR_SYMBOL)? };
-        // SAFETY: admission saw a whole descriptor at this symbol, and every bit pattern is an `Identity`.
+        if !descriptor.is_aligned() {
+            return Err(DescriptorError::Misaligned { what: "the descriptor" }.into());
+        }
+        // SAFETY: admission saw a whole descriptor at this symbol, it is aligned, and every bit pattern is an `Identity`.
         descriptor::same_as_loaded(admitted, unsafe { &(*descriptor).identity })?;
+        // SAFETY: the same descriptor, which is constant from here on.
+        unsafe { entries::check(descriptor)? };
         let mut plugin = NativePlugin { descriptor, instance: ptr::null_mut(), manifest, failures, _library: library };
         let create = plugin.descriptor().create;
         let mut instance = ptr::null_mut();
@@ -117,11 +123,28 @@ impl NativePlugin {
         unsafe { &*self.descriptor }
     }
 
+    /// Refuses a buffer that cannot hold what it says. It is not released: its values would mean nothing there, either.
+    fn check_filled(&self, buffer: &Buffer) -> Result<(), CallError> {
+        let problem = match (buffer.data.is_null(), buffer.len) {
+            (_, 0) => return Ok(()),
+            (true, len) => format!("null with a length of {len}"),
+            (false, len) if isize::try_from(len).is_err() => format!("{len} bytes, more than there can be"),
+            (false, _) => return Ok(()),
+        };
+        let text = format!("the plugin returned a buffer that cannot be: {problem}");
+        let error = CallError::new(CallErrorKind::Malformed, text);
+        if error.kind().is_fault() {
+            self.failures.report_failure(&error);
+        }
+        Err(error)
+    }
+
     /// Calls an entry with a place for its answer, and takes the answer over into the host's memory.
     fn enter(&self, entry: impl FnOnce(*mut Buffer) -> Status) -> Result<Vec<u8>, CallError> {
         let mut answer = Buffer::EMPTY;
         let status = entry(&raw mut answer);
-        // SAFETY: B1: the buffer is empty or as the plugin filled it, and is taken once.
+        self.check_filled(&answer)?;
+        // SAFETY: B1, as far as it can be seen: the buffer is empty or as the plugin filled it, and is taken once.
         let bytes = unsafe { answer.take() };
         let text = || plugin_text(&bytes, ERROR_LIMIT);
         match status.into_result(text) {
@@ -195,7 +218,8 @@ impl InterfacePlugin for NativeInterface {
         // SAFETY: P2: the instance lives. P4: the frame, and the arguments and words that it points to, are lent for the
         // call, and nobody else uses them.
         let status = unsafe { (self.invoke)(self.plugin.instance, method, &raw mut frame) };
-        // SAFETY: arguments and words still live, and P4: the plugin filled the frame.
+        self.plugin.check_filled(&frame.output)?;
+        // SAFETY: arguments and words still live, and P4, as far as it can be seen: the plugin filled the frame.
         unsafe { frame.finish(status, read, |text| plugin_text(text, ERROR_LIMIT)) }
     }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::image::Image;
+use super::image::{Facts, Image};
 use super::library::Library;
 use super::rehearsal::Part;
-use super::{Native, Options};
+use super::{Native, Options, link};
 use crate::host::ConfigUnsupported;
-use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload};
+use crate::{Admission, Artifact, Backend, BoxError, Digest, LoadContext, Loaded, Manifest, Payload};
 
 /// A [`Backend`] for any shared library: a binder of yours looks its functions up and makes a `T` of them.
 ///
@@ -48,6 +48,7 @@ impl Native {
     pub unsafe fn raw<T: Send + Sync + 'static>(
         bind: impl Fn(&Library) -> Result<T, BoxError> + Send + Sync + 'static,
     ) -> RawNative<T> {
+        link::note_mapped();
         RawNative { bind: Box::new(bind), required: Vec::new(), options: Options::default() }
     }
 }
@@ -60,18 +61,52 @@ impl<T> RawNative<T> {
     }
 
     super::loading_options!();
+
+    /// Opens the settings that give up a protection.
+    pub fn dangerous(self) -> DangerousRaw<T> {
+        DangerousRaw(self)
+    }
+
+    /// Reads and checks an image, without running any of it.
+    fn examine(&self, bytes: &[u8], digest: Digest) -> Result<Evidence, BoxError> {
+        let image = Image::read(bytes)?;
+        self.required.iter().try_for_each(|symbol| image.require(symbol))?;
+        self.options.check(&image)?;
+        Ok(Evidence { digest, facts: image.facts().for_load() })
+    }
+}
+
+/// The settings of a [`RawNative`] that give up a protection. See [`RawNative::dangerous`].
+#[derive(Debug)]
+pub struct DangerousRaw<T>(RawNative<T>);
+
+impl<T> DangerousRaw<T> {
+    super::linking_allowances!(RawNative<T>);
+}
+
+/// What admission found in an image, for the load of the same bytes.
+struct Evidence {
+    digest: Digest,
+    facts: Facts,
 }
 
 impl<T: Send + Sync + 'static> Backend<T> for RawNative<T> {
     fn admit(&self, payload: &Payload) -> Result<Admission, BoxError> {
         ConfigUnsupported::check(payload)?;
-        let image = Image::read(payload.bytes())?;
-        self.required.iter().try_for_each(|symbol| image.require(symbol))?;
-        Ok(Manifest::default().into())
+        let evidence = self.examine(payload.bytes(), payload.digest())?;
+        Ok(Admission::new(Manifest::default()).with_evidence(evidence))
     }
 
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<T>, BoxError> {
-        let library = Arc::new(self.options.open(artifact, context, &Part::Load)?);
+        let found;
+        let evidence = match artifact.evidence::<Evidence>().filter(|it| it.digest == artifact.digest()) {
+            Some(evidence) => evidence,
+            None => {
+                found = self.examine(artifact.bytes(), artifact.digest())?;
+                &found
+            }
+        };
+        let library = Arc::new(self.options.open(artifact, &evidence.facts, context, &Part::Load)?);
         let keep_alive = self.options.keep_alive(library.clone(), None);
         match (self.bind)(&library) {
             Ok(plugin) => Ok(Loaded::new(plugin).keep_alive(keep_alive)),

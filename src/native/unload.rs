@@ -97,7 +97,7 @@ fn unmap(library: Library) -> Result<(), String> {
     use super::threads::threads_or_doubts;
     let unreadable = |error: std::io::Error| format!("the process's memory map cannot be read: {error}");
 
-    let (name, size) = (library.name().to_owned(), library.size());
+    let (name, size, static_tls) = (library.name().to_owned(), library.size(), library.static_tls());
     let areas = || super::maps::Maps::read().map(|maps| maps.of(&name)).map_err(unreadable);
     let mapped = areas()?;
     if mapped.is_empty() {
@@ -114,7 +114,10 @@ fn unmap(library: Library) -> Result<(), String> {
     // no thread stands in its code or returns to it, and no signal leads there. `WhenIdle` says what else must hold.
     let closed = unsafe { library.close() };
     match (closed, areas()) {
-        (Ok(()), Ok(areas)) if areas.is_empty() => Ok(()),
+        (Ok(()), Ok(areas)) if areas.is_empty() => {
+            super::budget::give_back_static_tls(static_tls);
+            Ok(())
+        }
         (closed, _) => {
             count_retained(size);
             Err(match closed {

@@ -25,6 +25,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, ModuleError> {
             let exports = types.core_exports().into_iter().flatten();
             let manifest = sections.manifest;
             return Ok(Inspection {
+                linkage: None,
                 format: "WebAssembly",
                 architecture: "wasm32".to_owned(),
                 manifest: (manifest != Manifest::default()).then_some(manifest),

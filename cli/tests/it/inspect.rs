@@ -27,6 +27,21 @@ fn a_library_is_shown_with_its_contract() {
     assert_eq!(contract, std::fs::read_to_string(folder.contract()).unwrap());
 }
 
+/// What it asks of the loader is part of the metadata.
+#[test]
+fn a_library_is_shown_with_what_it_asks_of_the_loader() {
+    let folder = Folder::new();
+    let library = folder.c_library(
+        "asking.so",
+        "__thread int it __attribute__((tls_model(\"initial-exec\"))); int *where(void) { return &it; }",
+    );
+    let text = hotslot(["inspect".as_ref(), library.as_os_str()]).ok();
+    assert!(text.contains("static TLS 4 bytes\n"), "{text}");
+    let json = hotslot(["inspect".as_ref(), library.as_os_str(), "--json".as_ref()]).ok();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["linkage"]["static_tls"], &json["linkage"]["effects"]), (&4.into(), &serde_json::json!([])));
+}
+
 #[test]
 fn a_module_is_shown_with_what_it_needs_and_has() {
     let folder = Folder::new();

@@ -13,7 +13,7 @@ use crate::failures::FailureCounter;
 use crate::host::{Offers, plugin_text};
 use crate::native::descriptor;
 use crate::native::host::HostContext;
-use crate::native::image::Image;
+use crate::native::image::{Facts, Image};
 use crate::native::library::Library;
 use crate::native::load_file::{Place, Source};
 use crate::native::plugin::NativePlugin;
@@ -77,15 +77,15 @@ fn play(call: &Call, own: Option<OwnPart<'_>>) -> Result<(), BoxError> {
     match own {
         Some(own) => own(artifact),
         None if call.create => create(call, artifact, config.into(), &place),
-        None => load(call, &artifact, &place).map(drop),
+        None => load(call, &artifact, Image::read(&artifact)?.facts(), &place).map(drop),
     }
 }
 
-fn load(call: &Call, artifact: &[u8], place: &Place) -> Result<Library, BoxError> {
+fn load(call: &Call, artifact: &[u8], facts: &Facts, place: &Place) -> Result<Library, BoxError> {
     let source = Source::new(artifact, "rehearsal", place)?;
     let (began, waited) = (Instant::now(), waited_for_a_processor());
     // SAFETY: running the constructors is what this process is for.
-    let library = unsafe { Library::open(source, artifact.len())? };
+    let library = unsafe { Library::open(source, artifact.len(), facts)? };
     let took = began.elapsed().saturating_sub(waited_for_a_processor() - waited);
     say(call, LOADED, &took.as_micros().to_string());
     Ok(library)
@@ -100,7 +100,8 @@ fn waited_for_a_processor() -> Duration {
 }
 
 fn create(call: &Call, bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Result<(), BoxError> {
-    let identity = descriptor::read(Image::read(&bytes)?.descriptor()?)?;
+    let image = Image::read(&bytes)?;
+    let (identity, facts) = (descriptor::read(image.descriptor()?)?, image.facts().for_load());
     let artifact = Artifact::new(Payload::new(bytes).with_config(config), descriptor::manifest(&identity)?.into());
     let context = LoadContext {
         generation: 0,
@@ -110,7 +111,7 @@ fn create(call: &Call, bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Resu
         scope: PluginScope::new(),
     };
     let host = HostContext::new(Offers::for_rehearsal().host_for(&artifact, &context), &context.stop);
-    let library = Arc::new(load(call, artifact.bytes(), place)?);
+    let library = Arc::new(load(call, artifact.bytes(), &facts, place)?);
     drop(NativePlugin::create(library, &identity, artifact.manifest().clone(), &host, context.failures)?);
     // Threads of the plugin may look at it until the process is gone.
     std::mem::forget(host);

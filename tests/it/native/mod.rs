@@ -12,6 +12,7 @@ mod fixtures;
 mod foreign;
 mod kind;
 mod late;
+mod linking;
 mod loading;
 #[path = "../../fixtures/plugin/src/methods.rs"]
 mod methods;

@@ -19,7 +19,7 @@ fn each_of_a_thousand_reloads_serves_its_own_code() {
     const MAPS_PER_GENERATION: usize = 6;
     const RELOADS: u32 = 1000;
     alone(|| {
-        let budget = Budget { generations: 2000, bytes: 4 << 30, when_spent: OverBudget::Refuse };
+        let budget = Budget { generations: 2000, bytes: 4 << 30, when_spent: OverBudget::Refuse, ..Budget::default() };
         let backend = native().budget(budget);
         let slot = HotSlot::builder(backend).name("thousand").keep_previous(0).open(answering(0)).unwrap();
         let events = slot.subscribe();

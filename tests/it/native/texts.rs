@@ -86,7 +86,7 @@ fn escape_codes_in_a_symbol_arrive_neutralised() {
 
 /// A subscriber that keeps what it gets, unformatted.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<Line>>>);
+pub(super) struct Log(Arc<Mutex<Vec<Line>>>);
 
 struct Line {
     target: String,
@@ -96,7 +96,7 @@ struct Line {
 
 impl Log {
     /// Takes the log of the whole process.
-    fn capture() -> Log {
+    pub(super) fn capture() -> Log {
         let log = Log::default();
         tracing::subscriber::set_global_default(log.clone()).expect("this process has no other log");
         log
@@ -106,6 +106,12 @@ impl Log {
         let lines = self.0.lock().unwrap();
         let line = lines.iter().rfind(|line| line.target == target).expect("there is such a line");
         (line.level, line.text.clone())
+    }
+
+    /// The warnings and errors.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let lines = self.0.lock().unwrap();
+        lines.iter().filter(|line| line.level <= Level::WARN).map(|line| line.text.clone()).collect()
     }
 
     fn lines(&self) -> Vec<String> {

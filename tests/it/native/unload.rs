@@ -87,7 +87,7 @@ fn a_generation_that_a_lease_holds_stays_mapped_until_the_lease_is_gone() {
 #[test]
 fn a_plugin_that_owes_a_living_thread_a_destructor_stays_mapped_and_is_counted() {
     alone(|| {
-        let budget = Budget { generations: 0, bytes: u64::MAX, when_spent: OverBudget::Alarm };
+        let budget = Budget { generations: 0, bytes: u64::MAX, when_spent: OverBudget::Alarm, ..Budget::default() };
         let backend = native().unload(Unload::WhenIdle).budget(budget);
         let slot = OnceLock::new();
         let (begin, begun) = std::sync::mpsc::channel::<()>();
@@ -323,7 +323,7 @@ fn a_library_that_the_loader_does_not_let_go_is_found_in_the_memory_map() {
 #[test]
 fn a_spent_budget_raises_an_alarm_and_loads_go_on() {
     alone(|| {
-        let budget = Budget { generations: 2, bytes: u64::MAX, when_spent: OverBudget::Alarm };
+        let budget = Budget { generations: 2, bytes: u64::MAX, when_spent: OverBudget::Alarm, ..Budget::default() };
         let slot = HotSlot::builder(native().budget(budget)).keep_previous(0).open(answering(0)).unwrap();
         let events = slot.subscribe();
         for number in 1..=4 {
@@ -346,7 +346,7 @@ fn a_spent_budget_raises_an_alarm_and_loads_go_on() {
 #[test]
 fn a_spent_budget_refuses_loads_if_that_is_wanted_and_what_serves_serves_on() {
     alone(|| {
-        let budget = Budget { generations: 2, bytes: u64::MAX, when_spent: OverBudget::Refuse };
+        let budget = Budget { generations: 2, bytes: u64::MAX, when_spent: OverBudget::Refuse, ..Budget::default() };
         let slot = HotSlot::builder(native().budget(budget)).keep_previous(0).open(answering(0)).unwrap();
         let events = slot.subscribe();
         for number in 1..=2 {

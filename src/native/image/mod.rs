@@ -2,13 +2,21 @@
 //!
 //! A loader maps what the headers say and believes them: an image that was cut short raises SIGBUS inside `dlopen`, or
 //! loads and crashes later; one for another machine is reported as "No such file or directory". Here the headers are
-//! checked against the length and against this process, with checked arithmetic throughout, and nothing is run.
+//! checked against the length and against this process, with checked arithmetic throughout, and nothing is run. What the
+//! headers ask of the loader is read in the same pass (`elf`), for [`link`](super::link) to judge.
+
+mod elf;
+mod kind;
 
 use hotslot_plugin::abi;
 use object::read::{ExportTarget, NameOrOrdinal};
 use object::{Architecture, BinaryFormat, File, Object, ObjectKind, ObjectSection, ObjectSegment};
 
 use crate::Format;
+
+pub(super) use elf::Facts;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(super) use elf::Symbol;
 
 /// Why the bytes are not an image that this process could load.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,11 +38,13 @@ pub enum ImageError {
         /// What this process was built for.
         host: String,
     },
-    /// An executable or an object file.
-    #[error("the image is {found}, not a shared library: build the plugin as a cdylib (in C: -shared)")]
-    NotALibrary {
+    /// A file that no loader takes as a library: an object file, a program, debug symbols, a linker script.
+    #[error("this is {found}, not a shared library: {remedy}")]
+    NeverLoads {
         /// What it is.
-        found: &'static str,
+        found: String,
+        /// What to hand over instead.
+        remedy: &'static str,
     },
     /// Headers that make no sense.
     #[error("the image is damaged or cut short ({what}): build or copy it again")]
@@ -72,6 +82,12 @@ pub enum ImageError {
     },
 }
 
+impl From<kind::Kind> for ImageError {
+    fn from(kind: kind::Kind) -> ImageError {
+        ImageError::NeverLoads { found: kind.found, remedy: kind.remedy }
+    }
+}
+
 impl From<object::Error> for ImageError {
     fn from(error: object::Error) -> ImageError {
         ImageError::Malformed { what: error.to_string() }
@@ -81,6 +97,7 @@ impl From<object::Error> for ImageError {
 /// A shared library for this process, whose parts lie within its bytes.
 pub(super) struct Image<'data> {
     file: File<'data>,
+    facts: Facts,
 }
 
 impl<'data> Image<'data> {
@@ -89,30 +106,61 @@ impl<'data> Image<'data> {
         tracing::trace!(bytes = bytes.len(), "image parsed");
         let format = Format::of(bytes);
         if format != NATIVE {
+            if let Some(kind) = kind::no_image(bytes, format) {
+                return Err(kind.into());
+            }
             return Err(ImageError::WrongFormat { found: format.description(), expected: NATIVE.description() });
         }
         let file = File::parse(bytes)?;
         check_machine(&file, bytes)?;
-        match file.kind() {
-            ObjectKind::Dynamic => {}
-            ObjectKind::Executable => return Err(ImageError::NotALibrary { found: "an executable" }),
-            ObjectKind::Relocatable => return Err(ImageError::NotALibrary { found: "an object file" }),
-            _ => return Err(ImageError::NotALibrary { found: "of a kind that no linker makes for loading" }),
+        let facts = match file.format() {
+            BinaryFormat::Elf => match kind::other_type(bytes) {
+                Some(kind) => return Err(kind.into()),
+                None => elf_facts(bytes),
+            },
+            _ => {
+                check_kind(&file, bytes)?;
+                Ok(facts_of_imports(&file))
+            }
+        };
+        // What never loads says so first, because its headers may promise what was taken out of it; what was cut short,
+        // before what cannot be read of it.
+        if let Ok(Facts { never_loads: Some(never), .. }) = facts {
+            return Err(kind::shared(never).into());
         }
         check_bounds(&file, bytes.len() as u64)?;
-        Ok(Image { file })
+        Ok(Image { file, facts: facts? })
     }
 
     /// Reads and checks the headers of an image for whatever process: any format, any machine, and a program as well as a library.
     pub(super) fn of_any_machine(bytes: &'data [u8]) -> Result<Image<'data>, ImageError> {
         let format = Format::of(bytes);
         if !matches!(format, Format::Elf | Format::MachO | Format::Pe) {
+            if let Some(kind) = kind::no_image(bytes, format) {
+                return Err(kind.into());
+            }
             let found = format.description();
             return Err(ImageError::WrongFormat { found, expected: "ELF, Mach-O and PE images" });
         }
         let file = File::parse(bytes)?;
         check_bounds(&file, bytes.len() as u64)?;
-        Ok(Image { file })
+        let facts = match file.format() {
+            // Objects and programs for a fixed address ask a loader for nothing, or are none of its files.
+            BinaryFormat::Elf if file.kind() == ObjectKind::Dynamic => elf_facts(bytes)?,
+            BinaryFormat::Elf => Facts::default(),
+            _ => facts_of_imports(&file),
+        };
+        Ok(Image { file, facts })
+    }
+
+    /// Returns what the image asks of the loader.
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Returns whether the image is for this process: its format and its machine.
+    pub(super) fn is_for_this_process(&self, bytes: &[u8]) -> bool {
+        Format::of(bytes) == NATIVE && check_machine(&self.file, bytes).is_ok()
     }
 
     /// Returns the format, by its short name.
@@ -177,6 +225,43 @@ const NATIVE: Format = if cfg!(target_vendor = "apple") {
 } else {
     Format::Elf
 };
+
+/// Reads what an ELF image asks of the loader.
+fn elf_facts(bytes: &[u8]) -> Result<Facts, ImageError> {
+    let damaged =
+        |part| ImageError::Malformed { what: format!("{part} cannot be read, and a loader would believe it") };
+    elf::read(bytes).map_err(damaged)
+}
+
+/// Reads which libraries a Mach-O or PE image needs.
+fn facts_of_imports(file: &File<'_>) -> Facts {
+    let mut facts = Facts::default();
+    // Damage in these tables is the loader's to report: nothing is decided by them.
+    for import in file.imports().into_iter().flatten().flatten() {
+        let library = String::from_utf8_lossy(import.library());
+        if !library.is_empty() && facts.needed.iter().all(|known| **known != *library) {
+            facts.needed.push(library.into_owned());
+        }
+    }
+    facts
+}
+
+/// Refuses a Mach-O or PE image of another kind than shared libraries.
+fn check_kind(file: &File<'_>, bytes: &[u8]) -> Result<(), ImageError> {
+    let remedy = "build the plugin as a cdylib (in C: -shared)";
+    // MH_DSYM, in either byte order.
+    let is_dsym =
+        file.format() == BinaryFormat::MachO && matches!(bytes.get(12..16), Some([10, 0, 0, 0] | [0, 0, 0, 10]));
+    let found = match file.kind() {
+        ObjectKind::Dynamic => return Ok(()),
+        ObjectKind::Executable => "an executable",
+        ObjectKind::Relocatable => "an object file",
+        ObjectKind::Core => "a core dump",
+        _ if is_dsym => "a file of debug symbols (dSYM)",
+        _ => "of a kind that no linker makes for loading",
+    };
+    Err(ImageError::NeverLoads { found: found.to_owned(), remedy })
+}
 
 /// Refuses an image that another machine would run.
 fn check_machine(file: &File<'_>, bytes: &[u8]) -> Result<(), ImageError> {
@@ -259,9 +344,12 @@ fn is_descriptor_section(format: BinaryFormat, name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// Reads this test program: a position-independent executable has all that a library has.
+    /// Reads a library that this process has mapped.
+    #[cfg(target_os = "linux")]
     fn image() -> Vec<u8> {
-        std::fs::read(std::env::current_exe().unwrap()).unwrap()
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let mut paths = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+        std::fs::read(paths.find(|path| path.contains("/libgcc_s")).expect("it is linked")).unwrap()
     }
 
     fn refusal(bytes: &[u8]) -> String {

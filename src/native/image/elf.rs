@@ -1,0 +1,559 @@
+//! What an ELF image asks of the loader, in one pass over program headers, dynamic section, symbols and relocations.
+//!
+//! All of it is found as the loader finds it: through the program headers, by virtual address. Sections are for linkers
+//! and debuggers, may be missing, and may say something else. Every offset is checked, and no read is wider than the bytes.
+
+use object::elf;
+
+use crate::ProcessEffect;
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub(in crate::native) struct Facts {
+    pub(in crate::native) soname: Option<String>,
+    pub(in crate::native) needed: Vec<String>,
+    pub(in crate::native) search_path: Vec<String>,
+    pub(in crate::native) unique_symbols: Vec<String>,
+    pub(in crate::native) effects: Vec<ProcessEffect>,
+    pub(in crate::native) remarks: Vec<String>,
+    /// How many bytes of thread-local storage it needs in the loader's fixed reserve.
+    pub(in crate::native) static_tls: u64,
+    /// The symbols that relocations look up by name.
+    pub(in crate::native) bound: Vec<Symbol>,
+    /// Why `dlopen` would refuse it, whatever is in it.
+    pub(in crate::native) never_loads: Option<NeverLoads>,
+}
+
+impl Facts {
+    /// Returns what a load needs of it: the symbols, of which there may be many, were for admission.
+    pub(in crate::native) fn for_load(&self) -> Facts {
+        let Facts { needed, search_path, static_tls, .. } = self;
+        Facts { needed: needed.clone(), search_path: search_path.clone(), static_tls: *static_tls, ..Facts::default() }
+    }
+}
+
+/// A symbol that the loader looks up to bind the image, in all that is global before the image itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::native) struct Symbol {
+    pub(in crate::native) name: String,
+    pub(in crate::native) size: u64,
+    pub(in crate::native) is_data: bool,
+    pub(in crate::native) is_weak: bool,
+    pub(in crate::native) is_defined: bool,
+    /// The library whose version of it was linked with.
+    pub(in crate::native) library: Option<String>,
+}
+
+/// What a file is that has the form of a shared library, and never loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::native) enum NeverLoads {
+    /// Nothing but debug symbols: what a loader would map is not there.
+    DebugSymbols,
+    /// A position-independent program.
+    Program,
+    /// Linked without a dynamic section.
+    Static,
+    /// Linked with `-z nodlopen`.
+    NoOpen,
+}
+
+/// Reads an image of type `ET_DYN`. The error says what is damaged.
+pub(super) fn read(bytes: &[u8]) -> Result<Facts, &'static str> {
+    let view = View::new(bytes).ok_or("its ELF header")?;
+    let mut facts = Facts::default();
+    let headers = view.program_headers().ok_or("its program headers")?;
+    let dynamic = headers.iter().find(|header| header.kind == elf::PT_DYNAMIC.0);
+    // objcopy --only-keep-debug keeps the program headers and sets sizes to 0; eu-strip keeps them whole, and only the
+    // section table says that there is nothing behind them.
+    if dynamic.is_some_and(|header| header.file_size == 0 && header.size > 0) || view.dynamic_section_is_empty() {
+        facts.never_loads = Some(NeverLoads::DebugSymbols);
+        return Ok(facts);
+    }
+    let Some(dynamic) = dynamic else {
+        facts.never_loads = Some(NeverLoads::Static);
+        return Ok(facts);
+    };
+    let table = Table::read(&view, dynamic).ok_or("its dynamic section")?;
+    let image = Mapped { view, headers: &headers, table: &table };
+    image.segments(&mut facts);
+    image.dynamic(&mut facts)?;
+    image.symbols(&mut facts)?;
+    Ok(facts)
+}
+
+/// The longest name that is kept of a symbol or a library.
+const NAME_LIMIT: usize = 1024;
+
+/// Numbers of an ELF file, of its word size and byte order.
+#[derive(Clone, Copy)]
+struct View<'data> {
+    bytes: &'data [u8],
+    wide: bool,
+    little: bool,
+}
+
+impl<'data> View<'data> {
+    fn new(bytes: &'data [u8]) -> Option<View<'data>> {
+        let (class, order) = (*bytes.get(4)?, *bytes.get(5)?);
+        let (wide, little) = (class == elf::ELFCLASS64.0, order == elf::ELFDATA2LSB.0);
+        let known = (wide || class == elf::ELFCLASS32.0) && (little || order == elf::ELFDATA2MSB.0);
+        known.then_some(View { bytes, wide, little })
+    }
+
+    fn chunk<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+    }
+
+    fn half(&self, at: usize) -> Option<u16> {
+        let chunk = self.chunk(at)?;
+        Some(if self.little { u16::from_le_bytes(chunk) } else { u16::from_be_bytes(chunk) })
+    }
+
+    fn number(&self, at: usize) -> Option<u32> {
+        let chunk = self.chunk(at)?;
+        Some(if self.little { u32::from_le_bytes(chunk) } else { u32::from_be_bytes(chunk) })
+    }
+
+    /// Reads four or eight bytes, by the class.
+    fn word(&self, at: usize) -> Option<u64> {
+        if !self.wide {
+            return self.number(at).map(u64::from);
+        }
+        let chunk = self.chunk(at)?;
+        Some(if self.little { u64::from_le_bytes(chunk) } else { u64::from_be_bytes(chunk) })
+    }
+
+    /// Chooses an offset or a size by the class.
+    fn by_class(&self, wide: usize, narrow: usize) -> usize {
+        if self.wide { wide } else { narrow }
+    }
+
+    /// The `count` entries of `size` bytes from `at` on, within these bytes.
+    fn entries(self, at: u64, size: usize, count: usize) -> Option<impl Iterator<Item = View<'data>>> {
+        let start = usize::try_from(at).ok()?;
+        let table = self.bytes.get(start..start.checked_add(size.checked_mul(count)?)?)?;
+        Some(table.chunks_exact(size.max(1)).map(move |bytes| View { bytes, ..self }))
+    }
+
+    fn machine(&self) -> Option<u16> {
+        self.half(18)
+    }
+
+    fn program_headers(&self) -> Option<Vec<Header>> {
+        let at = self.word(self.by_class(32, 28))?;
+        let size = usize::from(self.half(self.by_class(54, 42))?);
+        let count = usize::from(self.half(self.by_class(56, 44))?);
+        if count > 0 && size < self.by_class(56, 32) {
+            return None;
+        }
+        self.entries(at, size, count)?.map(|entry| Header::read(&entry)).collect()
+    }
+
+    /// Whether there is a section table in which the dynamic section, or the symbols, have no content.
+    fn dynamic_section_is_empty(&self) -> bool {
+        let empty = || {
+            let at = self.word(self.by_class(40, 32))?;
+            let size = usize::from(self.half(self.by_class(58, 46))?);
+            let count = usize::from(self.half(self.by_class(60, 48))?);
+            if at == 0 || size < self.by_class(64, 40) {
+                return None;
+            }
+            let mut seen = (false, false);
+            for entry in self.entries(at, size, count)? {
+                let kind = entry.number(4)?;
+                let flags = entry.word(8)?;
+                let code = (elf::SHF_ALLOC | elf::SHF_EXECINSTR).0;
+                seen.0 |= kind == elf::SHT_NOBITS.0 && flags & code == code;
+                seen.1 |= kind == elf::SHT_DYNAMIC.0;
+            }
+            Some(seen.0 && !seen.1)
+        };
+        empty().unwrap_or(false)
+    }
+}
+
+/// A program header.
+struct Header {
+    kind: u32,
+    flags: u32,
+    offset: u64,
+    address: u64,
+    file_size: u64,
+    size: u64,
+    align: u64,
+}
+
+impl Header {
+    fn read(view: &View<'_>) -> Option<Header> {
+        let word = |wide, narrow| view.word(view.by_class(wide, narrow));
+        Some(Header {
+            kind: view.number(0)?,
+            flags: view.number(view.by_class(4, 24))?,
+            offset: word(8, 4)?,
+            address: word(16, 8)?,
+            file_size: word(32, 16)?,
+            size: word(40, 20)?,
+            align: word(48, 28)?,
+        })
+    }
+
+    fn has(&self, flags: elf::ProgramFlags) -> bool {
+        self.flags & flags.0 == flags.0
+    }
+}
+
+/// The dynamic section.
+struct Table(Vec<(i64, u64)>);
+
+impl Table {
+    fn read(view: &View<'_>, header: &Header) -> Option<Table> {
+        let size = view.by_class(16, 8);
+        let count = usize::try_from(header.file_size).ok()? / size;
+        let mut entries = Vec::new();
+        for entry in view.entries(header.offset, size, count)? {
+            let tag = entry.word(0)?;
+            let tag = if view.wide { tag as i64 } else { i64::from(tag as u32 as i32) };
+            if tag == elf::DT_NULL.0 {
+                break;
+            }
+            entries.push((tag, entry.word(size / 2)?));
+        }
+        Some(Table(entries))
+    }
+
+    fn all(&self, tag: elf::DynamicTag) -> impl Iterator<Item = u64> {
+        self.0.iter().filter(move |entry| entry.0 == tag.0).map(|entry| entry.1)
+    }
+
+    /// The last one counts, as for the loader.
+    fn get(&self, tag: elf::DynamicTag) -> Option<u64> {
+        self.all(tag).last()
+    }
+
+    fn has(&self, tag: elf::DynamicTag) -> bool {
+        self.get(tag).is_some()
+    }
+}
+
+/// An image with what is needed to read it by address.
+struct Mapped<'a> {
+    view: View<'a>,
+    headers: &'a [Header],
+    table: &'a Table,
+}
+
+impl<'a> Mapped<'a> {
+    /// What the loader maps from `address` to the end of its segment.
+    fn at(&self, address: u64) -> Option<View<'a>> {
+        let loaded = self.headers.iter().filter(|header| header.kind == elf::PT_LOAD.0);
+        let mut holding = loaded.filter_map(|header| {
+            let offset = address.checked_sub(header.address).filter(|offset| *offset < header.file_size)?;
+            let start = usize::try_from(header.offset.checked_add(offset)?).ok()?;
+            let end = usize::try_from(header.offset.checked_add(header.file_size)?).ok()?;
+            self.view.bytes.get(start..end)
+        });
+        holding.next().map(|bytes| View { bytes, ..self.view })
+    }
+
+    /// A string of the string table.
+    fn text(&self, strings: &View<'_>, offset: u64) -> Option<String> {
+        let bytes = strings.bytes.get(usize::try_from(offset).ok()?..)?;
+        let end = bytes.iter().position(|byte| *byte == 0)?;
+        Some(String::from_utf8_lossy(&bytes[..end.min(NAME_LIMIT)]).into_owned())
+    }
+
+    fn strings(&self) -> Option<View<'a>> {
+        let strings = self.at(self.table.get(elf::DT_STRTAB)?)?;
+        let size = usize::try_from(self.table.get(elf::DT_STRSZ)?).ok()?;
+        strings.bytes.get(..size).map(|bytes| View { bytes, ..strings })
+    }
+
+    fn segments(&self, facts: &mut Facts) {
+        let stack = self.headers.iter().find(|header| header.kind == elf::PT_GNU_STACK.0);
+        match stack {
+            Some(header) if header.has(elf::PF_X) => facts.effects.push(ProcessEffect::ExecutableStack),
+            // Without the header the loader assumes what the architecture began with.
+            None => facts.effects.push(ProcessEffect::ExecutableStack),
+            Some(_) => {}
+        }
+        let loaded = || self.headers.iter().filter(|header| header.kind == elf::PT_LOAD.0);
+        if loaded().any(|header| header.has(elf::PF_W | elf::PF_X)) {
+            facts.effects.push(ProcessEffect::WritableCode);
+        }
+    }
+
+    fn dynamic(&self, facts: &mut Facts) -> Result<(), &'static str> {
+        let table = self.table;
+        let strings = self.strings().ok_or("its dynamic string table")?;
+        let text = |offset| self.text(&strings, offset).ok_or("a string of its dynamic section");
+        facts.soname = table.get(elf::DT_SONAME).map(text).transpose()?;
+        facts.needed = table.all(elf::DT_NEEDED).map(text).collect::<Result<_, _>>()?;
+        for folders in table.all(elf::DT_RPATH).chain(table.all(elf::DT_RUNPATH)) {
+            let folders = text(folders)?;
+            facts.search_path.extend(folders.split(':').filter(|folder| !folder.is_empty()).map(str::to_owned));
+        }
+
+        let flags = table.get(elf::DT_FLAGS).unwrap_or(0);
+        let more = table.get(elf::DT_FLAGS_1).unwrap_or(0);
+        let is_set = |flag: elf::DynamicFlags1| more & flag.0 != 0;
+        if table.has(elf::DT_TEXTREL) || flags & elf::DF_TEXTREL.0 != 0 {
+            facts.effects.push(ProcessEffect::TextRelocations);
+        }
+        for (flag, effect) in [
+            (elf::DF_1_GLOBAL, ProcessEffect::GlobalScope),
+            (elf::DF_1_INTERPOSE, ProcessEffect::Interposer),
+            (elf::DF_1_INITFIRST, ProcessEffect::InitFirst),
+        ] {
+            if is_set(flag) {
+                facts.effects.push(effect);
+            }
+        }
+        if table.has(elf::DT_AUDIT) || table.has(elf::DT_DEPAUDIT) {
+            facts.effects.push(ProcessEffect::Auditor);
+        }
+        if table.has(elf::DT_FILTER) || table.has(elf::DT_AUXILIARY) {
+            facts.effects.push(ProcessEffect::Filter);
+        }
+
+        let is_interpreted = self.headers.iter().any(|header| header.kind == elf::PT_INTERP.0);
+        // Linkers older than the flag mark programs, and only them, with a place for the debugger. A library may have an
+        // interpreter: the C library prints its version if it is started.
+        if is_set(elf::DF_1_PIE) || (is_interpreted && table.has(elf::DT_DEBUG)) {
+            facts.never_loads = Some(NeverLoads::Program);
+        } else if is_set(elf::DF_1_NOOPEN) {
+            facts.never_loads = Some(NeverLoads::NoOpen);
+        }
+
+        let mut remark = |text: String| facts.remarks.push(text);
+        if is_set(elf::DF_1_NODELETE) {
+            remark("it cannot be unmapped (-z nodelete)".to_owned());
+        }
+        if is_set(elf::DF_1_NODEFLIB) {
+            remark("its libraries are not looked for in the default folders (-z nodefaultlib)".to_owned());
+        }
+        if is_set(elf::DF_1_NODUMP) {
+            remark("it asks not to be part of dumps (-z nodump)".to_owned());
+        }
+        if table.has(elf::DT_SYMBOLIC) || flags & elf::DF_SYMBOLIC.0 != 0 {
+            remark("it prefers its own symbols (-Bsymbolic)".to_owned());
+        }
+        if table.has(elf::DT_PREINIT_ARRAY) {
+            remark("it has functions for before its initialisation, which are not run in a library".to_owned());
+        }
+        Ok(())
+    }
+
+    fn symbols(&self, facts: &mut Facts) -> Result<(), &'static str> {
+        let (size, table) = (self.view.by_class(24, 16), self.table.get(elf::DT_SYMTAB));
+        let Some(symbols) = table.and_then(|table| self.at(table)) else { return Err("its dynamic symbol table") };
+        let strings = self.strings().ok_or("its dynamic string table")?;
+        let read = |index: u32| RawSymbol::read(&symbols, usize::try_from(index).ok()?.checked_mul(size)?);
+
+        let hashed = self.hashed_symbols()?;
+        for symbol in (1..hashed).map(read) {
+            let symbol = symbol.ok_or("its dynamic symbol table")?;
+            if symbol.bind == elf::STB_GNU_UNIQUE.0 && symbol.is_defined() {
+                facts.unique_symbols.push(self.text(&strings, symbol.name).ok_or("the name of a symbol")?);
+            }
+        }
+
+        let Some(kinds) = self.view.machine().and_then(Relocations::of) else { return Ok(()) };
+        let versions = self.versions(&strings);
+        let (mut bound, mut resolvers, mut own_tls) = (std::collections::BTreeSet::new(), 0_u64, false);
+        for (index, kind) in self.relocations()? {
+            let symbol = if index == 0 { None } else { Some(read(index).ok_or("a relocation's symbol")?) };
+            let is_own = symbol.as_ref().is_none_or(RawSymbol::is_defined);
+            own_tls |= kinds.static_tls.contains(&kind) && is_own;
+            let resolver = symbol.as_ref().is_some_and(|it| it.kind == elf::STT_GNU_IFUNC.0 && it.is_defined());
+            resolvers += u64::from(kind == kinds.resolver || resolver);
+            if index != 0 {
+                bound.insert(index);
+            }
+        }
+        // A symbol may be looked up and be in no hash table: all undefined ones.
+        for index in bound {
+            let symbol = read(index).ok_or("its dynamic symbol table")?;
+            if symbol.bind == elf::STB_LOCAL.0 || (symbol.is_defined() && !symbol.can_be_replaced()) {
+                continue;
+            }
+            facts.bound.push(Symbol {
+                name: self.text(&strings, symbol.name).ok_or("the name of a symbol")?,
+                size: symbol.size,
+                is_data: matches!(symbol.kind, kind if kind == elf::STT_OBJECT.0 || kind == elf::STT_TLS.0),
+                is_weak: symbol.bind == elf::STB_WEAK.0,
+                is_defined: symbol.is_defined(),
+                library: if symbol.is_defined() { None } else { versions.library(index) },
+            });
+        }
+        let storage = self.headers.iter().find(|header| header.kind == elf::PT_TLS.0);
+        // The loader also needs room for what the first byte is off its alignment.
+        let room = |header: &Header| header.size.saturating_add(header.address % header.align.max(1));
+        facts.static_tls = storage.filter(|_| own_tls).map_or(0, room);
+        if resolvers > 0 {
+            let text =
+                format!("it runs code of its own while it is relocated, before its constructors ({resolvers} IFUNC)");
+            facts.remarks.push(text);
+        }
+        Ok(())
+    }
+
+    /// How many symbols the hash tables reach.
+    fn hashed_symbols(&self) -> Result<u32, &'static str> {
+        let damaged = "its symbol hash table";
+        let mut count = 0;
+        if let Some(address) = self.table.get(elf::DT_HASH) {
+            // Alpha and 64-bit S/390 have wider entries, and a GNU table as well.
+            let table = self.at(address).ok_or(damaged)?;
+            count = table.number(4).ok_or(damaged)?;
+        }
+        if let Some(address) = self.table.get(elf::DT_GNU_HASH) {
+            let table = self.at(address).ok_or(damaged)?;
+            count = count.max(gnu_hashed(&table).ok_or(damaged)?);
+        }
+        Ok(count)
+    }
+
+    /// The symbol and the type of every relocation.
+    fn relocations(&self) -> Result<Vec<(u32, u32)>, &'static str> {
+        let damaged = "its relocations";
+        let explicit = self.table.get(elf::DT_PLTREL) == Some(elf::DT_RELA.0 as u64);
+        let mut found = Vec::new();
+        for (address, size, with_addend) in [
+            (elf::DT_RELA, elf::DT_RELASZ, true),
+            (elf::DT_REL, elf::DT_RELSZ, false),
+            (elf::DT_JMPREL, elf::DT_PLTRELSZ, explicit),
+        ] {
+            let (Some(address), Some(size)) = (self.table.get(address), self.table.get(size)) else { continue };
+            if size == 0 {
+                continue;
+            }
+            let entry = if with_addend { self.view.by_class(24, 12) } else { self.view.by_class(16, 8) };
+            let count = usize::try_from(size).map_err(|_| damaged)? / entry;
+            let table = self.at(address).ok_or(damaged)?;
+            for entry in table.entries(0, entry, count).ok_or(damaged)? {
+                let info = entry.word(self.view.by_class(8, 4)).ok_or(damaged)?;
+                found.push(if self.view.wide {
+                    ((info >> 32) as u32, info as u32)
+                } else {
+                    ((info >> 8) as u32, info as u32 & 0xff)
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Which library each version of a symbol belongs to, as far as it can be read.
+    fn versions(&self, strings: &View<'_>) -> Versions<'a> {
+        let mut libraries = Vec::new();
+        let needs = self.table.get(elf::DT_VERNEED).and_then(|address| self.at(address));
+        let count = self.table.get(elf::DT_VERNEEDNUM).unwrap_or(0).min(u64::from(u16::MAX));
+        let mut read = || {
+            let (needs, mut at) = (needs?, 0_usize);
+            for _ in 0..count {
+                let library = self.text(strings, u64::from(needs.number(at + 4)?))?;
+                let mut version = at.checked_add(needs.number(at + 8)? as usize)?;
+                for _ in 0..needs.half(at + 2)? {
+                    libraries.push((needs.half(version.checked_add(6)?)?, library.clone()));
+                    version = version.checked_add(needs.number(version.checked_add(12)?)? as usize)?;
+                }
+                at = at.checked_add(needs.number(at.checked_add(12)?)? as usize)?;
+            }
+            Some(())
+        };
+        // What is not readable stays unknown: nothing depends on it but how a symbol is reported.
+        let _ = read();
+        Versions { of: self.table.get(elf::DT_VERSYM).and_then(|address| self.at(address)), libraries }
+    }
+}
+
+struct Versions<'a> {
+    of: Option<View<'a>>,
+    libraries: Vec<(u16, String)>,
+}
+
+impl Versions<'_> {
+    fn library(&self, symbol: u32) -> Option<String> {
+        let version = self.of?.half((symbol as usize).checked_mul(2)?)? & 0x7fff;
+        self.libraries.iter().find(|(number, _)| *number == version).map(|(_, library)| library.clone())
+    }
+}
+
+/// How many symbols a GNU hash table reaches: to the end of the chain that begins last.
+fn gnu_hashed(table: &View<'_>) -> Option<u32> {
+    let (buckets, first, filters) = (table.number(0)?, table.number(4)?, table.number(8)?);
+    let filters = (filters as usize).checked_mul(table.by_class(8, 4))?;
+    let at = 16_usize.checked_add(filters)?;
+    let entries = table.entries(at as u64, 4, buckets as usize)?;
+    let last = entries.filter_map(|entry| entry.number(0)).max().unwrap_or(0);
+    if last < first {
+        return Some(first);
+    }
+    let chains = at.checked_add((buckets as usize).checked_mul(4)?)?;
+    let mut index = last;
+    loop {
+        let place = ((index - first) as usize).checked_mul(4)?.checked_add(chains)?;
+        if table.number(place)? & 1 == 1 {
+            return index.checked_add(1);
+        }
+        index = index.checked_add(1)?;
+    }
+}
+
+/// A symbol as it is written.
+struct RawSymbol {
+    name: u64,
+    bind: u8,
+    kind: u8,
+    visibility: u8,
+    section: u16,
+    size: u64,
+}
+
+impl RawSymbol {
+    fn read(table: &View<'_>, at: usize) -> Option<RawSymbol> {
+        let byte = |wide, narrow| table.bytes.get(at.checked_add(table.by_class(wide, narrow))?).copied();
+        let info = byte(4, 12)?;
+        Some(RawSymbol {
+            name: u64::from(table.number(at)?),
+            bind: info >> 4,
+            kind: info & 0xf,
+            visibility: byte(5, 13)? & 3,
+            section: table.half(at.checked_add(table.by_class(6, 14))?)?,
+            size: table.word(at.checked_add(table.by_class(16, 8))?)?,
+        })
+    }
+
+    fn is_defined(&self) -> bool {
+        self.section != elf::SHN_UNDEF.0
+    }
+
+    /// Whether the loader looks for it elsewhere before it takes this one.
+    fn can_be_replaced(&self) -> bool {
+        self.visibility == elf::STV_DEFAULT.0
+    }
+}
+
+/// The relocation types of an architecture that matter here.
+struct Relocations {
+    /// Offsets from the thread pointer, which only storage in the fixed reserve has.
+    static_tls: &'static [u32],
+    /// Calls a function of the image for the value.
+    resolver: u32,
+}
+
+impl Relocations {
+    fn of(machine: u16) -> Option<Relocations> {
+        let (static_tls, resolver): (&[u32], _) = match elf::Machine(machine) {
+            elf::EM_X86_64 => (&[elf::R_X86_64_TPOFF64.0, elf::R_X86_64_TPOFF32.0], elf::R_X86_64_IRELATIVE.0),
+            elf::EM_386 => (&[elf::R_386_TLS_TPOFF.0, elf::R_386_TLS_TPOFF32.0], elf::R_386_IRELATIVE.0),
+            elf::EM_AARCH64 => (&[elf::R_AARCH64_TLS_TPREL.0], elf::R_AARCH64_IRELATIVE.0),
+            elf::EM_ARM => (&[elf::R_ARM_TLS_TPOFF32.0], elf::R_ARM_IRELATIVE.0),
+            elf::EM_RISCV => (&[elf::R_RISCV_TLS_TPREL64.0, elf::R_RISCV_TLS_TPREL32.0], elf::R_RISCV_IRELATIVE.0),
+            elf::EM_PPC64 => (&[elf::R_PPC64_TPREL64.0], elf::R_PPC64_IRELATIVE.0),
+            elf::EM_S390 => (&[elf::R_390_TLS_TPOFF.0], elf::R_390_IRELATIVE.0),
+            elf::EM_LOONGARCH => (&[elf::R_LARCH_TLS_TPREL64.0, elf::R_LARCH_TLS_TPREL32.0], elf::R_LARCH_IRELATIVE.0),
+            _ => return None,
+        };
+        Some(Relocations { static_tls, resolver })
+    }
+}

@@ -1,0 +1,268 @@
+//! Judges what an image asks of the loader, before the loader sees it: what would be shared between generations, change the
+//! whole process, or bind to something else than it was linked with.
+
+use super::budget::{self, Budget};
+use super::image::{Facts, Image};
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use super::linkmap;
+use super::static_tls;
+use crate::{Interposition, LibraryChange, Linkage, NeededLibrary, ProcessEffect, Replaced, escape_untrusted};
+
+/// Why an image must not be linked into this process.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// Symbols that the loader binds once for the whole process, whatever it is told: every generation would use the
+    /// variables of the first one, laid out as the first one has them.
+    #[error(
+        "the loader unifies {symbol}{} over the whole process (STB_GNU_UNIQUE), so that this version would use the data of \
+         another one: compile the C++ in the plugin with -fno-gnu-unique (for cc-rs: \
+         build.flag_if_supported(\"-fno-gnu-unique\")), or accept it with dangerous().allow_unique_symbols()",
+        and_others(*others)
+    )]
+    UniqueSymbols {
+        /// One of them, as the linker sees it.
+        symbol: String,
+        /// How many more there are.
+        others: usize,
+    },
+    /// Headers that change the whole process.
+    #[error("the image changes the whole process: {}", each_effect(effects))]
+    ProcessEffects {
+        /// What they do, all that is not allowed.
+        effects: Vec<ProcessEffect>,
+    },
+    /// Headers of a library that the plugin needs, and that is not mapped yet, which change the whole process.
+    #[error("the plugin needs {name} ({path}), and {}", each_effect(effects))]
+    NeededEffects {
+        /// The name that the plugin, or another library, gives.
+        name: String,
+        /// The file.
+        path: String,
+        /// What its headers do, all that is not allowed.
+        effects: Vec<ProcessEffect>,
+    },
+    /// Data of the plugin for which the process has a definition of another size.
+    #[error(
+        "the plugin's variable `{symbol}` has {size} bytes, and the loader would replace it by the one of {host_size} bytes \
+         in {by}: hide it (-fvisibility=hidden, static), link the plugin with -Wl,-Bsymbolic, or accept it with \
+         dangerous().allow_replaced_data()"
+    )]
+    ReplacedData {
+        /// The variable.
+        symbol: String,
+        /// Its size in the plugin.
+        size: u64,
+        /// Its size in the process.
+        host_size: u64,
+        /// The file that defines it.
+        by: String,
+    },
+    /// A library that the plugin needs is mapped already, and is not what lies on disk.
+    #[error(
+        "the plugin needs {name}{}, the loader has that mapped already from {path}, and {change}: the plugin would get the \
+         old one. Restart the host, give the new library another name and DT_SONAME, link it into the plugin, or \
+         accept it with dangerous().allow_changed_libraries()",
+        by.as_ref().map(|by| format!(" (through {by})")).unwrap_or_default()
+    )]
+    ChangedLibrary {
+        /// The name that the plugin gives.
+        name: String,
+        /// The library that needs it; `None` if the plugin itself does.
+        by: Option<String>,
+        /// Where the mapped one is from.
+        path: String,
+        /// What has changed.
+        change: LibraryChange,
+    },
+    /// More thread-local storage of the initial-exec model than the loader has left, for good.
+    #[error(
+        "the plugin, with what it needs, takes {size} bytes of the loader's fixed reserve for thread-local storage (static TLS), and {free} are \
+         left, which do not come back while libraries stay mapped: {}",
+        static_tls::REMEDY
+    )]
+    StaticTls {
+        /// How much it takes.
+        size: u64,
+        /// How much is left.
+        free: u64,
+    },
+    /// More thread-local storage of the initial-exec model than the [`Budget`] allows.
+    #[error(
+        "with this plugin, plugins take {taken} bytes of the loader's fixed reserve for thread-local storage (static TLS), \
+         and the budget is {budget}: raise it, or {}",
+        static_tls::REMEDY
+    )]
+    StaticTlsBudget {
+        /// What would be taken.
+        taken: u64,
+        /// The budget.
+        budget: u64,
+    },
+}
+
+fn and_others(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => " and one other symbol".to_owned(),
+        more => format!(" and {more} other symbols"),
+    }
+}
+
+fn each_effect(effects: &[ProcessEffect]) -> String {
+    let each = effects.iter().map(|effect| {
+        let (cause, remedy) = (effect.cause(), effect.remedy());
+        format!(
+            "it {effect}, because of {cause}: link it with {remedy}, or accept it with \
+             dangerous().allow_effect(ProcessEffect::{effect:?})"
+        )
+    });
+    each.collect::<Vec<_>>().join("; ")
+}
+
+/// What is admitted although it gives up a protection.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Allowances {
+    pub(super) unique_symbols: bool,
+    pub(super) changed_libraries: bool,
+    pub(super) replaced_data: bool,
+    pub(super) effects: Vec<ProcessEffect>,
+}
+
+/// Says what an image asks of the loader, and what that meets in this process if it is for this process.
+pub(super) fn describe(image: &Image<'_>, for_this_process: bool) -> Linkage {
+    let facts = image.facts();
+    let shown = |texts: &[String]| texts.iter().map(|text| escape_untrusted(text).into_owned()).collect();
+    let (needed, interposed) = if for_this_process { surroundings(facts) } else { (named(facts), Vec::new()) };
+    note_needed(facts);
+    Linkage {
+        soname: facts.soname.as_deref().map(|name| escape_untrusted(name).into_owned()),
+        needed,
+        search_path: shown(&facts.search_path),
+        unique_symbols: shown(&facts.unique_symbols),
+        static_tls: facts.static_tls,
+        effects: facts.effects.clone(),
+        remarks: facts.remarks.clone(),
+        interposed,
+    }
+}
+
+/// Lists the libraries that an image names.
+fn named(facts: &Facts) -> Vec<NeededLibrary> {
+    facts.needed.iter().map(|name| NeededLibrary::new(escape_untrusted(name).into_owned())).collect()
+}
+
+/// Says what an image meets in this process.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn surroundings(facts: &Facts) -> (Vec<NeededLibrary>, Vec<Interposition>) {
+    (linkmap::needed(facts), linkmap::interposed(facts))
+}
+
+/// Says nothing of this process: it is not known what the loader has.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn surroundings(facts: &Facts) -> (Vec<NeededLibrary>, Vec<Interposition>) {
+    (named(facts), Vec::new())
+}
+
+/// Remembers what is mapped now, to tell later what has been rewritten since.
+pub(super) fn note_mapped() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    linkmap::note_mapped();
+}
+
+/// Remembers what is mapped now, if it matters to an image: the map is long where many generations are kept.
+pub(super) fn note_needed(facts: &Facts) {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if facts.needed.iter().any(|name| !linkmap::is_runtime(name)) {
+        linkmap::note_mapped();
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    let _ = facts;
+}
+
+/// Refuses an image that must not be linked into this process, and says what it asks of the loader.
+pub(super) fn check(image: &Image<'_>, allowed: &Allowances, budget: &Budget) -> Result<Linkage, LinkError> {
+    let facts = image.facts();
+    if let [symbol, others @ ..] = &facts.unique_symbols[..]
+        && !allowed.unique_symbols
+    {
+        return Err(LinkError::UniqueSymbols { symbol: escape_untrusted(symbol).into_owned(), others: others.len() });
+    }
+    let effects = facts.effects.iter().filter(|effect| !allowed.effects.contains(effect)).copied().collect::<Vec<_>>();
+    if !effects.is_empty() {
+        return Err(LinkError::ProcessEffects { effects });
+    }
+    let linkage = describe(image, true);
+    for library in &linkage.needed {
+        check_needed(library, allowed)?;
+    }
+    let helpers = linkage.needed.iter().map(|library| library.static_tls);
+    check_static_tls(helpers.fold(facts.static_tls, u64::saturating_add), budget)?;
+    check_interposed(&linkage, allowed)?;
+    Ok(linkage)
+}
+
+fn check_static_tls(size: u64, budget: &Budget) -> Result<(), LinkError> {
+    if size == 0 {
+        return Ok(());
+    }
+    let taken = budget::static_tls().saturating_add(size);
+    if taken > budget.static_tls {
+        return Err(LinkError::StaticTlsBudget { taken, budget: budget.static_tls });
+    }
+    match static_tls::free() {
+        Some(free) if free < size => Err(LinkError::StaticTls { size, free }),
+        _ => Ok(()),
+    }
+}
+
+fn check_needed(library: &NeededLibrary, allowed: &Allowances) -> Result<(), LinkError> {
+    let effects =
+        library.effects.iter().filter(|effect| !allowed.effects.contains(effect)).copied().collect::<Vec<_>>();
+    if !effects.is_empty() {
+        let path = library.file.clone().unwrap_or_default();
+        return Err(LinkError::NeededEffects { name: library.name.clone(), path, effects });
+    }
+    let Some(mapped) = &library.mapped else { return Ok(()) };
+    let Some(change) = &mapped.change else { return Ok(()) };
+    let error = LinkError::ChangedLibrary {
+        name: library.name.clone(),
+        by: library.needed_by.clone(),
+        path: mapped.path.clone(),
+        change: change.clone(),
+    };
+    if allowed.changed_libraries {
+        tracing::warn!("{error}");
+        return Ok(());
+    }
+    Err(error)
+}
+
+/// Refuses data of another size, and puts the rest into the log, in one line.
+fn check_interposed(linkage: &Linkage, allowed: &Allowances) -> Result<(), LinkError> {
+    let mut unexpected = Vec::new();
+    for found in &linkage.interposed {
+        match &found.replaces {
+            Replaced::OwnData { size, host_size } if !allowed.replaced_data => {
+                let (symbol, by) = (found.symbol.clone(), found.by.clone());
+                return Err(LinkError::ReplacedData { symbol, size: *size, host_size: *host_size, by });
+            }
+            Replaced::Own | Replaced::OwnData { .. } => unexpected.push(found),
+            #[cfg(all(target_os = "linux", target_env = "gnu"))]
+            Replaced::Needed { library } if !linkmap::is_runtime(library) => unexpected.push(found),
+            // Meant to give way, or to be wrapped.
+            _ => {}
+        }
+    }
+    if let [first, ..] = &unexpected[..] {
+        let names: Vec<&str> = unexpected.iter().take(5).map(|found| &*found.symbol).collect();
+        tracing::warn!(
+            symbols = unexpected.len(),
+            by = first.by,
+            "the plugin will use the definitions of the process in the place of its own or its libraries' for {}: hide \
+             those of the plugin (-fvisibility=hidden), or link it with -Wl,-Bsymbolic",
+            names.join(", ")
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,410 @@
+//! What this process has mapped already, as the loader sees it when it binds a new image: which libraries it takes for
+//! the needed ones, whether those are still what lies on disk, and which symbols are defined already.
+//!
+//! Nothing is loaded here. The loader is asked with `RTLD_NOLOAD`, so names match as they will: by path, by the name that
+//! a library was asked for, by `DT_SONAME`, by file.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::LazyLock;
+
+use parking_lot::Mutex;
+
+use super::image::{Facts, Image, Symbol};
+use super::maps::{MappedFile, Maps};
+use super::segments::segments;
+use crate::{Interposition, LibraryChange, MappedLibrary, NeededLibrary, Replaced, escape_untrusted};
+
+/// Returns whether a file or `DT_SONAME` belongs to the C and C++ runtime. Updates of the system replace its files under
+/// every process, its symbols carry versions, and programs wrap its functions on purpose: an allocator, a sanitizer.
+pub(super) fn is_runtime(name: &str) -> bool {
+    const RUNTIME: [&str; 11] = [
+        "libc.so.6",
+        "libm.so.6",
+        "libpthread.so.0",
+        "libdl.so.2",
+        "librt.so.1",
+        "libutil.so.1",
+        "libresolv.so.2",
+        "libanl.so.1",
+        "libmvec.so.1",
+        "libgcc_s.so.1",
+        "libstdc++.so.6",
+    ];
+    let is = |known: &&str| name.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    RUNTIME.iter().any(is) || name.starts_with("ld-linux") || name.starts_with("ld64.so.")
+}
+
+/// Files of mapped libraries as they were when they were first seen mapped, by address and inode.
+static SEEN: LazyLock<Mutex<HashMap<(usize, u64), Stamp>>> = LazyLock::new(Mutex::default);
+
+/// What changes with a file's content.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &std::fs::Metadata) -> Stamp {
+        Stamp {
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+/// Notes the files of what is mapped now: only what was seen before can be seen to have been rewritten.
+pub(super) fn note_mapped() {
+    let Ok(maps) = Maps::read() else { return };
+    let mut seen = SEEN.lock();
+    let mut mapped = HashSet::new();
+    for file in maps.files() {
+        mapped.insert((file.start, file.inode));
+        if seen.contains_key(&(file.start, file.inode)) {
+            continue;
+        }
+        if let Ok(found) = std::fs::metadata(file.path)
+            && found.ino() == file.inode
+        {
+            seen.insert((file.start, file.inode), Stamp::of(&found));
+        }
+    }
+    // What was unmapped may come again at the same address.
+    seen.retain(|key, _| mapped.contains(key));
+}
+
+/// Says for every library that an image needs, and for what those need in turn, what this process has mapped under its name,
+/// or else which file it would map.
+pub(super) fn needed(facts: &Facts) -> Vec<NeededLibrary> {
+    let mut found: Vec<NeededLibrary> = Vec::new();
+    let mut known: HashSet<String> = HashSet::new();
+    // Each with who needs it, and where to look for it.
+    let wanted = |by: Option<&str>, facts: &Facts, folder: Option<&Path>| -> Vec<Wanted> {
+        let search_path: Vec<String> = facts.search_path.iter().map(|entry| expanded(entry, folder)).collect();
+        let wanted = facts.needed.iter().map(|name| Wanted {
+            name: name.clone(),
+            by: by.map(str::to_owned),
+            search_path: search_path.clone(),
+        });
+        wanted.collect()
+    };
+    let mut queue = VecDeque::from(wanted(None, facts, None));
+    while let Some(Wanted { name, by, search_path }) = queue.pop_front() {
+        if !known.insert(name.clone()) || found.len() >= MOST_LIBRARIES {
+            continue;
+        }
+        let mut library = NeededLibrary::new(escape_untrusted(&name).into_owned());
+        library.needed_by = by;
+        let handle = Handle::of(&name);
+        library.mapped = handle.as_ref().and_then(|handle| mapped(handle, &name, &search_path));
+        let file = match &library.mapped {
+            Some(mapped) => Some(PathBuf::from(&mapped.path)),
+            None if handle.is_none() => find(&name, &search_path).or_else(|| find_in_system(&name)),
+            None => None,
+        };
+        // What the runtime needs is the runtime.
+        if let Some(file) = file.filter(|_| !is_runtime(&name))
+            && let Some(facts) = facts_of(&file)
+        {
+            queue.extend(wanted(Some(&library.name), &facts, file.parent()));
+            if library.mapped.is_none() {
+                library.file = Some(escape_untrusted(&file.to_string_lossy()).into_owned());
+                library.effects = facts.effects;
+                library.static_tls = facts.static_tls;
+            }
+        }
+        found.push(library);
+    }
+    found
+}
+
+/// A library that is still to be looked at.
+struct Wanted {
+    name: String,
+    by: Option<String>,
+    search_path: Vec<String>,
+}
+
+/// More libraries than these are not followed.
+const MOST_LIBRARIES: usize = 1000;
+
+/// Larger files are not read.
+const LARGEST_LIBRARY: u64 = 1 << 30;
+
+/// Replaces the token for the folder of the library that a search path belongs to; a plugin has none.
+fn expanded(entry: &str, folder: Option<&Path>) -> String {
+    match folder.and_then(Path::to_str) {
+        Some(folder) => entry.replace("${ORIGIN}", folder).replace("$ORIGIN", folder),
+        None => entry.to_owned(),
+    }
+}
+
+/// Reads what a library asks of the loader.
+fn facts_of(file: &Path) -> Option<Facts> {
+    let size = std::fs::metadata(file).ok().filter(|found| found.is_file())?.len();
+    // What the kernel makes up has no size, and may never end.
+    let bytes = (1..=LARGEST_LIBRARY).contains(&size).then(|| std::fs::read(file).ok()).flatten()?;
+    Some(Image::read(&bytes).ok()?.facts().clone())
+}
+
+/// Finds a library where the loader looks by default, without the cache that it has of further folders.
+fn find_in_system(name: &str) -> Option<PathBuf> {
+    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let named = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    let mut folders: Vec<String> = named.split([':', ';']).map(str::to_owned).collect();
+    for folder in ["/lib", "/usr/lib"] {
+        folders.extend([format!("{folder}/{multiarch}"), format!("{folder}64"), folder.to_owned()]);
+    }
+    find(name, &folders)
+}
+
+/// Describes what is mapped under `name`.
+fn mapped(handle: &Handle, name: &str, search_path: &[String]) -> Option<MappedLibrary> {
+    let (path, section) = handle.path_and_dynamic_section()?;
+    if is_runtime(name) {
+        // Nothing would follow from it.
+        return Some(MappedLibrary { path: escape_untrusted(&path).into_owned(), change: None });
+    }
+    let maps = Maps::read().ok()?;
+    let file = maps.file_at(section)?;
+    // A relative path may mean another file by now, and one to a descriptor another one.
+    let by_name = path.starts_with('/') && !path.starts_with("/proc/");
+    let path = if by_name { path } else { file.path.to_owned() };
+    let change = change(&path, &file).or_else(|| elsewhere(name, &path, search_path));
+    Some(MappedLibrary { path: escape_untrusted(&path).into_owned(), change })
+}
+
+/// Compares the file at `path` with the one that is mapped.
+fn change(path: &str, mapped: &MappedFile<'_>) -> Option<LibraryChange> {
+    let now = match File::open(path) {
+        Ok(now) => now,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(LibraryChange::Removed),
+        // What cannot be read cannot be compared, and not be loaded by anybody else.
+        Err(_) => return None,
+    };
+    if !is_same_file(&now, mapped).ok()? {
+        return Some(LibraryChange::Replaced);
+    }
+    let stamp = Stamp::of(&now.metadata().ok()?);
+    let seen = SEEN.lock().get(&(mapped.start, mapped.inode)).copied();
+    seen.is_some_and(|seen| seen != stamp).then_some(LibraryChange::Rewritten)
+}
+
+/// Maps a page of `file` and compares how the memory map shows it with `mapped`: on layered and copy-on-write file systems
+/// it shows other device and inode numbers than `stat` gives.
+fn is_same_file(file: &File, mapped: &MappedFile<'_>) -> io::Result<bool> {
+    // SAFETY: the kernel chooses the place, so no existing mapping is touched; it is never accessed.
+    let page = unsafe { libc::mmap(ptr::null_mut(), 1, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
+    if page == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let maps = Maps::read();
+    // SAFETY: this is the mapping that was just made, and nothing refers to it.
+    unsafe { libc::munmap(page, 1) };
+    let maps = maps?;
+    let Some(now) = maps.file_at(page as usize) else { return Err(io::ErrorKind::NotFound.into()) };
+    Ok((now.device, now.inode) == (mapped.device, mapped.inode))
+}
+
+/// Looks where the image's own search path leads: the loader does not follow it if it has the name already.
+fn elsewhere(name: &str, mapped: &str, search_path: &[String]) -> Option<LibraryChange> {
+    let found = find(name, search_path)?;
+    let (here, there) = (std::fs::metadata(mapped).ok()?, std::fs::metadata(&found).ok()?);
+    let is_same = (here.dev(), here.ino()) == (there.dev(), there.ino())
+        || (here.size() == there.size() && std::fs::read(mapped).ok()? == std::fs::read(&found).ok()?);
+    let path = escape_untrusted(&found.to_string_lossy()).into_owned();
+    (!is_same).then_some(LibraryChange::Elsewhere { path })
+}
+
+/// Finds a library in those folders of a search path that mean the same for everybody.
+fn find(name: &str, search_path: &[String]) -> Option<PathBuf> {
+    if name.contains('/') {
+        return None;
+    }
+    let folders = search_path.iter().filter(|folder| folder.starts_with('/') && !folder.contains('$'));
+    folders.map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
+}
+
+/// Says which of the symbols that an image looks up this process defines in the place of what the image was linked with.
+pub(super) fn interposed(facts: &Facts) -> Vec<Interposition> {
+    let needed: Vec<(&String, Handle)> =
+        facts.needed.iter().filter_map(|name| Some((name, Handle::of(name)?))).collect();
+    let runtime = segments(|path| path.to_str().is_ok_and(|path| is_runtime(file_name(path))));
+    let found = facts.bound.iter().filter_map(|symbol| {
+        let name = CString::new(&*symbol.name).ok()?;
+        let address = lookup(libc::RTLD_DEFAULT, &name)?;
+        // Most of what is looked up, and functions move between its libraries.
+        if !symbol.is_defined && runtime.iter().any(|segment| segment.range.contains(&(address as usize))) {
+            return None;
+        }
+        let global = Definition::at(address)?;
+        let replaces = if symbol.is_defined { own(symbol, &global) } else { others(symbol, &name, &global, &needed)? };
+        Some(Interposition::new(
+            escape_untrusted(&symbol.name).into_owned(),
+            escape_untrusted(&global.file).into_owned(),
+            replaces,
+        ))
+    });
+    found.collect()
+}
+
+/// Says what becomes of a definition of the image's own.
+fn own(symbol: &Symbol, global: &Definition) -> Replaced {
+    match global.size {
+        Some(host_size) if symbol.is_data && host_size != symbol.size && symbol.size > 0 && host_size > 0 => {
+            Replaced::OwnData { size: symbol.size, host_size }
+        }
+        _ if symbol.is_weak => Replaced::OwnWeak,
+        _ => Replaced::Own,
+    }
+}
+
+/// Says whether one of the needed libraries has a definition that is not used.
+fn others(symbol: &Symbol, name: &CStr, global: &Definition, needed: &[(&String, Handle)]) -> Option<Replaced> {
+    let is_global = |handle: &Handle| handle.path_and_dynamic_section().is_some_and(|(path, _)| path == global.file);
+    if needed.iter().any(|(_, handle)| is_global(handle)) {
+        return None;
+    }
+    if let Some(library) = &symbol.library {
+        return Some(Replaced::Needed { library: escape_untrusted(library).into_owned() });
+    }
+    let defines = |handle: &Handle| Definition::of(handle.0, name).is_some_and(|it| it.address != global.address);
+    let (library, _) = needed.iter().find(|(_, handle)| defines(handle))?;
+    Some(Replaced::Needed { library: escape_untrusted(library).into_owned() })
+}
+
+/// Returns a library of this process, by any name that the loader knows it by, that defines `symbol`.
+pub(super) fn definer(symbol: &str) -> Option<String> {
+    let name = CString::new(symbol).ok()?;
+    let maps = Maps::read().ok()?;
+    let mut paths: Vec<&str> = maps.files().map(|file| file.path).filter(|path| path.contains(".so")).collect();
+    paths.dedup();
+    paths.into_iter().find_map(|path| {
+        let definition = Definition::of(Handle::of(path)?.0, &name)?;
+        Some(escape_untrusted(&definition.file).into_owned())
+    })
+}
+
+/// Looks a symbol up, in the global scope or by an open handle.
+fn lookup(scope: *mut c_void, name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: the scope is the global one or an open handle, and the name is a terminated string.
+    let address = unsafe { libc::dlsym(scope, name.as_ptr()) };
+    (!address.is_null()).then_some(address)
+}
+
+/// Returns the last part of a path.
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Where the loader finds a symbol.
+struct Definition {
+    address: usize,
+    file: String,
+    /// What its symbol table says, if it is there.
+    size: Option<u64>,
+}
+
+impl Definition {
+    /// Looks a symbol up, in all that is global or in a library and what that needs.
+    fn of(scope: *mut c_void, name: &CStr) -> Option<Definition> {
+        Definition::at(lookup(scope, name)?)
+    }
+
+    /// Says what lies at the address of a symbol.
+    fn at(address: *mut c_void) -> Option<Definition> {
+        let mut found = libc::Dl_info {
+            dli_fname: ptr::null(),
+            dli_fbase: ptr::null_mut(),
+            dli_sname: ptr::null(),
+            dli_saddr: ptr::null_mut(),
+        };
+        let mut entry: *mut c_void = ptr::null_mut();
+        // SAFETY: both places live for the call; with this request the loader writes a pointer to a symbol there.
+        let known = unsafe { libc::dladdr1(address, &raw mut found, &raw mut entry, RTLD_DL_SYMENT) };
+        if known == 0 || found.dli_fname.is_null() {
+            return None;
+        }
+        // SAFETY: the loader's own string, which lives as long as the library that defines the symbol.
+        let file = unsafe { CStr::from_ptr(found.dli_fname) }.to_string_lossy().into_owned();
+        let is_exact = found.dli_saddr == address && !entry.is_null();
+        // SAFETY: a symbol of a mapped library's symbol table, which is never written to.
+        let size = is_exact.then(|| unsafe { (*entry.cast::<ElfSymbol>()).size() });
+        Some(Definition { address: address as usize, file, size })
+    }
+}
+
+/// From dlfcn.h; the libc crate does not have it.
+const RTLD_DL_SYMENT: c_int = 1;
+
+#[cfg(target_pointer_width = "64")]
+type ElfSymbol = libc::Elf64_Sym;
+#[cfg(target_pointer_width = "32")]
+type ElfSymbol = libc::Elf32_Sym;
+
+trait Size {
+    fn size(&self) -> u64;
+}
+
+impl Size for ElfSymbol {
+    fn size(&self) -> u64 {
+        // Wider than it is on some targets.
+        #[allow(clippy::useless_conversion)]
+        u64::from(self.st_size)
+    }
+}
+
+/// A library that is mapped, held for as long as this lives.
+struct Handle(*mut c_void);
+
+impl Handle {
+    /// Asks the loader for a library that it has already.
+    fn of(name: &str) -> Option<Handle> {
+        // Tokens mean another folder in a plugin than here.
+        if name.is_empty() || name.contains('$') {
+            return None;
+        }
+        let name = CString::new(name).ok()?;
+        // SAFETY: with `RTLD_NOLOAD` nothing is loaded and no code runs; the name is a terminated string.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+        if handle.is_null() { None } else { Some(Handle(handle)) }
+    }
+
+    fn path_and_dynamic_section(&self) -> Option<(String, usize)> {
+        /// The part of link.h's `struct link_map` that is the same everywhere.
+        #[repr(C)]
+        struct LinkMap {
+            base: usize,
+            name: *const c_char,
+            dynamic: *const c_void,
+        }
+        let mut map: *const LinkMap = ptr::null();
+        // SAFETY: the handle is open, and with this request the loader writes a pointer to a link map there.
+        let found = unsafe { libc::dlinfo(self.0, libc::RTLD_DI_LINKMAP, (&raw mut map).cast()) };
+        if found != 0 || map.is_null() {
+            return None;
+        }
+        // SAFETY: the link map of a library that this handle keeps mapped; these fields do not change.
+        let map = unsafe { &*map };
+        // SAFETY: the loader's own string, which lives as long as the link map.
+        let name = unsafe { CStr::from_ptr(map.name) };
+        Some((OsStr::from_bytes(name.to_bytes()).to_string_lossy().into_owned(), map.dynamic as usize))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: gives back the reference that `of` took, once.
+        unsafe { libc::dlclose(self.0) };
+    }
+}
