@@ -182,7 +182,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             scope: PluginScope::new(),
         };
         let host = Arc::new(Offers::new().host_for(artifact, &context));
-        let data = StoreData::new(host, context.scope, bounds);
+        let data = StoreData::new(&self.engine, host, context.scope, bounds);
         imports::signatures(&self.linkers.optimised, &mut Store::new(self.engine.optimising(), data))
     }
 

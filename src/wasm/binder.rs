@@ -5,6 +5,7 @@ use wasmtime::{Instance, Memory, Store, TypedFunc, WasmParams, WasmResults};
 use super::error::WasmCallError;
 use super::exports::ExportIndex;
 use super::host::{StoreData, slice};
+use crate::nesting::{Nested, Watch};
 
 /// Looks up what a plugin exports: the argument of the closure that [`Engine::bind`](super::Engine::bind) takes.
 pub struct Binder<'a> {
@@ -108,11 +109,12 @@ impl<'a> Call<'a> {
     /// # Errors
     /// It trapped, or was stopped. The instance is dropped after this call, and is not to be called again.
     pub fn run<P: WasmParams, R: WasmResults>(&mut self, func: &Func<P, R>, params: P) -> Result<R, WasmCallError> {
-        let scope = self.store.data().scope.clone();
+        let _nested = Nested::enter(self.store.data().stack)?;
+        let (scope, watch) = (self.store.data().scope.clone(), Watch::begin());
         // So that all that the plugin calls in the host, linked functions included, runs inside of the scope.
         scope.enter(|| func.0.call(&mut *self.store, params)).map_err(|error| {
             self.broken = true;
-            WasmCallError::from_call(&error, self.store.data().bounds.clues())
+            WasmCallError::from_call(&error, self.store.data().bounds.clues(), watch)
         })
     }
 

@@ -74,8 +74,10 @@ impl EngineBuilder {
 
     /// Sets the bytes of stack that a plugin's code may use. 256 KiB by default.
     ///
-    /// It is the stack of the calling thread, which needs more than that: an overflow of the thread's own stack ends
-    /// the process.
+    /// It is the stack of the calling thread, which needs 128 KiB more than that for the host's side. On Linux, a call on
+    /// a thread that has less left is refused as [`StackTooSmall`](super::WasmCallError::StackTooSmall); elsewhere, the
+    /// thread's own stack would overflow, which ends the process. Loading, probes and hand-over are on threads of the
+    /// slot, which have the standard library's 2 MiB unless `RUST_MIN_STACK` says otherwise.
     pub fn stack(mut self, bytes: usize) -> Self {
         self.stack = bytes;
         self

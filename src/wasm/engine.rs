@@ -11,6 +11,7 @@ use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingA
 use super::compile::Compiler;
 use super::error::{EngineError, WasmCallError};
 use super::permits::{Permit, Permits};
+use crate::nesting::HOST_STACK;
 
 /// Tables that one instance can have.
 const TABLES: u32 = 4;
@@ -31,6 +32,8 @@ struct Inner {
     optimising: wasmtime::Engine,
     baseline: Option<wasmtime::Engine>,
     allocation: Allocation,
+    /// Bytes that a plugin's code may use of a thread's stack.
+    stack: usize,
     instances: Arc<Permits>,
     idle: Mutex<Vec<Weak<dyn Reclaim>>>,
     compiler: Compiler,
@@ -110,7 +113,8 @@ impl Engine {
         let compiler = compiler(&optimising)?;
         start_ticking(optimising.weak(), baseline.as_ref().map(wasmtime::Engine::weak), settings.tick)?;
         let instances = Permits::new(settings.max_instances as usize);
-        Ok(Engine(Arc::new(Inner { optimising, baseline, allocation, instances, idle: Mutex::default(), compiler })))
+        let (stack, idle) = (settings.stack, Mutex::default());
+        Ok(Engine(Arc::new(Inner { optimising, baseline, allocation, stack, instances, idle, compiler })))
     }
 
     /// Returns the engine whose code is optimised.
@@ -125,6 +129,11 @@ impl Engine {
 
     pub(super) fn compiler(&self) -> &Compiler {
         &self.0.compiler
+    }
+
+    /// Returns how many bytes of a thread's stack a call may need: the plugin's part, and that of the host below it.
+    pub(super) fn call_stack(&self) -> usize {
+        self.0.stack.saturating_add(HOST_STACK)
     }
 
     pub(super) fn max_instances(&self) -> usize {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::BoxError;
 use crate::host::ContractError;
+use crate::nesting::Refusal;
 use crate::text::plugin_text;
 
 /// The longest text that is taken from a module, in bytes.
@@ -213,12 +214,35 @@ pub enum WasmCallError {
     /// There was not enough memory, or address space, for an instance.
     #[error("could not make an instance of the plugin: {0}")]
     NoInstance(String),
+    /// The call was made inside of too many others, or the plugin failed because one that it made through the host was.
+    #[error("calls are nested too deeply: {0}")]
+    NestedTooDeep(String),
+    /// The calling thread's stack is too small for the call. It was not made, because an overflow would end the process.
+    #[error(
+        "the calling thread has {left} bytes of stack left, and the call may need {needed}: call from a thread with a \
+         larger stack, from inside of fewer calls, or lower `EngineBuilder::stack`"
+    )]
+    StackTooSmall {
+        /// Bytes that are left.
+        left: usize,
+        /// Bytes that may be needed: the engine's [stack](super::EngineBuilder::stack), and 128 KiB for the host.
+        needed: usize,
+    },
     /// A function of the host failed while the plugin called it.
     #[error("a function of the host failed: {0}")]
     Host(String),
     /// The caller's closure failed.
     #[error("{0}")]
     Failed(#[source] BoxError),
+}
+
+impl From<Refusal> for WasmCallError {
+    fn from(refusal: Refusal) -> WasmCallError {
+        match refusal {
+            Refusal::Stack { left, needed } => WasmCallError::StackTooSmall { left, needed },
+            refusal => WasmCallError::NestedTooDeep(refusal.to_string()),
+        }
+    }
 }
 
 impl WasmCallError {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::{Caller, Memory, Store, UpdateDeadline};
 
+use super::engine::Engine;
 use super::limits::Bounds;
 use crate::PluginScope;
 use crate::host::{BoundService, PluginHost, PluginInfo};
@@ -17,11 +18,13 @@ pub struct StoreData {
     pub(super) memory: Option<Memory>,
     /// The services that the instance asked for, by the numbers that it got.
     pub(super) services: Vec<Arc<BoundService>>,
+    /// Bytes that a call may need of the thread's stack: what the engine gives the plugin, and what its host needs.
+    pub(super) stack: usize,
 }
 
 impl StoreData {
-    pub(super) fn new(host: Arc<PluginHost>, scope: PluginScope, bounds: Bounds) -> StoreData {
-        StoreData { host, scope, bounds, memory: None, services: Vec::new() }
+    pub(super) fn new(engine: &Engine, host: Arc<PluginHost>, scope: PluginScope, bounds: Bounds) -> StoreData {
+        StoreData { host, scope, bounds, memory: None, services: Vec::new(), stack: engine.call_stack() }
     }
 
     /// Returns which plugin calls.

@@ -16,6 +16,7 @@ use super::host::{StoreData, enforce};
 use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::{Permit, Permits};
 use crate::host::{PluginHost, record_wait};
+use crate::nesting::{Nested, Refusal, Watch, is_nested, refuse};
 use crate::{PluginScope, State, StopSignal};
 
 /// Which instance of a plugin a call gets.
@@ -131,8 +132,13 @@ impl<C: Send + 'static> Instances<C> {
         if self.stop.is_overdue() {
             return Err(WasmCallError::Retired);
         }
-        let saturated = || WasmCallError::Saturated { what: "calls of this generation", limit: self.calls.total() };
-        self.calls.take(self.max_wait).ok_or_else(saturated)
+        // A call that this thread makes inside of one of the same plugin would wait for itself.
+        let single = self.policy == InstancePolicy::Single && is_nested() && self.scope.is_entered();
+        let wait = if single { Duration::ZERO } else { self.max_wait };
+        self.calls.take(wait).ok_or_else(|| {
+            note_nested();
+            WasmCallError::Saturated { what: "calls of this generation", limit: self.calls.total() }
+        })
     }
 
     /// Makes an instance and restores the state into it. `start`, the binder and the restore are under the deadline of the
@@ -147,16 +153,18 @@ impl<C: Send + 'static> Instances<C> {
 
     /// Makes an instance with its initial state.
     pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
-        let permit = self.engine.instance_permit(self.max_wait)?;
+        let permit = self.engine.instance_permit(self.max_wait).inspect_err(|_| note_nested())?;
         let bounds = Bounds::new(&self.limits, self.stop.clone());
-        let host = StoreData::new(Arc::clone(&self.host), self.scope.clone(), bounds);
+        let _nested = Nested::enter(self.engine.call_stack())?;
+        let host = StoreData::new(&self.engine, Arc::clone(&self.host), self.scope.clone(), bounds);
         let code = self.code.load_full();
         let mut store = Store::new(code.linked.module().engine(), host);
         enforce(&mut store);
         store.data_mut().bounds.begin(began, &self.limits, options)?;
         // What `start` calls in the host is called by the plugin.
+        let watch = Watch::begin();
         let wasm = self.scope.enter(|| code.linked.instantiate(&mut store)).map_err(|error| {
-            match WasmCallError::from_call(&error, store.data().bounds.clues()) {
+            match WasmCallError::from_call(&error, store.data().bounds.clues(), watch) {
                 // Neither a trap nor an interruption: the allocator failed.
                 WasmCallError::Host(reason) => WasmCallError::NoInstance(reason),
                 other => other,
@@ -204,6 +212,13 @@ impl<C> Instance<C> {
         let result = work(&mut call);
         self.broken |= call.is_broken();
         result
+    }
+}
+
+/// Notes that there was nothing for a nested call: a plugin that cannot go on without its answer is not to blame.
+fn note_nested() {
+    if is_nested() {
+        refuse(Refusal::Saturated);
     }
 }
 

@@ -7,6 +7,7 @@ use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
 
 use super::error::{TEXT_LIMIT, WasmCallError};
 use crate::StopSignal;
+use crate::nesting::Watch;
 use crate::text::plugin_text;
 
 /// Limits of one call.
@@ -140,7 +141,7 @@ impl Bounds {
         self.until = began.checked_add(self.deadline).unwrap_or(began + Duration::from_secs(1 << 32));
         self.cancel.clone_from(&options.cancel);
         self.clues = Clues::default();
-        self.check().map_err(|interruption| WasmCallError::from_call(&interruption.into(), &self.clues))
+        self.check().map_err(|interruption| WasmCallError::from_call(&interruption.into(), &self.clues, Watch::begin()))
     }
 
     pub(super) fn clues(&self) -> &Clues {
@@ -200,14 +201,18 @@ impl ResourceLimiter for Bounds {
 }
 
 impl WasmCallError {
-    /// Translates the error of a call into the plugin, with the help of what its limits noted meanwhile.
-    pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues) -> WasmCallError {
+    /// Translates the error of a call into the plugin, with the help of what its limits noted meanwhile, and of whether
+    /// a call that it made through the host was refused.
+    pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues, watch: Watch) -> WasmCallError {
         if let Some(interruption) = error.downcast_ref::<Interruption>() {
             return match *interruption {
                 Interruption::Deadline(deadline) => WasmCallError::DeadlineExceeded(deadline),
                 Interruption::Cancelled => WasmCallError::Cancelled,
                 Interruption::Retired => WasmCallError::Retired,
             };
+        }
+        if let Some(refusal) = watch.refusal() {
+            return WasmCallError::NestedTooDeep(refusal.to_string());
         }
         let Clues { denied, panic } = clues;
         match (error.downcast_ref::<Trap>(), denied) {

@@ -64,6 +64,8 @@ mod tests {
             WasmCallError::OutOfBounds { ptr: 0, len: 0 },
             WasmCallError::Unbound(String::new()),
             WasmCallError::NoInstance(String::new()),
+            WasmCallError::NestedTooDeep(String::new()),
+            WasmCallError::StackTooSmall { left: 0, needed: 0 },
             WasmCallError::Host(String::new()),
             WasmCallError::failed("no"),
         ] {

@@ -60,6 +60,7 @@
 //! | a replaced plugin does not finish its calls | its memory is never freed | after the slot's `drain_timeout` its calls are ended, and its memory is freed | `limits`, `instances` |
 //! | a memory or a table bomb | the host runs out of memory | [`CallLimits`]; a refused growth is an error inside the plugin, and a typed one outside | `limits` |
 //! | endless recursion | the thread's stack overflows, which ends the process | a [limit](EngineBuilder::stack) of its own, below that of ordinary threads | `engine` |
+//! | a plugin calls a function of the host that calls the plugin, and so on | the thread's stack overflows | how deep calls are nested, and on Linux how much stack is left, is checked before each; the refusal is not held against the plugin | `binder`, `instances`, `nesting.rs` |
 //! | one request sees another one's data | a leak | a fresh instance for every call, unless another [policy](InstancePolicy) is set | `instances` |
 //! | more calls than instances | an error of the allocator | a permit in front, and [`WasmCallError::Saturated`] | `permits`, `instances` |
 //! | no address space for a pool | no engine | falls back to allocation on demand automatically | `engine` |

@@ -11,6 +11,7 @@ mod config;
 mod host;
 mod instances;
 mod limits;
+mod nesting;
 mod retirement;
 mod state;
 mod storms;
