@@ -53,7 +53,7 @@
 //! | Fault | What would happen | Remedy | Where |
 //! |---|---|---|---|
 //! | garbage, a truncated or a wrong module | an error deep in a compiler | one pass before it: validation, required exports, allowed imports, interface, versions; every refusal says what and where | `validate`, `sections`, `admission` |
-//! | a module made to be hard to compile | half a minute and gigabytes | [`ModuleLimits`], before anything is compiled | `validate` |
+//! | a module made to be hard to compile | minutes and gigabytes for a few KB | [`ModuleLimits`], before anything is compiled: bytes and counts, and what a compiler's work grows with | `validate`, `effort` |
 //! | proposals that nobody asked for | 64-bit memories, threads and so on by default | not enabled | `validate`, `engine` |
 //! | an endless loop, also in `start` | the thread is lost | a deadline that begins before the instance is made; each call checks its own, every tick | `limits`, `host`, `engine` |
 //! | ending one call ends others | neighbours on the same engine are killed, too | each call checks *its own* deadline, caller and generation | `limits`, `host` |
@@ -140,6 +140,7 @@ mod call_frame;
 mod code;
 mod compile;
 mod disk_cache;
+mod effort;
 mod engine;
 mod error;
 mod exports;
@@ -149,6 +150,7 @@ mod inspect;
 mod instances;
 mod limits;
 mod link;
+mod module_limits;
 mod permits;
 mod plugin;
 mod sections;
@@ -167,7 +169,7 @@ pub use host::{StoreData, guest_bytes};
 pub(crate) use inspect::inspect;
 pub use instances::InstancePolicy;
 pub use limits::{CallLimits, CallOptions};
+pub use module_limits::ModuleLimits;
 pub use plugin::WasmPlugin;
-pub use validate::ModuleLimits;
 /// The engine underneath, for functions of the host: `Caller`, `Linker`, and its errors.
 pub use wasmtime;

@@ -4,6 +4,7 @@ mod admission;
 mod allocation;
 #[cfg(target_os = "linux")]
 mod attempts;
+mod bombs;
 mod cache;
 mod calls;
 #[cfg(target_os = "linux")]
