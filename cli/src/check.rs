@@ -19,7 +19,7 @@ pub(crate) struct Check {
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     /// A limit the host sets for modules, for instance `functions=500`: one of size, functions, body, nesting, locals,
-    /// loop-locals, types, arity, imports, exports, globals, data-segments, element-segments, tables, blocks,
+    /// loop-locals, types, arity, imports, exports, globals, data-segments, element-segments, tables, loops, total-loops, blocks,
     /// total-blocks, live-values, total-live-values, passed-values, total-passed-values, elements, placed-elements,
     /// constant-operators, memory
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
@@ -87,6 +87,8 @@ impl Check {
                 "data-segments" => module.data_segments = small,
                 "element-segments" => module.element_segments = small,
                 "tables" => module.tables = small,
+                "loops" => module.loops = *number,
+                "total-loops" => module.total_loops = *number,
                 "blocks" => module.blocks = *number,
                 "total-blocks" => module.total_blocks = *number,
                 "live-values" => module.live_values = *number,

@@ -12,6 +12,7 @@ use super::module_limits::ModuleLimits;
 /// What one function takes, or all of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Effort {
+    pub(super) loops: u64,
     /// Where control flow splits or joins.
     pub(super) blocks: u64,
     /// The values that can be alive there, summed up: operands on the stack, and locals.
@@ -33,12 +34,14 @@ impl Effort {
         };
         let alive = u64::from(validator.operand_stack_height()) + u64::from(validator.len_locals());
         let (taken, given) = operator.operator_arity(validator).unwrap_or_default();
+        self.loops += u64::from(matches!(operator, Loop { .. }));
         self.blocks += blocks;
         self.live_values += blocks * alive;
         self.passed_values += times * (u64::from(taken) + u64::from(given));
     }
 
     pub(super) fn add(&mut self, other: &Effort) {
+        self.loops += other.loops;
         self.blocks += other.blocks;
         self.live_values += other.live_values;
         self.passed_values += other.passed_values;
@@ -46,14 +49,20 @@ impl Effort {
 
     /// Checks what one function takes, as far as it is known.
     pub(super) fn check_function(&self, limits: &ModuleLimits, offset: usize, index: u32) -> Result<(), ModuleError> {
-        let limits = [limits.blocks, limits.live_values, limits.passed_values];
-        self.check(["blocks and branches", "values alive in blocks", "passed values"], limits, offset, Some(index))
+        let limits = [limits.loops, limits.blocks, limits.live_values, limits.passed_values];
+        self.check(
+            ["loops", "blocks and branches", "values alive in blocks", "passed values"],
+            limits,
+            offset,
+            Some(index),
+        )
     }
 
     /// Checks what all functions so far take.
     pub(super) fn check_total(&self, limits: &ModuleLimits, offset: usize) -> Result<(), ModuleError> {
-        let limits = [limits.total_blocks, limits.total_live_values, limits.total_passed_values];
+        let limits = [limits.total_loops, limits.total_blocks, limits.total_live_values, limits.total_passed_values];
         let what = [
+            "loops of all functions",
             "blocks and branches of all functions",
             "values alive in blocks of all functions",
             "passed values of all functions",
@@ -63,13 +72,13 @@ impl Effort {
 
     fn check(
         &self,
-        what: [&'static str; 3],
-        limits: [u64; 3],
+        what: [&'static str; 4],
+        limits: [u64; 4],
         offset: usize,
         function: Option<u32>,
     ) -> Result<(), ModuleError> {
-        let found = [self.blocks, self.live_values, self.passed_values];
-        match (0..3).find(|&index| found[index] > limits[index]) {
+        let found = [self.loops, self.blocks, self.live_values, self.passed_values];
+        match (0..4).find(|&index| found[index] > limits[index]) {
             Some(index) => {
                 let (what, found, limit) = (what[index], found[index], limits[index]);
                 Err(ModuleError::Limit { what, found, limit, offset, function })

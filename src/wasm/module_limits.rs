@@ -39,9 +39,13 @@ pub struct ModuleLimits {
     pub element_segments: u32,
     /// Tables, at most 4. 4.
     pub tables: u32,
+    /// Loops of one function. 1,000.
+    pub loops: u64,
+    /// Loops of all functions. 20,000.
+    pub total_loops: u64,
     /// Blocks, branches and targets of branch tables of one function. 30,000.
     pub blocks: u64,
-    /// The same of all functions. 400,000.
+    /// Blocks, branches and targets of all functions. 400,000.
     pub total_blocks: u64,
     /// Values that can be alive where a function's control flow splits or joins: operands and locals, summed up over its
     /// blocks. 1,000,000.
@@ -77,6 +81,8 @@ impl Default for ModuleLimits {
             data_segments: 10_000,
             element_segments: 1_000,
             tables: 4,
+            loops: 1_000,
+            total_loops: 20_000,
             blocks: 30_000,
             total_blocks: 400_000,
             live_values: 1_000_000,
