@@ -72,7 +72,10 @@ pub enum ModuleError {
         wanted: String,
     },
     /// It imports something that the host does not offer.
-    #[error("it imports `{module}` `{name}`, which the host does not offer, at offset {offset:#x}")]
+    #[error(
+        "it imports `{module}` `{name}`, which the host does not offer, at offset {offset:#x}{}",
+        hint(module, name).map(|hint| format!(": {hint}")).unwrap_or_default()
+    )]
     UnknownImport {
         /// The import's module name.
         module: String,
@@ -94,6 +97,13 @@ pub enum ModuleError {
         offered: String,
         /// Where.
         offset: usize,
+    },
+    /// It imports several things that the host does not offer, or offers with another type.
+    #[error("{} of its imports do not fit:{}", imports.len(), listed(imports))]
+    Imports {
+        /// The error of each of them, in the module's order: [`UnknownImport`](ModuleError::UnknownImport) or
+        /// [`WrongImport`](ModuleError::WrongImport).
+        imports: Vec<ModuleError>,
     },
     /// Its `version` section is not a version.
     #[error("its section `version`, at offset {offset:#x}, is not a version: {reason}")]
@@ -127,6 +137,76 @@ pub enum ModuleError {
         /// The interface that the slot requires.
         wanted: String,
     },
+}
+
+/// Says what an import of a known family comes from, and what to do about it.
+fn hint(module: &str, name: &str) -> Option<&'static str> {
+    Some(match (module, name) {
+        ("wasi_snapshot_preview1" | "wasi_unstable", _) => {
+            "it is built for WASI; build it for wasm32-unknown-unknown, or link an implementation with `WasmBackend::link`"
+        }
+        ("wasi", "thread-spawn") => "it is built with threads, which are not enabled; build it without",
+        (module, _) if module.starts_with("wasi:") => {
+            "it is part of a component for WASI; build a core module for wasm32-unknown-unknown"
+        }
+        ("GOT.mem" | "GOT.func", _)
+        | ("env", "__memory_base" | "__table_base" | "__stack_pointer" | "memory_base" | "table_base") => {
+            "it is a side module (position-independent code); link it statically, without -shared or SIDE_MODULE"
+        }
+        ("env", "abort" | "seed" | "trace") | ("index", _) => {
+            "AssemblyScript's runtime calls it; compile with --use abort= (or a function of your own), or link it with \
+             `WasmBackend::link`"
+        }
+        ("env", "memory") => "it imports its memory; link it without --import-memory, and export the memory instead",
+        ("env", "__indirect_function_table") => "it imports its table; link it without --import-table",
+        ("gojs" | "go", _) | ("env", "runtime.ticks" | "runtime.sleepTicks" | "syscall/js.valueGet") => {
+            "Go's runtime for JavaScript calls it; build with GOOS=wasip1 -buildmode=c-shared or TinyGo's wasm-unknown \
+             target"
+        }
+        ("__wbindgen_placeholder__" | "__wbindgen_externref_xform__" | "wbg" | "__wbindgen_anyref_xform__", _) => {
+            "wasm-bindgen's glue for JavaScript calls it; build without wasm-bindgen and the crates that need it (js-sys, \
+             web-sys, or getrandom and uuid with their JavaScript features)"
+        }
+        ("env", name)
+            if name.starts_with("emscripten_") || name.starts_with("invoke_") || name.starts_with("_emscripten_") =>
+        {
+            "Emscripten's runtime for JavaScript calls it; build with -sSTANDALONE_WASM, or with clang for \
+             wasm32-unknown-unknown"
+        }
+        ("env", _) => {
+            "an `extern` function that nothing defines ends up there (in C and C++ one that is declared and not linked, in \
+             Rust an `extern \"C\"` block); link what defines it, or offer it with `WasmBackend::link`"
+        }
+        _ => return None,
+    })
+}
+
+/// Lists imports, those of one kind with their hint once.
+fn listed(imports: &[ModuleError]) -> String {
+    /// More than anyone reads.
+    const SHOWN: usize = 50;
+    let mut text = String::new();
+    let mut hints: Vec<(&str, Vec<String>)> = Vec::new();
+    for import in imports.iter().take(SHOWN) {
+        match import {
+            ModuleError::UnknownImport { module, name, .. } => {
+                let (hint, import) = (hint(module, name).unwrap_or_default(), format!("`{module}` `{name}`"));
+                match hints.iter_mut().find(|(known, _)| *known == hint) {
+                    Some((_, imports)) => imports.push(import),
+                    None => hints.push((hint, vec![import])),
+                }
+            }
+            other => text += &format!(" {other};"),
+        }
+    }
+    for (hint, imports) in hints {
+        let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
+        text += &format!(" the host does not offer {}{hint};", imports.join(", "));
+    }
+    match imports.len().saturating_sub(SHOWN) {
+        0 => text.pop().map_or(String::new(), |_| text),
+        more => text + &format!(" and {more} more"),
+    }
 }
 
 fn in_function(function: Option<u32>) -> String {

@@ -133,11 +133,16 @@ impl Pass<'_> {
             }),
             Payload::ImportSection(section) => {
                 let known = validator.types(0).expect("a module is being validated");
+                let mut unfit = Vec::new();
                 for import in section.clone().into_imports_with_offsets() {
                     let (offset, import) = import?;
-                    self.import(import, offset, known)?;
+                    unfit.extend(self.import(import, offset, known).err());
                 }
-                Ok(())
+                match unfit.len() {
+                    0 => Ok(()),
+                    1 => Err(unfit.remove(0)),
+                    _ => Err(ModuleError::Imports { imports: unfit }),
+                }
             }
             Payload::MemorySection(section) => section.clone().into_iter_with_offsets().try_for_each(|memory| {
                 let (offset, memory) = memory?;
