@@ -136,7 +136,7 @@ impl<'a> Call<'a> {
     /// # Errors
     /// They are not in the plugin's memory.
     pub fn read(&self, ptr: u32, len: u32) -> Result<&[u8], WasmCallError> {
-        let memory = self.memory().map(|memory| memory.data(&*self.store)).unwrap_or_default();
+        let memory = self.memory(len as usize)?.map(|memory| memory.data(&*self.store)).unwrap_or_default();
         slice(memory, ptr, len).ok_or(WasmCallError::OutOfBounds { ptr, len })
     }
 
@@ -158,12 +158,18 @@ impl<'a> Call<'a> {
     /// Borrows a part of the plugin's memory to write to.
     pub(super) fn slice_mut(&mut self, ptr: u32, len: usize) -> Result<&mut [u8], WasmCallError> {
         let out_of_bounds = WasmCallError::OutOfBounds { ptr, len: u32::try_from(len).unwrap_or(u32::MAX) };
-        let memory = self.memory().map(|memory| memory.data_mut(&mut *self.store)).unwrap_or_default();
+        let memory = self.memory(len)?.map(|memory| memory.data_mut(&mut *self.store)).unwrap_or_default();
         memory.get_mut(ptr as usize..).and_then(|rest| rest.get_mut(..len)).ok_or(out_of_bounds)
     }
 
-    fn memory(&self) -> Option<Memory> {
-        self.store.data().memory
+    /// Returns the plugin's memory; nothing can be anywhere in a plugin without one.
+    fn memory(&self, len: usize) -> Result<Option<Memory>, WasmCallError> {
+        match self.store.data().memory {
+            None if len > 0 => {
+                Err(WasmCallError::Unbound("it exports no memory, which the host reads and writes".to_owned()))
+            }
+            memory => Ok(memory),
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use wasmparser::{ConstExpr, ElementItems, ElementKind, FuncValidator, Operator, 
 use super::error::ModuleError;
 use super::module_limits::ModuleLimits;
 
+/// A call through a table or into the engine comes with checks: as much code as so many values take.
+const CALL: u64 = 10;
+
 /// What one function takes, or all of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Effort {
@@ -17,19 +20,40 @@ pub(super) struct Effort {
     pub(super) blocks: u64,
     /// The values that can be alive there, summed up: operands on the stack, and locals.
     pub(super) live_values: u64,
-    /// The values that calls, branches and blocks take and give, summed up.
+    /// The values that calls, branches, blocks and the function itself take and give, summed up.
     pub(super) passed_values: u64,
 }
 
 impl Effort {
+    /// Begins to count a function with so many parameters and results.
+    pub(super) fn of_function(values: u64) -> Effort {
+        Effort { passed_values: values, ..Effort::default() }
+    }
+
     /// Counts one operator, which is not validated yet.
     pub(super) fn count<R: WasmModuleResources>(&mut self, operator: &Operator<'_>, validator: &FuncValidator<R>) {
-        use Operator::{Block, Br, BrIf, BrTable, Call, CallIndirect, Else, If, Loop, Return};
-        let (blocks, times) = match operator {
-            Block { .. } | Loop { .. } | Else | BrIf { .. } => (1, 1),
-            If { .. } => (2, 1),
-            BrTable { targets } => (u64::from(targets.len()) + 1, u64::from(targets.len()) + 1),
-            Call { .. } | CallIndirect { .. } | Br { .. } | Return => (0, 1),
+        use Operator::*;
+        let (blocks, times, code) = match operator {
+            Block { .. } | Loop { .. } | Else | BrIf { .. } => (1, 1, 0),
+            If { .. } => (2, 1, 0),
+            BrTable { targets } => (u64::from(targets.len()) + 1, u64::from(targets.len()) + 1, 0),
+            Br { .. } | Return => (0, 1, 0),
+            Call { .. } => (0, 1, 1),
+            CallIndirect { .. } => (0, 1, CALL),
+            // Calls into the engine.
+            MemoryGrow { .. }
+            | MemoryFill { .. }
+            | MemoryCopy { .. }
+            | MemoryInit { .. }
+            | DataDrop { .. }
+            | TableGrow { .. }
+            | TableFill { .. }
+            | TableCopy { .. }
+            | TableInit { .. }
+            | ElemDrop { .. }
+            | TableGet { .. }
+            | TableSet { .. }
+            | RefFunc { .. } => (0, 1, CALL),
             _ => return,
         };
         let alive = u64::from(validator.operand_stack_height()) + u64::from(validator.len_locals());
@@ -37,7 +61,7 @@ impl Effort {
         self.loops += u64::from(matches!(operator, Loop { .. }));
         self.blocks += blocks;
         self.live_values += blocks * alive;
-        self.passed_values += times * (u64::from(taken) + u64::from(given));
+        self.passed_values += times * (u64::from(taken) + u64::from(given)) + code;
     }
 
     pub(super) fn add(&mut self, other: &Effort) {

@@ -53,6 +53,18 @@ pub enum ModuleError {
         /// The index of the function, if it is about one.
         function: Option<u32>,
     },
+    /// It is a program, and not a library.
+    #[error(
+        "it is a command: `_start` is all that it is for, and ends it. Build a library: in Rust a `cdylib`, in C and C++ \
+         with -mexec-model=reactor or --no-entry"
+    )]
+    Command,
+    /// It exports no memory, which the host has to read and write.
+    #[error("it exports no memory, and {reason}: export it, under any name")]
+    NoMemory {
+        /// What it is needed for.
+        reason: String,
+    },
     /// A required export is missing.
     #[error("it does not export the function `{name}` {wanted}")]
     MissingExport {

@@ -14,8 +14,9 @@ pub struct StoreData {
     pub(super) host: Arc<PluginHost>,
     pub(super) scope: PluginScope,
     pub(super) bounds: Bounds,
-    /// The instance's memory, once there is an instance.
+    /// The instance's memory, once there is an instance, and the name that it is exported under.
     pub(super) memory: Option<Memory>,
+    pub(super) memory_name: Option<Arc<str>>,
     /// The services that the instance asked for, by the numbers that it got.
     pub(super) services: Vec<Arc<BoundService>>,
     /// Bytes that a call may need of the thread's stack: what the engine gives the plugin, and what its host needs.
@@ -24,7 +25,15 @@ pub struct StoreData {
 
 impl StoreData {
     pub(super) fn new(engine: &Engine, host: Arc<PluginHost>, scope: PluginScope, bounds: Bounds) -> StoreData {
-        StoreData { host, scope, bounds, memory: None, services: Vec::new(), stack: engine.call_stack() }
+        StoreData {
+            host,
+            scope,
+            bounds,
+            memory: None,
+            memory_name: None,
+            services: Vec::new(),
+            stack: engine.call_stack(),
+        }
     }
 
     /// Returns which plugin calls.
@@ -44,13 +53,19 @@ impl std::fmt::Debug for StoreData {
 /// # Errors
 /// They are outside the plugin's memory. Returned from the host's function, the error ends the call.
 pub fn guest_bytes<'a>(caller: &'a mut Caller<'_, StoreData>, ptr: u32, len: u32) -> wasmtime::Result<&'a [u8]> {
-    let memory = match caller.data().memory {
-        Some(memory) => Some(memory),
-        // `start` runs before the instance is known.
-        None => caller.get_export("memory").and_then(wasmtime::Extern::into_memory),
-    };
-    let bytes = memory.and_then(|memory| slice(memory.data(&*caller), ptr, len));
+    let bytes = memory(caller).and_then(|memory| slice(memory.data(&*caller), ptr, len));
     bytes.ok_or_else(|| wasmtime::Error::msg(format!("{len} bytes at {ptr:#x} are outside the plugin's memory")))
+}
+
+/// Returns the memory of the plugin that calls.
+pub(super) fn memory(caller: &mut Caller<'_, StoreData>) -> Option<Memory> {
+    let StoreData { memory, memory_name, .. } = caller.data();
+    match (memory, memory_name.clone()) {
+        (Some(memory), _) => Some(*memory),
+        // `start` runs before the instance is known.
+        (None, Some(name)) => caller.get_export(&name).and_then(wasmtime::Extern::into_memory),
+        (None, None) => None,
+    }
 }
 
 /// Returns a part of a memory, unless it reaches beyond its end.

@@ -8,7 +8,7 @@ use hotslot_plugin::abi::Status;
 use hotslot_plugin::abi::wire::{ARGUMENT_SIZE, FRAME_SIZE, GuestArgument, GuestFrame, OUTPUT_OFFSET, guest_argument};
 use wasmtime::{Caller, Extern, Linker, Store};
 
-use super::host::{StoreData, guest_bytes};
+use super::host::{StoreData, guest_bytes, memory};
 use super::signature::{ImportSignatures, Signature};
 use crate::host::{Level, plugin_text};
 
@@ -144,7 +144,7 @@ fn copy_arguments(caller: &mut Caller<'_, StoreData>, frame: &GuestFrame) -> was
         GuestArgument::Word(_) => sum,
         GuestArgument::Bytes { len, .. } => sum.saturating_add(*len),
     });
-    let memory = caller.get_export("memory").and_then(Extern::into_memory);
+    let memory = memory(caller);
     if lent > memory.map_or(0, |memory| memory.data_size(&*caller) as u64) {
         return Err(wasmtime::Error::msg("a call of a service lends more bytes than the plugin's memory has"));
     }
@@ -163,8 +163,7 @@ fn copy_arguments(caller: &mut Caller<'_, StoreData>, frame: &GuestFrame) -> was
 
 /// Writes into the module's memory.
 fn write(caller: &mut Caller<'_, StoreData>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
-    let memory = caller.get_export("memory").and_then(Extern::into_memory);
-    let memory = memory.ok_or_else(|| wasmtime::Error::msg("the plugin exports no memory"))?;
+    let memory = memory(caller).ok_or_else(|| wasmtime::Error::msg("the plugin exports no memory"))?;
     Ok(memory.write(&mut *caller, at as usize, bytes)?)
 }
 

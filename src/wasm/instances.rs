@@ -12,6 +12,7 @@ use super::binder::{Binder, Call, Func};
 use super::code::Code;
 use super::engine::{Engine, Reclaim};
 use super::error::WasmCallError;
+use super::exports::INITIALIZE;
 use super::host::{StoreData, enforce};
 use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::{Permit, Permits};
@@ -161,6 +162,7 @@ impl<C: Send + 'static> Instances<C> {
         let mut store = Store::new(code.linked.module().engine(), host);
         enforce(&mut store);
         store.data_mut().bounds.begin(began, &self.limits, options)?;
+        store.data_mut().memory_name.clone_from(&code.exports.memory);
         // What `start` calls in the host is called by the plugin.
         let watch = Watch::begin();
         let wasm = self.scope.enter(|| code.linked.instantiate(&mut store)).map_err(|error| {
@@ -170,9 +172,15 @@ impl<C: Send + 'static> Instances<C> {
                 other => other,
             }
         })?;
-        let memory = code.exports.get("memory").and_then(|export| wasm.get_module_export(&mut store, export));
+        let memory = code.exports.memory.as_deref().and_then(|name| code.exports.get(name));
+        let memory = memory.and_then(|export| wasm.get_module_export(&mut store, export));
         store.data_mut().memory = memory.and_then(wasmtime::Extern::into_memory);
-        let calls = (self.bind)(&mut Binder { store: &mut store, instance: wasm, exports: &code.exports })?;
+        let mut binder = Binder { store: &mut store, instance: wasm, exports: &code.exports };
+        // Once, and before anything else of the plugin runs.
+        if let Some(initialize) = binder.optional::<(), ()>(INITIALIZE)? {
+            Call::new(binder.store).run(&initialize, ())?;
+        }
+        let calls = (self.bind)(&mut binder)?;
         Ok(Instance { calls, store, code, wasm, uses: 0, broken: false, _permit: permit })
     }
 

@@ -86,6 +86,12 @@
 //! static MANIFEST: [u8; 29] = *b"name=rules\ninterface=rules/1\n";
 //! ```
 //!
+//! # Start
+//! Where a module has a `start` function or exports `_initialize` (a *reactor*, as WASI's toolchains call a library), both
+//! run once in every new instance, before anything else and under the deadline of the call. One that exports `_start` is
+//! a command, and is refused unless `_start` is [required](WasmBackend::require_export). The module's memory can be
+//! exported under any name.
+//!
 //! # Imports
 //! A module can import what is linked, and these:
 //!

@@ -52,9 +52,10 @@ pub struct ModuleLimits {
     pub live_values: u64,
     /// The same of all functions. 5,000,000.
     pub total_live_values: u64,
-    /// Values that the calls, branches and blocks of one function take and give, summed up. 30,000.
+    /// Values that the calls, branches and blocks of one function take and give, summed up; a call through a table or into the
+    /// engine, as `memory.grow` is one, counts as ten. 30,000.
     pub passed_values: u64,
-    /// The same of all functions. 400,000.
+    /// The same of all functions, and their parameters and results. 400,000.
     pub total_passed_values: u64,
     /// Elements of all element segments. 20,000.
     pub elements: u64,

@@ -7,13 +7,13 @@
 use std::collections::HashMap;
 
 use wasmparser::{
-    CompositeInnerType, FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator, Parser, Payload, TypeRef,
-    ValidPayload, Validator, ValidatorResources, WasmFeatures, types,
+    CompositeInnerType, FuncToValidate, FuncValidatorAllocations, FunctionBody, ModuleArity, Operator, Parser, Payload,
+    TypeRef, ValidPayload, Validator, ValidatorResources, WasmFeatures, types,
 };
 
 use super::effort::{Effort, Initialisation};
 use super::error::ModuleError;
-use super::exports::{INTERFACE_EXPORTS, STATE_EXPORTS};
+use super::exports::{INITIALIZE, INTERFACE_EXPORTS, START, STATE_EXPORTS};
 use super::module_limits::ModuleLimits;
 use super::sections::Sections;
 use super::signature::{ImportSignatures, Signature};
@@ -59,6 +59,7 @@ pub(super) fn check(
         functions: FuncValidatorAllocations::default(),
         effort: Effort::default(),
         initialisation: Initialisation::default(),
+        has_memory: false,
     };
     for payload in parser.parse_all(bytes) {
         let payload = payload?;
@@ -83,6 +84,8 @@ struct Pass<'a> {
     functions: FuncValidatorAllocations,
     effort: Effort,
     initialisation: Initialisation,
+    /// It defines a memory.
+    has_memory: bool,
 }
 
 impl Pass<'_> {
@@ -146,6 +149,7 @@ impl Pass<'_> {
             }
             Payload::MemorySection(section) => section.clone().into_iter_with_offsets().try_for_each(|memory| {
                 let (offset, memory) = memory?;
+                self.has_memory = true;
                 let bytes = memory.initial.saturating_mul(1 << 16);
                 at_most("bytes of memory from the start", bytes, self.requirements.memory, offset)
             }),
@@ -231,7 +235,9 @@ impl Pass<'_> {
         limit("locals", locals, limits.locals.into(), offset)?;
 
         let mut loops = 0;
-        let mut effort = Effort::default();
+        let arity = validator.get_control_frame(0).and_then(|frame| validator.block_type_arity(frame.block_type));
+        let (params, results) = arity.unwrap_or_default();
+        let mut effort = Effort::of_function(u64::from(params) + u64::from(results));
         let mut operators = body.get_operators_reader()?;
         while !operators.eof() {
             let (operator, offset) = operators.read_with_offset()?;
@@ -254,10 +260,22 @@ impl Pass<'_> {
     /// Checks for the exports that the backend requires, and those that a schema and a contract promise.
     fn exports(&self, types: types::TypesRef<'_>) -> Result<(), ModuleError> {
         let exported: HashMap<_, _> = types.core_exports().into_iter().flatten().collect();
+        let is_function =
+            |name| matches!(exported.get(name), Some(types::EntityType::Func(_) | types::EntityType::FuncExact(_)));
+        if is_function(START) && !self.requirements.exports.iter().any(|(name, _)| name == START) {
+            return Err(ModuleError::Command);
+        }
+        if !exported.values().any(|item| matches!(item, types::EntityType::Memory(_)))
+            && let Some(reason) = self.needs_memory(types)
+        {
+            return Err(ModuleError::NoMemory { reason });
+        }
         let promised = STATE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
         let promised = self.sections.manifest.schema.iter().flat_map(|_| &promised);
         let interface = INTERFACE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
         let promised = promised.chain(self.sections.manifest.contract.iter().flat_map(|_| &interface));
+        let initialize = exported.contains_key(INITIALIZE).then(|| (INITIALIZE.to_owned(), Signature::parse("()")));
+        let promised = promised.chain(&initialize);
         for (name, wanted) in self.requirements.exports.iter().chain(promised) {
             let found = match exported.get(name.as_str()) {
                 Some(types::EntityType::Func(id) | types::EntityType::FuncExact(id)) => {
@@ -276,6 +294,27 @@ impl Pass<'_> {
             return Err(ModuleError::WrongExport { name: name.clone(), found, wanted: wanted.to_string() });
         }
         Ok(())
+    }
+
+    /// Returns for what the host has to reach the module's memory, if it is known to.
+    fn needs_memory(&self, types: types::TypesRef<'_>) -> Option<String> {
+        let is_interface = |name: &str| INTERFACE_EXPORTS.iter().any(|(known, _)| *known == name);
+        if self.sections.manifest.contract.is_some()
+            || self.requirements.exports.iter().any(|(name, _)| is_interface(name))
+        {
+            return Some("calls of an interface go through it".to_owned());
+        }
+        if !self.has_memory {
+            // What it exports or imports besides, it cannot use.
+            return None;
+        }
+        if self.sections.manifest.schema.is_some() {
+            return Some("its state goes through it".to_owned());
+        }
+        let mut imports = types.core_imports().into_iter().flatten();
+        let reads = |name| matches!(name, "log" | "send" | "panicked" | "service" | "invoke");
+        let (_, name, _) = imports.find(|(module, name, _)| *module == "hotslot" && reads(*name))?;
+        Some(format!("the import `hotslot` `{name}` reads it"))
     }
 
     fn manifest(self) -> Result<Manifest, ModuleError> {

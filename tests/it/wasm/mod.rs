@@ -14,6 +14,7 @@ mod instances;
 mod limits;
 mod nesting;
 mod retirement;
+mod start;
 mod state;
 mod storms;
 mod tiers;
