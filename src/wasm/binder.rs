@@ -150,6 +150,16 @@ impl<'a> Call<'a> {
         self.read(ptr, len)
     }
 
+    /// Checks the length of an answer against its limit.
+    pub(super) fn check_answer(&self, len: u32) -> Result<(), WasmCallError> {
+        self.store.data().bounds.check_answer(len as usize)
+    }
+
+    /// Checks whether the call may go on.
+    pub(super) fn check_time(&self) -> Result<(), WasmCallError> {
+        self.store.data().bounds.check_time()
+    }
+
     pub(super) fn write_at(&mut self, ptr: u32, bytes: &[u8]) -> Result<(), WasmCallError> {
         self.slice_mut(ptr, bytes.len())?.copy_from_slice(bytes);
         Ok(())

@@ -300,6 +300,14 @@ pub enum WasmCallError {
         /// How many bytes should be there.
         len: u32,
     },
+    /// The plugin's answer is longer than its limit.
+    #[error("the plugin's answer of {len} bytes is longer than the {limit} allowed: see `CallLimits::answer`")]
+    AnswerTooLarge {
+        /// How many there are.
+        len: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// The plugin lacks an export that the host looked up.
     #[error("the plugin cannot be bound: {0}")]
     Unbound(String),
@@ -354,6 +362,7 @@ impl WasmCallError {
                 | OutOfMemory { .. }
                 | OutOfTable { .. }
                 | OutOfBounds { .. }
+                | AnswerTooLarge { .. }
                 | Unbound(_)
         )
     }

@@ -21,7 +21,7 @@ use crate::text::plugin_text;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Time from before the instance is made until the caller's closure returns. 1 s by default.
+    /// Time from before the instance is made until the caller's closure returns, or the answer is read. 1 s by default.
     ///
     /// It is checked every [tick](super::EngineBuilder::tick) while the plugin's code runs, but not inside a function of
     /// the host.
@@ -30,11 +30,14 @@ pub struct CallLimits {
     pub memory: usize,
     /// Elements of each table, at most 100,000. 10,000 by default.
     pub table_elements: usize,
+    /// Bytes of the answer of a declared interface's method. 32 MiB by default. What they become when they are read, as
+    /// values of serde, is limited, too: to four times their length and 64 MiB.
+    pub answer: usize,
 }
 
 impl Default for CallLimits {
     fn default() -> CallLimits {
-        CallLimits { deadline: Duration::from_secs(1), memory: 64 << 20, table_elements: 10_000 }
+        CallLimits { deadline: Duration::from_secs(1), memory: 64 << 20, table_elements: 10_000, answer: 32 << 20 }
     }
 }
 
@@ -112,6 +115,7 @@ pub(super) struct Clues {
 /// The limits of the call in progress in an instance.
 pub(super) struct Bounds {
     memory: usize,
+    answer: usize,
     table_elements: usize,
     /// Of the generation.
     stop: StopSignal,
@@ -123,8 +127,17 @@ pub(super) struct Bounds {
 
 impl Bounds {
     pub(super) fn new(limits: &CallLimits, stop: StopSignal) -> Bounds {
-        let CallLimits { deadline, memory, table_elements } = *limits;
-        Bounds { memory, table_elements, stop, cancel: None, until: Instant::now(), deadline, clues: Clues::default() }
+        let CallLimits { deadline, memory, table_elements, answer } = *limits;
+        Bounds {
+            memory,
+            answer,
+            table_elements,
+            stop,
+            cancel: None,
+            until: Instant::now(),
+            deadline,
+            clues: Clues::default(),
+        }
     }
 
     /// Sets the limits for a call that began at `began`.
@@ -141,7 +154,19 @@ impl Bounds {
         self.until = began.checked_add(self.deadline).unwrap_or(began + Duration::from_secs(1 << 32));
         self.cancel.clone_from(&options.cancel);
         self.clues = Clues::default();
+        self.check_time()
+    }
+
+    /// Checks, outside of the plugin's code, whether the call may go on.
+    pub(super) fn check_time(&self) -> Result<(), WasmCallError> {
         self.check().map_err(|interruption| WasmCallError::from_call(&interruption.into(), &self.clues, Watch::begin()))
+    }
+
+    pub(super) fn check_answer(&self, len: usize) -> Result<(), WasmCallError> {
+        match len <= self.answer {
+            true => Ok(()),
+            false => Err(WasmCallError::AnswerTooLarge { len, limit: self.answer }),
+        }
     }
 
     pub(super) fn clues(&self) -> &Clues {

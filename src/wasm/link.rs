@@ -37,7 +37,9 @@ impl From<WasmCallError> for CallError {
             WasmCallError::Retired => CallErrorKind::Retired,
             WasmCallError::Saturated { .. } => CallErrorKind::Saturated,
             WasmCallError::OutOfMemory { .. } | WasmCallError::OutOfTable { .. } => CallErrorKind::OutOfMemory,
-            WasmCallError::OutOfBounds { .. } | WasmCallError::Unbound(_) => CallErrorKind::Malformed,
+            WasmCallError::OutOfBounds { .. } | WasmCallError::AnswerTooLarge { .. } | WasmCallError::Unbound(_) => {
+                CallErrorKind::Malformed
+            }
             // What `create` answered, for an instance that had to be made first.
             WasmCallError::Failed(_) => CallErrorKind::Failed,
             _ => CallErrorKind::Unavailable,
@@ -62,6 +64,7 @@ mod tests {
             WasmCallError::OutOfTable { limit: 0 },
             WasmCallError::InputTooLarge { len: 0, capacity: 0 },
             WasmCallError::OutOfBounds { ptr: 0, len: 0 },
+            WasmCallError::AnswerTooLarge { len: 0, limit: 0 },
             WasmCallError::Unbound(String::new()),
             WasmCallError::NoInstance(String::new()),
             WasmCallError::NestedTooDeep(String::new()),

@@ -64,6 +64,7 @@
 //! | one request sees another one's data | a leak | a fresh instance for every call, unless another [policy](InstancePolicy) is set | `instances` |
 //! | more calls than instances | an error of the allocator | a permit in front, and [`WasmCallError::Saturated`] | `permits`, `instances` |
 //! | no address space for a pool | no engine | falls back to allocation on demand automatically | `engine` |
+//! | an answer that is gigabytes once it is read, or nested without an end | the host runs out of memory, time or stack | [`CallLimits::answer`], and the memory and the depth of values of serde are counted while they are read | `call_frame`, `hotslot-plugin` |
 //! | an answer that points anywhere | a panic, or foreign bytes | every address is checked against the plugin's memory | `binder`, `host`, `imports` |
 //! | an instance in an unknown state after a trap | wrong answers | it is dropped, whatever the policy | `instances` |
 //! | a compiled module of unknown origin | its machine code runs | only what this user's engine has written is loaded: a keyed MAC in a private directory | `disk_cache` |

@@ -2,6 +2,7 @@
 
 mod admission;
 mod allocation;
+mod answers;
 #[cfg(target_os = "linux")]
 mod attempts;
 mod bombs;
