@@ -17,6 +17,8 @@ pub(crate) const HOST_STACK: usize = 128 << 10;
 
 thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// How many calls into plugins began on this thread.
+    static BEGUN: Cell<u64> = const { Cell::new(0) };
     /// How many nested calls were refused on this thread, and why the last one was.
     static REFUSED: Cell<(u64, Option<Refusal>)> = const { Cell::new((0, None)) };
     /// The lowest and the highest address of the thread's stack, once they were asked for; `(0, 0)` if they are unknown.
@@ -70,6 +72,7 @@ impl Nested {
         match refusal {
             None => {
                 DEPTH.set(depth + 1);
+                BEGUN.set(BEGUN.get().wrapping_add(1));
                 Ok(Nested(()))
             }
             Some(refusal) => Err(refuse(refusal)),
@@ -103,17 +106,31 @@ pub(crate) fn refuse(refusal: Refusal) -> Refusal {
 
 /// Notices whether a nested call is refused while a plugin's code runs.
 #[derive(Clone, Copy)]
-pub(crate) struct Watch(u64);
+pub(crate) struct Watch {
+    refused: u64,
+    #[cfg(feature = "wasm")]
+    begun: u64,
+}
 
 impl Watch {
     pub(crate) fn begin() -> Watch {
-        Watch(REFUSED.get().0)
+        Watch {
+            refused: REFUSED.get().0,
+            #[cfg(feature = "wasm")]
+            begun: BEGUN.get(),
+        }
     }
 
     /// Returns why the last nested call was refused, if one was since the watch began.
     pub(crate) fn refusal(self) -> Option<Refusal> {
         let (count, last) = REFUSED.get();
-        last.filter(|_| count != self.0)
+        last.filter(|_| count != self.refused)
+    }
+
+    /// Returns whether a call into a plugin began on this thread since the watch did.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn saw_a_call(self) -> bool {
+        BEGUN.get() != self.begun
     }
 }
 

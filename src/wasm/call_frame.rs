@@ -41,7 +41,8 @@ impl Guest {
         call.write_at(room, &config)?;
         let len = u32::try_from(config.len()).unwrap_or(u32::MAX);
         let answer = call.run(&create, len)?;
-        reason(&call, answer).map_err(|why| WasmCallError::failed(format!("the plugin cannot be created: {why}")))?;
+        reason(&call, answer)
+            .map_err(|why| WasmCallError::NotCreated(format!("the plugin cannot be created: {why}")))?;
         Ok(guest)
     }
 

@@ -1,5 +1,7 @@
 //! The errors of modules, of calls and of the engine.
 
+use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -328,12 +330,56 @@ pub enum WasmCallError {
         /// Bytes that may be needed: the engine's [stack](super::EngineBuilder::stack), and 128 KiB for the host.
         needed: usize,
     },
-    /// A function of the host failed while the plugin called it.
+    /// A function of the host failed while the plugin called it, or could not make anything of what the plugin gave it.
     #[error("a function of the host failed: {0}")]
-    Host(String),
+    Host(HostFailure),
+    /// The plugin could not be created for this call, or did not take the state that others had taken.
+    #[error("{0}")]
+    NotCreated(String),
     /// The caller's closure failed.
     #[error("{0}")]
     Failed(#[source] BoxError),
+}
+
+/// The reason for which a function of the host failed. It derefs to its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFailure {
+    pub(super) text: String,
+    pub(super) is_misuse: bool,
+}
+
+impl HostFailure {
+    /// Returns whether the plugin is to blame: it gave an address outside of its memory, a text that is not UTF-8, or
+    /// something else that the function could not take.
+    pub fn is_misuse(&self) -> bool {
+        self.is_misuse
+    }
+}
+
+impl Deref for HostFailure {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for HostFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What a plugin gave to a function of the host that it should not have.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Misuse(pub(super) String);
+
+impl Misuse {
+    /// Ends the call as the plugin's fault.
+    pub(super) fn error(text: impl Into<String>) -> wasmtime::Error {
+        wasmtime::Error::new(Misuse(text.into()))
+    }
 }
 
 impl From<Refusal> for WasmCallError {
@@ -355,16 +401,18 @@ impl WasmCallError {
     /// generation's [failure counter](crate::FailureCounter), and can cause a rollback during probation.
     pub fn is_fault(&self) -> bool {
         use WasmCallError::*;
-        matches!(
-            self,
-            Trapped { .. }
-                | DeadlineExceeded(_)
-                | OutOfMemory { .. }
-                | OutOfTable { .. }
-                | OutOfBounds { .. }
-                | AnswerTooLarge { .. }
-                | Unbound(_)
-        )
+        matches!(self, Host(failure) if failure.is_misuse)
+            || matches!(
+                self,
+                Trapped { .. }
+                    | DeadlineExceeded(_)
+                    | OutOfMemory { .. }
+                    | OutOfTable { .. }
+                    | OutOfBounds { .. }
+                    | AnswerTooLarge { .. }
+                    | Unbound(_)
+                    | NotCreated(_)
+            )
     }
 }
 

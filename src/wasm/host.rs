@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wasmtime::{Caller, Memory, Store, UpdateDeadline};
 
 use super::engine::Engine;
+use super::error::Misuse;
 use super::limits::Bounds;
 use crate::PluginScope;
 use crate::host::{BoundService, PluginHost, PluginInfo};
@@ -51,10 +52,20 @@ impl std::fmt::Debug for StoreData {
 /// Returns the bytes that a plugin passes to a function of the host, by address and length.
 ///
 /// # Errors
-/// They are outside the plugin's memory. Returned from the host's function, the error ends the call.
+/// They are outside the plugin's memory. Returned from the host's function, the error ends the call as the plugin's fault.
 pub fn guest_bytes<'a>(caller: &'a mut Caller<'_, StoreData>, ptr: u32, len: u32) -> wasmtime::Result<&'a [u8]> {
     let bytes = memory(caller).and_then(|memory| slice(memory.data(&*caller), ptr, len));
-    bytes.ok_or_else(|| wasmtime::Error::msg(format!("{len} bytes at {ptr:#x} are outside the plugin's memory")))
+    bytes.ok_or_else(|| Misuse::error(format!("{len} bytes at {ptr:#x} are outside the plugin's memory")))
+}
+
+/// Returns the text that a plugin passes to a function of the host, by address and length.
+///
+/// # Errors
+/// It is outside the plugin's memory, or not UTF-8. Returned from the host's function, the error ends the call as the
+/// plugin's fault.
+pub fn guest_str<'a>(caller: &'a mut Caller<'_, StoreData>, ptr: u32, len: u32) -> wasmtime::Result<&'a str> {
+    std::str::from_utf8(guest_bytes(caller, ptr, len)?)
+        .map_err(|error| Misuse::error(format!("the text of {len} bytes at {ptr:#x} is not UTF-8: {error}")))
 }
 
 /// Returns the memory of the plugin that calls.

@@ -168,7 +168,7 @@ impl<C: Send + 'static> Instances<C> {
         let wasm = self.scope.enter(|| code.linked.instantiate(&mut store)).map_err(|error| {
             match WasmCallError::from_call(&error, store.data().bounds.clues(), watch) {
                 // Neither a trap nor an interruption: the allocator failed.
-                WasmCallError::Host(reason) => WasmCallError::NoInstance(reason),
+                WasmCallError::Host(failure) if !failure.is_misuse => WasmCallError::NoInstance(failure.text),
                 other => other,
             }
         })?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
 
-use super::error::{TEXT_LIMIT, WasmCallError};
+use super::error::{HostFailure, Misuse, TEXT_LIMIT, WasmCallError};
 use crate::StopSignal;
 use crate::nesting::Watch;
 use crate::text::plugin_text;
@@ -210,17 +210,14 @@ impl Bounds {
 impl ResourceLimiter for Bounds {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.memory;
-        if !fits {
-            self.clues.denied = Some(Denied::Memory { limit: self.memory });
-        }
+        // A plugin that got less afterwards has found a way.
+        self.clues.denied = (!fits).then_some(Denied::Memory { limit: self.memory });
         Ok(fits)
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.table_elements;
-        if !fits {
-            self.clues.denied = Some(Denied::Table { limit: self.table_elements });
-        }
+        self.clues.denied = (!fits).then_some(Denied::Table { limit: self.table_elements });
         Ok(fits)
     }
 }
@@ -240,14 +237,30 @@ impl WasmCallError {
             return WasmCallError::NestedTooDeep(refusal.to_string());
         }
         let Clues { denied, panic } = clues;
-        match (error.downcast_ref::<Trap>(), denied) {
+        // What an allocator makes of a refusal, and not what has nothing to do with it.
+        let allocating = |trap: &Trap| {
+            matches!(
+                trap,
+                Trap::UnreachableCodeReached
+                    | Trap::MemoryOutOfBounds
+                    | Trap::HeapMisaligned
+                    | Trap::TableOutOfBounds
+                    | Trap::IndirectCallToNull
+            )
+        };
+        let trap = error.downcast_ref::<Trap>();
+        let denied = denied.as_ref().filter(|_| trap.is_some_and(allocating));
+        match (trap, denied) {
             (Some(_), Some(Denied::Memory { limit })) => WasmCallError::OutOfMemory { limit: *limit },
             (Some(_), Some(Denied::Table { limit })) => WasmCallError::OutOfTable { limit: *limit },
             (Some(trap), None) => match panic {
                 Some(panic) => WasmCallError::Trapped { reason: panic.clone(), site: None },
                 None => WasmCallError::Trapped { reason: trap.to_string(), site: site(error) },
             },
-            (None, _) => WasmCallError::Host(plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT)),
+            (None, _) => WasmCallError::Host(HostFailure {
+                text: plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT),
+                is_misuse: error.downcast_ref::<Misuse>().is_some(),
+            }),
         }
     }
 }

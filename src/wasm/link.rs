@@ -32,7 +32,7 @@ impl InterfacePlugin for WasmPlugin<Guest> {
 impl From<WasmCallError> for CallError {
     fn from(error: WasmCallError) -> CallError {
         let kind = match &error {
-            WasmCallError::Trapped { .. } => CallErrorKind::Panicked,
+            WasmCallError::Trapped { .. } | WasmCallError::NotCreated(_) => CallErrorKind::Panicked,
             WasmCallError::DeadlineExceeded(_) => CallErrorKind::DeadlineExceeded,
             WasmCallError::Retired => CallErrorKind::Retired,
             WasmCallError::Saturated { .. } => CallErrorKind::Saturated,
@@ -40,8 +40,8 @@ impl From<WasmCallError> for CallError {
             WasmCallError::OutOfBounds { .. } | WasmCallError::AnswerTooLarge { .. } | WasmCallError::Unbound(_) => {
                 CallErrorKind::Malformed
             }
-            // What `create` answered, for an instance that had to be made first.
             WasmCallError::Failed(_) => CallErrorKind::Failed,
+            WasmCallError::Host(failure) if failure.is_misuse() => CallErrorKind::Malformed,
             _ => CallErrorKind::Unavailable,
         };
         CallError::new(kind, error.to_string())
@@ -50,6 +50,7 @@ impl From<WasmCallError> for CallError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::HostFailure;
     use super::*;
 
     #[test]
@@ -69,7 +70,9 @@ mod tests {
             WasmCallError::NoInstance(String::new()),
             WasmCallError::NestedTooDeep(String::new()),
             WasmCallError::StackTooSmall { left: 0, needed: 0 },
-            WasmCallError::Host(String::new()),
+            WasmCallError::Host(HostFailure { text: String::new(), is_misuse: false }),
+            WasmCallError::Host(HostFailure { text: String::new(), is_misuse: true }),
+            WasmCallError::NotCreated(String::new()),
             WasmCallError::failed("no"),
         ] {
             let (is_fault, shown) = (error.is_fault(), format!("{error:?}"));

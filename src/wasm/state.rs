@@ -55,7 +55,7 @@ impl<C: Send + 'static> Instances<C> {
                 0 => Ok(()),
                 error => {
                     let text = plugin_text(call.read_packed(error)?, ERROR_LIMIT);
-                    Err(WasmCallError::failed(format!("the plugin does not take the state: {text}")))
+                    Err(WasmCallError::NotCreated(format!("the plugin does not take the state: {text}")))
                 }
             }
         })

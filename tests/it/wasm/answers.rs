@@ -68,3 +68,32 @@ fn the_limit_of_an_answer_can_be_set() {
     let error = CallError::catch(|| slot.load().lines()).unwrap_err();
     assert!(error.to_string().contains("`CallLimits::answer`"), "{error}");
 }
+
+#[test]
+fn a_plugin_that_cannot_be_created_for_a_call_is_at_fault_and_rolled_back() {
+    // `create` asks the host for a number, and fails if it is not 0.
+    let count = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let backend = engine().interface::<dyn Bulk>().call_limits(limits()).link(|linker| {
+        let count = std::sync::Arc::clone(&count);
+        let next = move || count.load(std::sync::atomic::Ordering::Relaxed);
+        linker.func_wrap("env", "next", next).map(drop)
+    });
+    let probation = hotslot::Probation::new(crate::support::PATIENCE).max_failures(0);
+    let slot = HotSlot::builder(backend.unwrap()).keep_previous(1).probation(probation).open(answering(3, 4)).unwrap();
+    let contract = <dyn Bulk as Interface>::CONTRACT.escape_default().to_string();
+    slot.reload(compile(&CREATE.replace("CONTRACT", &contract))).unwrap();
+    count.store(1, std::sync::atomic::Ordering::Relaxed);
+    let error = CallError::catch(|| slot.load().lines()).unwrap_err();
+    assert!(error.kind().is_fault() && error.to_string().contains("cannot be created"), "{error:?}");
+    crate::support::eventually("it is rolled back", || CallError::catch(|| slot.load().lines()).is_ok());
+}
+
+const CREATE: &str = r#"(module (@custom "hotslot.contract" "CONTRACT")
+  (import "env" "next" (func $next (result i32)))
+  (memory (export "memory") 1) (data (i32.const 16) "no")
+  (func (export "hotslot_create") (param i32) (result i64)
+    (if (result i64) (call $next) (then (i64.const 0x10_00000002)) (else (i64.const 0))))
+  (func (export "hotslot_room") (param i32) (result i32) (i32.const 1024))
+  (func (export "hotslot_give") (param i32) (result i32) (i32.const 0))
+  (func (export "hotslot_run") (result i64) (i64.const 0))
+  (func (export "hotslot_invoke") (param i32 i32) (result i32) (i32.const 0)))"#;
