@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use wasmtime::{Linker, Store};
 
 use super::admission::{Admitter, Evidence};
@@ -208,19 +208,22 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         let is_optimised = code.is_optimised;
         let single = self.policy == InstancePolicy::Single;
         let default_wait = if single { self.limits.deadline } else { Duration::ZERO };
+        let host = Arc::new(self.offers.host_for(artifact, context));
+        let calls = Permits::new(if single { 1 } else { self.concurrency.get() });
+        let schema = artifact.manifest().schema.as_deref();
+        let idle = Idle::of_engine(&self.engine, self.policy, &self.limits, &context.stop, &calls, &host, schema);
         let instances = Instances {
             code: Arc::new(ArcSwap::new(code)),
             bind: Arc::clone(&self.bind),
             policy: self.policy,
             limits: self.limits.clone(),
-            host: Arc::new(self.offers.host_for(artifact, context)),
+            host,
             scope: context.scope.clone(),
             stop: context.stop.clone(),
-            calls: Permits::new(if single { 1 } else { self.concurrency.get() }),
+            calls,
             max_wait: self.max_wait.unwrap_or(default_wait),
-            idle: Idle::of_engine(&self.engine, self.policy),
+            idle,
             engine: self.engine.clone(),
-            state: ArcSwapOption::empty(),
         };
         // A module whose `start` traps, or that cannot be bound, is refused here.
         let first = instances.make(Instant::now(), &CallOptions::new())?;

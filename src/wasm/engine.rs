@@ -85,7 +85,21 @@ pub(super) struct EngineSettings {
 
 /// Gives up instances that no call uses at the moment.
 pub(super) trait Reclaim: Send + Sync {
+    /// Gives up what can be made again at any time.
     fn reclaim(&self);
+
+    /// Gives up what a generation has that does not serve.
+    fn reclaim_retired(&self);
+
+    /// Returns who has instances, and how many.
+    fn holder(&self) -> Holder;
+}
+
+/// A generation that has instances of an engine.
+pub(super) struct Holder {
+    pub(super) name: String,
+    pub(super) is_retired: bool,
+    pub(super) instances: usize,
 }
 
 impl Engine {
@@ -153,16 +167,42 @@ impl Engine {
         if let Some(permit) = instances.take(Duration::ZERO) {
             return Ok(permit);
         }
+        // What does not serve first, and no more of it than needed: it may have to be made again.
         let idle: Vec<_> = idle.lock().iter().filter_map(Weak::upgrade).collect();
+        for retired in &idle {
+            retired.reclaim_retired();
+            if let Some(permit) = instances.take(Duration::ZERO) {
+                return Ok(permit);
+            }
+        }
         idle.iter().for_each(|idle| idle.reclaim());
-        let saturated = || WasmCallError::Saturated { what: "instances of the engine", limit: instances.total() };
-        instances.take(wait).ok_or_else(saturated)
+        instances.take(wait).ok_or_else(|| WasmCallError::Saturated {
+            what: "instances of the engine",
+            limit: instances.total(),
+            holders: holders(idle.iter().map(|idle| idle.holder()).collect()),
+        })
     }
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Engine").field(&self.status()).finish()
+    }
+}
+
+/// Says who has the most instances.
+fn holders(mut all: Vec<Holder>) -> String {
+    const SHOWN: usize = 5;
+    all.retain(|holder| holder.instances > 0);
+    all.sort_by_key(|holder| std::cmp::Reverse(holder.instances));
+    let mut text = String::new();
+    for Holder { name, is_retired, instances } in all.iter().take(SHOWN) {
+        let which = if *is_retired { "retired" } else { "serving or staged" };
+        text += &format!("{} {instances} by {name} ({which})", if text.is_empty() { ":" } else { "," });
+    }
+    match all.len().saturating_sub(SHOWN) {
+        0 => text,
+        more => format!("{text}, and the rest by {more} more generations"),
     }
 }
 

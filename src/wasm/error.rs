@@ -267,12 +267,14 @@ pub enum WasmCallError {
     #[error("the plugin was replaced, and this call outlasted the drain timeout: take a new lease")]
     Retired,
     /// Too many calls are in flight.
-    #[error("all {limit} {what} are in use: try again later, allow more, or set `max_wait`")]
+    #[error("all {limit} {what} are in use{holders}: try again later, allow more, or set `max_wait`")]
     Saturated {
         /// What ran out: calls of this generation, or instances of the engine.
         what: &'static str,
         /// How many there are.
         limit: usize,
+        /// Who has the engine's instances, as text.
+        holders: String,
     },
     /// The plugin needed more memory than its limit, and trapped.
     #[error("the plugin needs more memory than its limit of {limit} bytes")]

@@ -60,7 +60,7 @@ mod tests {
             WasmCallError::DeadlineExceeded(Duration::ZERO),
             WasmCallError::Cancelled,
             WasmCallError::Retired,
-            WasmCallError::Saturated { what: "", limit: 0 },
+            WasmCallError::Saturated { what: "", limit: 0, holders: String::new() },
             WasmCallError::OutOfMemory { limit: 0 },
             WasmCallError::OutOfTable { limit: 0 },
             WasmCallError::InputTooLarge { len: 0, capacity: 0 },

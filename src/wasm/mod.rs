@@ -63,8 +63,10 @@
 //! | a plugin calls a function of the host that calls the plugin, and so on | the thread's stack overflows | how deep calls are nested, and on Linux how much stack is left, is checked before each; the refusal is not held against the plugin | `binder`, `instances`, `nesting.rs` |
 //! | one request sees another one's data | a leak | a fresh instance for every call, unless another [policy](InstancePolicy) is set | `instances` |
 //! | more calls than instances | an error of the allocator | a permit in front, and [`WasmCallError::Saturated`] | `permits`, `instances` |
+//! | warm generations hold the places of those to come | a reload is refused though nothing runs | they give their idle instances up first, with their state saved; the error says who has the rest | `engine`, `instances` |
 //! | no address space for a pool | no engine | falls back to allocation on demand automatically | `engine` |
 //! | an answer that is gigabytes once it is read, or nested without an end | the host runs out of memory, time or stack | [`CallLimits::answer`], and the memory and the depth of values of serde are counted while they are read | `call_frame`, `hotslot-plugin` |
+//! | an address or a text for a function of the host that is none | the host's error, or nobody's | it ends the call as the plugin's fault, and counts in its probation | `host`, `imports` |
 //! | an answer that points anywhere | a panic, or foreign bytes | every address is checked against the plugin's memory | `binder`, `host`, `imports` |
 //! | an instance in an unknown state after a trap | wrong answers | it is dropped, whatever the policy | `instances` |
 //! | a compiled module of unknown origin | its machine code runs | only what this user's engine has written is loaded: a keyed MAC in a private directory | `disk_cache` |
