@@ -112,7 +112,9 @@ impl EngineBuilder {
 
     /// Keeps compiled modules in this directory, too, which is created if it is missing.
     ///
-    /// It must be private to the user of this process: the machine code in it runs with the rights of the process.
+    /// It must be private to the user of this process: the machine code in it runs with the rights of the process. Where it
+    /// cannot be written, its entries are still read; where it cannot be used at all, because the disk is full or fails,
+    /// the engine works without. Both are logged once, and are in the [status](super::EngineStatus::disk_cache).
     pub fn cache_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.cache_dir = Some(path.into());
         self
@@ -149,6 +151,7 @@ impl EngineBuilder {
         };
         Engine::start(&settings, |engine| {
             let disk = self.cache_dir.map(|path| DiskCache::open(&path, engine, self.disk_cache_limit)).transpose()?;
+            let disk = disk.transpose();
             Compiler::new(self.compile_threads, self.memory_cache_limit, disk)
         })
     }

@@ -1,6 +1,7 @@
 //! From bytes to machine code: on a bounded number of threads, one module at a time, and none twice.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -17,8 +18,24 @@ pub(super) struct Compiler {
     /// Held while a module is compiled.
     compiling: Mutex<()>,
     memory: Mutex<MemoryCache>,
-    disk: Option<DiskCache>,
+    /// `Err` if there is a directory that cannot be used.
+    disk: Result<Option<DiskCache>, io::ErrorKind>,
     pub(super) counts: CompileCounts,
+}
+
+/// What becomes of compiled modules on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiskCacheStatus {
+    /// There is no [`cache_dir`](super::EngineBuilder::cache_dir).
+    Off,
+    /// They are read and written.
+    Working,
+    /// They are read. The last one could not be written: the directory is mounted for reading only, for instance, or the
+    /// disk is full.
+    NotWritable(io::ErrorKind),
+    /// The directory could not be used when the engine was built, and the engine works without.
+    Unavailable(io::ErrorKind),
 }
 
 /// Counts where modules came from so far.
@@ -37,7 +54,11 @@ struct MemoryCache {
 }
 
 impl Compiler {
-    pub(super) fn new(threads: usize, limit: usize, disk: Option<DiskCache>) -> Result<Compiler, EngineError> {
+    pub(super) fn new(
+        threads: usize,
+        limit: usize,
+        disk: Result<Option<DiskCache>, io::ErrorKind>,
+    ) -> Result<Compiler, EngineError> {
         let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "hotslot-wasm-compile".to_owned());
         let threads = pool.build().map_err(|error| EngineError::NoThread(std::io::Error::other(error)))?;
         let memory = Mutex::new(MemoryCache { modules: VecDeque::new(), limit });
@@ -45,7 +66,19 @@ impl Compiler {
     }
 
     pub(super) fn skipped_entries(&self) -> u64 {
-        self.disk.as_ref().map_or(0, DiskCache::skipped)
+        self.disk().map_or(0, DiskCache::skipped)
+    }
+
+    pub(super) fn disk_cache_status(&self) -> DiskCacheStatus {
+        match &self.disk {
+            Ok(None) => DiskCacheStatus::Off,
+            Ok(Some(disk)) => disk.failed().map_or(DiskCacheStatus::Working, DiskCacheStatus::NotWritable),
+            Err(reason) => DiskCacheStatus::Unavailable(*reason),
+        }
+    }
+
+    fn disk(&self) -> Option<&DiskCache> {
+        self.disk.as_ref().ok().and_then(Option::as_ref)
     }
 
     /// Returns the compiled module of an admitted artifact, from a cache if one has it.
@@ -64,7 +97,7 @@ impl Compiler {
         }
         let module = self.threads.install(|| Module::from_binary(engine, artifact.bytes()))?;
         self.counts.compiled.fetch_add(1, Ordering::Relaxed);
-        if let Some(disk) = &self.disk {
+        if let Some(disk) = self.disk() {
             disk.insert(digest, &module);
         }
         self.memory.lock().insert(digest, &module);
@@ -77,7 +110,7 @@ impl Compiler {
             self.counts.from_memory.fetch_add(1, Ordering::Relaxed);
             return Some(module);
         }
-        let module = self.disk.as_ref()?.find(engine, digest)?;
+        let module = self.disk()?.find(engine, digest)?;
         self.counts.from_disk.fetch_add(1, Ordering::Relaxed);
         self.memory.lock().insert(digest, &module);
         Some(module)

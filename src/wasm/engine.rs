@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
 
-use super::compile::Compiler;
+use super::compile::{Compiler, DiskCacheStatus};
 use super::error::{EngineError, WasmCallError};
 use super::permits::{Permit, Permits};
 use crate::nesting::HOST_STACK;
@@ -70,6 +70,8 @@ pub struct EngineStatus {
     pub found_on_disk: u64,
     /// Entries of the disk cache that were skipped because their MAC or their content did not verify.
     pub entries_skipped: u64,
+    /// What becomes of compiled modules on disk.
+    pub disk_cache: DiskCacheStatus,
 }
 
 /// Engine settings.
@@ -114,6 +116,7 @@ impl Engine {
             found_in_memory: compiler.counts.from_memory.load(Ordering::Relaxed),
             found_on_disk: compiler.counts.from_disk.load(Ordering::Relaxed),
             entries_skipped: compiler.skipped_entries(),
+            disk_cache: compiler.disk_cache_status(),
         }
     }
 

@@ -70,6 +70,7 @@
 //! | an answer that points anywhere | a panic, or foreign bytes | every address is checked against the plugin's memory | `binder`, `host`, `imports` |
 //! | an instance in an unknown state after a trap | wrong answers | it is dropped, whatever the policy | `instances` |
 //! | a compiled module of unknown origin | its machine code runs | only what this user's engine has written is loaded: a keyed MAC in a private directory | `disk_cache` |
+//! | a cache directory that is full, mounted for reading only, or shared with another process number 1 | no start, or a lost entry | what can be read is used, the rest is compiled; said once, and in the status | `disk_cache` |
 //! | a cache entry that is cut short or damaged | a crash, or no start | skipped, counted, removed and compiled again | `disk_cache` |
 //! | many compilations at once | every core is busy | one at a time, on a [bounded number](EngineBuilder::compile_threads) of threads | `compile` |
 //! | terminal control characters in a plugin's texts | they take over the terminal, or forge log lines | control characters are escaped | `imports`, `error` |
@@ -172,6 +173,7 @@ pub use binder::{Binder, Call, Func, GuestBuffer};
 #[cfg(feature = "winch")]
 pub use builder::DangerousEngineBuilder;
 pub use builder::EngineBuilder;
+pub use compile::DiskCacheStatus;
 pub use engine::{Allocation, Engine, EngineStatus};
 pub use error::{EngineError, HostFailure, ModuleError, WasmCallError};
 pub use host::{StoreData, guest_bytes, guest_str};
