@@ -99,6 +99,9 @@ impl EngineBuilder {
     }
 
     /// Sets how many threads compile. Half of the cores by default.
+    ///
+    /// Modules are compiled one after the other. Beside one that takes more than a quarter of a second, up to three others
+    /// are compiled, each on one more thread.
     pub fn compile_threads(mut self, threads: usize) -> Self {
         self.compile_threads = threads;
         self

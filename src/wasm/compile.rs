@@ -1,22 +1,25 @@
-//! From bytes to machine code: on a bounded number of threads, one module at a time, and none twice.
+//! From bytes to machine code: on a bounded number of threads, in turn, and no module twice.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use wasmtime::Module;
 
+use super::compile_queue::{CompileQueue, LANES, Turn};
 use super::disk_cache::DiskCache;
 use super::error::EngineError;
-use crate::{Artifact, BoxError, Digest};
+use crate::{Artifact, BoxError, Digest, PluginScope};
 
 /// Compiles modules, and caches the results.
 pub(super) struct Compiler {
     threads: ThreadPool,
-    /// Held while a module is compiled.
-    compiling: Mutex<()>,
+    /// For what is compiled beside a compilation that takes long.
+    more_threads: [OnceLock<Option<ThreadPool>>; LANES - 1],
+    queue: Arc<CompileQueue>,
     memory: Mutex<MemoryCache>,
     /// `Err` if there is a directory that cannot be used.
     disk: Result<Option<DiskCache>, io::ErrorKind>,
@@ -62,7 +65,14 @@ impl Compiler {
         let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "hotslot-wasm-compile".to_owned());
         let threads = pool.build().map_err(|error| EngineError::NoThread(std::io::Error::other(error)))?;
         let memory = Mutex::new(MemoryCache { modules: VecDeque::new(), limit });
-        Ok(Compiler { threads, compiling: Mutex::new(()), memory, disk, counts: CompileCounts::default() })
+        Ok(Compiler {
+            threads,
+            more_threads: Default::default(),
+            queue: Arc::default(),
+            memory,
+            disk,
+            counts: CompileCounts::default(),
+        })
     }
 
     pub(super) fn skipped_entries(&self) -> u64 {
@@ -85,17 +95,22 @@ impl Compiler {
     ///
     /// It runs on a thread of the slot, which the slot abandons after its `reload_timeout`. What is compiled even so is
     /// cached, and found by the next attempt.
-    pub(super) fn module(&self, engine: &wasmtime::Engine, artifact: &Artifact) -> Result<Module, BoxError> {
+    pub(super) fn module(
+        &self,
+        engine: &wasmtime::Engine,
+        artifact: &Artifact,
+        slot: Option<&PluginScope>,
+    ) -> Result<Module, BoxError> {
         let digest = artifact.digest();
         if let Some(module) = self.find(engine, digest) {
             return Ok(module);
         }
-        let _one_at_a_time = self.compiling.lock();
+        let turn = self.queue.wait(slot, digest)?;
         // Whoever compiled before may have been after the same module.
         if let Some(module) = self.find(engine, digest) {
             return Ok(module);
         }
-        let module = self.threads.install(|| Module::from_binary(engine, artifact.bytes()))?;
+        let module = self.threads_of(&turn).install(|| Module::from_binary(engine, artifact.bytes()))?;
         self.counts.compiled.fetch_add(1, Ordering::Relaxed);
         if let Some(disk) = self.disk() {
             disk.insert(digest, &module);
@@ -117,8 +132,23 @@ impl Compiler {
     }
 
     /// Compiles with the baseline compiler. The result is not cached: making it again is as fast as reading it.
-    pub(super) fn compile_baseline(&self, engine: &wasmtime::Engine, artifact: &Artifact) -> wasmtime::Result<Module> {
-        self.threads.install(|| Module::from_binary(engine, artifact.bytes()))
+    pub(super) fn compile_baseline(
+        &self,
+        engine: &wasmtime::Engine,
+        artifact: &Artifact,
+        slot: &PluginScope,
+    ) -> Result<Module, BoxError> {
+        let turn = self.queue.wait(Some(slot), artifact.digest())?;
+        Ok(self.threads_of(&turn).install(|| Module::from_binary(engine, artifact.bytes()))?)
+    }
+
+    fn threads_of(&self, turn: &Turn) -> &ThreadPool {
+        let Some(more) = turn.lane.checked_sub(1) else { return &self.threads };
+        let pool = self.more_threads[more].get_or_init(|| {
+            let pool = ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "hotslot-wasm-compile".to_owned());
+            pool.build().inspect_err(|error| tracing::warn!("modules are compiled one at a time: {error}")).ok()
+        });
+        pool.as_ref().unwrap_or(&self.threads)
     }
 }
 

@@ -543,3 +543,17 @@ fn ordinary_modules_are_far_from_the_limits() {
         assert!(margin >= 2, "{name}: {:?}", refused(&bytes, effort(4)));
     }
 }
+
+#[test]
+fn a_bomb_in_one_slot_does_not_hold_up_the_reload_of_another() {
+    let engine = Engine::builder().max_instances(24).compile_threads(1).build().unwrap();
+    let slow = || HotSlot::<WasmPlugin<()>>::builder(engine.bind(|_| Ok(())).module_limits(unlimited()));
+    let bomb = || Encoder::of_code(1, 0, LOOP.repeat(6_000));
+    std::thread::scope(|scope| {
+        let bombed = scope.spawn(|| slow().open(bomb()).map(drop));
+        let other = HotSlot::builder(super::backend(&engine)).open(super::module("1.0.0", 1)).unwrap();
+        other.reload(super::module("1.1.0", 2)).unwrap();
+        assert!(!bombed.is_finished(), "the bomb takes seconds, and they did not wait for it");
+        bombed.join().unwrap().unwrap();
+    });
+}
