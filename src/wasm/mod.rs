@@ -74,6 +74,7 @@
 //! | a cache entry that is cut short or damaged | a crash, or no start | skipped, counted, removed and compiled again | `disk_cache` |
 //! | many compilations at once | every core is busy | one at a time, on a [bounded number](EngineBuilder::compile_threads) of threads | `compile` |
 //! | a compilation that takes long | every slot waits for it | others go on beside it; a slot has two at once at the most, and what it has abandoned in the queue is dropped | `compile_queue` |
+//! | a plugin that logs in a loop | the host's log is full of it | 500 lines a second of a generation; the rest is dropped, and counted | `host` |
 //! | terminal control characters in a plugin's texts | they take over the terminal, or forge log lines | control characters are escaped | `imports`, `error` |
 //! | a plugin makes the host reload its slot, from a function that it calls | the reload waits for itself | what the plugin's code calls runs inside of its [scope](crate::PluginScope), where the slot refuses it | `binder`, `instances` |
 //!

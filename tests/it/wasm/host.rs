@@ -86,6 +86,27 @@ fn what_a_plugin_logs_arrives_with_its_name_and_without_its_escape_codes() {
 }
 
 #[test]
+fn a_plugin_that_logs_in_a_loop_does_not_fill_the_hosts_log() {
+    let body = r#"(local $left i32) (local.set $left (i32.const 20000))
+      (loop $again (call $log (i32.const 3) (i32.const 16) (i32.const 5))
+        (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1))))) (i64.const 0)"#;
+    let log = Log::default();
+    tracing::subscriber::with_default(log.clone(), || {
+        let backend = engine().bind(bind).call_limits(super::limits());
+        let slot = HotSlot::builder(backend).open(runs(LOG, "flood", body)).unwrap();
+        let began = std::time::Instant::now();
+        slot.load().call(|run, call| call.run(run, ())).unwrap();
+        let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
+        let lines = log.0.lock().unwrap();
+        let written = lines.iter().filter(|(_, line)| line.contains("message=flood")).count();
+        assert!((500..=500 * seconds).contains(&written), "{written} in {seconds} s");
+        assert!(
+            lines.iter().any(|(level, line)| *level == Level::WARN && line.contains("more than 500 lines a second"))
+        );
+    });
+}
+
+#[test]
 fn a_text_outside_of_the_plugins_memory_ends_the_call() {
     let plugin = runs(LOG, "", "(call $log (i32.const 1) (i32.const -1) (i32.const 2)) (i64.const 0)");
     let slot = HotSlot::builder(engine().bind(bind)).open(plugin).unwrap();
