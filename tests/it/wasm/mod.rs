@@ -15,6 +15,7 @@ mod instances;
 mod limits;
 mod nesting;
 mod retirement;
+mod specification;
 mod start;
 mod state;
 mod storms;
