@@ -176,7 +176,7 @@ impl<'a> Call<'a> {
     fn memory(&self, len: usize) -> Result<Option<Memory>, WasmCallError> {
         match self.store.data().memory {
             None if len > 0 => {
-                Err(WasmCallError::Unbound("it exports no memory, which the host reads and writes".to_owned()))
+                Err(WasmCallError::Unbound("bytes of a call are not in its memory: it exports none".to_owned()))
             }
             memory => Ok(memory),
         }
