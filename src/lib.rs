@@ -100,6 +100,7 @@ mod manifest;
 #[cfg(feature = "native")]
 #[cfg_attr(docsrs, doc(cfg(feature = "native")))]
 pub mod native;
+mod nesting;
 mod plugin_scope;
 #[cfg(any(feature = "native", feature = "wasm"))]
 mod private_dir;

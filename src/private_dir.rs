@@ -57,10 +57,17 @@ pub(crate) fn open_dir(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        // A file of this process has its user, without anybody having to ask for it.
-        let probe = path.join(format!("{:016x}.new", random()));
-        let owner = create_file(&probe)?.metadata()?.uid();
-        fs::remove_file(&probe)?;
+        // A file of this process has its user, without anybody having to ask for it. On Linux there is one already, and
+        // a folder that is mounted for reading only cannot have another.
+        let owner = match fs::metadata("/proc/self") {
+            Ok(own) => own.uid(),
+            Err(_) => {
+                let probe = path.join(format!("{:016x}.new", random()));
+                let owner = create_file(&probe)?.metadata().map(|own| own.uid());
+                fs::remove_file(&probe)?;
+                owner?
+            }
+        };
         if owner != folder.uid() {
             return Err(io::Error::other("it belongs to another user"));
         }

@@ -19,7 +19,9 @@ pub(crate) struct Check {
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     /// A limit the host sets for modules, for instance `functions=500`: one of size, functions, body, nesting, locals,
-    /// loop-locals, types, arity, imports, exports, globals, data-segments, element-segments, tables, memory
+    /// loop-locals, types, arity, imports, exports, globals, data-segments, element-segments, tables, loops, total-loops, blocks,
+    /// total-blocks, live-values, total-live-values, passed-values, total-passed-values, elements, placed-elements,
+    /// constant-operators, memory
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
     limits: Vec<(String, u64)>,
     /// Accept libraries that abort on panic, as a host can be configured to
@@ -85,6 +87,17 @@ impl Check {
                 "data-segments" => module.data_segments = small,
                 "element-segments" => module.element_segments = small,
                 "tables" => module.tables = small,
+                "loops" => module.loops = *number,
+                "total-loops" => module.total_loops = *number,
+                "blocks" => module.blocks = *number,
+                "total-blocks" => module.total_blocks = *number,
+                "live-values" => module.live_values = *number,
+                "total-live-values" => module.total_live_values = *number,
+                "passed-values" => module.passed_values = *number,
+                "total-passed-values" => module.total_passed_values = *number,
+                "elements" => module.elements = *number,
+                "placed-elements" => module.placed_elements = *number,
+                "constant-operators" => module.constant_operators = *number,
                 "memory" => call.memory = size,
                 _ => {
                     return Err(Failure::Misuse(format!("unknown limit `{}`: see --help", escape_untrusted(name))));

@@ -298,10 +298,9 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Crosses for T {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        match postcard::take_from_bytes(bytes) {
-            Ok((value, [])) => Ok(value),
-            _ => Err(Malformed("the bytes are no value of the type: is it declared the same on both sides?")),
-        }
+        let malformed =
+            "the bytes are no value of the type, or one that is too large: is it declared the same on both sides?";
+        crate::bounded::from_bytes(bytes).ok_or(Malformed(malformed))
     }
 }
 

@@ -53,6 +53,8 @@
 //! plain C.
 
 pub mod abi;
+#[cfg(feature = "postcard")]
+mod bounded;
 mod call_error;
 #[allow(missing_docs, reason = "for the macros")]
 #[doc(hidden)]

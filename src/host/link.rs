@@ -1,9 +1,10 @@
 //! A plugin behind the trait object of a declared interface.
 
-use hotslot_plugin::{Argument, CallError, Link, Malformed, Reply, Stop, Transport};
+use hotslot_plugin::{Argument, CallError, CallErrorKind, Link, Malformed, Reply, Stop, Transport};
 
 use super::contract::MethodNumbers;
 use crate::failures::FailureCounter;
+use crate::nesting::{Nested, Refusal, Watch};
 use crate::{BoxError, LoadContext, State, Stateful};
 
 /// A plugin that a backend can call through a declared interface: what differs from backend to backend.
@@ -74,11 +75,19 @@ impl<P: InterfacePlugin> Transport for InterfaceLink<P> {
         read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError> {
         let Some(number) = self.methods.get(method) else { return Err(CallError::unsupported()) };
+        let unavailable = |refusal: Refusal| {
+            CallError::new(CallErrorKind::Unavailable, format!("calls are nested too deeply: {refusal}"))
+        };
+        let _nested = Nested::enter_interface().map_err(unavailable)?;
+        let watch = Watch::begin();
         let answer = self.plugin.invoke(number, arguments, words, read);
-        if let Err(error) = &answer
-            && error.kind().is_fault()
-        {
-            self.failures.report_failure(error);
+        match &answer {
+            Err(error) if error.kind().is_fault() => match watch.refusal() {
+                // It failed because a call that it made through the host was refused, and is not to blame.
+                Some(refusal) if error.kind() == CallErrorKind::Panicked => return Err(unavailable(refusal)),
+                _ => self.failures.report_failure(error),
+            },
+            _ => {}
         }
         answer
     }

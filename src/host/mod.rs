@@ -71,6 +71,7 @@
 mod config;
 mod contract;
 mod link;
+mod log_rate;
 mod offers;
 mod plugin_info;
 mod services;

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use hotslot_plugin::{CallError, CallErrorKind, Interface, Level};
 
 use super::config::Config;
 use super::contract::ContractError;
+use super::log_rate::{LINES, Line, LogRate};
 use super::plugin_info::PluginInfo;
 use super::services::{BoundService, Services};
 use crate::text::panic_text;
@@ -75,6 +77,7 @@ impl Offers {
             services: self.services.clone(),
             on_message: self.on_message.clone(),
             scope: context.scope.clone(),
+            log_rate: LogRate::default(),
         }
     }
 }
@@ -101,6 +104,7 @@ pub struct PluginHost {
     services: Services,
     on_message: Option<OnMessage>,
     scope: PluginScope,
+    log_rate: LogRate,
 }
 
 impl PluginHost {
@@ -115,10 +119,32 @@ impl PluginHost {
     }
 
     /// Writes a line of the plugin's to `tracing`, under the target `hotslot::plugin`; `target` is the plugin's own. The
-    /// message is cut to 8 KiB, and its control characters are escaped.
+    /// message is cut to 8 KiB, and its control characters are escaped. 500 lines of a generation are written in a second;
+    /// more are dropped, which is logged with their number.
     pub fn log(&self, level: Level, target: Option<&[u8]>, message: &[u8]) {
         // A subscriber that panics must not unwind into the plugin, and there is nowhere left to say so.
-        let _ = self.enter(|| self.plugin.log(level, target, message));
+        let _ = self.enter(|| {
+            if !PluginInfo::is_logged(level) {
+                return;
+            }
+            match self.log_rate.next(Instant::now()) {
+                Line::Write { dropped } => {
+                    self.log_dropped(dropped);
+                    self.plugin.log(level, target, message);
+                }
+                Line::DropFirst => {
+                    let text = format!("the plugin logs more than {LINES} lines a second: the rest is dropped");
+                    self.plugin.log(Level::Warn, None, text.as_bytes());
+                }
+                Line::Drop => {}
+            }
+        });
+    }
+
+    fn log_dropped(&self, lines: u64) {
+        if lines > 0 {
+            self.plugin.log(Level::Warn, None, format!("{lines} lines of the plugin's log were dropped").as_bytes());
+        }
     }
 
     /// Hands a message of the plugin's to the host's handler; without one, it is dropped.
@@ -147,6 +173,15 @@ impl PluginHost {
     /// Runs code of the host's, and returns the text of a panic in it.
     fn enter<R>(&self, work: impl FnOnce() -> R) -> Result<R, String> {
         self.scope.enter(|| catch_unwind(AssertUnwindSafe(work)).map_err(panic_text))
+    }
+}
+
+impl Drop for PluginHost {
+    fn drop(&mut self) {
+        match self.log_rate.take_dropped() {
+            0 => {}
+            lines => drop(self.enter(|| self.log_dropped(lines))),
+        }
     }
 }
 

@@ -39,6 +39,17 @@ impl PluginInfo {
         }
     }
 
+    /// Returns whether anybody listens to lines of this level.
+    pub(super) fn is_logged(level: Level) -> bool {
+        match level {
+            Level::Error => tracing::enabled!(target: "hotslot::plugin", tracing::Level::ERROR),
+            Level::Warn => tracing::enabled!(target: "hotslot::plugin", tracing::Level::WARN),
+            Level::Info => tracing::enabled!(target: "hotslot::plugin", tracing::Level::INFO),
+            Level::Debug => tracing::enabled!(target: "hotslot::plugin", tracing::Level::DEBUG),
+            Level::Trace => tracing::enabled!(target: "hotslot::plugin", tracing::Level::TRACE),
+        }
+    }
+
     /// Writes a line of the plugin's to `tracing`, under the target `hotslot::plugin`, cut to 8 KiB and with its
     /// control characters escaped.
     pub(super) fn log(&self, level: Level, target: Option<&[u8]>, message: &[u8]) {

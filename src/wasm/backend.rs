@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use wasmtime::{Linker, Store};
 
 use super::admission::{Admitter, Evidence};
@@ -18,10 +18,10 @@ use super::host::StoreData;
 use super::imports;
 use super::instances::{Bind, Idle, InstancePolicy, Instances};
 use super::limits::{Bounds, CallLimits, CallOptions};
+use super::module_limits::ModuleLimits;
 use super::permits::Permits;
 use super::plugin::WasmPlugin;
 use super::signature::{ImportSignatures, Signature};
-use super::validate::ModuleLimits;
 use crate::failures::FailureCounter;
 use crate::host::{ConfigUnsupported, Contract, Interface, InterfaceLink, Offers, offer_methods};
 use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload, PluginScope, StopSignal};
@@ -182,7 +182,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             scope: PluginScope::new(),
         };
         let host = Arc::new(Offers::new().host_for(artifact, &context));
-        let data = StoreData::new(host, context.scope, bounds);
+        let data = StoreData::new(&self.engine, host, context.scope, bounds);
         imports::signatures(&self.linkers.optimised, &mut Store::new(self.engine.optimising(), data))
     }
 
@@ -204,23 +204,26 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
     }
 
     fn load_plugin(&self, artifact: &Artifact, context: &LoadContext) -> Result<WasmPlugin<T::Functions>, BoxError> {
-        let code = self.linkers.code(&self.engine, artifact)?;
+        let code = self.linkers.code(&self.engine, artifact, &context.scope)?;
         let is_optimised = code.is_optimised;
         let single = self.policy == InstancePolicy::Single;
         let default_wait = if single { self.limits.deadline } else { Duration::ZERO };
+        let host = Arc::new(self.offers.host_for(artifact, context));
+        let calls = Permits::new(if single { 1 } else { self.concurrency.get() });
+        let schema = artifact.manifest().schema.as_deref();
+        let idle = Idle::of_engine(&self.engine, self.policy, &self.limits, &context.stop, &calls, &host, schema);
         let instances = Instances {
             code: Arc::new(ArcSwap::new(code)),
             bind: Arc::clone(&self.bind),
             policy: self.policy,
             limits: self.limits.clone(),
-            host: Arc::new(self.offers.host_for(artifact, context)),
+            host,
             scope: context.scope.clone(),
             stop: context.stop.clone(),
-            calls: Permits::new(if single { 1 } else { self.concurrency.get() }),
+            calls,
             max_wait: self.max_wait.unwrap_or(default_wait),
-            idle: Idle::of_engine(&self.engine, self.policy),
+            idle,
             engine: self.engine.clone(),
-            state: ArcSwapOption::empty(),
         };
         // A module whose `start` traps, or that cannot be bound, is refused here.
         let first = instances.make(Instant::now(), &CallOptions::new())?;

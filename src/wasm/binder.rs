@@ -5,6 +5,7 @@ use wasmtime::{Instance, Memory, Store, TypedFunc, WasmParams, WasmResults};
 use super::error::WasmCallError;
 use super::exports::ExportIndex;
 use super::host::{StoreData, slice};
+use crate::nesting::{Nested, Watch};
 
 /// Looks up what a plugin exports: the argument of the closure that [`Engine::bind`](super::Engine::bind) takes.
 pub struct Binder<'a> {
@@ -108,11 +109,12 @@ impl<'a> Call<'a> {
     /// # Errors
     /// It trapped, or was stopped. The instance is dropped after this call, and is not to be called again.
     pub fn run<P: WasmParams, R: WasmResults>(&mut self, func: &Func<P, R>, params: P) -> Result<R, WasmCallError> {
-        let scope = self.store.data().scope.clone();
+        let _nested = Nested::enter(self.store.data().stack)?;
+        let (scope, watch) = (self.store.data().scope.clone(), Watch::begin());
         // So that all that the plugin calls in the host, linked functions included, runs inside of the scope.
         scope.enter(|| func.0.call(&mut *self.store, params)).map_err(|error| {
             self.broken = true;
-            WasmCallError::from_call(&error, self.store.data().bounds.clues())
+            WasmCallError::from_call(&error, self.store.data().bounds.clues(), watch)
         })
     }
 
@@ -134,7 +136,7 @@ impl<'a> Call<'a> {
     /// # Errors
     /// They are not in the plugin's memory.
     pub fn read(&self, ptr: u32, len: u32) -> Result<&[u8], WasmCallError> {
-        let memory = self.memory().map(|memory| memory.data(&*self.store)).unwrap_or_default();
+        let memory = self.memory(len as usize)?.map(|memory| memory.data(&*self.store)).unwrap_or_default();
         slice(memory, ptr, len).ok_or(WasmCallError::OutOfBounds { ptr, len })
     }
 
@@ -148,6 +150,16 @@ impl<'a> Call<'a> {
         self.read(ptr, len)
     }
 
+    /// Checks the length of an answer against its limit.
+    pub(super) fn check_answer(&self, len: u32) -> Result<(), WasmCallError> {
+        self.store.data().bounds.check_answer(len as usize)
+    }
+
+    /// Checks whether the call may go on.
+    pub(super) fn check_time(&self) -> Result<(), WasmCallError> {
+        self.store.data().bounds.check_time()
+    }
+
     pub(super) fn write_at(&mut self, ptr: u32, bytes: &[u8]) -> Result<(), WasmCallError> {
         self.slice_mut(ptr, bytes.len())?.copy_from_slice(bytes);
         Ok(())
@@ -156,12 +168,18 @@ impl<'a> Call<'a> {
     /// Borrows a part of the plugin's memory to write to.
     pub(super) fn slice_mut(&mut self, ptr: u32, len: usize) -> Result<&mut [u8], WasmCallError> {
         let out_of_bounds = WasmCallError::OutOfBounds { ptr, len: u32::try_from(len).unwrap_or(u32::MAX) };
-        let memory = self.memory().map(|memory| memory.data_mut(&mut *self.store)).unwrap_or_default();
+        let memory = self.memory(len)?.map(|memory| memory.data_mut(&mut *self.store)).unwrap_or_default();
         memory.get_mut(ptr as usize..).and_then(|rest| rest.get_mut(..len)).ok_or(out_of_bounds)
     }
 
-    fn memory(&self) -> Option<Memory> {
-        self.store.data().memory
+    /// Returns the plugin's memory; nothing can be anywhere in a plugin without one.
+    fn memory(&self, len: usize) -> Result<Option<Memory>, WasmCallError> {
+        match self.store.data().memory {
+            None if len > 0 => {
+                Err(WasmCallError::Unbound("bytes of a call are not in its memory: it exports none".to_owned()))
+            }
+            memory => Ok(memory),
+        }
     }
 }
 

@@ -74,8 +74,10 @@ impl EngineBuilder {
 
     /// Sets the bytes of stack that a plugin's code may use. 256 KiB by default.
     ///
-    /// It is the stack of the calling thread, which needs more than that: an overflow of the thread's own stack ends
-    /// the process.
+    /// It is the stack of the calling thread, which needs 128 KiB more than that for the host's side. On Linux, a call on
+    /// a thread that has less left is refused as [`StackTooSmall`](super::WasmCallError::StackTooSmall); elsewhere, the
+    /// thread's own stack would overflow, which ends the process. Loading, probes and hand-over are on threads of the
+    /// slot, which have the standard library's 2 MiB unless `RUST_MIN_STACK` says otherwise.
     pub fn stack(mut self, bytes: usize) -> Self {
         self.stack = bytes;
         self
@@ -97,6 +99,9 @@ impl EngineBuilder {
     }
 
     /// Sets how many threads compile. Half of the cores by default.
+    ///
+    /// Modules are compiled one after the other. Beside one that takes more than a quarter of a second, up to three others
+    /// are compiled, each on one more thread.
     pub fn compile_threads(mut self, threads: usize) -> Self {
         self.compile_threads = threads;
         self
@@ -110,7 +115,9 @@ impl EngineBuilder {
 
     /// Keeps compiled modules in this directory, too, which is created if it is missing.
     ///
-    /// It must be private to the user of this process: the machine code in it runs with the rights of the process.
+    /// It must be private to the user of this process: the machine code in it runs with the rights of the process. Where it
+    /// cannot be written, its entries are still read; where it cannot be used at all, because the disk is full or fails,
+    /// the engine works without. Both are logged once, and are in the [status](super::EngineStatus::disk_cache).
     pub fn cache_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.cache_dir = Some(path.into());
         self
@@ -147,6 +154,7 @@ impl EngineBuilder {
         };
         Engine::start(&settings, |engine| {
             let disk = self.cache_dir.map(|path| DiskCache::open(&path, engine, self.disk_cache_limit)).transpose()?;
+            let disk = disk.transpose();
             Compiler::new(self.compile_threads, self.memory_cache_limit, disk)
         })
     }

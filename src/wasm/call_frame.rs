@@ -41,7 +41,8 @@ impl Guest {
         call.write_at(room, &config)?;
         let len = u32::try_from(config.len()).unwrap_or(u32::MAX);
         let answer = call.run(&create, len)?;
-        reason(&call, answer).map_err(|why| WasmCallError::failed(format!("the plugin cannot be created: {why}")))?;
+        reason(&call, answer)
+            .map_err(|why| WasmCallError::NotCreated(format!("the plugin cannot be created: {why}")))?;
         Ok(guest)
     }
 
@@ -77,9 +78,13 @@ impl Guest {
         let piece = call.read(room, u32::try_from(guest_call.bytes_offset()).unwrap_or(u32::MAX))?;
         guest_call.read_words(piece, words);
         let frame = GuestFrame::read(piece).expect("the piece begins with a frame");
+        call.check_answer(frame.output_len)?;
         let bytes = call.read(frame.output, frame.output_len)?;
         let answered = Status(status).into_result(|| plugin_text(bytes, ERROR_LIMIT));
-        Ok(answered.and_then(|()| read(&mut Reply::new(words, bytes)).map_err(CallError::from)))
+        let answered = answered.and_then(|()| read(&mut Reply::new(words, bytes)).map_err(CallError::from));
+        // What it takes to read an answer is the plugin's choice, too.
+        call.check_time()?;
+        Ok(answered)
     }
 
     /// Runs the plugin until it returns. The inner error is what the plugin answered.

@@ -1,24 +1,44 @@
-//! From bytes to machine code: on a bounded number of threads, one module at a time, and none twice.
+//! From bytes to machine code: on a bounded number of threads, in turn, and no module twice.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use wasmtime::Module;
 
+use super::compile_queue::{CompileQueue, LANES, Turn};
 use super::disk_cache::DiskCache;
 use super::error::EngineError;
-use crate::{Artifact, BoxError, Digest};
+use crate::{Artifact, BoxError, Digest, PluginScope};
 
 /// Compiles modules, and caches the results.
 pub(super) struct Compiler {
     threads: ThreadPool,
-    /// Held while a module is compiled.
-    compiling: Mutex<()>,
+    /// For what is compiled beside a compilation that takes long.
+    more_threads: [OnceLock<Option<ThreadPool>>; LANES - 1],
+    queue: Arc<CompileQueue>,
     memory: Mutex<MemoryCache>,
-    disk: Option<DiskCache>,
+    /// `Err` if there is a directory that cannot be used.
+    disk: Result<Option<DiskCache>, io::ErrorKind>,
     pub(super) counts: CompileCounts,
+}
+
+/// What becomes of compiled modules on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiskCacheStatus {
+    /// There is no [`cache_dir`](super::EngineBuilder::cache_dir).
+    Off,
+    /// They are read and written.
+    Working,
+    /// They are read. The last one could not be written: the directory is mounted for reading only, for instance, or the
+    /// disk is full.
+    NotWritable(io::ErrorKind),
+    /// The directory could not be used when the engine was built, and the engine works without.
+    Unavailable(io::ErrorKind),
 }
 
 /// Counts where modules came from so far.
@@ -37,34 +57,62 @@ struct MemoryCache {
 }
 
 impl Compiler {
-    pub(super) fn new(threads: usize, limit: usize, disk: Option<DiskCache>) -> Result<Compiler, EngineError> {
+    pub(super) fn new(
+        threads: usize,
+        limit: usize,
+        disk: Result<Option<DiskCache>, io::ErrorKind>,
+    ) -> Result<Compiler, EngineError> {
         let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "hotslot-wasm-compile".to_owned());
         let threads = pool.build().map_err(|error| EngineError::NoThread(std::io::Error::other(error)))?;
         let memory = Mutex::new(MemoryCache { modules: VecDeque::new(), limit });
-        Ok(Compiler { threads, compiling: Mutex::new(()), memory, disk, counts: CompileCounts::default() })
+        Ok(Compiler {
+            threads,
+            more_threads: Default::default(),
+            queue: Arc::default(),
+            memory,
+            disk,
+            counts: CompileCounts::default(),
+        })
     }
 
     pub(super) fn skipped_entries(&self) -> u64 {
-        self.disk.as_ref().map_or(0, DiskCache::skipped)
+        self.disk().map_or(0, DiskCache::skipped)
+    }
+
+    pub(super) fn disk_cache_status(&self) -> DiskCacheStatus {
+        match &self.disk {
+            Ok(None) => DiskCacheStatus::Off,
+            Ok(Some(disk)) => disk.failed().map_or(DiskCacheStatus::Working, DiskCacheStatus::NotWritable),
+            Err(reason) => DiskCacheStatus::Unavailable(*reason),
+        }
+    }
+
+    fn disk(&self) -> Option<&DiskCache> {
+        self.disk.as_ref().ok().and_then(Option::as_ref)
     }
 
     /// Returns the compiled module of an admitted artifact, from a cache if one has it.
     ///
     /// It runs on a thread of the slot, which the slot abandons after its `reload_timeout`. What is compiled even so is
     /// cached, and found by the next attempt.
-    pub(super) fn module(&self, engine: &wasmtime::Engine, artifact: &Artifact) -> Result<Module, BoxError> {
+    pub(super) fn module(
+        &self,
+        engine: &wasmtime::Engine,
+        artifact: &Artifact,
+        slot: Option<&PluginScope>,
+    ) -> Result<Module, BoxError> {
         let digest = artifact.digest();
         if let Some(module) = self.find(engine, digest) {
             return Ok(module);
         }
-        let _one_at_a_time = self.compiling.lock();
+        let turn = self.queue.wait(slot, digest)?;
         // Whoever compiled before may have been after the same module.
         if let Some(module) = self.find(engine, digest) {
             return Ok(module);
         }
-        let module = self.threads.install(|| Module::from_binary(engine, artifact.bytes()))?;
+        let module = self.threads_of(&turn).install(|| Module::from_binary(engine, artifact.bytes()))?;
         self.counts.compiled.fetch_add(1, Ordering::Relaxed);
-        if let Some(disk) = &self.disk {
+        if let Some(disk) = self.disk() {
             disk.insert(digest, &module);
         }
         self.memory.lock().insert(digest, &module);
@@ -77,15 +125,30 @@ impl Compiler {
             self.counts.from_memory.fetch_add(1, Ordering::Relaxed);
             return Some(module);
         }
-        let module = self.disk.as_ref()?.find(engine, digest)?;
+        let module = self.disk()?.find(engine, digest)?;
         self.counts.from_disk.fetch_add(1, Ordering::Relaxed);
         self.memory.lock().insert(digest, &module);
         Some(module)
     }
 
     /// Compiles with the baseline compiler. The result is not cached: making it again is as fast as reading it.
-    pub(super) fn compile_baseline(&self, engine: &wasmtime::Engine, artifact: &Artifact) -> wasmtime::Result<Module> {
-        self.threads.install(|| Module::from_binary(engine, artifact.bytes()))
+    pub(super) fn compile_baseline(
+        &self,
+        engine: &wasmtime::Engine,
+        artifact: &Artifact,
+        slot: &PluginScope,
+    ) -> Result<Module, BoxError> {
+        let turn = self.queue.wait(Some(slot), artifact.digest())?;
+        Ok(self.threads_of(&turn).install(|| Module::from_binary(engine, artifact.bytes()))?)
+    }
+
+    fn threads_of(&self, turn: &Turn) -> &ThreadPool {
+        let Some(more) = turn.lane.checked_sub(1) else { return &self.threads };
+        let pool = self.more_threads[more].get_or_init(|| {
+            let pool = ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "hotslot-wasm-compile".to_owned());
+            pool.build().inspect_err(|error| tracing::warn!("modules are compiled one at a time: {error}")).ok()
+        });
+        pool.as_ref().unwrap_or(&self.threads)
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use wasmtime::Module;
 
 use super::error::EngineError;
@@ -34,16 +35,45 @@ pub(super) struct DiskCache {
     /// Bytes of all entries together.
     limit: u64,
     skipped: AtomicU64,
+    /// Why the last entry could not be written.
+    failed: Mutex<Option<io::ErrorKind>>,
 }
 
 impl DiskCache {
-    /// Opens the directory, and creates it if it is missing.
-    pub(super) fn open(path: &Path, engine: &wasmtime::Engine, limit: u64) -> Result<DiskCache, EngineError> {
-        let refuse = |error: io::Error| EngineError::CacheDir { path: path.to_owned(), reason: error.to_string() };
-        private_dir::open_dir(path).map_err(refuse)?;
-        let key = key(path).map_err(refuse)?;
-        let compatibility = compatibility(engine);
-        Ok(DiskCache { path: path.to_owned(), key, compatibility, limit, skipped: AtomicU64::new(0) })
+    /// Opens the directory, and creates it if it is missing. The inner error is the system's: nothing is wrong with the
+    /// directory, but it cannot be used at the moment, and an engine can do without.
+    pub(super) fn open(
+        path: &Path,
+        engine: &wasmtime::Engine,
+        limit: u64,
+    ) -> Result<Result<DiskCache, io::ErrorKind>, EngineError> {
+        match private_dir::open_dir(path).and_then(|()| key(path)) {
+            Ok(key) => Ok(Ok(DiskCache {
+                path: path.to_owned(),
+                key,
+                compatibility: compatibility(engine),
+                limit,
+                skipped: AtomicU64::new(0),
+                failed: Mutex::default(),
+            })),
+            // That it is not a directory, or not private, somebody has to look at.
+            Err(error)
+                if error.raw_os_error().is_none()
+                    || matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
+            {
+                Err(EngineError::CacheDir { path: path.to_owned(), reason: error.to_string() })
+            }
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!(%path, "compiled modules are not cached on disk: the directory cannot be used: {error}");
+                Ok(Err(error.kind()))
+            }
+        }
+    }
+
+    /// Returns why the last entry could not be written, if it could not.
+    pub(super) fn failed(&self) -> Option<io::ErrorKind> {
+        *self.failed.lock()
     }
 
     /// Returns how many entries were skipped because they did not verify.
@@ -88,19 +118,26 @@ impl DiskCache {
 
     /// Writes a compiled module for later. If that fails, it is compiled again then.
     pub(super) fn insert(&self, digest: Digest, module: &Module) {
-        let write = || -> Result<(), String> {
-            let code = module.serialize().map_err(|error| format!("{error:#}"))?;
+        let write = || -> io::Result<()> {
+            let code = module.serialize().map_err(|error| io::Error::other(format!("{error:#}")))?;
             let mac = self.mac(digest, &code);
             if code.len() as u64 > self.limit {
-                return Err(format!("its {} bytes exceed the limit of the directory", code.len()));
+                let text = format!("its {} bytes exceed the limit of the directory", code.len());
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
             }
-            let write = write_new(&self.path, &[mac.as_bytes(), &code], |file| fs::rename(file, self.entry(digest)));
-            write.map_err(|error| error.to_string())?;
-            self.prune().map_err(|error| error.to_string())
+            write_new(&self.path, &[mac.as_bytes(), &code], |file| fs::rename(file, self.entry(digest)))?;
+            self.prune()
         };
-        if let Err(reason) = write() {
+        let outcome = write();
+        let failed = outcome.as_ref().err().map(io::Error::kind);
+        let before = std::mem::replace(&mut *self.failed.lock(), failed);
+        if let Err(reason) = outcome {
             let path = self.path.display();
-            tracing::warn!(%path, %digest, "could not write to the compile cache: {reason}");
+            match before == failed {
+                false => tracing::warn!(%path, %digest, "could not write to the compile cache: {reason}"),
+                // It has been said.
+                true => tracing::debug!(%path, %digest, "could not write to the compile cache: {reason}"),
+            }
         }
     }
 
@@ -120,14 +157,17 @@ impl DiskCache {
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
-            let Ok(metadata) = fs::metadata(&path) else { continue };
+            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+            if !metadata.is_file() {
+                continue;
+            }
             let used = metadata.modified()?;
             if path.extension().is_some_and(|extension| extension == ENTRY) {
                 entries.push((used, metadata.len(), path));
             } else if path.extension().is_some_and(|extension| extension == PARTIAL)
                 && used.elapsed().is_ok_and(|age| age > ABANDONED)
             {
-                fs::remove_file(path)?;
+                remove(&path)?;
             }
         }
         entries.sort();
@@ -136,7 +176,7 @@ impl DiskCache {
             if size <= self.limit {
                 break;
             }
-            fs::remove_file(path)?;
+            remove(&path)?;
             size -= len;
         }
         Ok(())
@@ -146,15 +186,25 @@ impl DiskCache {
 /// Writes a new private file and hands it to `publish`, which moves or links it to where it belongs, so that nobody
 /// finds half of it there.
 fn write_new(dir: &Path, parts: &[&[u8]], publish: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let name = format!("{}-{}.{PARTIAL}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let path = dir.join(name);
-    let written =
-        private_dir::create_file(&path).and_then(|mut file| parts.iter().try_for_each(|part| file.write_all(part)));
+    // Not after the process: in containers, each of several can be number 1.
+    let mut name = [0; 16];
+    getrandom::fill(&mut name).map_err(io::Error::other)?;
+    let path = dir.join(format!("{:032x}.{PARTIAL}", u128::from_le_bytes(name)));
+    // One that was there before is somebody else's, and stays.
+    let mut file = private_dir::create_file(&path)?;
+    let written = parts.iter().try_for_each(|part| file.write_all(part));
     let published = written.and_then(|()| publish(&path));
     // Gone if it was moved.
     let _ = fs::remove_file(&path);
     published
+}
+
+/// Removes a file that another process may have removed.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Reads the directory's key, or creates one if there is none or it is damaged.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
 
-use super::compile::Compiler;
+use super::compile::{Compiler, DiskCacheStatus};
 use super::error::{EngineError, WasmCallError};
 use super::permits::{Permit, Permits};
+use crate::nesting::HOST_STACK;
 use crate::workers;
 
 /// Tables that one instance can have.
@@ -32,6 +33,8 @@ struct Inner {
     optimising: wasmtime::Engine,
     baseline: Option<wasmtime::Engine>,
     allocation: Allocation,
+    /// Bytes that a plugin's code may use of a thread's stack.
+    stack: usize,
     instances: Arc<Permits>,
     idle: Mutex<Vec<Weak<dyn Reclaim>>>,
     compiler: Compiler,
@@ -68,6 +71,8 @@ pub struct EngineStatus {
     pub found_on_disk: u64,
     /// Entries of the disk cache that were skipped because their MAC or their content did not verify.
     pub entries_skipped: u64,
+    /// What becomes of compiled modules on disk.
+    pub disk_cache: DiskCacheStatus,
 }
 
 /// Engine settings.
@@ -83,7 +88,21 @@ pub(super) struct EngineSettings {
 
 /// Gives up instances that no call uses at the moment.
 pub(super) trait Reclaim: Send + Sync {
+    /// Gives up what can be made again at any time.
     fn reclaim(&self);
+
+    /// Gives up what a generation has that does not serve.
+    fn reclaim_retired(&self);
+
+    /// Returns who has instances, and how many.
+    fn holder(&self) -> Holder;
+}
+
+/// A generation that has instances of an engine.
+pub(super) struct Holder {
+    pub(super) name: String,
+    pub(super) is_retired: bool,
+    pub(super) instances: usize,
 }
 
 impl Engine {
@@ -98,6 +117,7 @@ impl Engine {
             found_in_memory: compiler.counts.from_memory.load(Ordering::Relaxed),
             found_on_disk: compiler.counts.from_disk.load(Ordering::Relaxed),
             entries_skipped: compiler.skipped_entries(),
+            disk_cache: compiler.disk_cache_status(),
         }
     }
 
@@ -112,7 +132,8 @@ impl Engine {
         workers::prepare_with(prepare_thread);
         start_ticking(optimising.weak(), baseline.as_ref().map(wasmtime::Engine::weak), settings.tick)?;
         let instances = Permits::new(settings.max_instances as usize);
-        Ok(Engine(Arc::new(Inner { optimising, baseline, allocation, instances, idle: Mutex::default(), compiler })))
+        let (stack, idle) = (settings.stack, Mutex::default());
+        Ok(Engine(Arc::new(Inner { optimising, baseline, allocation, stack, instances, idle, compiler })))
     }
 
     /// Returns the engine whose code is optimised.
@@ -127,6 +148,11 @@ impl Engine {
 
     pub(super) fn compiler(&self) -> &Compiler {
         &self.0.compiler
+    }
+
+    /// Returns how many bytes of a thread's stack a call may need: the plugin's part, and that of the host below it.
+    pub(super) fn call_stack(&self) -> usize {
+        self.0.stack.saturating_add(HOST_STACK)
     }
 
     pub(super) fn max_instances(&self) -> usize {
@@ -146,16 +172,42 @@ impl Engine {
         if let Some(permit) = instances.take(Duration::ZERO) {
             return Ok(permit);
         }
+        // What does not serve first, and no more of it than needed: it may have to be made again.
         let idle: Vec<_> = idle.lock().iter().filter_map(Weak::upgrade).collect();
+        for retired in &idle {
+            retired.reclaim_retired();
+            if let Some(permit) = instances.take(Duration::ZERO) {
+                return Ok(permit);
+            }
+        }
         idle.iter().for_each(|idle| idle.reclaim());
-        let saturated = || WasmCallError::Saturated { what: "instances of the engine", limit: instances.total() };
-        instances.take(wait).ok_or_else(saturated)
+        instances.take(wait).ok_or_else(|| WasmCallError::Saturated {
+            what: "instances of the engine",
+            limit: instances.total(),
+            holders: holders(idle.iter().map(|idle| idle.holder()).collect()),
+        })
     }
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Engine").field(&self.status()).finish()
+    }
+}
+
+/// Says who has the most instances.
+fn holders(mut all: Vec<Holder>) -> String {
+    const SHOWN: usize = 5;
+    all.retain(|holder| holder.instances > 0);
+    all.sort_by_key(|holder| std::cmp::Reverse(holder.instances));
+    let mut text = String::new();
+    for Holder { name, is_retired, instances } in all.iter().take(SHOWN) {
+        let which = if *is_retired { "retired" } else { "serving or staged" };
+        text += &format!("{} {instances} by {name} ({which})", if text.is_empty() { ":" } else { "," });
+    }
+    match all.len().saturating_sub(SHOWN) {
+        0 => text,
+        more => format!("{text}, and the rest by {more} more generations"),
     }
 }
 

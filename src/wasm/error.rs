@@ -1,10 +1,13 @@
 //! The errors of modules, of calls and of the engine.
 
+use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::BoxError;
 use crate::host::ContractError;
+use crate::nesting::Refusal;
 use crate::text::plugin_text;
 
 /// The longest text that is taken from a module, in bytes.
@@ -52,6 +55,18 @@ pub enum ModuleError {
         /// The index of the function, if it is about one.
         function: Option<u32>,
     },
+    /// It is a program, and not a library.
+    #[error(
+        "it is a command: `_start` is all that it is for, and ends it. Build a library: in Rust a `cdylib`, in C and C++ \
+         with -mexec-model=reactor or --no-entry"
+    )]
+    Command,
+    /// It exports no memory, which the host has to read and write.
+    #[error("it exports no memory, and {reason}: export it, under any name")]
+    NoMemory {
+        /// What it is needed for.
+        reason: String,
+    },
     /// A required export is missing.
     #[error("it does not export the function `{name}` {wanted}")]
     MissingExport {
@@ -71,7 +86,10 @@ pub enum ModuleError {
         wanted: String,
     },
     /// It imports something that the host does not offer.
-    #[error("it imports `{module}` `{name}`, which the host does not offer, at offset {offset:#x}")]
+    #[error(
+        "it imports `{module}` `{name}`, which the host does not offer, at offset {offset:#x}{}",
+        hint(module, name).map(|hint| format!(": {hint}")).unwrap_or_default()
+    )]
     UnknownImport {
         /// The import's module name.
         module: String,
@@ -93,6 +111,13 @@ pub enum ModuleError {
         offered: String,
         /// Where.
         offset: usize,
+    },
+    /// It imports several things that the host does not offer, or offers with another type.
+    #[error("{} of its imports do not fit:{}", imports.len(), listed(imports))]
+    Imports {
+        /// The error of each of them, in the module's order: [`UnknownImport`](ModuleError::UnknownImport) or
+        /// [`WrongImport`](ModuleError::WrongImport).
+        imports: Vec<ModuleError>,
     },
     /// Its `version` section is not a version.
     #[error("its section `version`, at offset {offset:#x}, is not a version: {reason}")]
@@ -126,6 +151,76 @@ pub enum ModuleError {
         /// The interface that the slot requires.
         wanted: String,
     },
+}
+
+/// Says what an import of a known family comes from, and what to do about it.
+fn hint(module: &str, name: &str) -> Option<&'static str> {
+    Some(match (module, name) {
+        ("wasi_snapshot_preview1" | "wasi_unstable", _) => {
+            "it is built for WASI; build it for wasm32-unknown-unknown, or link an implementation with `WasmBackend::link`"
+        }
+        ("wasi", "thread-spawn") => "it is built with threads, which are not enabled; build it without",
+        (module, _) if module.starts_with("wasi:") => {
+            "it is part of a component for WASI; build a core module for wasm32-unknown-unknown"
+        }
+        ("GOT.mem" | "GOT.func", _)
+        | ("env", "__memory_base" | "__table_base" | "__stack_pointer" | "memory_base" | "table_base") => {
+            "it is a side module (position-independent code); link it statically, without -shared or SIDE_MODULE"
+        }
+        ("env", "abort" | "seed" | "trace") | ("index", _) => {
+            "AssemblyScript's runtime calls it; compile with --use abort= (or a function of your own), or link it with \
+             `WasmBackend::link`"
+        }
+        ("env", "memory") => "it imports its memory; link it without --import-memory, and export the memory instead",
+        ("env", "__indirect_function_table") => "it imports its table; link it without --import-table",
+        ("gojs" | "go", _) | ("env", "runtime.ticks" | "runtime.sleepTicks" | "syscall/js.valueGet") => {
+            "Go's runtime for JavaScript calls it; build with GOOS=wasip1 -buildmode=c-shared or TinyGo's wasm-unknown \
+             target"
+        }
+        ("__wbindgen_placeholder__" | "__wbindgen_externref_xform__" | "wbg" | "__wbindgen_anyref_xform__", _) => {
+            "wasm-bindgen's glue for JavaScript calls it; build without wasm-bindgen and the crates that need it (js-sys, \
+             web-sys, or getrandom and uuid with their JavaScript features)"
+        }
+        ("env", name)
+            if name.starts_with("emscripten_") || name.starts_with("invoke_") || name.starts_with("_emscripten_") =>
+        {
+            "Emscripten's runtime for JavaScript calls it; build with -sSTANDALONE_WASM, or with clang for \
+             wasm32-unknown-unknown"
+        }
+        ("env", _) => {
+            "an `extern` function that nothing defines ends up there (in C and C++ one that is declared and not linked, in \
+             Rust an `extern \"C\"` block); link what defines it, or offer it with `WasmBackend::link`"
+        }
+        _ => return None,
+    })
+}
+
+/// Lists imports, those of one kind with their hint once.
+fn listed(imports: &[ModuleError]) -> String {
+    /// More than anyone reads.
+    const SHOWN: usize = 50;
+    let mut text = String::new();
+    let mut hints: Vec<(&str, Vec<String>)> = Vec::new();
+    for import in imports.iter().take(SHOWN) {
+        match import {
+            ModuleError::UnknownImport { module, name, .. } => {
+                let (hint, import) = (hint(module, name).unwrap_or_default(), format!("`{module}` `{name}`"));
+                match hints.iter_mut().find(|(known, _)| *known == hint) {
+                    Some((_, imports)) => imports.push(import),
+                    None => hints.push((hint, vec![import])),
+                }
+            }
+            other => text += &format!(" {other};"),
+        }
+    }
+    for (hint, imports) in hints {
+        let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
+        text += &format!(" the host does not offer {}{hint};", imports.join(", "));
+    }
+    match imports.len().saturating_sub(SHOWN) {
+        0 => text.pop().map_or(String::new(), |_| text),
+        more => text + &format!(" and {more} more"),
+    }
 }
 
 fn in_function(function: Option<u32>) -> String {
@@ -172,12 +267,14 @@ pub enum WasmCallError {
     #[error("the plugin was replaced, and this call outlasted the drain timeout: take a new lease")]
     Retired,
     /// Too many calls are in flight.
-    #[error("all {limit} {what} are in use: try again later, allow more, or set `max_wait`")]
+    #[error("all {limit} {what} are in use{holders}: try again later, allow more, or set `max_wait`")]
     Saturated {
         /// What ran out: calls of this generation, or instances of the engine.
         what: &'static str,
         /// How many there are.
         limit: usize,
+        /// Who has the engine's instances, as text.
+        holders: String,
     },
     /// The plugin needed more memory than its limit, and trapped.
     #[error("the plugin needs more memory than its limit of {limit} bytes")]
@@ -207,18 +304,93 @@ pub enum WasmCallError {
         /// How many bytes should be there.
         len: u32,
     },
+    /// The plugin's answer is longer than its limit.
+    #[error("the plugin's answer of {len} bytes is longer than the {limit} allowed: see `CallLimits::answer`")]
+    AnswerTooLarge {
+        /// How many there are.
+        len: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// The plugin lacks an export that the host looked up.
     #[error("the plugin cannot be bound: {0}")]
     Unbound(String),
     /// There was not enough memory, or address space, for an instance.
     #[error("could not make an instance of the plugin: {0}")]
     NoInstance(String),
-    /// A function of the host failed while the plugin called it.
+    /// The call was made inside of too many others, or the plugin failed because one that it made through the host was.
+    #[error("calls are nested too deeply: {0}")]
+    NestedTooDeep(String),
+    /// The calling thread's stack is too small for the call. It was not made, because an overflow would end the process.
+    #[error(
+        "the calling thread has {left} bytes of stack left, and the call may need {needed}: call from a thread with a \
+         larger stack, from inside of fewer calls, or lower `EngineBuilder::stack`"
+    )]
+    StackTooSmall {
+        /// Bytes that are left.
+        left: usize,
+        /// Bytes that may be needed: the engine's [stack](super::EngineBuilder::stack), and 128 KiB for the host.
+        needed: usize,
+    },
+    /// A function of the host failed while the plugin called it, or could not make anything of what the plugin gave it.
     #[error("a function of the host failed: {0}")]
-    Host(String),
+    Host(HostFailure),
+    /// The plugin could not be created for this call, or did not take the state that others had taken.
+    #[error("{0}")]
+    NotCreated(String),
     /// The caller's closure failed.
     #[error("{0}")]
     Failed(#[source] BoxError),
+}
+
+/// The reason for which a function of the host failed. It derefs to its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFailure {
+    pub(super) text: String,
+    pub(super) is_misuse: bool,
+}
+
+impl HostFailure {
+    /// Returns whether the plugin is to blame: it gave an address outside of its memory, a text that is not UTF-8, or
+    /// something else that the function could not take.
+    pub fn is_misuse(&self) -> bool {
+        self.is_misuse
+    }
+}
+
+impl Deref for HostFailure {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for HostFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What a plugin gave to a function of the host that it should not have.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Misuse(pub(super) String);
+
+impl Misuse {
+    /// Ends the call as the plugin's fault.
+    pub(super) fn error(text: impl Into<String>) -> wasmtime::Error {
+        wasmtime::Error::new(Misuse(text.into()))
+    }
+}
+
+impl From<Refusal> for WasmCallError {
+    fn from(refusal: Refusal) -> WasmCallError {
+        match refusal {
+            Refusal::Stack { left, needed } => WasmCallError::StackTooSmall { left, needed },
+            refusal => WasmCallError::NestedTooDeep(refusal.to_string()),
+        }
+    }
 }
 
 impl WasmCallError {
@@ -231,15 +403,18 @@ impl WasmCallError {
     /// generation's [failure counter](crate::FailureCounter), and can cause a rollback during probation.
     pub fn is_fault(&self) -> bool {
         use WasmCallError::*;
-        matches!(
-            self,
-            Trapped { .. }
-                | DeadlineExceeded(_)
-                | OutOfMemory { .. }
-                | OutOfTable { .. }
-                | OutOfBounds { .. }
-                | Unbound(_)
-        )
+        matches!(self, Host(failure) if failure.is_misuse)
+            || matches!(
+                self,
+                Trapped { .. }
+                    | DeadlineExceeded(_)
+                    | OutOfMemory { .. }
+                    | OutOfTable { .. }
+                    | OutOfBounds { .. }
+                    | AnswerTooLarge { .. }
+                    | Unbound(_)
+                    | NotCreated(_)
+            )
     }
 }
 

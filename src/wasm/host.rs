@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use wasmtime::{Caller, Memory, Store, UpdateDeadline};
 
+use super::engine::Engine;
+use super::error::Misuse;
 use super::limits::Bounds;
 use crate::PluginScope;
 use crate::host::{BoundService, PluginHost, PluginInfo};
@@ -13,15 +15,26 @@ pub struct StoreData {
     pub(super) host: Arc<PluginHost>,
     pub(super) scope: PluginScope,
     pub(super) bounds: Bounds,
-    /// The instance's memory, once there is an instance.
+    /// The instance's memory, once there is an instance, and the name that it is exported under.
     pub(super) memory: Option<Memory>,
+    pub(super) memory_name: Option<Arc<str>>,
     /// The services that the instance asked for, by the numbers that it got.
     pub(super) services: Vec<Arc<BoundService>>,
+    /// Bytes that a call may need of the thread's stack: what the engine gives the plugin, and what its host needs.
+    pub(super) stack: usize,
 }
 
 impl StoreData {
-    pub(super) fn new(host: Arc<PluginHost>, scope: PluginScope, bounds: Bounds) -> StoreData {
-        StoreData { host, scope, bounds, memory: None, services: Vec::new() }
+    pub(super) fn new(engine: &Engine, host: Arc<PluginHost>, scope: PluginScope, bounds: Bounds) -> StoreData {
+        StoreData {
+            host,
+            scope,
+            bounds,
+            memory: None,
+            memory_name: None,
+            services: Vec::new(),
+            stack: engine.call_stack(),
+        }
     }
 
     /// Returns which plugin calls.
@@ -39,15 +52,31 @@ impl std::fmt::Debug for StoreData {
 /// Returns the bytes that a plugin passes to a function of the host, by address and length.
 ///
 /// # Errors
-/// They are outside the plugin's memory. Returned from the host's function, the error ends the call.
+/// They are outside the plugin's memory. Returned from the host's function, the error ends the call as the plugin's fault.
 pub fn guest_bytes<'a>(caller: &'a mut Caller<'_, StoreData>, ptr: u32, len: u32) -> wasmtime::Result<&'a [u8]> {
-    let memory = match caller.data().memory {
-        Some(memory) => Some(memory),
+    let bytes = memory(caller).and_then(|memory| slice(memory.data(&*caller), ptr, len));
+    bytes.ok_or_else(|| Misuse::error(format!("{len} bytes at {ptr:#x} are outside the plugin's memory")))
+}
+
+/// Returns the text that a plugin passes to a function of the host, by address and length.
+///
+/// # Errors
+/// It is outside the plugin's memory, or not UTF-8. Returned from the host's function, the error ends the call as the
+/// plugin's fault.
+pub fn guest_str<'a>(caller: &'a mut Caller<'_, StoreData>, ptr: u32, len: u32) -> wasmtime::Result<&'a str> {
+    std::str::from_utf8(guest_bytes(caller, ptr, len)?)
+        .map_err(|error| Misuse::error(format!("the text of {len} bytes at {ptr:#x} is not UTF-8: {error}")))
+}
+
+/// Returns the memory of the plugin that calls.
+pub(super) fn memory(caller: &mut Caller<'_, StoreData>) -> Option<Memory> {
+    let StoreData { memory, memory_name, .. } = caller.data();
+    match (memory, memory_name.clone()) {
+        (Some(memory), _) => Some(*memory),
         // `start` runs before the instance is known.
-        None => caller.get_export("memory").and_then(wasmtime::Extern::into_memory),
-    };
-    let bytes = memory.and_then(|memory| slice(memory.data(&*caller), ptr, len));
-    bytes.ok_or_else(|| wasmtime::Error::msg(format!("{len} bytes at {ptr:#x} are outside the plugin's memory")))
+        (None, Some(name)) => caller.get_export(&name).and_then(wasmtime::Extern::into_memory),
+        (None, None) => None,
+    }
 }
 
 /// Returns a part of a memory, unless it reaches beyond its end.

@@ -8,9 +8,11 @@ use hotslot_plugin::abi::Status;
 use hotslot_plugin::abi::wire::{ARGUMENT_SIZE, FRAME_SIZE, GuestArgument, GuestFrame, OUTPUT_OFFSET, guest_argument};
 use wasmtime::{Caller, Extern, Linker, Store};
 
-use super::host::{StoreData, guest_bytes};
+use super::error::Misuse;
+use super::host::{StoreData, guest_bytes, memory};
 use super::signature::{ImportSignatures, Signature};
-use crate::host::{Level, plugin_text};
+use crate::host::{CallErrorKind, Level, plugin_text};
+use crate::nesting::Watch;
 
 /// How many services one instance may ask for: each takes the host's memory until the instance is gone.
 const SERVICES: usize = 256;
@@ -84,7 +86,7 @@ fn bind_service(
         Ok(service) => {
             let services = &mut caller.data_mut().services;
             if services.len() == SERVICES {
-                return Err(wasmtime::Error::msg("the plugin asks for services again and again"));
+                return Err(Misuse::error("the plugin asks for services again and again"));
             }
             services.push(Arc::new(service));
             let found = u32::try_from(services.len() - 1)?;
@@ -104,20 +106,25 @@ fn call_service(mut caller: Caller<'_, StoreData>, service: u32, method: u32, fr
         return Ok(Status::UNSUPPORTED.0);
     };
     let frame = GuestFrame::read(guest_bytes(&mut caller, frame_at, FRAME_SIZE as u32)?);
-    let frame = frame.ok_or_else(|| wasmtime::Error::msg("a frame of a service's call is cut short"))?;
+    let frame = frame.ok_or_else(|| Misuse::error("a frame of a service's call is cut short"))?;
     if frame.argument_count > ARGUMENTS || frame.word_count > WORDS {
-        return Err(wasmtime::Error::msg("a call of a service has too many arguments"));
+        return Err(Misuse::error("a call of a service has too many arguments"));
     }
     let arguments = copy_arguments(&mut caller, &frame)?;
     let arguments: Vec<_> = arguments.iter().map(OwnedArgument::lend).collect();
     let mut words = vec![0; frame.word_count as usize];
+    let watch = Watch::begin();
     let (status, bytes) = match service.call(method, &arguments, &mut words) {
         Ok(bytes) => (Status::OK, bytes),
+        // The service could not read its arguments. If it had called a plugin, it might be that one's answer.
+        Err(error) if error.kind() == CallErrorKind::Malformed && !watch.saw_a_call() => {
+            return Err(Misuse::error(format!("the arguments of a service's call cannot be read: {error}")));
+        }
         Err(error) => (Status::of(error.kind()), error.to_string().into_bytes()),
     };
     let words: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
     write(&mut caller, frame.words, &words)?;
-    give(&mut caller, frame_at + OUTPUT_OFFSET as u32, &bytes)?;
+    give(&mut caller, frame_at.saturating_add(OUTPUT_OFFSET as u32), &bytes)?;
     Ok(status.0)
 }
 
@@ -144,16 +151,19 @@ fn copy_arguments(caller: &mut Caller<'_, StoreData>, frame: &GuestFrame) -> was
         GuestArgument::Word(_) => sum,
         GuestArgument::Bytes { len, .. } => sum.saturating_add(*len),
     });
-    let memory = caller.get_export("memory").and_then(Extern::into_memory);
+    let memory = memory(caller);
     if lent > memory.map_or(0, |memory| memory.data_size(&*caller) as u64) {
-        return Err(wasmtime::Error::msg("a call of a service lends more bytes than the plugin's memory has"));
+        return Err(Misuse::error("a call of a service lends more bytes than the plugin's memory has"));
     }
     let mut copied = Vec::with_capacity(arguments.len());
     for argument in arguments {
         copied.push(match argument {
             GuestArgument::Word(word) => OwnedArgument::Word(word),
             GuestArgument::Bytes { address, len } => {
-                let bytes = guest_bytes(caller, u32::try_from(address)?, u32::try_from(len)?)?;
+                let (Ok(address), Ok(len)) = (u32::try_from(address), u32::try_from(len)) else {
+                    return Err(Misuse::error("an argument is outside the plugin's memory"));
+                };
+                let bytes = guest_bytes(caller, address, len)?;
                 OwnedArgument::Bytes(bytes.to_vec())
             }
         });
@@ -163,9 +173,9 @@ fn copy_arguments(caller: &mut Caller<'_, StoreData>, frame: &GuestFrame) -> was
 
 /// Writes into the module's memory.
 fn write(caller: &mut Caller<'_, StoreData>, at: u32, bytes: &[u8]) -> wasmtime::Result<()> {
-    let memory = caller.get_export("memory").and_then(Extern::into_memory);
-    let memory = memory.ok_or_else(|| wasmtime::Error::msg("the plugin exports no memory"))?;
-    Ok(memory.write(&mut *caller, at as usize, bytes)?)
+    let memory = memory(caller).ok_or_else(|| Misuse::error("the plugin exports no memory"))?;
+    let out_of_bounds = |_| Misuse::error(format!("{} bytes at {at:#x} are outside the plugin's memory", bytes.len()));
+    memory.write(&mut *caller, at as usize, bytes).map_err(out_of_bounds)
 }
 
 /// Gives bytes away, in memory that the module allocates and releases: fills the buffer at `at`.
@@ -175,8 +185,10 @@ fn give(caller: &mut Caller<'_, StoreData>, at: u32, bytes: &[u8]) -> wasmtime::
         0
     } else {
         let alloc = caller.get_export("hotslot_give").and_then(Extern::into_func);
-        let alloc = alloc.ok_or_else(|| wasmtime::Error::msg("the plugin exports no function `hotslot_give`"))?;
-        let data = alloc.typed::<u32, u32>(&mut *caller)?.call(&mut *caller, len)?;
+        let alloc = alloc.ok_or_else(|| Misuse::error("the plugin exports no function `hotslot_give`"))?;
+        let alloc = alloc.typed::<u32, u32>(&mut *caller);
+        let alloc = alloc.map_err(|_| Misuse::error("the plugin's function `hotslot_give` is not `(i32) -> i32`"))?;
+        let data = alloc.call(&mut *caller, len)?;
         write(caller, data, bytes)?;
         data
     };

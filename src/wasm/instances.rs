@@ -1,6 +1,7 @@
 //! Chooses the instance for a call: a fresh one, one that has been used before, or the only one.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,15 @@ use wasmtime::{Store, WasmParams, WasmResults};
 
 use super::binder::{Binder, Call, Func};
 use super::code::Code;
-use super::engine::{Engine, Reclaim};
+use super::engine::{Engine, Holder, Reclaim};
 use super::error::WasmCallError;
+use super::exports::INITIALIZE;
 use super::host::{StoreData, enforce};
 use super::limits::{Bounds, CallLimits, CallOptions};
 use super::permits::{Permit, Permits};
 use crate::host::{PluginHost, record_wait};
-use crate::{PluginScope, State, StopSignal};
+use crate::nesting::{Nested, Refusal, Watch, is_nested, refuse};
+use crate::{PluginScope, State, StopSignal, escape_untrusted};
 
 /// Which instance of a plugin a call gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +36,9 @@ pub enum InstancePolicy {
     },
     /// A single instance, which keeps its state from call to call; calls take turns. For plugins whose state is
     /// [handed over](crate::transfer_state). If a call traps, the next one starts from the state that was handed over.
+    ///
+    /// The instance of a warm generation gives its place up if the engine has none left. If the plugin has a
+    /// [state](super#state), it is saved before, and restored if the generation serves again; without one, it starts anew.
     Single,
 }
 
@@ -60,6 +66,7 @@ pub(super) struct Instance<C> {
     uses: u32,
     /// It trapped, and its memory may be in any state.
     broken: bool,
+    _alive: Alive,
     _permit: Permit,
 }
 
@@ -75,8 +82,6 @@ pub(super) struct Instances<C> {
     pub(super) calls: Arc<Permits>,
     pub(super) max_wait: Duration,
     pub(super) engine: Engine,
-    /// Restored into every new instance.
-    pub(super) state: ArcSwapOption<State>,
     pub(super) idle: Arc<Idle<C>>,
 }
 
@@ -131,15 +136,24 @@ impl<C: Send + 'static> Instances<C> {
         if self.stop.is_overdue() {
             return Err(WasmCallError::Retired);
         }
-        let saturated = || WasmCallError::Saturated { what: "calls of this generation", limit: self.calls.total() };
-        self.calls.take(self.max_wait).ok_or_else(saturated)
+        // A call that this thread makes inside of one of the same plugin would wait for itself.
+        let single = self.policy == InstancePolicy::Single && is_nested() && self.scope.is_entered();
+        let wait = if single { Duration::ZERO } else { self.max_wait };
+        self.calls.take(wait).ok_or_else(|| {
+            note_nested();
+            WasmCallError::Saturated {
+                what: "calls of this generation",
+                limit: self.calls.total(),
+                holders: String::new(),
+            }
+        })
     }
 
     /// Makes an instance and restores the state into it. `start`, the binder and the restore are under the deadline of the
     /// call.
     pub(super) fn make(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
         let mut instance = self.make_blank(began, options)?;
-        if let Some(state) = &*self.state.load() {
+        if let Some(state) = &*self.idle.state.load() {
             self.restore_into(&mut instance, state)?;
         }
         Ok(instance)
@@ -147,25 +161,43 @@ impl<C: Send + 'static> Instances<C> {
 
     /// Makes an instance with its initial state.
     pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
-        let permit = self.engine.instance_permit(self.max_wait)?;
+        let permit = self.engine.instance_permit(self.max_wait).inspect_err(|_| note_nested())?;
         let bounds = Bounds::new(&self.limits, self.stop.clone());
-        let host = StoreData::new(Arc::clone(&self.host), self.scope.clone(), bounds);
+        let _nested = Nested::enter(self.engine.call_stack())?;
+        let host = StoreData::new(&self.engine, Arc::clone(&self.host), self.scope.clone(), bounds);
         let code = self.code.load_full();
         let mut store = Store::new(code.linked.module().engine(), host);
         enforce(&mut store);
         store.data_mut().bounds.begin(began, &self.limits, options)?;
+        store.data_mut().memory_name.clone_from(&code.exports.memory);
         // What `start` calls in the host is called by the plugin.
+        let watch = Watch::begin();
         let wasm = self.scope.enter(|| code.linked.instantiate(&mut store)).map_err(|error| {
-            match WasmCallError::from_call(&error, store.data().bounds.clues()) {
+            match WasmCallError::from_call(&error, store.data().bounds.clues(), watch) {
                 // Neither a trap nor an interruption: the allocator failed.
-                WasmCallError::Host(reason) => WasmCallError::NoInstance(reason),
+                WasmCallError::Host(failure) if !failure.is_misuse => WasmCallError::NoInstance(failure.text),
                 other => other,
             }
         })?;
-        let memory = code.exports.get("memory").and_then(|export| wasm.get_module_export(&mut store, export));
+        let memory = code.exports.memory.as_deref().and_then(|name| code.exports.get(name));
+        let memory = memory.and_then(|export| wasm.get_module_export(&mut store, export));
         store.data_mut().memory = memory.and_then(wasmtime::Extern::into_memory);
-        let calls = (self.bind)(&mut Binder { store: &mut store, instance: wasm, exports: &code.exports })?;
-        Ok(Instance { calls, store, code, wasm, uses: 0, broken: false, _permit: permit })
+        let mut binder = Binder { store: &mut store, instance: wasm, exports: &code.exports };
+        // Once, and before anything else of the plugin runs.
+        if let Some(initialize) = binder.optional::<(), ()>(INITIALIZE)? {
+            Call::new(binder.store).run(&initialize, ())?;
+        }
+        let calls = (self.bind)(&mut binder)?;
+        Ok(Instance {
+            calls,
+            store,
+            code,
+            wasm,
+            uses: 0,
+            broken: false,
+            _alive: Alive::new(&self.idle.alive),
+            _permit: permit,
+        })
     }
 
     /// Keeps an instance for the next call, if it is sound and the policy allows it.
@@ -207,36 +239,152 @@ impl<C> Instance<C> {
     }
 }
 
+/// Notes that there was nothing for a nested call: a plugin that cannot go on without its answer is not to blame.
+fn note_nested() {
+    if is_nested() {
+        refuse(Refusal::Saturated);
+    }
+}
+
 /// Idle instances.
 ///
 /// The lock is held for a push or a pop, never while an instance is made, used or dropped.
-pub(super) struct Idle<C>(Mutex<Vec<Instance<C>>>);
+pub(super) struct Idle<C> {
+    instances: Mutex<Vec<Instance<C>>>,
+    /// How many instances of the generation there are, those in a call included.
+    alive: Arc<AtomicUsize>,
+    policy: InstancePolicy,
+    limits: CallLimits,
+    stop: StopSignal,
+    calls: Arc<Permits>,
+    host: Arc<PluginHost>,
+    /// The name of the plugin's state, if it has one.
+    schema: Option<String>,
+    /// Restored into every new instance.
+    state: ArcSwapOption<State>,
+}
+
+/// Counts an instance for as long as it exists.
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn new(count: &Arc<AtomicUsize>) -> Alive {
+        count.fetch_add(1, Ordering::Relaxed);
+        Alive(Arc::clone(count))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl<C: Send + 'static> Idle<C> {
     /// Makes an empty list, which the engine can clear when other generations need instances.
-    pub(super) fn of_engine(engine: &Engine, policy: InstancePolicy) -> Arc<Idle<C>> {
-        let idle = Arc::new(Idle(Mutex::default()));
-        // Dropping a single instance would lose its state.
-        if policy != InstancePolicy::Single {
-            let weak: Weak<Idle<C>> = Arc::downgrade(&idle);
-            engine.register_idle(weak);
-        }
+    pub(super) fn of_engine(
+        engine: &Engine,
+        policy: InstancePolicy,
+        limits: &CallLimits,
+        stop: &StopSignal,
+        calls: &Arc<Permits>,
+        host: &Arc<PluginHost>,
+        schema: Option<&str>,
+    ) -> Arc<Idle<C>> {
+        let idle = Arc::new(Idle {
+            instances: Mutex::default(),
+            alive: Arc::default(),
+            policy,
+            limits: limits.clone(),
+            stop: stop.clone(),
+            calls: Arc::clone(calls),
+            host: Arc::clone(host),
+            schema: schema.map(str::to_owned),
+            state: ArcSwapOption::empty(),
+        });
+        let weak: Weak<Idle<C>> = Arc::downgrade(&idle);
+        engine.register_idle(weak);
         idle
     }
 
     /// Takes the one that was used last, whose memory is likely cached.
     fn take(&self) -> Option<Instance<C>> {
-        self.0.lock().pop()
+        self.instances.lock().pop()
+    }
+
+    /// Replaces the state that new instances start from.
+    pub(super) fn set_state(&self, state: State) {
+        self.state.store(Some(Arc::new(state)));
+        self.clear();
     }
 
     pub(super) fn put(&self, instance: Instance<C>) {
-        self.0.lock().push(instance);
+        self.instances.lock().push(instance);
+    }
+
+    pub(super) fn clear(&self) {
+        let idle = std::mem::take(&mut *self.instances.lock());
+        drop(idle);
+    }
+
+    /// Saves the state of an instance that is given up, for the one that takes its place.
+    fn keep_state(&self, instance: &mut Instance<C>) -> Result<(), WasmCallError> {
+        let Some(schema) = self.schema.clone() else { return Ok(()) };
+        // The generation has been told to stop, and may be overdue: that is no reason to lose its state.
+        let data = instance.store.data_mut();
+        data.bounds = Bounds::new(&self.limits, StopSignal::new());
+        data.bounds.begin(Instant::now(), &self.limits, &CallOptions::new())?;
+        let mut binder =
+            Binder { store: &mut instance.store, instance: instance.wasm, exports: &instance.code.exports };
+        let save: Func<(), u64> = binder.func("hotslot_save")?;
+        let bytes = instance.work(|call| {
+            let answer = call.run(&save, ())?;
+            Ok(call.read_packed(answer)?.to_vec())
+        })?;
+        self.state.store(Some(Arc::new(State { schema, bytes })));
+        Ok(())
     }
 }
 
-impl<C: Send> Reclaim for Idle<C> {
+impl<C: Send> Reclaim for Idle<C>
+where
+    C: 'static,
+{
     fn reclaim(&self) {
-        let idle = std::mem::take(&mut *self.0.lock());
-        drop(idle);
+        // Dropping a single instance would lose its state.
+        if self.policy != InstancePolicy::Single {
+            self.clear();
+        }
+    }
+
+    fn reclaim_retired(&self) {
+        if !self.stop.is_raised() {
+            return;
+        }
+        if self.policy != InstancePolicy::Single {
+            return self.clear();
+        }
+        // As a call that takes its turn: nobody makes another instance meanwhile.
+        let Some(_turn) = self.calls.take(Duration::ZERO) else { return };
+        let Some(mut instance) = self.take() else { return };
+        let plugin = self.host.plugin();
+        match self.keep_state(&mut instance) {
+            Ok(()) => {
+                tracing::debug!(slot = %plugin.slot, generation = plugin.generation, "a warm instance gave its place up");
+            }
+            Err(error) => {
+                let (slot, generation) = (&plugin.slot, plugin.generation);
+                tracing::warn!(%slot, generation, "a warm instance keeps its place, its state cannot be saved: {error}");
+                if !instance.broken {
+                    self.put(instance);
+                }
+            }
+        }
+    }
+
+    fn holder(&self) -> Holder {
+        let plugin = self.host.plugin();
+        let name = format!("slot `{}` generation {}", escape_untrusted(&plugin.slot), plugin.generation);
+        Holder { name, is_retired: self.stop.is_raised(), instances: self.alive.load(Ordering::Relaxed) }
     }
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
 
-use super::error::{TEXT_LIMIT, WasmCallError};
+use super::error::{HostFailure, Misuse, TEXT_LIMIT, WasmCallError};
 use crate::StopSignal;
+use crate::nesting::Watch;
 use crate::text::plugin_text;
 
 /// Limits of one call.
@@ -20,7 +21,7 @@ use crate::text::plugin_text;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Time from before the instance is made until the caller's closure returns. 1 s by default.
+    /// Time from before the instance is made until the caller's closure returns, or the answer is read. 1 s by default.
     ///
     /// It is checked every [tick](super::EngineBuilder::tick) while the plugin's code runs, but not inside a function of
     /// the host.
@@ -29,11 +30,14 @@ pub struct CallLimits {
     pub memory: usize,
     /// Elements of each table, at most 100,000. 10,000 by default.
     pub table_elements: usize,
+    /// Bytes of the answer of a declared interface's method. 32 MiB by default. What they become when they are read, as
+    /// values of serde, is limited, too: to four times their length and 64 MiB.
+    pub answer: usize,
 }
 
 impl Default for CallLimits {
     fn default() -> CallLimits {
-        CallLimits { deadline: Duration::from_secs(1), memory: 64 << 20, table_elements: 10_000 }
+        CallLimits { deadline: Duration::from_secs(1), memory: 64 << 20, table_elements: 10_000, answer: 32 << 20 }
     }
 }
 
@@ -111,6 +115,7 @@ pub(super) struct Clues {
 /// The limits of the call in progress in an instance.
 pub(super) struct Bounds {
     memory: usize,
+    answer: usize,
     table_elements: usize,
     /// Of the generation.
     stop: StopSignal,
@@ -122,8 +127,17 @@ pub(super) struct Bounds {
 
 impl Bounds {
     pub(super) fn new(limits: &CallLimits, stop: StopSignal) -> Bounds {
-        let CallLimits { deadline, memory, table_elements } = *limits;
-        Bounds { memory, table_elements, stop, cancel: None, until: Instant::now(), deadline, clues: Clues::default() }
+        let CallLimits { deadline, memory, table_elements, answer } = *limits;
+        Bounds {
+            memory,
+            answer,
+            table_elements,
+            stop,
+            cancel: None,
+            until: Instant::now(),
+            deadline,
+            clues: Clues::default(),
+        }
     }
 
     /// Sets the limits for a call that began at `began`.
@@ -140,7 +154,19 @@ impl Bounds {
         self.until = began.checked_add(self.deadline).unwrap_or(began + Duration::from_secs(1 << 32));
         self.cancel.clone_from(&options.cancel);
         self.clues = Clues::default();
-        self.check().map_err(|interruption| WasmCallError::from_call(&interruption.into(), &self.clues))
+        self.check_time()
+    }
+
+    /// Checks, outside of the plugin's code, whether the call may go on.
+    pub(super) fn check_time(&self) -> Result<(), WasmCallError> {
+        self.check().map_err(|interruption| WasmCallError::from_call(&interruption.into(), &self.clues, Watch::begin()))
+    }
+
+    pub(super) fn check_answer(&self, len: usize) -> Result<(), WasmCallError> {
+        match len <= self.answer {
+            true => Ok(()),
+            false => Err(WasmCallError::AnswerTooLarge { len, limit: self.answer }),
+        }
     }
 
     pub(super) fn clues(&self) -> &Clues {
@@ -184,24 +210,22 @@ impl Bounds {
 impl ResourceLimiter for Bounds {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.memory;
-        if !fits {
-            self.clues.denied = Some(Denied::Memory { limit: self.memory });
-        }
+        // A plugin that got less afterwards has found a way.
+        self.clues.denied = (!fits).then_some(Denied::Memory { limit: self.memory });
         Ok(fits)
     }
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let fits = desired <= self.table_elements;
-        if !fits {
-            self.clues.denied = Some(Denied::Table { limit: self.table_elements });
-        }
+        self.clues.denied = (!fits).then_some(Denied::Table { limit: self.table_elements });
         Ok(fits)
     }
 }
 
 impl WasmCallError {
-    /// Translates the error of a call into the plugin, with the help of what its limits noted meanwhile.
-    pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues) -> WasmCallError {
+    /// Translates the error of a call into the plugin, with the help of what its limits noted meanwhile, and of whether
+    /// a call that it made through the host was refused.
+    pub(super) fn from_call(error: &wasmtime::Error, clues: &Clues, watch: Watch) -> WasmCallError {
         if let Some(interruption) = error.downcast_ref::<Interruption>() {
             return match *interruption {
                 Interruption::Deadline(deadline) => WasmCallError::DeadlineExceeded(deadline),
@@ -209,15 +233,34 @@ impl WasmCallError {
                 Interruption::Retired => WasmCallError::Retired,
             };
         }
+        if let Some(refusal) = watch.refusal() {
+            return WasmCallError::NestedTooDeep(refusal.to_string());
+        }
         let Clues { denied, panic } = clues;
-        match (error.downcast_ref::<Trap>(), denied) {
+        // What an allocator makes of a refusal, and not what has nothing to do with it.
+        let allocating = |trap: &Trap| {
+            matches!(
+                trap,
+                Trap::UnreachableCodeReached
+                    | Trap::MemoryOutOfBounds
+                    | Trap::HeapMisaligned
+                    | Trap::TableOutOfBounds
+                    | Trap::IndirectCallToNull
+            )
+        };
+        let trap = error.downcast_ref::<Trap>();
+        let denied = denied.as_ref().filter(|_| trap.is_some_and(allocating));
+        match (trap, denied) {
             (Some(_), Some(Denied::Memory { limit })) => WasmCallError::OutOfMemory { limit: *limit },
             (Some(_), Some(Denied::Table { limit })) => WasmCallError::OutOfTable { limit: *limit },
             (Some(trap), None) => match panic {
                 Some(panic) => WasmCallError::Trapped { reason: panic.clone(), site: None },
                 None => WasmCallError::Trapped { reason: trap.to_string(), site: site(error) },
             },
-            (None, _) => WasmCallError::Host(plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT)),
+            (None, _) => WasmCallError::Host(HostFailure {
+                text: plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT),
+                is_misuse: error.downcast_ref::<Misuse>().is_some(),
+            }),
         }
     }
 }

@@ -32,14 +32,16 @@ impl InterfacePlugin for WasmPlugin<Guest> {
 impl From<WasmCallError> for CallError {
     fn from(error: WasmCallError) -> CallError {
         let kind = match &error {
-            WasmCallError::Trapped { .. } => CallErrorKind::Panicked,
+            WasmCallError::Trapped { .. } | WasmCallError::NotCreated(_) => CallErrorKind::Panicked,
             WasmCallError::DeadlineExceeded(_) => CallErrorKind::DeadlineExceeded,
             WasmCallError::Retired => CallErrorKind::Retired,
             WasmCallError::Saturated { .. } => CallErrorKind::Saturated,
             WasmCallError::OutOfMemory { .. } | WasmCallError::OutOfTable { .. } => CallErrorKind::OutOfMemory,
-            WasmCallError::OutOfBounds { .. } | WasmCallError::Unbound(_) => CallErrorKind::Malformed,
-            // What `create` answered, for an instance that had to be made first.
+            WasmCallError::OutOfBounds { .. } | WasmCallError::AnswerTooLarge { .. } | WasmCallError::Unbound(_) => {
+                CallErrorKind::Malformed
+            }
             WasmCallError::Failed(_) => CallErrorKind::Failed,
+            WasmCallError::Host(failure) if failure.is_misuse() => CallErrorKind::Malformed,
             _ => CallErrorKind::Unavailable,
         };
         CallError::new(kind, error.to_string())
@@ -48,6 +50,7 @@ impl From<WasmCallError> for CallError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::HostFailure;
     use super::*;
 
     #[test]
@@ -57,14 +60,19 @@ mod tests {
             WasmCallError::DeadlineExceeded(Duration::ZERO),
             WasmCallError::Cancelled,
             WasmCallError::Retired,
-            WasmCallError::Saturated { what: "", limit: 0 },
+            WasmCallError::Saturated { what: "", limit: 0, holders: String::new() },
             WasmCallError::OutOfMemory { limit: 0 },
             WasmCallError::OutOfTable { limit: 0 },
             WasmCallError::InputTooLarge { len: 0, capacity: 0 },
             WasmCallError::OutOfBounds { ptr: 0, len: 0 },
+            WasmCallError::AnswerTooLarge { len: 0, limit: 0 },
             WasmCallError::Unbound(String::new()),
             WasmCallError::NoInstance(String::new()),
-            WasmCallError::Host(String::new()),
+            WasmCallError::NestedTooDeep(String::new()),
+            WasmCallError::StackTooSmall { left: 0, needed: 0 },
+            WasmCallError::Host(HostFailure { text: String::new(), is_misuse: false }),
+            WasmCallError::Host(HostFailure { text: String::new(), is_misuse: true }),
+            WasmCallError::NotCreated(String::new()),
             WasmCallError::failed("no"),
         ] {
             let (is_fault, shown) = (error.is_fault(), format!("{error:?}"));

@@ -53,21 +53,28 @@
 //! | Fault | What would happen | Remedy | Where |
 //! |---|---|---|---|
 //! | garbage, a truncated or a wrong module | an error deep in a compiler | one pass before it: validation, required exports, allowed imports, interface, versions; every refusal says what and where | `validate`, `sections`, `admission` |
-//! | a module made to be hard to compile | half a minute and gigabytes | [`ModuleLimits`], before anything is compiled | `validate` |
+//! | a module made to be hard to compile | minutes and gigabytes for a few KB | [`ModuleLimits`], before anything is compiled: bytes and counts, and what a compiler's work grows with | `validate`, `effort` |
 //! | proposals that nobody asked for | 64-bit memories, threads and so on by default | not enabled | `validate`, `engine` |
 //! | an endless loop, also in `start` | the thread is lost | a deadline that begins before the instance is made; each call checks its own, every tick | `limits`, `host`, `engine` |
 //! | ending one call ends others | neighbours on the same engine are killed, too | each call checks *its own* deadline, caller and generation | `limits`, `host` |
 //! | a replaced plugin does not finish its calls | its memory is never freed | after the slot's `drain_timeout` its calls are ended, and its memory is freed | `limits`, `instances` |
 //! | a memory or a table bomb | the host runs out of memory | [`CallLimits`]; a refused growth is an error inside the plugin, and a typed one outside | `limits` |
 //! | endless recursion | the thread's stack overflows, which ends the process | a [limit](EngineBuilder::stack) of its own, below that of ordinary threads | `engine` |
+//! | a plugin calls a function of the host that calls the plugin, and so on | the thread's stack overflows | how deep calls are nested, and on Linux how much stack is left, is checked before each; the refusal is not held against the plugin | `binder`, `instances`, `nesting.rs` |
 //! | one request sees another one's data | a leak | a fresh instance for every call, unless another [policy](InstancePolicy) is set | `instances` |
 //! | more calls than instances | an error of the allocator | a permit in front, and [`WasmCallError::Saturated`] | `permits`, `instances` |
+//! | warm generations hold the places of those to come | a reload is refused though nothing runs | they give their idle instances up first, with their state saved; the error says who has the rest | `engine`, `instances` |
 //! | no address space for a pool | no engine | falls back to allocation on demand automatically | `engine` |
+//! | an answer that is gigabytes once it is read, or nested without an end | the host runs out of memory, time or stack | [`CallLimits::answer`], and the memory and the depth of values of serde are counted while they are read | `call_frame`, `hotslot-plugin` |
+//! | an address or a text for a function of the host that is none | the host's error, or nobody's | it ends the call as the plugin's fault, and counts in its probation | `host`, `imports` |
 //! | an answer that points anywhere | a panic, or foreign bytes | every address is checked against the plugin's memory | `binder`, `host`, `imports` |
 //! | an instance in an unknown state after a trap | wrong answers | it is dropped, whatever the policy | `instances` |
 //! | a compiled module of unknown origin | its machine code runs | only what this user's engine has written is loaded: a keyed MAC in a private directory | `disk_cache` |
+//! | a cache directory that is full, mounted for reading only, or shared with another process number 1 | no start, or a lost entry | what can be read is used, the rest is compiled; said once, and in the status | `disk_cache` |
 //! | a cache entry that is cut short or damaged | a crash, or no start | skipped, counted, removed and compiled again | `disk_cache` |
 //! | many compilations at once | every core is busy | one at a time, on a [bounded number](EngineBuilder::compile_threads) of threads | `compile` |
+//! | a compilation that takes long | every slot waits for it | others go on beside it; a slot has two at once at the most, and what it has abandoned in the queue is dropped | `compile_queue` |
+//! | a plugin that logs in a loop | the host's log is full of it | 500 lines a second of a generation; the rest is dropped, and counted | `host` |
 //! | terminal control characters in a plugin's texts | they take over the terminal, or forge log lines | control characters are escaped | `imports`, `error` |
 //! | a plugin makes the host reload its slot, from a function that it calls | the reload waits for itself | what the plugin's code calls runs inside of its [scope](crate::PluginScope), where the slot refuses it | `binder`, `instances` |
 //!
@@ -84,6 +91,12 @@
 //! #[unsafe(link_section = "hotslot.manifest")]
 //! static MANIFEST: [u8; 29] = *b"name=rules\ninterface=rules/1\n";
 //! ```
+//!
+//! # Start
+//! Where a module has a `start` function or exports `_initialize` (a *reactor*, as WASI's toolchains call a library), both
+//! run once in every new instance, before anything else and under the deadline of the call. One that exports `_start` is
+//! a command, and is refused unless `_start` is [required](WasmBackend::require_export). The module's memory can be
+//! exported under any name.
 //!
 //! # Imports
 //! A module can import what is linked, and these:
@@ -138,7 +151,9 @@ mod builder;
 mod call_frame;
 mod code;
 mod compile;
+mod compile_queue;
 mod disk_cache;
+mod effort;
 mod engine;
 mod error;
 mod exports;
@@ -148,6 +163,7 @@ mod inspect;
 mod instances;
 mod limits;
 mod link;
+mod module_limits;
 mod permits;
 mod plugin;
 mod sections;
@@ -160,13 +176,14 @@ pub use binder::{Binder, Call, Func, GuestBuffer};
 #[cfg(feature = "winch")]
 pub use builder::DangerousEngineBuilder;
 pub use builder::EngineBuilder;
+pub use compile::DiskCacheStatus;
 pub use engine::{Allocation, Engine, EngineStatus};
-pub use error::{EngineError, ModuleError, WasmCallError};
-pub use host::{StoreData, guest_bytes};
+pub use error::{EngineError, HostFailure, ModuleError, WasmCallError};
+pub use host::{StoreData, guest_bytes, guest_str};
 pub(crate) use inspect::inspect;
 pub use instances::InstancePolicy;
 pub use limits::{CallLimits, CallOptions};
+pub use module_limits::ModuleLimits;
 pub use plugin::WasmPlugin;
-pub use validate::ModuleLimits;
 /// The engine underneath, for functions of the host: `Caller`, `Linker`, and its errors.
 pub use wasmtime;

@@ -1,10 +1,8 @@
 //! Saves and restores state through the exports that the module's documentation lists.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::binder::Func;
-use super::engine::Reclaim;
 use super::error::WasmCallError;
 use super::instances::{Instance, Instances};
 use super::limits::CallOptions;
@@ -31,8 +29,7 @@ impl<C: Send + 'static> Instances<C> {
         let _permit = self.call_permit()?;
         let mut instance = self.make_blank(Instant::now(), &CallOptions::new())?;
         self.restore_into(&mut instance, state)?;
-        self.state.store(Some(Arc::new(state.clone())));
-        self.idle.reclaim();
+        self.idle.set_state(state.clone());
         self.give_back(instance);
         Ok(())
     }
@@ -55,7 +52,7 @@ impl<C: Send + 'static> Instances<C> {
                 0 => Ok(()),
                 error => {
                     let text = plugin_text(call.read_packed(error)?, ERROR_LIMIT);
-                    Err(WasmCallError::failed(format!("the plugin does not take the state: {text}")))
+                    Err(WasmCallError::NotCreated(format!("the plugin does not take the state: {text}")))
                 }
             }
         })

@@ -7,12 +7,14 @@
 use std::collections::HashMap;
 
 use wasmparser::{
-    CompositeInnerType, FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator, Parser, Payload, TypeRef,
-    ValidPayload, Validator, ValidatorResources, WasmFeatures, types,
+    CompositeInnerType, FuncToValidate, FuncValidatorAllocations, FunctionBody, ModuleArity, Operator, Parser, Payload,
+    TypeRef, ValidPayload, Validator, ValidatorResources, WasmFeatures, types,
 };
 
+use super::effort::{Effort, Initialisation};
 use super::error::ModuleError;
-use super::exports::{INTERFACE_EXPORTS, STATE_EXPORTS};
+use super::exports::{INITIALIZE, INTERFACE_EXPORTS, START, STATE_EXPORTS};
+use super::module_limits::ModuleLimits;
 use super::sections::Sections;
 use super::signature::{ImportSignatures, Signature};
 use crate::Manifest;
@@ -23,63 +25,6 @@ use crate::text::plugin_text;
 /// Not enabled are, among others, 64-bit and multiple memories, threads, garbage collection and exceptions.
 pub(super) const PROPOSALS: WasmFeatures =
     WasmFeatures::WASM2.union(WasmFeatures::EXTENDED_CONST).difference(WasmFeatures::GC_TYPES);
-
-/// Limits on a module's size and structure. What is not listed here, a module cannot have.
-///
-/// The defaults admit ordinary plugins, and keep a compilation within seconds and a few hundred megabytes. The number at
-/// the end of each line is the default.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModuleLimits {
-    /// Bytes. 8 MiB.
-    pub size: usize,
-    /// Defined functions. 20,000.
-    pub functions: u32,
-    /// Bytes of one function. 256 KiB.
-    pub body: usize,
-    /// Nesting depth of blocks in one function. 256.
-    pub nesting: u32,
-    /// Locals of one function, its parameters included. 5,000.
-    pub locals: u32,
-    /// Locals times loops of one function, which the compiler's work grows with. 1,000,000.
-    pub loop_locals: u64,
-    /// Types. 2,000.
-    pub types: u32,
-    /// Parameters and results of one type. 64.
-    pub arity: usize,
-    /// Imports. 200.
-    pub imports: u32,
-    /// Exports. 1,000.
-    pub exports: u32,
-    /// Globals. 10,000.
-    pub globals: u32,
-    /// Data segments. 10,000.
-    pub data_segments: u32,
-    /// Element segments. 1,000.
-    pub element_segments: u32,
-    /// Tables, at most 4. 4.
-    pub tables: u32,
-}
-
-impl Default for ModuleLimits {
-    fn default() -> ModuleLimits {
-        ModuleLimits {
-            size: 8 << 20,
-            functions: 20_000,
-            body: 256 << 10,
-            nesting: 256,
-            locals: 5_000,
-            loop_locals: 1_000_000,
-            types: 2_000,
-            arity: 64,
-            imports: 200,
-            exports: 1_000,
-            globals: 10_000,
-            data_segments: 10_000,
-            element_segments: 1_000,
-            tables: 4,
-        }
-    }
-}
 
 /// What a backend requires of a module.
 #[derive(Debug, Default)]
@@ -107,8 +52,15 @@ pub(super) fn check(
     let mut validator = Validator::new_with_features(PROPOSALS);
     let mut parser = Parser::new(0);
     parser.set_features(PROPOSALS);
-    let mut pass =
-        Pass { requirements, imports, sections: Sections::default(), functions: FuncValidatorAllocations::default() };
+    let mut pass = Pass {
+        requirements,
+        imports,
+        sections: Sections::default(),
+        functions: FuncValidatorAllocations::default(),
+        effort: Effort::default(),
+        initialisation: Initialisation::default(),
+        has_memory: false,
+    };
     for payload in parser.parse_all(bytes) {
         let payload = payload?;
         pass.measure(&payload)?;
@@ -130,6 +82,10 @@ struct Pass<'a> {
     imports: &'a ImportSignatures,
     sections: Sections,
     functions: FuncValidatorAllocations,
+    effort: Effort,
+    initialisation: Initialisation,
+    /// It defines a memory.
+    has_memory: bool,
 }
 
 impl Pass<'_> {
@@ -180,20 +136,48 @@ impl Pass<'_> {
             }),
             Payload::ImportSection(section) => {
                 let known = validator.types(0).expect("a module is being validated");
+                let mut unfit = Vec::new();
                 for import in section.clone().into_imports_with_offsets() {
                     let (offset, import) = import?;
-                    self.import(import, offset, known)?;
+                    unfit.extend(self.import(import, offset, known).err());
                 }
-                Ok(())
+                match unfit.len() {
+                    0 => Ok(()),
+                    1 => Err(unfit.remove(0)),
+                    _ => Err(ModuleError::Imports { imports: unfit }),
+                }
             }
             Payload::MemorySection(section) => section.clone().into_iter_with_offsets().try_for_each(|memory| {
                 let (offset, memory) = memory?;
+                self.has_memory = true;
                 let bytes = memory.initial.saturating_mul(1 << 16);
                 at_most("bytes of memory from the start", bytes, self.requirements.memory, offset)
             }),
             Payload::TableSection(section) => section.clone().into_iter_with_offsets().try_for_each(|table| {
                 let (offset, table) = table?;
+                if let wasmparser::TableInit::Expr(expression) = &table.init {
+                    self.initialisation.expression(expression)?;
+                    self.initialisation.check(&self.requirements.limits, offset)?;
+                }
                 at_most("table elements from the start", table.ty.initial, self.requirements.table_elements, offset)
+            }),
+            Payload::GlobalSection(section) => section.clone().into_iter_with_offsets().try_for_each(|global| {
+                let (offset, global) = global?;
+                self.initialisation.expression(&global.init_expr)?;
+                self.initialisation.check(&self.requirements.limits, offset)
+            }),
+            Payload::ElementSection(section) => section.clone().into_iter_with_offsets().try_for_each(|segment| {
+                let (offset, segment) = segment?;
+                self.initialisation.segment(segment)?;
+                self.initialisation.check(&self.requirements.limits, offset)
+            }),
+            Payload::DataSection(section) => section.clone().into_iter_with_offsets().try_for_each(|segment| {
+                let (offset, segment) = segment?;
+                if let wasmparser::DataKind::Active { offset_expr, .. } = &segment.kind {
+                    self.initialisation.expression(offset_expr)?;
+                    self.initialisation.check(&self.requirements.limits, offset)?;
+                }
+                Ok(())
             }),
             Payload::CustomSection(section) => {
                 self.sections.read(section.name(), section.data(), section.data_offset())
@@ -251,17 +235,24 @@ impl Pass<'_> {
         limit("locals", locals, limits.locals.into(), offset)?;
 
         let mut loops = 0;
+        let arity = validator.get_control_frame(0).and_then(|frame| validator.block_type_arity(frame.block_type));
+        let (params, results) = arity.unwrap_or_default();
+        let mut effort = Effort::of_function(u64::from(params) + u64::from(results));
         let mut operators = body.get_operators_reader()?;
         while !operators.eof() {
             let (operator, offset) = operators.read_with_offset()?;
+            effort.count(&operator, &validator);
             validator.op(offset, &operator)?;
             // The function itself is the outermost block.
             let nesting = validator.control_stack_height().saturating_sub(1);
             limit("nested blocks", nesting.into(), limits.nesting.into(), offset)?;
             loops += u64::from(matches!(operator, Operator::Loop { .. }));
             limit("locals times loops", loops * locals, limits.loop_locals, offset)?;
+            effort.check_function(limits, offset, index)?;
         }
         operators.finish()?;
+        self.effort.add(&effort);
+        self.effort.check_total(limits, offset)?;
         self.functions = validator.into_allocations();
         Ok(())
     }
@@ -269,10 +260,22 @@ impl Pass<'_> {
     /// Checks for the exports that the backend requires, and those that a schema and a contract promise.
     fn exports(&self, types: types::TypesRef<'_>) -> Result<(), ModuleError> {
         let exported: HashMap<_, _> = types.core_exports().into_iter().flatten().collect();
+        let is_function =
+            |name| matches!(exported.get(name), Some(types::EntityType::Func(_) | types::EntityType::FuncExact(_)));
+        if is_function(START) && !self.requirements.exports.iter().any(|(name, _)| name == START) {
+            return Err(ModuleError::Command);
+        }
+        if !exported.values().any(|item| matches!(item, types::EntityType::Memory(_)))
+            && let Some(reason) = self.needs_memory(types)
+        {
+            return Err(ModuleError::NoMemory { reason });
+        }
         let promised = STATE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
         let promised = self.sections.manifest.schema.iter().flat_map(|_| &promised);
         let interface = INTERFACE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
         let promised = promised.chain(self.sections.manifest.contract.iter().flat_map(|_| &interface));
+        let initialize = exported.contains_key(INITIALIZE).then(|| (INITIALIZE.to_owned(), Signature::parse("()")));
+        let promised = promised.chain(&initialize);
         for (name, wanted) in self.requirements.exports.iter().chain(promised) {
             let found = match exported.get(name.as_str()) {
                 Some(types::EntityType::Func(id) | types::EntityType::FuncExact(id)) => {
@@ -291,6 +294,27 @@ impl Pass<'_> {
             return Err(ModuleError::WrongExport { name: name.clone(), found, wanted: wanted.to_string() });
         }
         Ok(())
+    }
+
+    /// Returns for what the host has to reach the module's memory, if it is known to.
+    fn needs_memory(&self, types: types::TypesRef<'_>) -> Option<String> {
+        let is_interface = |name: &str| INTERFACE_EXPORTS.iter().any(|(known, _)| *known == name);
+        if self.sections.manifest.contract.is_some()
+            || self.requirements.exports.iter().any(|(name, _)| is_interface(name))
+        {
+            return Some("calls of an interface go through it".to_owned());
+        }
+        if !self.has_memory {
+            // What it exports or imports besides, it cannot use.
+            return None;
+        }
+        if self.sections.manifest.schema.is_some() {
+            return Some("its state goes through it".to_owned());
+        }
+        let mut imports = types.core_imports().into_iter().flatten();
+        let reads = |name| matches!(name, "log" | "send" | "panicked" | "service" | "invoke");
+        let (_, name, _) = imports.find(|(module, name, _)| *module == "hotslot" && reads(*name))?;
+        Some(format!("the import `hotslot` `{name}` reads it"))
     }
 
     fn manifest(self) -> Result<Manifest, ModuleError> {

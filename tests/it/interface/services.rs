@@ -1,8 +1,9 @@
 //! Services: what the host implements and plugins call.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use hotslot::native::Native;
+use hotslot::wasm::Engine;
 use hotslot::{HotSlot, Stage};
 use hotslot_fixture_interface::v1_0::Fixture;
 use hotslot_fixture_interface::{Ledger, Note};
@@ -75,5 +76,76 @@ fn a_plugin_whose_service_is_missing_is_refused_at_load_by_its_name() {
     check(HotSlot::builder(native).open(built::library("").bytes()));
     if let Some(module) = built::module("") {
         check(HotSlot::builder(modules::<dyn Fixture>().config("ledger")).open(module.bytes()));
+    }
+}
+
+/// A ledger that asks the plugin which asks it.
+#[derive(Default)]
+struct Mirror {
+    slot: OnceLock<Arc<HotSlot<dyn Fixture>>>,
+    /// The innermost error.
+    refused: Mutex<Option<CallError>>,
+}
+
+impl Mirror {
+    fn ask(&self, how: &str) -> Result<String, CallError> {
+        let answer = self.slot.get().expect("the slot is open").load().fail(how);
+        if let Err(error) = &answer {
+            self.refused.lock().unwrap().get_or_insert_with(|| error.clone());
+        }
+        answer
+    }
+}
+
+impl Ledger for Mirror {
+    fn note(&self, _: &str) -> u32 {
+        // The plugin has no way to go on without a number.
+        self.ask("note").map_or_else(|error| error.unwind(), |_| 1)
+    }
+
+    fn first(&self) -> Result<Note, CallError> {
+        Err(self.ask("first").expect_err("it never ends"))
+    }
+
+    fn panics(&self) -> Result<(), CallError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_service_that_calls_the_plugin_that_calls_it_is_an_error_and_not_the_end_of_the_process() {
+    let fresh = Engine::builder().build().unwrap();
+    let mirrors = || (Arc::new(Mirror::default()), Arc::new(Mirror::default()));
+    let (native, module) = mirrors();
+    let auto = || {
+        let (native, module): (Arc<dyn Ledger>, Arc<dyn Ledger>) = (native.clone(), module.clone());
+        hotslot::Auto::new()
+            .on(hotslot::Format::LIBRARIES, Native::interface::<dyn Fixture>().config("ledger").service(native))
+            .on(hotslot::Format::WasmModule, fresh.interface::<dyn Fixture>().config("ledger").service(module))
+    };
+    let mut kinds = vec![("native", built::library("").bytes(), &native)];
+    if let Some(built) = built::module("") {
+        kinds.push(("wasm", built.bytes(), &module));
+    }
+    for (kind, bytes, mirror) in kinds {
+        let probation = hotslot::Probation::new(crate::support::PATIENCE).max_failures(0);
+        let slot = HotSlot::builder(auto()).probation(probation).open(bytes).expect("the plugin is sound");
+        let slot = Arc::new(slot);
+        assert!(mirror.slot.set(Arc::clone(&slot)).is_ok());
+        for (how, stack) in [("note", 512 << 10), ("first", 512 << 10), ("note", 2 << 20), ("first", 2 << 20)] {
+            let call = || slot.load().fail(how).expect_err("it never ends");
+            let error = std::thread::scope(|scope| {
+                let thread = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, call);
+                thread.unwrap().join().unwrap()
+            });
+            let innermost = mirror.refused.lock().unwrap().take().expect("one call was refused");
+            assert_eq!(innermost.kind(), CallErrorKind::Unavailable, "{kind} {how}: {innermost}");
+            assert!(
+                innermost.to_string().contains("nested too deeply") || innermost.to_string().contains("bytes of stack"),
+                "{kind} {how}: {innermost}"
+            );
+            assert!(!error.kind().is_fault(), "{kind} {how}: {error:?}");
+            assert_eq!(slot.status().serving.unwrap().failures, 0, "{kind} {how}: {:?}", slot.status().serving);
+        }
     }
 }

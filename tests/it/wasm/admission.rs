@@ -131,6 +131,48 @@ fn only_what_the_host_offers_can_be_imported() {
 }
 
 #[test]
+fn all_imports_that_do_not_fit_are_named_at_once_with_what_to_do_about_each_family() {
+    let engine = engine();
+    let backend =
+        anything(&engine).link(|linker| linker.func_wrap("env", "twice", |number: u32| number * 2).map(drop)).unwrap();
+    let imports = [
+        ("wasi_snapshot_preview1", "fd_write", "wasm32-unknown-unknown"),
+        ("wasi_snapshot_preview1", "proc_exit", "wasm32-unknown-unknown"),
+        ("env", "my_callback", "`WasmBackend::link`"),
+        ("GOT.mem", "errno", "statically"),
+        ("GOT.func", "handler", "statically"),
+        ("env", "__memory_base", "statically"),
+        ("gojs", "runtime.wasmWrite", "GOOS=wasip1"),
+        ("go", "debug", "GOOS=wasip1"),
+        ("__wbindgen_placeholder__", "__wbindgen_throw", "wasm-bindgen"),
+        ("wbg", "__wbg_log", "wasm-bindgen"),
+        ("env", "abort", "AssemblyScript"),
+        ("something", "else", "`something` `else`"),
+    ];
+    let all: String = imports
+        .iter()
+        .map(|(module, name, _)| match *module {
+            "GOT.mem" | "GOT.func" => format!(r#"(import "{module}" "{name}" (global (mut i32)))"#),
+            _ => format!(r#"(import "{module}" "{name}" (func))"#),
+        })
+        .collect();
+    let all = format!(r#"(module {all} (import "env" "twice" (func (param i64))))"#);
+    let found = refusal(&backend, &all);
+    let text = found.to_string();
+    for (module, name, hint) in imports {
+        assert!(text.contains(&format!("`{module}` `{name}`")) && text.contains(hint), "{module} {name}: {text}");
+        // The same hint if it is the only one.
+        let alone = refusal(&backend, &format!(r#"(module (import "{module}" "{name}" (func)))"#));
+        assert!(matches!(alone, ModuleError::UnknownImport { .. }) && alone.to_string().contains(hint), "{alone}");
+    }
+    assert!(text.contains("a function (i64)") && text.contains("a function (i32) -> i32"), "{text}");
+    assert_eq!(text.matches("is built for WASI").count(), 1, "{text}");
+    assert!(!text.contains('\n'));
+    let ModuleError::Imports { imports: listed } = found else { panic!("{text}") };
+    assert_eq!(listed.len(), imports.len() + 1);
+}
+
+#[test]
 fn another_interface_is_refused() {
     let engine = engine();
     let slot = HotSlot::builder(backend(&engine).require_interface("fixture/1"))

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use hotslot::wasm::{Engine, EngineBuilder, EngineError};
+use hotslot::wasm::{DiskCacheStatus, Engine, EngineBuilder, EngineError};
 use hotslot::{Candidate, HotSlot};
 use tempfile::TempDir;
 
@@ -219,4 +219,93 @@ fn a_folder_that_others_can_get_at_is_refused() {
     fs::write(&file, "").unwrap();
     refused(&file, "");
     builder(&path).build().unwrap();
+}
+
+/// Uses the cache in a folder as a process of its own does, and says what became of it.
+#[test]
+#[ignore = "runs inside of another test"]
+fn a_process_of_its_own() {
+    let folder = std::env::var_os("FOLDER").expect("the outer test names it");
+    let engine = run(builder(Path::new(&folder)), &module("1.0.0", 1), 1);
+    println!("STATUS {:?}", engine.status());
+}
+
+/// Runs [`a_process_of_its_own`] where `mount` has prepared `$FOLDER`; `None` where nothing can be mounted.
+#[cfg(target_os = "linux")]
+fn mounted(folder: &Path, mount: &str) -> Option<String> {
+    let myself = std::env::current_exe().unwrap();
+    let run = r#" || exit 77; exec "$0" --exact wasm::cache::a_process_of_its_own --ignored --nocapture"#;
+    let script = format!("{mount}{run}");
+    let inside = std::process::Command::new("unshare")
+        .args(["-rm", "sh", "-c", &script])
+        .arg(myself)
+        .env("FOLDER", folder)
+        .output();
+    let Ok(output) = inside else {
+        eprintln!("skipped: there is no program unshare");
+        return None;
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(77) || text.contains("unshare failed") {
+        eprintln!("skipped: nothing can be mounted here: {text}");
+        return None;
+    }
+    assert!(output.status.success(), "{text}");
+    text.lines().find(|line| line.contains("STATUS ")).map(str::to_owned)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_that_cannot_be_written_or_is_full_costs_at_most_the_cache() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("compiled");
+    run(builder(&path), &module("1.0.0", 1), 1);
+    // Good entries, mounted for reading only: they are used.
+    let read_only = r#"mount --bind "$FOLDER" "$FOLDER" && mount -o remount,ro,bind "$FOLDER""#;
+    if let Some(status) = mounted(&path, read_only) {
+        assert!(status.contains("compiled: 0,") && status.contains("found_on_disk: 1"), "{status}");
+    }
+    // No entries, and a key: nothing is written.
+    fs::remove_file(&entries(&path)[0]).unwrap();
+    if let Some(status) = mounted(&path, read_only) {
+        assert!(status.contains("NotWritable(ReadOnlyFilesystem)"), "{status}");
+    }
+    // Nothing at all, for reading only; and full, before and after the key is written.
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let tmpfs = r#"mount -t tmpfs -o size=SIZE,mode=700 tmpfs "$FOLDER""#;
+    let ro = format!(r#"{} && mount -o remount,ro "$FOLDER""#, tmpfs.replace("SIZE", "1m"));
+    if let Some(status) = mounted(&empty, &ro) {
+        assert!(status.contains("Unavailable(ReadOnlyFilesystem)"), "{status}");
+    }
+    let full = format!(r#"{} && {{ head -c 100000 /dev/zero > "$FOLDER/fill"; true; }}"#, tmpfs.replace("SIZE", "8k"));
+    if let Some(status) = mounted(&empty, &full) {
+        assert!(status.contains("Unavailable(StorageFull)"), "{status}");
+    }
+    if let Some(status) = mounted(&empty, &tmpfs.replace("SIZE", "8k")) {
+        assert!(status.contains("NotWritable(StorageFull)"), "{status}");
+    }
+}
+
+#[test]
+fn what_others_left_in_the_folder_stays_and_is_not_in_the_way() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("compiled");
+    run(builder(&path), &module("1.0.0", 0), 0);
+    // The names that a process of the same number would have had.
+    let theirs: Vec<_> = (0..50).map(|count| path.join(format!("{}-{count}.new", std::process::id()))).collect();
+    theirs.iter().for_each(|file| fs::write(file, "theirs").unwrap());
+    fs::create_dir(path.join("folder.module")).unwrap();
+    fs::create_dir(path.join("folder.new")).unwrap();
+    std::thread::scope(|scope| {
+        for answer in 1..5 {
+            let path = &path;
+            scope.spawn(move || run(builder(path).disk_cache_limit(1 << 20), &module("1.0.0", answer), answer));
+        }
+    });
+    for answer in 0..5 {
+        let status = run(builder(&path), &module("1.0.0", answer), answer).status();
+        assert_eq!((status.found_on_disk, status.disk_cache), (1, DiskCacheStatus::Working), "{answer}");
+    }
+    assert!(theirs.iter().all(|file| file.exists()));
 }

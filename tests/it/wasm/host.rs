@@ -86,12 +86,73 @@ fn what_a_plugin_logs_arrives_with_its_name_and_without_its_escape_codes() {
 }
 
 #[test]
+fn a_plugin_that_logs_in_a_loop_does_not_fill_the_hosts_log() {
+    let body = r#"(local $left i32) (local.set $left (i32.const 20000))
+      (loop $again (call $log (i32.const 3) (i32.const 16) (i32.const 5))
+        (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1))))) (i64.const 0)"#;
+    let log = Log::default();
+    tracing::subscriber::with_default(log.clone(), || {
+        let backend = engine().bind(bind).call_limits(super::limits());
+        let slot = HotSlot::builder(backend).open(runs(LOG, "flood", body)).unwrap();
+        let began = std::time::Instant::now();
+        slot.load().call(|run, call| call.run(run, ())).unwrap();
+        let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
+        let lines = log.0.lock().unwrap();
+        let written = lines.iter().filter(|(_, line)| line.contains("message=flood")).count();
+        assert!((500..=500 * seconds).contains(&written), "{written} in {seconds} s");
+        assert!(
+            lines.iter().any(|(level, line)| *level == Level::WARN && line.contains("more than 500 lines a second"))
+        );
+    });
+}
+
+#[test]
 fn a_text_outside_of_the_plugins_memory_ends_the_call() {
     let plugin = runs(LOG, "", "(call $log (i32.const 1) (i32.const -1) (i32.const 2)) (i64.const 0)");
     let slot = HotSlot::builder(engine().bind(bind)).open(plugin).unwrap();
     let error = slot.load().call(|run, call| call.run(run, ())).unwrap_err();
     let WasmCallError::Host(reason) = &error else { panic!("{error:?}") };
     assert!(reason.contains("0xffffffff"), "{reason}");
+}
+
+#[test]
+fn what_a_plugin_gives_to_the_host_that_it_should_not_is_its_fault_and_rolls_it_back() {
+    let send = r#"(import "hotslot" "send" (func $send (param i32 i32)))"#;
+    let panicked = r#"(import "hotslot" "panicked" (func $panicked (param i32 i32)))"#;
+    let service = r#"(import "hotslot" "service" (func $service (param i32 i32 i32 i32) (result i32)))"#;
+    let say = r#"(import "env" "say" (func $say (param i32 i32)))"#;
+    for (imports, text, body) in [
+        (LOG, "", "(call $log (i32.const 1) (i32.const -1) (i32.const 2))"),
+        (send, "", "(call $send (i32.const 0x100000) (i32.const 1))"),
+        (panicked, "", "(call $panicked (i32.const 16) (i32.const -1))"),
+        (service, "", "(drop (call $service (i32.const -8) (i32.const 16) (i32.const 0) (i32.const 0)))"),
+        (service, "none", "(drop (call $service (i32.const 16) (i32.const 4) (i32.const 0) (i32.const -4)))"),
+        (say, "\\ff\\fe", "(call $say (i32.const 16) (i32.const 2))"),
+        (say, "", "(call $say (i32.const -16) (i32.const 2))"),
+    ] {
+        let backend = engine().bind(bind).link(|linker| {
+            let say = |mut caller: Caller<'_, StoreData>, ptr: u32, len: u32| {
+                hotslot::wasm::guest_str(&mut caller, ptr, len).map(drop)
+            };
+            linker.func_wrap("env", "say", say).map(drop)
+        });
+        let probation = hotslot::Probation::new(crate::support::PATIENCE).max_failures(0);
+        let slot = HotSlot::builder(backend.unwrap()).keep_previous(1).probation(probation);
+        let slot = slot.open(runs("", "", "(i64.const 7)")).unwrap();
+        slot.reload(runs(imports, text, &format!("{body} (i64.const 0)")).as_slice()).unwrap();
+        let error = slot.load().call(|run, call| call.run(run, ())).unwrap_err();
+        assert!(error.is_fault(), "{body}: {error:?}");
+        assert!(matches!(&error, WasmCallError::Host(failure) if failure.is_misuse()), "{body}: {error:?}");
+        crate::support::eventually("it is rolled back", || slot.load().call(|run, call| call.run(run, ())).is_ok());
+    }
+    // A function of the host that fails by itself is not.
+    let fails = |linker: &mut wasmtime::Linker<StoreData>| {
+        linker.func_wrap("env", "say", |_: u32, _: u32| Err::<(), _>(wasmtime::Error::msg("no"))).map(drop)
+    };
+    let plugin = runs(say, "", "(call $say (i32.const 0) (i32.const 0)) (i64.const 0)");
+    let slot = HotSlot::builder(engine().bind(bind).link(fails).unwrap()).open(plugin).unwrap();
+    let error = slot.load().call(|run, call| call.run(run, ())).unwrap_err();
+    assert!(matches!(&error, WasmCallError::Host(failure) if !failure.is_misuse()) && !error.is_fault(), "{error:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
-use hotslot::wasm::{CallOptions, Engine, InstancePolicy, WasmCallError};
+use hotslot::wasm::{CallOptions, Engine, Func, InstancePolicy, WasmCallError};
 use hotslot::{HotSlot, Lease, StopSignal};
 
 use super::{Plugin, answer, backend, engine, module};
@@ -251,4 +251,64 @@ fn a_wait_that_is_in_vain_ends() {
     let slot = HotSlot::builder(backend).open(module("1.0.0", 1)).unwrap();
     let lease = slot.load();
     full(&lease, 1, |_| assert!(matches!(answer(&lease), Err(WasmCallError::Saturated { .. }))));
+}
+
+/// Counts in memory, and hands the count over if it has a schema.
+fn counter(version: &str, schema: bool) -> Vec<u8> {
+    let schema = if schema { "schema=count/1" } else { "" };
+    super::compile(&format!(
+        r#"(module (@custom "version" "{version}") (@custom "hotslot.manifest" "name=counter\n{schema}")
+          (memory (export "memory") 1)
+          (func (export "count") (result i32)
+            (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
+            (i32.load (i32.const 0)))
+          (func (export "hotslot_save") (result i64) (i64.const 4))
+          (func (export "hotslot_alloc") (param i32) (result i32) (i32.const 1024))
+          (func (export "hotslot_restore") (param i32 i32 i32) (result i64)
+            (i32.store (i32.const 0) (i32.load (i32.add (local.get 0) (local.get 1)))) (i64.const 0)))"#
+    ))
+}
+
+#[test]
+fn warm_generations_give_their_places_up_before_a_stage_is_refused_and_keep_their_state() {
+    // The same as 70 slots with two warm generations each on 192 instances.
+    let engine = Engine::builder().max_instances(20).build().unwrap();
+    for schema in [true, false] {
+        let backend = || {
+            let count = |binder: &mut hotslot::wasm::Binder<'_>| binder.func::<(), u32>("count");
+            engine.bind(count).instance_policy(InstancePolicy::Single).call_limits(super::limits())
+        };
+        let open = |index: u32| {
+            let slot = HotSlot::builder(backend()).name(format!("s{index}")).keep_previous(2);
+            slot.open(counter("1.0.0", schema)).unwrap()
+        };
+        let slots: Vec<_> = (0..8).map(open).collect();
+        let count = |slot: &HotSlot<hotslot::wasm::WasmPlugin<Func<(), u32>>>| {
+            slot.load().call(|count, call| call.run(count, ())).unwrap()
+        };
+        slots.iter().for_each(|slot| assert_eq!((count(slot), count(slot)), (1, 2)));
+        for version in ["1.1.0", "1.2.0", "1.3.0"] {
+            for slot in &slots {
+                slot.reload(counter(version, schema)).unwrap_or_else(|error| panic!("{version}: {error}"));
+                assert_eq!(count(slot), 1);
+            }
+        }
+        for slot in &slots {
+            slot.rollback_to(2).unwrap();
+            // What it had counted, if it could be saved or did not have to give way.
+            assert!(count(slot) == 2 || !schema);
+        }
+    }
+    // All that serve: nobody gives way, and the error says who has them.
+    let backend = || engine.bind(|_| Ok(())).instance_policy(InstancePolicy::Single);
+    let mut slots = Vec::new();
+    let error = loop {
+        match HotSlot::builder(backend()).name("keeper").open(super::module("1.0.0", 1)) {
+            Ok(slot) => slots.push(slot),
+            Err(error) => break error.to_string(),
+        }
+        assert!(slots.len() <= 20);
+    };
+    assert!(error.contains("1 by slot `keeper` generation 1 (serving or staged)"), "{error}");
+    assert!(error.contains("and the rest by 15 more generations"), "{error}");
 }

@@ -175,3 +175,36 @@ fn calls_that_fail_in_probation_roll_the_plugin_back() {
     eventually("the earlier generation serves", || answer(&slot.load()).unwrap() == 1);
     assert_eq!(slot.status().counters.automatic_rollbacks, 1);
 }
+
+#[test]
+fn a_trap_after_a_refused_growth_is_reported_as_what_it_was() {
+    let limits = CallLimits { memory: 4 << 20, ..limits() };
+    let module = |body: &str| {
+        compile(&format!(
+            r#"(module (memory (export "memory") 1) (func $deep (call $deep))
+              (func (export "run") (drop (memory.grow (i32.const 1000))) {body}))"#
+        ))
+    };
+    let run = |body: &str| {
+        let backend = engine().bind(|binder| binder.func::<(), ()>("run")).call_limits(limits.clone());
+        let slot = HotSlot::builder(backend).open(module(body)).unwrap();
+        slot.load().call(|run, call| call.run(run, ())).unwrap_err()
+    };
+    for cause in ["unreachable", "(drop (i32.load (i32.const 0x100000)))"] {
+        let error = run(cause);
+        assert!(matches!(error, WasmCallError::OutOfMemory { limit } if limit == 4 << 20), "{cause}: {error:?}");
+    }
+    // These have other causes.
+    let smaller = "(drop (memory.grow (i32.const 1))) unreachable";
+    for (other, reason) in [
+        ("(call $deep)", "stack"),
+        ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", "divide"),
+        (smaller, "unreachable"),
+    ] {
+        let error = run(other);
+        assert!(
+            matches!(&error, WasmCallError::Trapped { reason: why, .. } if why.contains(reason)),
+            "{other}: {error:?}"
+        );
+    }
+}

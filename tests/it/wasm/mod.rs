@@ -2,8 +2,10 @@
 
 mod admission;
 mod allocation;
+mod answers;
 #[cfg(target_os = "linux")]
 mod attempts;
+mod bombs;
 mod cache;
 mod calls;
 #[cfg(target_os = "linux")]
@@ -11,7 +13,10 @@ mod config;
 mod host;
 mod instances;
 mod limits;
+mod nesting;
 mod retirement;
+mod specification;
+mod start;
 mod state;
 mod storms;
 mod tiers;
