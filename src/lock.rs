@@ -61,6 +61,18 @@ impl<T> Monitor<T> {
         self.changed.notify_all();
     }
 
+    /// Waits until something has changed, or until `deadline`, or for no reason.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn wait<'a>(&self, guard: MutexGuard<'a, T>, deadline: Option<Instant>) -> MutexGuard<'a, T> {
+        match deadline {
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
     /// Waits while `waits` says so.
     pub(crate) fn wait_while<'a>(
         &self,

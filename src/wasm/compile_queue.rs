@@ -8,8 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
+use crate::lock::Monitor;
 use crate::{Digest, PluginScope};
 
 /// How many modules are compiled at once, at the most.
@@ -21,10 +20,7 @@ const ALONE: Duration = Duration::from_millis(250);
 
 /// The compilations that wait, and those that run.
 #[derive(Default)]
-pub(super) struct CompileQueue {
-    state: Mutex<State>,
-    changed: Condvar,
-}
+pub(super) struct CompileQueue(Monitor<State>);
 
 #[derive(Default)]
 struct State {
@@ -58,12 +54,12 @@ pub(super) struct Dropped;
 impl CompileQueue {
     /// Waits for the turn of a module. One without a slot is never taken for abandoned.
     pub(super) fn wait(self: &Arc<Self>, slot: Option<&PluginScope>, digest: Digest) -> Result<Turn, Dropped> {
-        let mut state = self.state.lock();
+        let mut state = self.0.lock();
         let number = state.next;
         state.next += 1;
         if slot.is_some() {
             state.waiting.retain(|ticket| ticket.slot.as_ref() != slot);
-            self.changed.notify_all();
+            self.0.notify_all();
         }
         state.waiting.push_back(Ticket { number, slot: slot.cloned(), digest });
         loop {
@@ -75,16 +71,13 @@ impl CompileQueue {
                 Ok((first, lane)) if first == number => {
                     state.begin(number, lane, now);
                     // Another one may be able to begin in a while.
-                    self.changed.notify_all();
+                    self.0.notify_all();
                     return Ok(Turn { queue: Arc::clone(self), number, lane });
                 }
                 Ok(_) => None,
                 Err(wait) => wait,
             };
-            match wait {
-                Some(wait) => drop(self.changed.wait_for(&mut state, wait)),
-                None => self.changed.wait(&mut state),
-            }
+            state = self.0.wait(state, wait.map(|wait| now + wait));
         }
     }
 }
@@ -117,8 +110,8 @@ impl State {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.queue.state.lock().running.retain(|(ticket, ..)| ticket.number != self.number);
-        self.queue.changed.notify_all();
+        self.queue.0.lock().running.retain(|(ticket, ..)| ticket.number != self.number);
+        self.queue.0.notify_all();
     }
 }
 
@@ -147,7 +140,7 @@ mod tests {
                 let third = queue.wait(Some(one), Digest::of(b"a third")).map(|turn| turn.lane);
                 begun.send(third.is_ok()).unwrap();
             });
-            while queue.state.lock().waiting.is_empty() {
+            while queue.0.lock().waiting.is_empty() {
                 thread::yield_now();
             }
             // One that comes later, of another slot, is not behind it.
@@ -164,7 +157,7 @@ mod tests {
         let running = queue.wait(Some(&one), Digest::of(b"module")).unwrap();
         thread::scope(|scope| {
             let abandoned = scope.spawn(|| queue.wait(Some(&other), Digest::of(b"module")).is_err());
-            while queue.state.lock().waiting.is_empty() {
+            while queue.0.lock().waiting.is_empty() {
                 thread::yield_now();
             }
             let next = scope.spawn(|| queue.wait(Some(&other), Digest::of(b"module")).is_ok());

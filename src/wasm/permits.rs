@@ -3,18 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::Monitor;
 
 /// A number of permits. Taking one while some are free waits for no more than the lock around the count.
 pub(super) struct Permits {
-    free: Mutex<usize>,
-    returned: Condvar,
+    free: Monitor<usize>,
     total: usize,
 }
 
 impl Permits {
     pub(super) fn new(total: usize) -> Arc<Permits> {
-        Arc::new(Permits { free: Mutex::new(total), returned: Condvar::new(), total })
+        Arc::new(Permits { free: Monitor::new(total), total })
     }
 
     pub(super) fn total(&self) -> usize {
@@ -29,12 +28,7 @@ impl Permits {
     pub(super) fn take(self: &Arc<Self>, wait: Duration) -> Option<Permit> {
         let mut free = self.free.lock();
         if *free == 0 && !wait.is_zero() {
-            let until = Instant::now() + wait;
-            while *free == 0 {
-                if self.returned.wait_until(&mut free, until).timed_out() {
-                    break;
-                }
-            }
+            free = self.free.wait_while_until(free, Instant::now() + wait, |free| *free == 0);
         }
         *free = free.checked_sub(1)?;
         Some(Permit(Arc::clone(self)))
@@ -47,6 +41,6 @@ pub(super) struct Permit(Arc<Permits>);
 impl Drop for Permit {
     fn drop(&mut self) {
         *self.0.free.lock() += 1;
-        self.0.returned.notify_one();
+        self.0.free.notify_one();
     }
 }
