@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use hotslot::HotSlot;
-use hotslot::native::Native;
+use hotslot::native::{Native, Trust};
 use hotslot::wasm::wasmtime::{self, Linker, Memory, Module, Store, TypedFunc};
 use hotslot::wasm::{Engine, InstancePolicy};
 use hotslot_bench_interface::{Bench, Point, Request};
@@ -33,7 +33,9 @@ fn through(c: &mut Criterion, name: &str, bench: &dyn Bench) {
 
 fn library(c: &mut Criterion) {
     let path = hotslot_guests::library(PLUGIN, &["--release"], &[]);
-    let slot = HotSlot::builder(Native::interface::<dyn Bench>());
+    // SAFETY: the library is this workspace's own, and its constructors are the standard library's.
+    let trust = unsafe { Trust::assume() };
+    let slot = HotSlot::builder(Native::interface::<dyn Bench>(trust));
     let slot = slot.open(std::fs::read(&path).expect("it was built")).expect("it is sound");
     // SAFETY: the library is this workspace's own, and its constructors are the standard library's.
     let raw = unsafe { libloading::Library::new(&path) }.expect("it loads");

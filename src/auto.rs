@@ -21,7 +21,7 @@ use crate::{Admission, Artifact, Backend, BoxError, Format, LoadContext, Loaded,
 /// # let modules = Length;
 /// use hotslot::{Auto, Format, HotSlot};
 ///
-/// // The backends: engine.interface::<dyn Pricer>() and Native::interface::<dyn Pricer>(), for instance.
+/// // The backends: engine.interface::<dyn Pricer>() and Native::interface::<dyn Pricer>(trust), for instance.
 /// let backend = Auto::new()
 ///     .on(Format::WasmModule, modules)
 ///     .refuse(Format::LIBRARIES, "libraries could do whatever this program can: build the plugin for wasm32");

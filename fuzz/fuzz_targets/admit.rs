@@ -3,13 +3,15 @@
 //! `fuzz/run` generates the seeds and runs it.
 #![no_main]
 
-use hotslot::native::{Library, Native, NativePlugin};
+use hotslot::native::{Library, Native, NativePlugin, Trust};
 use hotslot::{Backend, Payload};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let payload = Payload::new(bytes);
-    let plugins = Native::named_interface("fixture/1").dangerous().allow_panic_abort();
+    // SAFETY: nothing is loaded.
+    let trust = unsafe { Trust::assume() };
+    let plugins = Native::named_interface("fixture/1", trust).dangerous().allow_panic_abort();
     if let Ok(admission) = Backend::<NativePlugin>::admit(&plugins, &payload) {
         let manifest = admission.manifest();
         assert_eq!(manifest.interface.as_deref(), Some("fixture/1"));

@@ -166,7 +166,8 @@ macro_rules! __module {
 macro_rules! __module {
     ($descriptor:expr, $contract:expr, $id:expr, $invoke:ident, $name:expr, $version:expr) => {
         static DESCRIPTOR_OF_MODULE: $crate::abi::Descriptor = $descriptor;
-        static GUEST: $crate::__private::Guest = $crate::__private::Guest::new();
+        // SAFETY: only the exports below use it.
+        static GUEST: $crate::__private::Guest = unsafe { $crate::__private::Guest::new() };
 
         $crate::__section!("version" = $version);
         $crate::__section!("hotslot.contract" = $contract);

@@ -41,8 +41,10 @@ unsafe impl Sync for Guest {}
 static STOP: AtomicBool = AtomicBool::new(false);
 
 impl Guest {
-    #[allow(clippy::new_without_default, reason = "only `export!` makes one")]
-    pub const fn new() -> Guest {
+    /// # Safety
+    /// Its functions must be called by the exports that [`export!`](crate::export) makes, and those by a host of modules:
+    /// the notes below rely on the order of its calls, and on what it writes into the room.
+    pub const unsafe fn new() -> Guest {
         Guest {
             instance: Cell::new(ptr::null_mut()),
             api: Cell::new(ptr::null()),

@@ -55,8 +55,10 @@ type Service =
     (&'static str, Box<dyn Fn(u32, &[Argument<'_>], &mut [u64]) -> Result<Vec<u8>, CallError> + Send + Sync>);
 
 impl<I: Interface + ?Sized> Harness<I> {
+    /// # Safety
+    /// The functions must be those that [`export!`](crate::export) makes for a plugin of the interface `I`.
     #[doc(hidden)]
-    pub fn new(descriptor: Descriptor, enter: Invoke) -> Harness<I> {
+    pub unsafe fn new(descriptor: Descriptor, enter: Invoke) -> Harness<I> {
         Harness { descriptor, enter, config: Vec::new(), services: Vec::new(), interface: std::marker::PhantomData }
     }
 
@@ -314,6 +316,7 @@ macro_rules! harness {
         use $crate::__private::{Author, ByDefault as _, in_process};
 
         $crate::__invoke!($plugin as $interface);
-        $crate::Harness::<dyn $interface>::new(in_process(Author::<$plugin>::MAKER), invoke)
+        // SAFETY: the functions were made for this plugin one line above, and `Author` has them from its type.
+        unsafe { $crate::Harness::<dyn $interface>::new(in_process(Author::<$plugin>::MAKER), invoke) }
     }};
 }

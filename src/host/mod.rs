@@ -33,7 +33,7 @@
 //! The host has a slot for the trait, and picks the backend:
 //!
 //! ```ignore
-//! let slot: HotSlot<dyn Pricer> = HotSlot::builder(Native::interface::<dyn Pricer>()).open(library)?;
+//! let slot: HotSlot<dyn Pricer> = HotSlot::builder(Native::interface::<dyn Pricer>(trust)).open(library)?;
 //! let slot: HotSlot<dyn Pricer> = HotSlot::builder(Engine::new()?.interface::<dyn Pricer>()).open(module)?;
 //! let price = slot.load().quote("SOLUSDC", 3);
 //! ```

@@ -4,13 +4,15 @@
 //! [C ABI](hotslot_plugin::abi) by hand; [`Native::raw`] takes any library at all, with a binder of yours.
 //!
 //! ```no_run
-//! use hotslot::native::{Native, NativePlugin, Rehearsal};
+//! use hotslot::native::{Native, NativePlugin, Rehearsal, Trust};
 //! use hotslot::HotSlot;
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     hotslot::native::rehearsal_point();
 //!
-//!     let backend = Native::named_interface("pricer/1").rehearse(Rehearsal::default());
+//!     // SAFETY: only libraries that we built for this program are handed to it.
+//!     let trust = unsafe { Trust::assume() };
+//!     let backend = Native::named_interface("pricer/1", trust).rehearse(Rehearsal::default());
 //!     let slot: HotSlot<NativePlugin> = HotSlot::builder(backend).open(std::fs::read("libpricer.so")?)?;
 //!     let answer = slot.load().call(1, b"SOLUSDC")?;
 //!     slot.reload(std::fs::read("libpricer.so")?)?;
@@ -21,9 +23,9 @@
 //!
 //! # Trust
 //! A library can do whatever the process can. What is refused here are accidents: files that are cut short, built for
-//! something else, or crash when they start. Whose code may run at all is for the
-//! [`admit`](crate::Builder::admit) hook to say, which sees the bytes first; a plugin that must be contained belongs
-//! into another backend.
+//! something else, or crash when they start. Whose code may run at all is for the host to say, which vouches for it with
+//! [`Trust`], and for its [`admit`](crate::Builder::admit) hook, which sees the bytes first; a plugin that must be contained
+//! belongs into another backend.
 //!
 //! # Traps, and what is done about them
 //!
@@ -88,6 +90,7 @@ mod segments;
 mod static_tls;
 #[cfg(target_os = "linux")]
 mod threads;
+mod trust;
 mod unload;
 
 use std::marker::PhantomData;
@@ -104,6 +107,7 @@ pub use link::LinkError;
 pub use plugin::NativePlugin;
 pub use raw::{DangerousRaw, RawNative};
 pub use rehearsal::{Rehearsal, RehearsalError, can_rehearse, rehearsal_point, rehearsal_point_with};
+pub use trust::Trust;
 pub use unload::Unload;
 
 pub(crate) use inspect::inspect;
@@ -219,21 +223,21 @@ enum Requirement {
 }
 
 impl Native {
-    /// Makes a backend for plugins of the interface that the trait `I` declares: `Native::interface::<dyn Trait>()`.
-    pub fn interface<I: Interface + ?Sized>() -> Native<I> {
-        Native::requiring(Requirement::Contract(Arc::new(Contract::of::<I>())))
+    /// Makes a backend for plugins of the interface that the trait `I` declares: `Native::interface::<dyn Trait>(trust)`.
+    pub fn interface<I: Interface + ?Sized>(trust: Trust) -> Native<I> {
+        Native::requiring(Requirement::Contract(Arc::new(Contract::of::<I>())), trust)
     }
 
     /// Makes a backend for plugins that say that they implement `interface`, for instance `"trader-feed/1"`; others are
     /// refused. What passes through their [calls](NativePlugin::call) is up to host and plugin.
-    pub fn named_interface(interface: impl Into<String>) -> Native {
-        Native::requiring(Requirement::Named(interface.into()))
+    pub fn named_interface(interface: impl Into<String>, trust: Trust) -> Native {
+        Native::requiring(Requirement::Named(interface.into()), trust)
     }
 
     /// Makes a backend for plugins of whatever interface: for tools, and for hosts that look at the
     /// [manifest](crate::Manifest) themselves.
-    pub fn any_interface() -> Native {
-        Native::requiring(Requirement::Any)
+    pub fn any_interface(trust: Trust) -> Native {
+        Native::requiring(Requirement::Any, trust)
     }
 }
 
@@ -249,7 +253,8 @@ struct Evidence<T: ?Sized> {
 }
 
 impl<T: ?Sized + 'static> Native<T> {
-    fn requiring(requirement: Requirement) -> Native<T> {
+    /// The trust is what makes the load sound that such a backend does.
+    fn requiring(requirement: Requirement, _: Trust) -> Native<T> {
         link::note_mapped();
         Native {
             requirement,
@@ -419,8 +424,8 @@ impl Options {
         let label = format!("{}-{}", context.slot, context.generation);
         let source = Source::new(artifact.bytes(), &label, &self.place)
             .map_err(|error| LibraryError::Source { reason: error.to_string() })?;
-        // SAFETY: admission found a library for this process in these bytes. That its constructors are sound is what
-        // whoever hands over a plugin vouches for; see "Trust" in the module's documentation.
+        // SAFETY: admission found a library for this process in these bytes. That its constructors are sound is what the
+        // host vouched for, with `Trust` or by calling `raw`.
         Ok(unsafe { Library::open(source, artifact.bytes().len(), facts)? })
     }
 

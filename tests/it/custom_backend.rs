@@ -286,7 +286,8 @@ fn what_a_plugin_calls_in_its_host_runs_inside_of_the_slots_scope() {
 fn so_does_what_a_library_calls() {
     let scope = Arc::new(OnceLock::<PluginScope>::new());
     let ledger: Arc<dyn Ledger> = Arc::new(Scoped { scope: Arc::clone(&scope), lines: Mutex::new(0) });
-    let backend = hotslot::native::Native::interface::<dyn Fixture>().config("ledger").service(ledger);
+    let backend =
+        hotslot::native::Native::interface::<dyn Fixture>(crate::support::trust()).config("ledger").service(ledger);
     let slot: HotSlot<dyn Fixture> = HotSlot::builder(Watched { backend, scope: Arc::clone(&scope) })
         .open(crate::interface::built::library("").bytes())
         .unwrap();

@@ -10,13 +10,15 @@ use std::{env, fs, io, thread};
 use {{crate}}_interface::{Greeter, Tone};
 use hotslot::HotSlot;
 use hotslot::host::CallError;
-use hotslot::native::Native;
+use hotslot::native::{Native, Trust};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let library = library()?;
     let mut seen = changed(&library);
+    // SAFETY: the library is the plugin of this workspace.
+    let trust = unsafe { Trust::assume() };
     let slot: HotSlot<dyn Greeter> =
-        HotSlot::builder(Native::interface::<dyn Greeter>()).name("greeter").open(fs::read(&library)?)?;
+        HotSlot::builder(Native::interface::<dyn Greeter>(trust)).name("greeter").open(fs::read(&library)?)?;
 
     let (enter, entered) = channel();
     thread::spawn(move || io::stdin().lines().map_while(Result::ok).try_for_each(|line| enter.send(line)));

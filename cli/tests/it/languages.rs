@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use hotslot::host::CallErrorKind;
-use hotslot::native::Native;
+use hotslot::native::{Native, Trust};
 use hotslot::wasm::{Engine, InstancePolicy};
 use hotslot::{Auto, Format, HotSlot, transfer_state};
 use hotslot_fixture_interface::v1_0::Fixture;
@@ -42,7 +42,9 @@ fn in_zig(folder: &Folder) -> Option<Vec<u8>> {
 fn plugins_in_c_rust_and_zig_serve_one_after_the_other_and_hand_their_state_over() {
     let folder = Folder::new();
     let in_c = std::fs::read(folder.c_fixture("fixture.so", "")).unwrap();
-    let native = Native::interface::<dyn Fixture>().config("of the host");
+    // SAFETY: the fixtures are ours.
+    let trust = unsafe { Trust::assume() };
+    let native = Native::interface::<dyn Fixture>(trust).config("of the host");
     let engine = Engine::builder().max_instances(6).build().expect("this machine has an engine");
     let wasm = engine.interface::<dyn Fixture>().config("of the host").instance_policy(InstancePolicy::Single);
     let backend = Auto::new().on(Format::LIBRARIES, native).on(Format::WasmModule, wasm);

@@ -2,7 +2,7 @@
 //!
 //! Requests come in through [`mod@serve`], pass the [`proxy`], which asks the [`guard`] about each, which asks the
 //! [`rules`] in the slot. [`deploy`] is everything that changes what serves; [`admin`] and [`watch`] call it.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![allow(unreachable_pub, reason = "a program has nobody outside")]
 
 mod admin;

@@ -7,11 +7,11 @@ use hotslot::{Auto, Format, HotSlot, Lease, Stage, transfer_state};
 use hotslot_fixture_interface::v1_0::Fixture;
 
 use super::{built, modules};
-use crate::support::Done;
+use crate::support::{Done, trust};
 
 fn auto() -> Auto<dyn Fixture> {
     Auto::new()
-        .on(Format::LIBRARIES, Native::interface::<dyn Fixture>())
+        .on(Format::LIBRARIES, Native::interface::<dyn Fixture>(trust()))
         .on(Format::WasmModule, modules::<dyn Fixture>())
 }
 
@@ -58,6 +58,7 @@ fn a_format_that_is_refused_is_refused_with_the_users_sentence() {
     assert_eq!(error.stage(), Stage::Admit);
     assert!(error.to_string().contains("send the module"), "{error}");
     // What comes later counts.
-    let backend = auto().refuse(Format::LIBRARIES, "not these").on(Format::Elf, Native::interface::<dyn Fixture>());
+    let backend =
+        auto().refuse(Format::LIBRARIES, "not these").on(Format::Elf, Native::interface::<dyn Fixture>(trust()));
     HotSlot::builder(backend).open(built::library("").bytes()).expect("libraries of this platform are taken again");
 }

@@ -6,6 +6,7 @@ use hotslot_fixture_interface::{Values, changed, less, v1_0, v1_1, v2_0};
 use hotslot_plugin::Interface;
 
 use super::{built, modules, slots};
+use crate::support::trust;
 
 #[test]
 fn a_1_0_host_serves_a_1_0_plugin() {
@@ -42,7 +43,7 @@ fn refusals<I: Interface + ?Sized>(variant: &str) -> Vec<String> {
         assert_eq!(error.stage(), Stage::Admit, "{error}");
         error.to_string()
     }
-    let mut refusals = vec![refusal::<I>(Native::interface::<I>(), built::library(variant).bytes())];
+    let mut refusals = vec![refusal::<I>(Native::interface::<I>(trust()), built::library(variant).bytes())];
     refusals.extend(built::module(variant).map(|module| refusal::<I>(modules::<I>(), module.bytes())));
     refusals
 }
@@ -97,6 +98,6 @@ fn the_id_tells_interfaces_apart_and_versions_of_one_together() {
     assert_ne!(hash(<dyn v1_1::Fixture>::ID), hash(<dyn changed::Fixture>::ID));
     assert!(<dyn v1_1::Fixture>::ID.starts_with("fixture/1.1#"));
     let slot: HotSlot<dyn v1_1::Fixture> =
-        HotSlot::builder(Native::interface::<dyn v1_1::Fixture>()).open(built::library("v1_1").bytes()).unwrap();
+        HotSlot::builder(Native::interface::<dyn v1_1::Fixture>(trust())).open(built::library("v1_1").bytes()).unwrap();
     assert_eq!(Lease::manifest(&slot.load()).interface.as_deref(), Some(<dyn v1_1::Fixture>::ID));
 }

@@ -8,7 +8,7 @@ use hotslot_plugin::CallErrorKind;
 use super::{built, modules, slots, slots_with};
 use crate::conformance::Kind;
 use crate::native::Libraries;
-use crate::support::{PATIENCE, wait_for};
+use crate::support::{PATIENCE, trust, wait_for};
 
 #[test]
 fn a_panic_and_a_trap_are_the_same_error_and_the_plugin_serves_on() {
@@ -48,7 +48,7 @@ fn panics_count_against_the_generation_and_errors_of_its_own_do_not() {
         assert_eq!(Lease::generation(&slot.load()), 1, "{kind}");
     }
     let next = || built::library("").answering(2).version("1.1.0").bytes();
-    let slot = HotSlot::builder(Native::interface::<dyn Fixture>())
+    let slot = HotSlot::builder(Native::interface::<dyn Fixture>(trust()))
         .probation(Probation::new(PATIENCE).max_failures(5))
         .keep_previous(1)
         .open(built::library("").bytes());
@@ -66,7 +66,7 @@ fn panics_count_against_the_generation_and_errors_of_its_own_do_not() {
 fn a_plugin_that_cannot_be_made_is_refused_at_load() {
     for config in ["refuse", "panic"] {
         let refused = |slot: Result<HotSlot<dyn Fixture>, hotslot::Error>| slot.expect_err("it does not open");
-        let native = Native::interface::<dyn Fixture>().config(config);
+        let native = Native::interface::<dyn Fixture>(trust()).config(config);
         let error = refused(HotSlot::builder(native).open(built::library("").bytes()));
         assert_eq!(error.stage(), Stage::Load);
         assert!(error.to_string().contains("the configuration"), "{error}");
@@ -110,7 +110,7 @@ fn what_is_no_plugin_of_a_declared_interface_says_what_to_do() {
     let error = slot.expect_err("it has no contract");
     assert_eq!(error.stage(), Stage::Admit);
     assert!(error.to_string().contains("hotslot_create"), "{error}");
-    let slot = HotSlot::builder(Native::interface::<dyn Fixture>()).open(Libraries::artifact("1.0.0", 1));
+    let slot = HotSlot::builder(Native::interface::<dyn Fixture>(trust())).open(Libraries::artifact("1.0.0", 1));
     let error = slot.expect_err("it has no contract");
     assert!(error.to_string().contains("export!(Type as Interface)"), "{error}");
 }

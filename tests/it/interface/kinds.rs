@@ -7,6 +7,7 @@ use hotslot_fixture_typed::Counter;
 
 use super::{built, modules};
 use crate::conformance::Kind;
+use crate::support::trust;
 
 /// What all three have in common.
 macro_rules! typed {
@@ -40,7 +41,7 @@ macro_rules! typed {
 /// As a library.
 pub(crate) struct Library;
 
-typed!(Library, true, Native::interface::<dyn Fixture>(), |version: &str, answer| {
+typed!(Library, true, Native::interface::<dyn Fixture>(trust()), |version: &str, answer| {
     built::library("").version(version).answering(answer).bytes()
 });
 

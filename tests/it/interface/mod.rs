@@ -9,6 +9,7 @@ mod running;
 mod services;
 mod values;
 
+use crate::support::trust;
 use std::sync::LazyLock;
 
 use hotslot::HotSlot;
@@ -19,7 +20,7 @@ use hotslot_plugin::Interface;
 pub(crate) fn modules<I: Interface + ?Sized>() -> WasmBackend<I> {
     // One for all, so that a module that several tests load is compiled once.
     static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::builder().build().expect("this machine has an engine"));
-    ENGINE.interface::<I>().instance_policy(InstancePolicy::Single)
+    ENGINE.interface::<I>().instance_policy(InstancePolicy::Single).call_limits(crate::wasm::limits())
 }
 
 /// A slot on each kind of plugin that can be built here, for `I` in this variant.
@@ -33,7 +34,7 @@ fn slots_with<I: Interface + ?Sized>(
     native: impl FnOnce(hotslot::native::Native<I>) -> hotslot::native::Native<I>,
     wasm: impl FnOnce(WasmBackend<I>) -> WasmBackend<I>,
 ) -> Vec<(&'static str, HotSlot<I>)> {
-    let backend = native(hotslot::native::Native::interface::<I>());
+    let backend = native(hotslot::native::Native::interface::<I>(trust()));
     let library = HotSlot::builder(backend).open(built::library(variant).bytes());
     let mut slots = vec![("native", library.expect("the library is sound"))];
     if let Some(module) = built::module(variant) {

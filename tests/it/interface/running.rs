@@ -7,7 +7,7 @@ use hotslot::{Backend, HotSlot, Runner, transfer_state};
 use hotslot_fixture_interface::v1_0::Fixture;
 
 use super::{built, modules};
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, trust};
 
 /// Runs one version after the other, and gives the counts that were sent.
 fn counts(backend: impl Backend<dyn Fixture>, first: Vec<u8>, second: Vec<u8>, sent: std::sync::mpsc::Receiver<u64>) {
@@ -40,7 +40,7 @@ fn take(sender: Sender<u64>) -> impl Fn(&[u8]) + Send + Sync {
 fn a_library_counts_on_where_the_one_before_stopped() {
     let (sender, sent) = channel();
     let take = take(sender);
-    let backend = Native::interface::<dyn Fixture>().on_message(move |_, message| take(message));
+    let backend = Native::interface::<dyn Fixture>(trust()).on_message(move |_, message| take(message));
     let image = || built::library("");
     counts(backend, image().bytes(), image().version("1.1.0").bytes(), sent);
 }

@@ -10,6 +10,7 @@ use hotslot_fixture_interface::{Ledger, Note};
 use hotslot_plugin::{CallError, CallErrorKind};
 
 use super::{built, modules, slots_with};
+use crate::support::trust;
 
 #[derive(Default)]
 struct Lines(Mutex<Vec<String>>);
@@ -72,7 +73,7 @@ fn a_plugin_whose_service_is_missing_is_refused_at_load_by_its_name() {
         assert_eq!(error.stage(), Stage::Load);
         assert!(error.to_string().contains("`ledger`"), "{error}");
     };
-    let native = Native::interface::<dyn Fixture>().config("ledger");
+    let native = Native::interface::<dyn Fixture>(trust()).config("ledger");
     check(HotSlot::builder(native).open(built::library("").bytes()));
     if let Some(module) = built::module("") {
         check(HotSlot::builder(modules::<dyn Fixture>().config("ledger")).open(module.bytes()));
@@ -120,7 +121,7 @@ fn a_service_that_calls_the_plugin_that_calls_it_is_an_error_and_not_the_end_of_
     let auto = || {
         let (native, module): (Arc<dyn Ledger>, Arc<dyn Ledger>) = (native.clone(), module.clone());
         hotslot::Auto::new()
-            .on(hotslot::Format::LIBRARIES, Native::interface::<dyn Fixture>().config("ledger").service(native))
+            .on(hotslot::Format::LIBRARIES, Native::interface::<dyn Fixture>(trust()).config("ledger").service(native))
             .on(hotslot::Format::WasmModule, fresh.interface::<dyn Fixture>().config("ledger").service(module))
     };
     let mut kinds = vec![("native", built::library("").bytes(), &native)];

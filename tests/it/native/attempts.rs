@@ -9,13 +9,13 @@ use hotslot_fixture_interface::v1_0::Fixture;
 use super::process::alone;
 use super::{answering, native};
 use crate::interface::built;
-use crate::support::Steps;
+use crate::support::{Steps, trust};
 
 #[test]
 fn an_attempt_parses_the_image_compares_the_contracts_and_hashes_the_bytes_once() {
     alone(|| {
         let steps = Steps::count();
-        let slot: HotSlot<dyn Fixture> = HotSlot::builder(Native::interface::<dyn Fixture>())
+        let slot: HotSlot<dyn Fixture> = HotSlot::builder(Native::interface::<dyn Fixture>(trust()))
             .open(built::library("").version("1.0.0").answering(1).bytes())
             .unwrap();
         let once = BTreeMap::from([("bytes hashed", 1), ("contracts compared", 1), ("image parsed", 1)]);

@@ -31,7 +31,7 @@ use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::{Native, NativePlugin};
 use hotslot::{Builder, Error, ErrorKind, Event, HotSlot, Release, Subscription};
 
-use crate::support::{process, wait_for};
+use crate::support::{process, trust, wait_for};
 use fixtures::{Fixture, answering, c_answering, c_library, fixture};
 pub(crate) use kind::Libraries;
 
@@ -40,7 +40,7 @@ const INTERFACE: &str = "fixture/1";
 
 /// The backend for fixtures, as a user gets it.
 fn native() -> Native {
-    Native::named_interface(INTERFACE)
+    Native::named_interface(INTERFACE, trust())
 }
 
 /// A slot for fixtures, as a user gets it.

@@ -1,10 +1,10 @@
 //! A host that plays a part of its own in rehearsals: it asks the plugin before it lets it in.
 
 use hotslot::HotSlot;
-use hotslot::native::{Native, NativePlugin, Rehearsal, rehearsal_point_with};
+use hotslot::native::{Native, NativePlugin, Rehearsal, Trust, rehearsal_point_with};
 
 fn backend() -> Native {
-    Native::named_interface("fixture/1").rehearse(Rehearsal::default())
+    Native::named_interface("fixture/1", trust()).rehearse(Rehearsal::default())
 }
 
 fn main() {
@@ -20,4 +20,9 @@ fn main() {
         Ok(_) => println!("opened"),
         Err(error) => println!("{error}"),
     }
+}
+
+fn trust() -> Trust {
+    // SAFETY: the fixtures are ours, and what they do is what is tested.
+    unsafe { Trust::assume() }
 }
