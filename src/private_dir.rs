@@ -102,6 +102,7 @@ pub(crate) fn require_private(_: &fs::Metadata, _: &str) -> io::Result<()> {
 }
 
 fn dir_builder() -> DirBuilder {
+    #[cfg_attr(not(unix), allow(unused_mut, reason = "only Unix has modes"))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
