@@ -315,6 +315,11 @@ impl Artifact {
         Artifact { payload, manifest: Arc::new(manifest), evidence }
     }
 
+    #[cfg(feature = "native")]
+    pub(crate) fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
     /// Returns the bytes that were admitted, and that run if it is loaded.
     pub fn bytes(&self) -> &[u8] {
         self.payload.bytes()

@@ -19,6 +19,7 @@ use super::hints;
 use super::image::Facts;
 use super::link;
 use super::load_file::Source;
+use super::shared;
 use crate::host::plugin_text;
 use crate::loader_lock::Loading;
 
@@ -79,6 +80,8 @@ pub struct Library {
     static_tls: u64,
     closed: bool,
     source: Source,
+    /// Set if a library that is loaded later may meet it.
+    place: Option<shared::Place>,
 }
 
 /// The handles of the libraries that this module opened and did not close.
@@ -115,6 +118,7 @@ impl Library {
             static_tls: facts.static_tls,
             closed: false,
             source,
+            place: None,
         })
     }
 
@@ -136,6 +140,17 @@ impl Library {
         }
         // SAFETY: libloading refused a `T` of another size than a pointer; the caller promises that it is the type.
         Ok(unsafe { std::mem::transmute_copy::<*mut c_void, T>(&address) })
+    }
+
+    /// Notes that other libraries may meet it.
+    pub(super) fn meets_others(&mut self, place: Option<shared::Place>) {
+        self.place = place;
+    }
+
+    /// Returns where it stands among those that others may meet.
+    #[cfg(target_os = "linux")]
+    pub(super) fn place(&self) -> Option<shared::Place> {
+        self.place
     }
 
     /// Returns how many bytes the image has.

@@ -45,6 +45,7 @@
 //! | null or wild pointers in a descriptor, lengths that cannot be | SIGSEGV | refused after relocation, before `create` | `entries`, `plugin` |
 //! | lazy binding | the process exits at the first call of a missing symbol | `RTLD_NOW`, and `RTLD_LOCAL` against crosstalk; the error says who has to provide the symbol | `library`, `hints` |
 //! | constructors run inside `dlopen` | a crash there ends the host | name, version and interface are read from the file; a [`Rehearsal`] loads it in a child process first, by default if the program [can](can_rehearse) | `descriptor`, `rehearsal` |
+//! | a library is sound alone, and not beside what is mapped: both enter a name in a shared registry | the process ends, although a rehearsal has passed | the rehearsal first loads the mapped libraries that share a needed library or a unified symbol with it, in their order | `shared`, `rehearsal` |
 //! | constructors hold the dynamic linker's lock | no thread can start, and `exit` hangs | a rehearsal refuses slow ones; leases, deadlines and other slots do not need the lock; `exit` is cut short | `rehearsal`, `exit` |
 //! | a panic crosses the boundary | abort, even with `catch_unwind` in the host: two copies of std | it is caught inside the plugin; a plugin that aborts on panic is refused, unless [allowed](Dangerous::allow_panic_abort) | `plugin`, `descriptor` |
 //! | each side has an allocator | heap corruption | bytes are copied and given back to whom they belong | `plugin` |
@@ -87,6 +88,7 @@ mod raw;
 mod rehearsal;
 #[cfg(target_os = "linux")]
 mod segments;
+mod shared;
 mod static_tls;
 #[cfg(target_os = "linux")]
 mod threads;
@@ -420,13 +422,16 @@ impl Options {
         part: &Part,
     ) -> Result<Library, BoxError> {
         self.budget.check().map_err(LibraryError::from)?;
-        self.rehearsal.rehearse(artifact.bytes(), part, &self.place)?;
+        let rehearsed = rehearsal::Rehearsed { artifact: artifact.bytes(), beside: &shared::beside(facts), part };
+        self.rehearsal.rehearse(&rehearsed, &self.place)?;
         let label = format!("{}-{}", context.slot, context.generation);
         let source = Source::new(artifact.bytes(), &label, &self.place)
             .map_err(|error| LibraryError::Source { reason: error.to_string() })?;
         // SAFETY: admission found a library for this process in these bytes. That its constructors are sound is what the
         // host vouched for, with `Trust` or by calling `raw`.
-        Ok(unsafe { Library::open(source, artifact.bytes().len(), facts)? })
+        let mut library = unsafe { Library::open(source, artifact.bytes().len(), facts)? };
+        library.meets_others(shared::note(facts, artifact));
+        Ok(library)
     }
 
     fn keep_alive(&self, library: Arc<Library>, host: Option<Arc<HostContext>>) -> Mapping {

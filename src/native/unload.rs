@@ -97,7 +97,8 @@ fn unmap(library: Library) -> Result<(), String> {
     use super::threads::threads_or_doubts;
     let unreadable = |error: std::io::Error| format!("the process's memory map cannot be read: {error}");
 
-    let (name, size, static_tls) = (library.name().to_owned(), library.size(), library.static_tls());
+    let (name, size) = (library.name().to_owned(), library.size());
+    let (static_tls, place) = (library.static_tls(), library.place());
     let areas = || super::maps::Maps::read().map(|maps| maps.of(&name)).map_err(unreadable);
     let mapped = areas()?;
     if mapped.is_empty() {
@@ -116,6 +117,7 @@ fn unmap(library: Library) -> Result<(), String> {
     match (closed, areas()) {
         (Ok(()), Ok(areas)) if areas.is_empty() => {
             super::budget::give_back_static_tls(static_tls);
+            place.into_iter().for_each(super::shared::forget);
             Ok(())
         }
         (closed, _) => {

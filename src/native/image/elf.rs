@@ -27,8 +27,14 @@ pub(in crate::native) struct Facts {
 impl Facts {
     /// Returns what a load needs of it: the symbols, of which there may be many, were for admission.
     pub(in crate::native) fn for_load(&self) -> Facts {
-        let Facts { needed, search_path, static_tls, .. } = self;
-        Facts { needed: needed.clone(), search_path: search_path.clone(), static_tls: *static_tls, ..Facts::default() }
+        let Facts { needed, search_path, unique_symbols, static_tls, .. } = self;
+        Facts {
+            needed: needed.clone(),
+            search_path: search_path.clone(),
+            unique_symbols: unique_symbols.clone(),
+            static_tls: *static_tls,
+            ..Facts::default()
+        }
     }
 }
 

@@ -71,9 +71,17 @@ fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
 fn play(call: &Call, own: Option<OwnPart<'_>>) -> Result<(), BoxError> {
     let mut config = Vec::new();
     io::stdin().read_to_end(&mut config)?;
-    let artifact = config.split_off(call.config.min(config.len()));
+    let mut artifact = config.split_off(call.config.min(config.len()));
     let folder = std::env::var_os(FOLDER_VARIABLE).map_or_else(std::env::temp_dir, PathBuf::from);
     let place = Place { memory: call.from_memory, folder };
+    for size in &call.beside {
+        let rest = artifact.split_off((*size).min(artifact.len()));
+        let library = std::mem::replace(&mut artifact, rest);
+        // It stays mapped, as it is in the host.
+        map(&library, Image::read(&library)?.facts(), &place).map_err(|error| {
+            format!("a library that is mapped in the host, and shares something with this one: {error}")
+        })?;
+    }
     match own {
         Some(own) => own(artifact),
         None if call.create => create(call, artifact, config.into(), &place),
@@ -82,13 +90,18 @@ fn play(call: &Call, own: Option<OwnPart<'_>>) -> Result<(), BoxError> {
 }
 
 fn load(call: &Call, artifact: &[u8], facts: &Facts, place: &Place) -> Result<Library, BoxError> {
+    let (library, took) = map(artifact, facts, place)?;
+    say(call, LOADED, &took.as_micros().to_string());
+    Ok(library)
+}
+
+/// Loads a library, and says how long that took.
+fn map(artifact: &[u8], facts: &Facts, place: &Place) -> Result<(Library, Duration), BoxError> {
     let source = Source::new(artifact, "rehearsal", place)?;
     let (began, waited) = (Instant::now(), waited_for_a_processor());
     // SAFETY: running the constructors is what this process is for.
     let library = unsafe { Library::open(source, artifact.len(), facts)? };
-    let took = began.elapsed().saturating_sub(waited_for_a_processor() - waited);
-    say(call, LOADED, &took.as_micros().to_string());
-    Ok(library)
+    Ok((library, began.elapsed().saturating_sub(waited_for_a_processor() - waited)))
 }
 
 /// Returns how long this thread was ready to run and did not, since it began; zero where the kernel does not say.

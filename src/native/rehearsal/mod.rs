@@ -1,6 +1,8 @@
 //! A rehearsal: the plugin is loaded in a child process first, so that a crash or an endless loop in its constructors
 //! ends the child and not the host.
 //!
+//! The child first loads what is mapped already and shares something with the plugin: see [`shared`](super::shared).
+//!
 //! The child is this program again. It comes as far as [`rehearsal_point`], the first line of `main`, recognises its
 //! part by an environment variable, plays it and exits. The artifact comes to it as its standard input, a file; what
 //! it prints goes to another file, in which its verdict is marked with a token that only this rehearsal has.
@@ -8,13 +10,13 @@
 mod child;
 mod process;
 
-use std::io;
 use std::sync::{Arc, Once};
 use std::time::Duration;
+use std::{io, iter};
 
 use super::load_file::{Place, Scratch};
-use crate::BoxError;
 use crate::private_dir::{PrivateDir, random};
+use crate::{BoxError, Payload};
 use process::{
     Call, Ended, FILE_SLACK, LOADED, PASSED, REACHED, REFUSED, describe, last_words, read_back, seconds, start, wait,
 };
@@ -51,11 +53,11 @@ pub(super) enum Policy {
 }
 
 impl Policy {
-    /// Lets a child try `artifact` first, if that is to be.
-    pub(super) fn rehearse(&self, artifact: &[u8], part: &Part, place: &Place) -> Result<(), RehearsalError> {
+    /// Lets a child try it first, if that is to be.
+    pub(super) fn rehearse(&self, rehearsed: &Rehearsed<'_>, place: &Place) -> Result<(), RehearsalError> {
         match self {
-            Policy::Always(rehearsal) => rehearsal.run(artifact, part, place),
-            Policy::WherePossible if can_rehearse() => Rehearsal::default().run(artifact, part, place),
+            Policy::Always(rehearsal) => rehearsal.run(rehearsed, place),
+            Policy::WherePossible if can_rehearse() => Rehearsal::default().run(rehearsed, place),
             Policy::WherePossible => {
                 static TOLD: Once = Once::new();
                 TOLD.call_once(|| {
@@ -133,6 +135,14 @@ pub enum RehearsalError {
     },
 }
 
+/// What is rehearsed.
+pub(super) struct Rehearsed<'a> {
+    pub(super) artifact: &'a [u8],
+    /// The mapped libraries that it meets, which the child loads first.
+    pub(super) beside: &'a [Payload],
+    pub(super) part: &'a Part,
+}
+
 /// What the child does, unless the program brings a part of its own.
 pub(super) enum Part {
     /// Loads the library, so that its constructors run.
@@ -143,8 +153,8 @@ pub(super) enum Part {
 
 /// Marks where a child process takes its part. Call it first thing in `main`, if you [rehearse](super::Native::rehearse).
 ///
-/// In the host it returns at once. In a child it loads the plugin, makes an instance, destroys it, and ends the
-/// process. The instance gets the configuration, and a host that ignores its messages.
+/// In the host it returns at once. In a child it loads the plugin, after those that are mapped in the host and share a needed
+/// library or a unified symbol with it, makes an instance, destroys it, and ends the process. The instance gets the configuration, and a host that ignores its messages.
 pub fn rehearsal_point() {
     child::enter(None);
 }
@@ -155,10 +165,11 @@ pub fn rehearsal_point_with(part: impl FnOnce(Vec<u8>) -> Result<(), BoxError>) 
 }
 
 impl Rehearsal {
-    /// Lets a child try `artifact`; returns once it has shown that this process can.
+    /// Lets a child try it; returns once that has shown that this process can.
     ///
     /// In a child nothing is done: it *is* the rehearsal.
-    pub(super) fn run(&self, artifact: &[u8], part: &Part, place: &Place) -> Result<(), RehearsalError> {
+    pub(super) fn run(&self, rehearsed: &Rehearsed<'_>, place: &Place) -> Result<(), RehearsalError> {
+        let Rehearsed { artifact, beside, part } = rehearsed;
         if child::is_rehearsing() {
             return Ok(());
         }
@@ -172,6 +183,8 @@ impl Rehearsal {
             Part::Load => &[],
             Part::Create(config) => config,
         };
+        let largest =
+            beside.iter().map(|payload| payload.bytes().len()).chain([artifact.len()]).max().unwrap_or_default();
         let call = Call {
             token: format!("{:016x}", random()),
             create: matches!(part, Part::Create(_)),
@@ -179,10 +192,13 @@ impl Rehearsal {
             deadline: seconds(self.deadline),
             memory: self.memory,
             cpu: self.cpu.map(seconds),
-            file_size: artifact.len() as u64 + FILE_SLACK,
+            file_size: largest as u64 + FILE_SLACK,
             config: config.len(),
+            beside: beside.iter().map(|payload| payload.bytes().len()).collect(),
         };
-        let input = Scratch::new(&[config, artifact]).map_err(RehearsalError::Start)?;
+        let parts: Vec<&[u8]> =
+            iter::once(config).chain(beside.iter().map(Payload::bytes)).chain([*artifact]).collect();
+        let input = Scratch::new(&parts).map_err(RehearsalError::Start)?;
         let mut output = Scratch::new(&[]).map_err(RehearsalError::Start)?;
         // A child that crashes while it loads from a file leaves it to the host to clean up. Without a folder of its
         // own it uses the one for all, if it needs one.
@@ -250,7 +266,8 @@ mod tests {
 
     #[test]
     fn a_program_without_a_rehearsal_point_is_told() {
-        let result = Rehearsal::default().run(b"", &Part::Load, &Place::default());
+        let rehearsed = Rehearsed { artifact: b"", beside: &[], part: &Part::Load };
+        let result = Rehearsal::default().run(&rehearsed, &Place::default());
         assert!(matches!(result, Err(RehearsalError::NoRehearsalPoint)), "{result:?}");
     }
 }

@@ -33,13 +33,16 @@ pub(super) struct Call {
     pub(super) cpu: Option<u64>,
     pub(super) file_size: u64,
     pub(super) config: usize,
+    /// The sizes of the libraries that are loaded first.
+    pub(super) beside: Vec<usize>,
 }
 
 impl Call {
     fn write(&self) -> String {
-        let Call { token, create, from_memory, deadline, memory, cpu, file_size, config } = self;
+        let Call { token, create, from_memory, deadline, memory, cpu, file_size, config, beside } = self;
         let (memory, cpu) = (memory.unwrap_or(u64::MAX), cpu.unwrap_or(u64::MAX));
-        format!("{token} {create} {from_memory} {deadline} {memory} {cpu} {file_size} {config}")
+        let beside = beside.iter().map(|size| format!(" {size}")).collect::<String>();
+        format!("{token} {create} {from_memory} {deadline} {memory} {cpu} {file_size} {config}{beside}")
     }
 
     pub(super) fn read(text: &str) -> Option<Call> {
@@ -54,6 +57,7 @@ impl Call {
             cpu: limit(fields.next()?)?,
             file_size: fields.next()?.parse().ok()?,
             config: fields.next()?.parse().ok()?,
+            beside: fields.map(|size| size.parse().ok()).collect::<Option<_>>()?,
         };
         Some(call)
     }
@@ -196,8 +200,11 @@ mod tests {
             cpu: Some(2),
             file_size: 1 << 24,
             config: 17,
+            beside: vec![1, 4096],
         };
-        assert_eq!(Call::read(&call.write()), Some(call));
+        assert_eq!(Call::read(&call.write()), Some(call.clone()));
+        let alone = Call { beside: Vec::new(), ..call };
+        assert_eq!(Call::read(&alone.write()), Some(alone));
         assert_eq!(Call::read("1"), None);
     }
 }

@@ -11,7 +11,7 @@ use super::{answering, c_answering, c_library, fixture, native, reason};
 
 /// Opens a slot in a sacrificial host with one image and reloads the other one, both rehearsed.
 #[track_caller]
-fn reload(kind: &str, good: &[u8], bad: &[u8], limits: &[&str]) -> End {
+pub(super) fn reload(kind: &str, good: &[u8], bad: &[u8], limits: &[&str]) -> End {
     let folder = TemporaryFolder::new();
     let file = |name: &str, bytes: &[u8]| -> PathBuf {
         let path = folder.path().join(name);
@@ -25,7 +25,7 @@ fn reload(kind: &str, good: &[u8], bad: &[u8], limits: &[&str]) -> End {
 
 /// The host lived, refused the second image at load for a reason that has all these words, and the first one serves.
 #[track_caller]
-fn refused(end: &End, words: &[&str]) {
+pub(super) fn refused(end: &End, words: &[&str]) {
     assert!(end.status.success(), "the host died: {}: {}", end.status, end.output);
     let line = end.output.lines().find_map(|line| line.strip_prefix("refused: refused at load: "));
     let line = line.unwrap_or_else(|| panic!("it was not refused: {}", end.output));

@@ -1,0 +1,76 @@
+//! The mapped libraries that a new one can meet: those that share a needed library or a unified symbol with it.
+//!
+//! A library that is sound alone may not be beside another one. Registries in shared libraries are the usual case: both enter
+//! the same name, and the second one ends the process. So a rehearsal loads those first, in the order in which this process
+//! did.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use super::image::Facts;
+use crate::{Artifact, Payload};
+
+/// What two libraries can meet in.
+#[derive(Clone, Debug, Default)]
+struct Ties {
+    needed: Vec<String>,
+    unique_symbols: Vec<String>,
+}
+
+impl Ties {
+    fn of(facts: &Facts) -> Ties {
+        // Every library needs the runtime, which is made for that.
+        let needed = facts.needed.iter().filter(|name| !is_runtime(name)).cloned().collect();
+        Ties { needed, unique_symbols: facts.unique_symbols.clone() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.needed.is_empty() && self.unique_symbols.is_empty()
+    }
+
+    fn meets(&self, other: &Ties) -> bool {
+        let common = |ours: &[String], theirs: &[String]| ours.iter().any(|name| theirs.contains(name));
+        common(&self.needed, &other.needed) || common(&self.unique_symbols, &other.unique_symbols)
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use super::linkmap::is_runtime;
+
+/// Elsewhere it is not known which libraries those are.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn is_runtime(_: &str) -> bool {
+    false
+}
+
+/// Those that are mapped, in the order in which they were. Their bytes stay in memory for as long.
+static MAPPED: Mutex<(u64, BTreeMap<u64, (Ties, Payload)>)> = Mutex::new((0, BTreeMap::new()));
+
+/// A library that can be met, until it is said to be gone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(u64);
+
+/// Notes that a library is mapped, if another one can meet it.
+pub(super) fn note(facts: &Facts, artifact: &Artifact) -> Option<Place> {
+    let ties = Ties::of(facts);
+    if ties.is_empty() {
+        return None;
+    }
+    let mut mapped = MAPPED.lock();
+    mapped.0 += 1;
+    let number = mapped.0;
+    mapped.1.insert(number, (ties, artifact.payload().clone()));
+    Some(Place(number))
+}
+
+/// Notes that a library is no longer mapped.
+pub(super) fn forget(place: Place) {
+    MAPPED.lock().1.remove(&place.0);
+}
+
+/// Returns the mapped libraries that one with these facts meets.
+pub(super) fn beside(facts: &Facts) -> Vec<Payload> {
+    let ties = Ties::of(facts);
+    MAPPED.lock().1.values().filter(|(others, _)| ties.meets(others)).map(|(_, payload)| payload.clone()).collect()
+}
