@@ -45,7 +45,18 @@ fn is_runtime(_: &str) -> bool {
 }
 
 /// Those that are mapped, in the order in which they were. Their bytes stay in memory for as long.
-static MAPPED: Mutex<(u64, BTreeMap<u64, (Ties, Payload)>)> = Mutex::new((0, BTreeMap::new()));
+static MAPPED: Mutex<Mapped> = Mutex::new(Mapped { next: 0, libraries: BTreeMap::new() });
+
+struct Mapped {
+    next: u64,
+    libraries: BTreeMap<u64, Met>,
+}
+
+/// A mapped library as another one meets it.
+struct Met {
+    ties: Ties,
+    payload: Payload,
+}
 
 /// A library that can be met, until it is said to be gone.
 #[derive(Clone, Copy, Debug)]
@@ -58,19 +69,20 @@ pub(super) fn note(facts: &Facts, artifact: &Artifact) -> Option<Place> {
         return None;
     }
     let mut mapped = MAPPED.lock();
-    mapped.0 += 1;
-    let number = mapped.0;
-    mapped.1.insert(number, (ties, artifact.payload().clone()));
+    let number = mapped.next;
+    mapped.next += 1;
+    mapped.libraries.insert(number, Met { ties, payload: artifact.payload().clone() });
     Some(Place(number))
 }
 
 /// Notes that a library is no longer mapped.
 pub(super) fn forget(place: Place) {
-    MAPPED.lock().1.remove(&place.0);
+    MAPPED.lock().libraries.remove(&place.0);
 }
 
 /// Returns the mapped libraries that one with these facts meets.
 pub(super) fn beside(facts: &Facts) -> Vec<Payload> {
     let ties = Ties::of(facts);
-    MAPPED.lock().1.values().filter(|(others, _)| ties.meets(others)).map(|(_, payload)| payload.clone()).collect()
+    let mapped = MAPPED.lock();
+    mapped.libraries.values().filter(|met| ties.meets(&met.ties)).map(|met| met.payload.clone()).collect()
 }
