@@ -250,3 +250,75 @@ impl<T: ?Sized + Send + Sync + 'static> fmt::Debug for Lease<T> {
             .finish()
     }
 }
+
+#[cfg(all(test, not(hotslot_loom)))]
+mod tests {
+    use std::sync::OnceLock;
+
+    use super::*;
+    use crate::failures::FailureCounter;
+    use crate::lock::Mutex;
+    use crate::slot::generation::Parts;
+    use crate::slot::lineage::Lineage;
+    use crate::slot::probation::{Probation, Trial};
+    use crate::{Artifact, Loaded, Payload};
+
+    /// Notes how many leases are out when it is told to wake the reaper.
+    #[derive(Default)]
+    struct Spy {
+        line: OnceLock<Lineage<Generation<u32>>>,
+        woken: Mutex<Vec<usize>>,
+    }
+
+    impl Spy {
+        fn line(&self) -> &Lineage<Generation<u32>> {
+            self.line.get_or_init(|| Lineage::new(0))
+        }
+
+        fn commit(self: &Arc<Self>, number: u64) {
+            let home: Arc<dyn Home<u32>> = Arc::<Spy>::clone(self);
+            let parts = Parts {
+                number,
+                stop: StopSignal::new(),
+                failures: FailureCounter::new(|_| {}),
+                trial: Arc::new(Trial::new(Arc::new(Probation::default()))),
+                home: Arc::downgrade(&home),
+                track_leases: false,
+            };
+            let artifact = Artifact::new(Payload::new(*b"bytes"), Manifest::new("test").into());
+            let generation = GenerationRef::new(Generation::new(&artifact, Loaded::new(0), parts));
+            self.line().commit(&generation, self.line().base()).expect("nothing else commits");
+        }
+
+        fn lease(&self) -> Lease<u32> {
+            Lease::new(self.line().load().expect("it is open"), Location::caller())
+        }
+    }
+
+    impl Home<u32> for Spy {
+        fn wake_reaper(self: Arc<Self>) {
+            let leases = self.line().retired(|view| view.leases).into_iter().sum();
+            self.woken.lock().push(leases);
+        }
+
+        fn heed(self: Arc<Self>, _: u64, _: Verdict) {}
+
+        fn predecessor(&self) -> Option<GenerationRef<u32>> {
+            None
+        }
+    }
+
+    /// Woken earlier, the reaper would find the lease, and not come back for a while.
+    #[test]
+    fn the_reaper_is_woken_when_the_lease_has_gone() {
+        let spy = Arc::new(Spy::default());
+        spy.commit(1);
+        let (lease, clone) = (spy.lease(), spy.lease().clone());
+        drop(spy.lease());
+        assert_eq!(*spy.woken.lock(), [], "nothing drains");
+        spy.commit(2);
+        drop(lease);
+        drop(clone);
+        assert_eq!(*spy.woken.lock(), [1, 0]);
+    }
+}
