@@ -315,10 +315,10 @@ mod tests {
         spy.commit(1);
         let (lease, clone) = (spy.lease(), spy.lease().clone());
         drop(spy.lease());
-        assert_eq!(*spy.woken.lock(), [], "nothing drains");
+        assert!(spy.woken.lock().is_empty(), "nothing drains");
         spy.commit(2);
         drop(lease);
         drop(clone);
-        assert_eq!(*spy.woken.lock(), [1, 0]);
+        assert_eq!(*spy.woken.lock(), [1_usize, 0]);
     }
 }

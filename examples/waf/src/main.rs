@@ -48,6 +48,8 @@ use self::serve::{Terms, serve};
 const WORKER_STACK: usize = 4 << 20;
 
 fn main() -> ExitCode {
+    // A library that crashes or hangs when it is loaded does so in a child of this program, which does not get past this line.
+    hotslot::native::rehearsal_point();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("WAF_LOG").unwrap_or_else(|_| "info".into()))

@@ -34,6 +34,10 @@ static LIBRARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// A node on the committed module, which has to pass the built-in golden requests, and takes libraries of any size.
 fn node(changes: &str) -> Node {
+    folder(changes).start()
+}
+
+fn folder(changes: &str) -> Folder {
     let size = "[waf.admin]\nmax_upload_bytes = 1000000000\n[waf.wasm.limits]\ndeadline_milliseconds = 60000\n";
     let mut folder = Folder::new(&Module::new("1.0.0"), &format!("{size}{changes}"));
     folder.forget("waf.wasm", "golden");
@@ -42,7 +46,7 @@ fn node(changes: &str) -> Node {
         json!({"id": "no-login", "where": ["target"], "kind": "contains", "pattern": "/login", "action": "challenge"});
     std::fs::create_dir(folder.path("data")).unwrap();
     replace(&folder.rule_file(), json!({"dynamic": [rule]}).to_string().as_bytes());
-    folder.start()
+    folder
 }
 
 /// What becomes of attacks, of harmless requests that look like some, and of what the rule file names.
@@ -120,6 +124,15 @@ async fn a_library_gets_the_rule_file_and_its_successors() {
     let node = node.kill().start();
     assert_eq!(node.version().await["digest"], hotslot::Digest::of(library).to_string());
     assert_eq!(node.get("/secret").await.status, StatusCode::FORBIDDEN);
+}
+
+/// The node is a program that can rehearse, and so it does.
+#[tokio::test]
+async fn a_library_is_loaded_by_a_child_of_the_node_first() {
+    let node = folder(ENABLED).start_logged();
+    assert_eq!(node.upload(&LIBRARY).await.status, StatusCode::OK);
+    let log = node.folder.log();
+    assert!(!log.contains("without a rehearsal"), "{log}");
 }
 
 #[tokio::test]
