@@ -102,8 +102,8 @@ pub(super) fn wait(mut child: Child, deadline: Duration) -> io::Result<Ended> {
             Err(error) => return Err(error),
         }
         if started.elapsed() >= deadline {
-            kill(&mut child)?;
-            return match child.wait() {
+            // It may be gone, and waited for elsewhere, before either of these comes to it.
+            return match kill(&mut child).and_then(|()| child.wait()) {
                 Err(error) if !is_gone(&error) => Err(error),
                 _ => Ok(Ended::Killed),
             };
@@ -115,7 +115,7 @@ pub(super) fn wait(mut child: Child, deadline: Duration) -> io::Result<Ended> {
 /// Whether the child has ended and was waited for elsewhere.
 #[cfg(unix)]
 fn is_gone(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ECHILD)
+    matches!(error.raw_os_error(), Some(libc::ECHILD | libc::ESRCH))
 }
 
 #[cfg(not(unix))]
