@@ -154,7 +154,7 @@ impl<C: Send + 'static> Instances<C> {
     pub(super) fn make(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
         let mut instance = self.make_blank(began, options)?;
         if let Some(state) = &*self.idle.state.load() {
-            self.restore_into(&mut instance, state)?;
+            instance.restore(state)?;
         }
         Ok(instance)
     }
@@ -211,20 +211,16 @@ impl<C: Send + 'static> Instances<C> {
             self.idle.put(instance);
         }
     }
-
-    /// Looks up a function of the instance that is hotslot's own.
-    pub(super) fn func<P: WasmParams, R: WasmResults>(
-        &self,
-        instance: &mut Instance<C>,
-        name: &str,
-    ) -> Result<Func<P, R>, WasmCallError> {
-        Binder { store: &mut instance.store, instance: instance.wasm, exports: &instance.code.exports }.func(name)
-    }
 }
 
 impl<C> Instance<C> {
     fn begin(&mut self, began: Instant, limits: &CallLimits, options: &CallOptions) -> Result<(), WasmCallError> {
         self.store.data_mut().bounds.begin(began, limits, options)
+    }
+
+    /// Looks up a function that is hotslot's own.
+    pub(super) fn func<P: WasmParams, R: WasmResults>(&mut self, name: &str) -> Result<Func<P, R>, WasmCallError> {
+        Binder { store: &mut self.store, instance: self.wasm, exports: &self.code.exports }.func(name)
     }
 
     /// Runs `work` without the user's functions.
@@ -334,13 +330,7 @@ impl<C: Send + 'static> Idle<C> {
         let data = instance.store.data_mut();
         data.bounds = Bounds::new(&self.limits, StopSignal::new());
         data.bounds.begin(Instant::now(), &self.limits, &CallOptions::new())?;
-        let mut binder =
-            Binder { store: &mut instance.store, instance: instance.wasm, exports: &instance.code.exports };
-        let save: Func<(), u64> = binder.func("hotslot_save")?;
-        let bytes = instance.work(|call| {
-            let answer = call.run(&save, ())?;
-            Ok(call.read_packed(answer)?.to_vec())
-        })?;
+        let bytes = instance.save()?;
         self.state.store(Some(Arc::new(State { schema, bytes })));
         Ok(())
     }

@@ -12,36 +12,25 @@ use crate::host::plugin_text;
 /// The longest error text that is taken from a plugin, in bytes.
 const ERROR_LIMIT: usize = 8 * 1024;
 
-impl<C: Send + 'static> Instances<C> {
-    /// Returns the state of an instance such as the next call gets.
-    pub(super) fn save(&self) -> Result<Vec<u8>, WasmCallError> {
-        self.with(&CallOptions::new(), |instance| {
-            let save: Func<(), u64> = self.func(instance, "hotslot_save")?;
-            instance.work(|call| {
-                let answer = call.run(&save, ())?;
-                Ok(call.read_packed(answer)?.to_vec())
-            })
+impl<C> Instance<C> {
+    /// Returns the state.
+    pub(super) fn save(&mut self) -> Result<Vec<u8>, WasmCallError> {
+        let save: Func<(), u64> = self.func("hotslot_save")?;
+        self.work(|call| {
+            let answer = call.run(&save, ())?;
+            Ok(call.read_packed(answer)?.to_vec())
         })
     }
 
-    /// Restores a state into one instance, and then into every new one.
-    pub(super) fn restore(&self, state: &State) -> Result<(), WasmCallError> {
-        let _permit = self.call_permit()?;
-        let mut instance = self.make_blank(Instant::now(), &CallOptions::new())?;
-        self.restore_into(&mut instance, state)?;
-        self.idle.set_state(state.clone());
-        self.give_back(instance);
-        Ok(())
-    }
-
-    pub(super) fn restore_into(&self, instance: &mut Instance<C>, state: &State) -> Result<(), WasmCallError> {
-        let alloc: Func<u32, u32> = self.func(instance, "hotslot_alloc")?;
-        let restore: Func<(u32, u32, u32), u64> = self.func(instance, "hotslot_restore")?;
+    /// Restores a state.
+    pub(super) fn restore(&mut self, state: &State) -> Result<(), WasmCallError> {
+        let alloc: Func<u32, u32> = self.func("hotslot_alloc")?;
+        let restore: Func<(u32, u32, u32), u64> = self.func("hotslot_restore")?;
         let schema = state.schema.as_bytes();
         let too_large = || WasmCallError::failed("the state is too large for a plugin's address space");
         let len = u32::try_from(schema.len() + state.bytes.len()).map_err(|_| too_large())?;
         let (schema_len, state_len) = (schema.len() as u32, state.bytes.len() as u32);
-        instance.work(|call| {
+        self.work(|call| {
             let ptr = call.run(&alloc, len)?;
             if ptr == 0 && len > 0 {
                 return Err(WasmCallError::failed(format!("the plugin has no room for a state of {len} bytes")));
@@ -56,5 +45,22 @@ impl<C: Send + 'static> Instances<C> {
                 }
             }
         })
+    }
+}
+
+impl<C: Send + 'static> Instances<C> {
+    /// Returns the state of an instance such as the next call gets.
+    pub(super) fn save(&self) -> Result<Vec<u8>, WasmCallError> {
+        self.with(&CallOptions::new(), Instance::save)
+    }
+
+    /// Restores a state into one instance, and then into every new one.
+    pub(super) fn restore(&self, state: &State) -> Result<(), WasmCallError> {
+        let _permit = self.call_permit()?;
+        let mut instance = self.make_blank(Instant::now(), &CallOptions::new())?;
+        instance.restore(state)?;
+        self.idle.set_state(state.clone());
+        self.give_back(instance);
+        Ok(())
     }
 }

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 
 use wasmparser::{
-    CompositeInnerType, FuncToValidate, FuncValidatorAllocations, FunctionBody, ModuleArity, Operator, Parser, Payload,
-    TypeRef, ValidPayload, Validator, ValidatorResources, WasmFeatures, types,
+    CompositeInnerType, FuncToValidate, FuncValidatorAllocations, FunctionBody, ModuleArity, Parser, Payload, TypeRef,
+    ValidPayload, Validator, ValidatorResources, WasmFeatures, types,
 };
 
 use super::effort::{Effort, Initialisation};
@@ -234,7 +234,6 @@ impl Pass<'_> {
         let locals = u64::from(validator.len_locals());
         limit("locals", locals, limits.locals.into(), offset)?;
 
-        let mut loops = 0;
         let arity = validator.get_control_frame(0).and_then(|frame| validator.block_type_arity(frame.block_type));
         let (params, results) = arity.unwrap_or_default();
         let mut effort = Effort::of_function(u64::from(params) + u64::from(results));
@@ -246,8 +245,7 @@ impl Pass<'_> {
             // The function itself is the outermost block.
             let nesting = validator.control_stack_height().saturating_sub(1);
             limit("nested blocks", nesting.into(), limits.nesting.into(), offset)?;
-            loops += u64::from(matches!(operator, Operator::Loop { .. }));
-            limit("locals times loops", loops * locals, limits.loop_locals, offset)?;
+            limit("locals times loops", effort.loops * locals, limits.loop_locals, offset)?;
             effort.check_function(limits, offset, index)?;
         }
         operators.finish()?;
