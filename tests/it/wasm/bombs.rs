@@ -34,6 +34,12 @@ fn leb(mut number: u32) -> Vec<u8> {
     bytes
 }
 
+/// A module with a function, a table and these segments of elements.
+fn with_elements(elements: Vec<Vec<u8>>) -> Vec<u8> {
+    let functions = vec![(0, 0, vec![0x0b])];
+    Encoder { types: vec![(0, 0)], functions, table: Some(10_000), elements, ..Encoder::default() }.finish()
+}
+
 fn list(items: impl ExactSizeIterator<Item = Vec<u8>>) -> Vec<u8> {
     let count = leb(items.len().try_into().unwrap());
     count.into_iter().chain(items.flatten()).collect()
@@ -247,15 +253,7 @@ const SHAPES: &[Shape] = &[
         "50 segments of N elements with a computed offset",
         |n| {
             let segment = [vec![0, 0x41, 1, 0x41, 0, 0x6a, 0x0b], leb(n as u32), vec![0; n]].concat();
-            let elements = vec![segment; 50];
-            Encoder {
-                types: vec![(0, 0)],
-                functions: vec![(0, 0, vec![0x0b])],
-                table: Some(10_000),
-                elements,
-                ..Encoder::default()
-            }
-            .finish()
+            with_elements(vec![segment; 50])
         },
         &[50, 500, 5_000],
     ),
@@ -263,15 +261,7 @@ const SHAPES: &[Shape] = &[
         "50 segments of N elements with a constant offset",
         |n| {
             let segment = [vec![0, 0x41, 1, 0x0b], leb(n as u32), vec![0; n]].concat();
-            let elements = vec![segment; 50];
-            Encoder {
-                types: vec![(0, 0)],
-                functions: vec![(0, 0, vec![0x0b])],
-                table: Some(10_000),
-                elements,
-                ..Encoder::default()
-            }
-            .finish()
+            with_elements(vec![segment; 50])
         },
         &[500, 5_000],
     ),
@@ -279,15 +269,7 @@ const SHAPES: &[Shape] = &[
         "50 segments of N passive elements",
         |n| {
             let segment = [vec![1, 0], leb(n as u32), vec![0; n]].concat();
-            let elements = vec![segment; 50];
-            Encoder {
-                types: vec![(0, 0)],
-                functions: vec![(0, 0, vec![0x0b])],
-                table: Some(10_000),
-                elements,
-                ..Encoder::default()
-            }
-            .finish()
+            with_elements(vec![segment; 50])
         },
         &[500, 5_000],
     ),
@@ -295,15 +277,7 @@ const SHAPES: &[Shape] = &[
         "50 segments of N expressions",
         |n| {
             let segment = [vec![4, 0x41, 1, 0x0b], leb(n as u32), [0xd2, 0, 0x0b].repeat(n)].concat();
-            let elements = vec![segment; 50];
-            Encoder {
-                types: vec![(0, 0)],
-                functions: vec![(0, 0, vec![0x0b])],
-                table: Some(10_000),
-                elements,
-                ..Encoder::default()
-            }
-            .finish()
+            with_elements(vec![segment; 50])
         },
         &[500, 5_000],
     ),
