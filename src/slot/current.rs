@@ -6,12 +6,14 @@
 //!    none can appear.
 //! 3. The end of a hold frees nothing.
 
+#[cfg(any(hotslot_loom, not(unix)))]
+pub(super) use by_count::Survey;
 #[cfg(all(not(hotslot_loom), not(unix)))]
-pub(super) use over_arc_swap::{Current, Hold, Survey};
+pub(super) use over_arc_swap::{Current, Hold};
 #[cfg(all(not(hotslot_loom), unix))]
 pub(super) use over_readers::{Current, Hold, Survey};
 #[cfg(hotslot_loom)]
-pub(super) use reference::{Current, Hold, Survey};
+pub(super) use reference::{Current, Hold};
 
 /// A cell over the threads' [records](super::readers).
 #[cfg(all(not(hotslot_loom), unix))]
@@ -168,22 +170,6 @@ mod over_arc_swap {
             Hold(Guard::from_inner(Option::clone(&self.0)))
         }
     }
-
-    pub(in crate::slot) struct Survey;
-
-    impl Survey {
-        pub(in crate::slot) fn exact() -> Option<Survey> {
-            Some(Survey)
-        }
-
-        pub(in crate::slot) fn glance() -> Survey {
-            Survey
-        }
-
-        pub(in crate::slot) fn holds<G>(&self, value: &Arc<G>) -> usize {
-            Arc::strong_count(value) - 1
-        }
-    }
 }
 
 /// The obvious implementation, slow and plainly right: what the models of the line run on.
@@ -224,6 +210,12 @@ mod reference {
             Hold(self.0.clone())
         }
     }
+}
+
+/// What is held, where every hold is in the count of its value.
+#[cfg(any(hotslot_loom, not(unix)))]
+mod by_count {
+    use crate::slot::sync::Arc;
 
     pub(in crate::slot) struct Survey;
 

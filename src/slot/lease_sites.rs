@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use crate::LeaseOrigin;
 
-/// How many leases of one generation are noted at once. Further ones are served, but not noted.
+/// How many leases of one generation are noted at once, by all threads. Further ones are served, but not noted.
 const CELLS: usize = 256;
-/// How many cells a lease tries before it goes without a note: the bound that keeps `load` wait-free.
+/// How many cells a lease tries before it goes without a note: the bound that keeps `load` wait-free, and how many leases of a
+/// generation one thread notes at once.
 const TRIES: usize = 8;
 
 /// The notes of one generation.

@@ -70,8 +70,7 @@ pub struct HotSlot<T: ?Sized + Send + Sync + 'static> {
 
 impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// Takes a lease on the current plugin. No reload, rollback or retirement holds it up: it is wait-free, except that
-    /// the first one on a thread allocates that thread's record, and that [tracked](Builder::track_leases) leases also try
-    /// up to eight locks without waiting for any.
+    /// the first one on a thread allocates that thread's record.
     ///
     /// A thread that holds fourteen leases at once, of whatever slots, counts further ones in a place that all threads share,
     /// as it does clones: that is slower where several threads do it.

@@ -39,9 +39,9 @@ use super::sync::{AtomicBool, AtomicPtr, Ordering};
 /// How many holds of one thread need no counting. The record then fills two cache lines.
 #[cfg(not(hotslot_loom))]
 const HAZARDS: usize = 14;
-/// So few that the models can use them up.
+/// Few, because the models go through what can happen to each.
 #[cfg(hotslot_loom)]
-pub(super) const HAZARDS: usize = 2;
+const HAZARDS: usize = 2;
 
 /// The records of all threads.
 pub(super) struct Readers {
@@ -130,9 +130,7 @@ impl Readers {
 
     /// What is held at the moment; a hold that is taken or ends meanwhile may be missed.
     pub(super) fn glance(&self) -> Survey {
-        let mut held = Vec::new();
-        let is_exact = self.look(&mut held);
-        Survey { held, is_exact }
+        self.look().0
     }
 
     /// What is held of everything that left its cell before. `None` if a reader cannot be seen through at the moment.
@@ -140,12 +138,13 @@ impl Readers {
         if !self.barrier.heavy() {
             return None;
         }
-        let survey = self.glance();
-        survey.is_exact.then_some(survey)
+        let (survey, is_exact) = self.look();
+        is_exact.then_some(survey)
     }
 
-    fn look(&self, held: &mut Vec<*mut ()>) -> bool {
-        let mut is_exact = true;
+    /// The hazards, and whether no reader was about to count instead.
+    fn look(&self) -> (Survey, bool) {
+        let (mut held, mut is_exact) = (Vec::new(), true);
         for record in self.records() {
             // Pairs with the release in `hold_by_count`.
             is_exact &= !record.reading.load(Ordering::Acquire);
@@ -154,7 +153,7 @@ impl Readers {
                 record.hazards.iter().map(|hazard| hazard.0.load(Ordering::Acquire)).filter(|at| !at.is_null()),
             );
         }
-        is_exact
+        (Survey { held }, is_exact)
     }
 }
 
@@ -194,12 +193,12 @@ impl Record {
         seen
     }
 
-    /// Has one hazard less.
+    /// Leaves no hazard free.
     #[cfg(hotslot_loom)]
-    pub(super) fn fill_a_hazard(&'static self) -> &'static Hazard {
-        let hazard = self.hazards.iter().find(|hazard| hazard.is_free()).expect("one is free");
-        hazard.0.store(NonNull::<()>::dangling().as_ptr(), Ordering::Relaxed);
-        hazard
+    pub(super) fn use_up(&self) {
+        for hazard in &self.hazards {
+            hazard.0.store(NonNull::<()>::dangling().as_ptr(), Ordering::Relaxed);
+        }
     }
 
     /// Gives the record back. Hazards that are in use stay so.
@@ -211,7 +210,6 @@ impl Record {
 /// What readers held by hazards when it was made.
 pub(super) struct Survey {
     held: Vec<*mut ()>,
-    is_exact: bool,
 }
 
 impl Survey {

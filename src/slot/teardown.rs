@@ -1,8 +1,8 @@
 //! The end of a generation: its plugin is dropped, and what it lived in is released.
 //!
-//! That is a plugin's own code, which may hang or panic, so each teardown has a thread of its own; and the plugin is dropped
-//! on a thread that has ended before what it lived in is released, because code that is being unmapped must not have
-//! thread-local destructors left to run.
+//! That is a plugin's own code, which may hang or panic, so it runs on another thread than the reaper: on a worker, or on
+//! threads of its own if it may leave something in them. A plugin that lives in something is dropped on a thread that has
+//! ended before that is released, because code that is being unmapped must not have thread-local destructors left to run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
