@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 
 use super::budget;
 use super::budget::BudgetSpent;
-use super::exit;
 use super::hints;
 use super::image::Facts;
 use super::link;
@@ -93,7 +92,8 @@ impl Library {
     /// # Safety
     /// This runs the library's constructors: they must be sound to run here and now.
     pub(super) unsafe fn open(mut source: Source, size: usize, facts: &Facts) -> Result<Library, LibraryError> {
-        exit::guard();
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        super::exit::guard();
         let loading = Loading::begin();
         // SAFETY: the constructors are sound to run here and now, which this function demands.
         let opened = unsafe { open(&source) };

@@ -129,6 +129,13 @@ pub(super) struct Allowances {
     pub(super) effects: Vec<ProcessEffect>,
 }
 
+impl Allowances {
+    /// Returns those of the effects that are not allowed.
+    fn not_among(&self, effects: &[ProcessEffect]) -> Vec<ProcessEffect> {
+        effects.iter().filter(|effect| !self.effects.contains(effect)).copied().collect()
+    }
+}
+
 /// Says what an image asks of the loader, and what that meets in this process if it is for this process.
 pub(super) fn describe(image: &Image<'_>, for_this_process: bool) -> Linkage {
     let facts = image.facts();
@@ -180,15 +187,15 @@ pub(super) fn note_needed(facts: &Facts) {
     let _ = facts;
 }
 
-/// Refuses an image that must not be linked into this process, and says what it asks of the loader.
-pub(super) fn check(image: &Image<'_>, allowed: &Allowances, budget: &Budget) -> Result<Linkage, LinkError> {
+/// Refuses an image that must not be linked into this process.
+pub(super) fn check(image: &Image<'_>, allowed: &Allowances, budget: &Budget) -> Result<(), LinkError> {
     let facts = image.facts();
     if let [symbol, others @ ..] = &facts.unique_symbols[..]
         && !allowed.unique_symbols
     {
         return Err(LinkError::UniqueSymbols { symbol: escape_untrusted(symbol).into_owned(), others: others.len() });
     }
-    let effects = facts.effects.iter().filter(|effect| !allowed.effects.contains(effect)).copied().collect::<Vec<_>>();
+    let effects = allowed.not_among(&facts.effects);
     if !effects.is_empty() {
         return Err(LinkError::ProcessEffects { effects });
     }
@@ -198,8 +205,7 @@ pub(super) fn check(image: &Image<'_>, allowed: &Allowances, budget: &Budget) ->
     }
     let helpers = linkage.needed.iter().map(|library| library.static_tls);
     check_static_tls(helpers.fold(facts.static_tls, u64::saturating_add), budget)?;
-    check_interposed(&linkage, allowed)?;
-    Ok(linkage)
+    check_interposed(&linkage, allowed)
 }
 
 fn check_static_tls(size: u64, budget: &Budget) -> Result<(), LinkError> {
@@ -217,8 +223,7 @@ fn check_static_tls(size: u64, budget: &Budget) -> Result<(), LinkError> {
 }
 
 fn check_needed(library: &NeededLibrary, allowed: &Allowances) -> Result<(), LinkError> {
-    let effects =
-        library.effects.iter().filter(|effect| !allowed.effects.contains(effect)).copied().collect::<Vec<_>>();
+    let effects = allowed.not_among(&library.effects);
     if !effects.is_empty() {
         let path = library.file.clone().unwrap_or_default();
         return Err(LinkError::NeededEffects { name: library.name.clone(), path, effects });

@@ -296,7 +296,7 @@ pub(super) fn definer(symbol: &str) -> Option<String> {
 }
 
 /// Looks a symbol up, in the global scope or by an open handle.
-fn lookup(scope: *mut c_void, name: &CStr) -> Option<*mut c_void> {
+pub(super) fn lookup(scope: *mut c_void, name: &CStr) -> Option<*mut c_void> {
     // SAFETY: the scope is the global one or an open handle, and the name is a terminated string.
     let address = unsafe { libc::dlsym(scope, name.as_ptr()) };
     (!address.is_null()).then_some(address)

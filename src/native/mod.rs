@@ -69,6 +69,7 @@
 mod budget;
 mod descriptor;
 mod entries;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod exit;
 mod hints;
 mod host;
@@ -410,7 +411,7 @@ struct Options {
 impl Options {
     /// Refuses an image that must not be linked into this process.
     fn check(&self, image: &Image<'_>) -> Result<(), LinkError> {
-        link::check(image, &self.allowed, &self.budget).map(drop)
+        link::check(image, &self.allowed, &self.budget)
     }
 
     /// Rehearses the artifact, if that is wanted, and maps it.

@@ -38,10 +38,11 @@ impl Ties {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use super::linkmap::is_runtime;
 
-/// Elsewhere it is not known which libraries those are.
+/// Elsewhere it is not known which libraries those are, and every library needs some of them: if they counted as shared, all
+/// that is mapped would stay in memory twice, and be rehearsed each time. So none counts.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn is_runtime(_: &str) -> bool {
-    false
+    true
 }
 
 /// Those that are mapped, in the order in which they were. Their bytes stay in memory for as long.
@@ -60,6 +61,7 @@ struct Met {
 
 /// A library that can be met, until it is said to be gone.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "nothing is unmapped there"))]
 pub(super) struct Place(u64);
 
 /// Notes that a library is mapped, if another one can meet it.
@@ -76,6 +78,7 @@ pub(super) fn note(facts: &Facts, artifact: &Artifact) -> Option<Place> {
 }
 
 /// Notes that a library is no longer mapped.
+#[cfg(target_os = "linux")]
 pub(super) fn forget(place: Place) {
     MAPPED.lock().libraries.remove(&place.0);
 }

@@ -26,8 +26,10 @@ pub(super) fn free() -> Option<u64> {
 
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 mod glibc {
-    use std::ffi::{CStr, c_int, c_void};
+    use std::ffi::{c_int, c_void};
     use std::mem::transmute;
+
+    use crate::native::linkmap::lookup;
 
     /// On this architecture the blocks lie below the thread's own record, from it downwards.
     pub(super) fn free() -> Option<u64> {
@@ -67,7 +69,7 @@ mod glibc {
 
     /// The size of the storage of all libraries, of the reserve and of the thread's record.
     fn whole_size() -> Option<usize> {
-        let address = find(c"_dl_get_tls_static_info")?;
+        let address = lookup(libc::RTLD_DEFAULT, c"_dl_get_tls_static_info")?;
         // SAFETY: glibc's function for its own debugging and sanitizer runtimes; this has been its type since 2.2.
         let info = unsafe { transmute::<*mut c_void, unsafe extern "C" fn(*mut usize, *mut usize)>(address) };
         let (mut size, mut align) = (0, 0);
@@ -78,14 +80,8 @@ mod glibc {
 
     /// The size of the thread's record, which glibc publishes for debuggers.
     fn record_size() -> Option<usize> {
-        let address = find(c"_thread_db_sizeof_pthread")?;
+        let address = lookup(libc::RTLD_DEFAULT, c"_thread_db_sizeof_pthread")?;
         // SAFETY: a constant of that type.
         usize::try_from(unsafe { address.cast::<u32>().read() }).ok().filter(|size| *size > 0)
-    }
-
-    fn find(name: &CStr) -> Option<*mut c_void> {
-        // SAFETY: looks a terminated name up in all that is global.
-        let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-        (!address.is_null()).then_some(address)
     }
 }

@@ -7,7 +7,9 @@
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use super::budget::{Budget, count_retained};
+use super::budget::Budget;
+#[cfg(target_os = "linux")]
+use super::budget::count_retained;
 use super::host::HostContext;
 use super::library::Library;
 use crate::{KeepAlive, Release};

@@ -6,10 +6,9 @@
 #[cfg(not(hotslot_loom))]
 pub(super) use crate::lock::Mutex;
 #[cfg(not(hotslot_loom))]
-pub(super) use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicPtr, Ordering, fence},
-};
+pub(super) use std::sync::Arc;
+#[cfg(all(unix, not(hotslot_loom)))]
+pub(super) use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 
 #[cfg(hotslot_loom)]
 pub(super) use loom::sync::{
