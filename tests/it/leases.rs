@@ -2,7 +2,7 @@
 //! ones that end on another thread or outlive theirs. Whatever is swapped meanwhile, none dereferences to what is gone.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use hotslot::{Admission, Artifact, Backend, BoxError, HotSlot, Lease, LoadContext, Loaded, Manifest, Payload, Phase};
@@ -177,7 +177,8 @@ fn no_lease_in_a_storm_dereferences_to_what_is_gone() {
 #[test]
 fn the_end_of_a_lease_frees_its_generation() {
     let slot = slot(0);
-    let (send, receive) = channel();
+    // Bounded: a holder that gets no processor for a while must not hold more generations than the slot allows.
+    let (send, receive) = sync_channel(16);
     let holder = thread::spawn(move || receive.into_iter().for_each(|lease: Lease<Canary>| _ = lease.sing()));
     for number in 1..500_u64 {
         send.send(slot.load()).unwrap();
