@@ -45,7 +45,7 @@ impl FromStr for ReleaseId {
         let digit = |byte: u8| (byte as char).to_digit(16).ok_or(NotADigest);
         let mut digest = [0; 32];
         for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
-            *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+            *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
         }
         Ok(Self(digest))
     }

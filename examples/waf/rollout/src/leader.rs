@@ -370,7 +370,7 @@ impl Leader {
                 self.reason = Some((next.clone(), alarm));
                 next
             }
-            Judgement::Advance if listening || document.paused || document.frozen => return None,
+            Judgement::Advance if listening || document.paused => return None,
             Judgement::Advance => self.after_wave(&document, term, now),
             Judgement::Wait => return None,
         };
@@ -388,7 +388,7 @@ impl Leader {
         let enough_of = |part: usize, whole: usize| part > 0 && part * 1000 >= whole * (1000 - most);
         let enough_present = standing.present * 1000 >= standing.known * plan.min_present_per_mille as usize;
         if document.phase == Phase::Stage {
-            let everybody = standing.present > 0 && standing.answered == standing.present;
+            let everybody = standing.answered == standing.present;
             let late = self.elapsed > plan.stage_deadline;
             return match () {
                 () if enough_present && standing.staged > 0 && everybody => Judgement::Advance,

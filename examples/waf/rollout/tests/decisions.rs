@@ -68,18 +68,21 @@ fn a_node_stages_then_commits_when_its_wave_opens() {
 
 #[test]
 fn a_wave_admits_exactly_the_positions_below_it() {
+    // As pinned below.
     let position = Position::of(&NodeId::new("node-1"), 2);
-    for (below, commits) in [(0, false), (Wave::EVERYBODY, true)] {
-        assert_eq!(Wave { index: 0, below }.admits(position), commits);
+    for (below, admitted) in [
+        (0, false),
+        (3_728_932_680, false),
+        (3_728_932_681, true),
+        (Wave::EVERYBODY - 1, true),
+        (Wave::EVERYBODY, true),
+    ] {
+        let wave = Wave { index: 0, below };
+        assert_eq!(wave.admits(position), admitted, "below {below}");
+        assert_eq!(wave.is_everybody(), below == Wave::EVERYBODY);
     }
-    let first = (0..=32).map(|bit| 1_u64 << bit).find(|below| Wave { index: 0, below: *below }.admits(position));
-    let (mut low, mut high) = (0, first.unwrap());
-    while high - low > 1 {
-        let middle = (low + high) / 2;
-        if (Wave { index: 0, below: middle }).admits(position) { high = middle } else { low = middle }
-    }
-    assert!(!Wave { index: 0, below: high - 1 }.admits(position), "the first that admits it is {high}");
-    assert!(!Wave { index: 0, below: Wave::EVERYBODY - 1 }.is_everybody());
+    let node = NodeId::new("node-1");
+    assert_eq!((node.as_str(), node.to_string()), ("node-1", "node-1".to_owned()));
 }
 
 /// Nodes of different versions must agree on who is a canary.
@@ -126,6 +129,12 @@ fn a_node_that_restarts_remembers() {
     assert_eq!(remember, Effect::Remember(*second.memory()));
     assert_eq!(second.memory().boot, 2);
     assert_eq!(second.handle(Event::Document(document(2, 2, Phase::Commit))), [], "from before the abort");
+    let (mut drifted, _) = Node::start(NodeId::new("node-1"), *first.memory(), Some(OTHER));
+    assert_eq!(
+        does(drifted.handle(Event::Document(document(2, 3, Phase::Abort)))),
+        [Effect::Stage(OLD)],
+        "the same again"
+    );
     let revived = document(2, 4, Phase::Commit);
     assert_eq!(does(second.handle(Event::Document(revived))), [], "an aborted rollout stays aborted");
     let report = second.report(Traffic::default());
@@ -154,6 +163,7 @@ fn what_is_transient_is_tried_again_and_what_is_final_is_not() {
         assert_eq!(does(effects), [Effect::RetryLater { attempts }]);
         assert!(!node.report(Traffic::default()).refused);
         assert_eq!(does(node.handle(Event::Retry)), [Effect::Stage(NEW)]);
+        assert_eq!(does(node.handle(Event::Retry)), [], "it is under way");
     }
     node.handle(Event::Staged(NEW, Err(Refusal::Final)));
     assert!(node.report(Traffic::default()).refused);
@@ -217,6 +227,50 @@ fn a_node_that_is_held_or_pinned_changes_nothing_and_catches_up() {
 }
 
 #[test]
+fn a_node_that_serves_the_target_already_stays_with_it() {
+    let mut node = Node::start(NodeId::new("node-1"), Memory::default(), Some(NEW)).0;
+    assert_eq!(does(node.handle(Event::Document(document(2, 0, Phase::Stage)))), []);
+    assert!(node.report(Traffic::default()).staged);
+}
+
+#[test]
+fn rules_from_outside_have_one_canary_for_ten_seconds() {
+    let mut fleet = Fleet::new(3);
+    fleet.start(Plan::rules());
+    fleet.pass(500);
+    let start = fleet.now;
+    fleet.stage(0..3);
+    fleet.pass(1_000);
+    assert_eq!(fleet.commit(), 1);
+    let opened = fleet.now;
+    while !fleet.desired().wave.is_everybody() {
+        fleet.pass(500);
+    }
+    assert!(fleet.now - opened <= 10_500 && fleet.now - start < 13_000, "no traffic is asked for");
+    assert_eq!(fleet.commit(), 3);
+    fleet.pass(1_000);
+    assert_eq!(fleet.phase(), Phase::Done);
+
+    let mut fleet = Fleet::new(3);
+    fleet.start(Plan::rules());
+    fleet.pass(500);
+    let start = fleet.now;
+    while fleet.phase() == Phase::Stage {
+        fleet.pass(500);
+    }
+    assert_eq!(fleet.now - start, 30_500);
+    let mut fleet = Fleet::new(3);
+    fleet.start(Plan::rules());
+    fleet.stage(0..3);
+    fleet.pass(1_000);
+    let start = fleet.now;
+    while fleet.phase() == Phase::Commit {
+        fleet.pass(500);
+    }
+    assert!((40_000..41_000).contains(&(fleet.now - start)), "{}", fleet.now - start);
+}
+
+#[test]
 fn a_frozen_fleet_commits_nothing() {
     let mut node = node();
     let frozen = Desired { frozen: true, ..document(2, 0, Phase::Commit) };
@@ -231,6 +285,9 @@ fn documents_are_written_as_the_fleet_reads_them() {
     assert_eq!((&text["rollout"], &text["step"], &text["phase"]), (&42.into(), &3.into(), &"commit".into()));
     assert_eq!(text["target"], "02".repeat(32));
     assert_eq!(serde_json::from_value::<Desired>(text).unwrap(), document);
+    let mixed = "0123456789abcdef".repeat(4);
+    assert_eq!(mixed.parse::<ReleaseId>().unwrap().to_string(), mixed);
+    assert_eq!(mixed.parse::<ReleaseId>().unwrap().digest()[..3], [0x01, 0x23, 0x45]);
     for bad in ["", "02", &"0g".repeat(32), &"é".repeat(32), &"02".repeat(33)] {
         assert!(bad.parse::<ReleaseId>().is_err(), "{bad}");
     }
@@ -392,14 +449,14 @@ fn a_rollout_goes_through_its_waves_and_bakes() {
 #[test]
 fn nodes_that_refuse_abort_a_rollout_if_they_are_too_many() {
     for (refuse, phase) in [(2, Phase::Commit), (3, Phase::Abort)] {
-        let mut fleet = Fleet::new(50);
+        let mut fleet = Fleet::new(40);
         fleet.start(plan());
-        fleet.stage(refuse..50);
+        fleet.stage(refuse..40);
         (0..refuse).for_each(|node| fleet.reports[node].refused = true);
         fleet.pass(2_000);
-        assert_eq!(fleet.phase(), phase, "{refuse} of 50");
+        assert_eq!(fleet.phase(), phase, "{refuse} of 40");
         let alarms: Vec<_> =
-            (refuse == 3).then_some(Alarm::TooManyFailed { failed: 3, reached: 50 }).into_iter().collect();
+            (refuse == 3).then_some(Alarm::TooManyFailed { failed: 3, reached: 40 }).into_iter().collect();
         assert_eq!(fleet.alarms, alarms);
     }
 }
@@ -415,6 +472,60 @@ fn the_stage_ends_at_its_deadline() {
         fleet.pass(3_000);
         assert_eq!(fleet.phase(), phase, "{staged} of 50");
     }
+}
+
+#[test]
+fn deadlines_are_passed_when_more_time_has_passed() {
+    let mut fleet = Fleet::new(2);
+    fleet.start(Plan { stage_deadline: 119_800, max_failed_per_mille: 500, ..plan() });
+    fleet.stage(0..1);
+    fleet.pass(500);
+    let start = fleet.now;
+    while fleet.phase() == Phase::Stage {
+        fleet.pass(500);
+    }
+    assert_eq!(fleet.now - start, 120_000);
+    fleet.pass(500);
+    let start = fleet.now;
+    while fleet.phase() == Phase::Commit {
+        fleet.pass(500);
+    }
+    assert_eq!(fleet.now - start, 120_500, "a minute of baking and one more");
+    let mut fleet = Fleet::new(2);
+    fleet.start(plan());
+    fleet.pass(500);
+    let start = fleet.now;
+    while fleet.phase() == Phase::Stage {
+        fleet.pass(500);
+    }
+    assert_eq!(fleet.now - start, 120_500);
+}
+
+#[test]
+fn a_canary_that_vanishes_is_no_success() {
+    let mut fleet = Fleet::new(10);
+    fleet.start(plan());
+    fleet.stage(0..10);
+    fleet.pass(1_000);
+    assert_eq!(fleet.commit(), 1);
+    fleet.reports.retain(|report| report.serving == Some(OLD));
+    fleet.pass(110_000);
+    assert_eq!((fleet.phase(), fleet.desired().wave.index), (Phase::Commit, 0));
+    fleet.pass(15_000);
+    assert_eq!(fleet.phase(), Phase::Abort);
+}
+
+/// The first in the order of positions cannot be the canary if it has nothing to commit.
+#[test]
+fn a_canary_is_a_node_that_has_staged() {
+    let mut fleet = Fleet::new(10);
+    fleet.start(Plan { max_failed_per_mille: 500, ..plan() });
+    let first = (0..10).min_by_key(|node| Position::of(&fleet.reports[*node].node, 2)).unwrap();
+    fleet.stage((0..10).filter(|node| *node != first));
+    while fleet.phase() == Phase::Stage {
+        fleet.pass(500);
+    }
+    assert_eq!((fleet.phase(), fleet.commit()), (Phase::Commit, 1));
 }
 
 #[test]
@@ -483,6 +594,8 @@ fn commands_need_a_leader_and_a_rollout() {
     let mut nobody = Leader::new("nobody", LeaseTiming::default());
     assert_eq!(nobody.command(0, Command::Abort), Err(NotDone::NotLeading { leader: None }));
     let mut fleet = Fleet::new(3);
+    nobody.lease_read(0, fleet.lease.clone());
+    assert_eq!(nobody.command(0, Command::Abort), Err(NotDone::NotLeading { leader: Some("leader".to_owned()) }));
     for command in [Command::Abort, Command::Promote, Command::Pause] {
         assert_eq!(fleet.command(command), Err(NotDone::NoRollout));
     }
@@ -497,6 +610,104 @@ fn commands_need_a_leader_and_a_rollout() {
     assert_eq!(fleet.commit(), 3);
     fleet.command(Command::Promote).unwrap();
     assert_eq!(fleet.phase(), Phase::Done);
+}
+
+#[test]
+fn a_rollback_that_nobody_can_take_ends_where_it_began() {
+    let mut fleet = Fleet::new(3);
+    fleet.command(Command::Start(Kind::Rollback, OTHER, Plan::at_once())).unwrap();
+    fleet.follow();
+    fleet.reports.iter_mut().for_each(|report| report.refused = true);
+    fleet.pass(29_000);
+    assert_eq!(fleet.phase(), Phase::Stage);
+    fleet.pass(3_000);
+    assert_eq!((fleet.phase(), fleet.desired().settled()), (Phase::Abort, Some(OLD)));
+}
+
+#[test]
+fn a_pause_holds_a_stage_too_and_ends_with_a_promotion_or_a_stop() {
+    let mut fleet = Fleet::new(3);
+    fleet.start(plan());
+    fleet.command(Command::Pause).unwrap();
+    fleet.stage(0..3);
+    fleet.pass(10_000);
+    assert_eq!((fleet.phase(), fleet.desired().paused), (Phase::Stage, true));
+    fleet.command(Command::Resume).unwrap();
+    fleet.pass(1_000);
+    assert_eq!(fleet.phase(), Phase::Commit);
+    fleet.command(Command::Pause).unwrap();
+    fleet.command(Command::Promote).unwrap();
+    assert_eq!((fleet.desired().wave.index, fleet.desired().paused), (1, false));
+    fleet.command(Command::Pause).unwrap();
+    fleet.command(Command::Stop).unwrap();
+    assert_eq!((fleet.phase(), fleet.desired().paused), (Phase::Abort, false));
+}
+
+#[test]
+fn a_node_is_absent_half_a_minute_after_its_last_report() {
+    let mut fleet = Fleet::new(1);
+    fleet.pass(500);
+    let present = |after| fleet.leader.standing(fleet.now + after).present;
+    assert_eq!((present(29_999), present(30_000)), (1, 0));
+}
+
+#[test]
+fn a_leader_that_learns_of_a_higher_term_takes_one_above_and_listens_again() {
+    let mut fleet = Fleet::new(1);
+    fleet.start(plan());
+    fleet.reports[0].term = 5;
+    while fleet.desired().term == 1 {
+        fleet.pass(500);
+    }
+    assert_eq!(fleet.desired().term, 6);
+    let since = fleet.now;
+    fleet.stage(0..1);
+    while fleet.phase() == Phase::Stage {
+        fleet.pass(500);
+    }
+    assert_eq!(fleet.now - since, 15_000);
+}
+
+#[test]
+fn each_wave_and_each_rollout_is_judged_by_its_own_calls() {
+    let mut fleet = Fleet::new(30);
+    fleet.start(Plan { analysis: Analysis::default(), ..plan() });
+    fleet.stage(0..30);
+    fleet.pass(1_000);
+    fleet.commit();
+    fleet.pass(500);
+    fleet.reports.iter_mut().for_each(|report| report.traffic.calls += 1_000);
+    fleet.pass(500);
+    assert_eq!(fleet.leader.comparison(), Some(Comparison::AsGood));
+    fleet.command(Command::Promote).unwrap();
+    fleet.pass(500);
+    assert_eq!(fleet.leader.comparison(), Some(Comparison::TooFewCalls), "a new wave");
+
+    // A fleet of one is compared with its past, but not with the past of another rollout.
+    let mut fleet = Fleet::new(1);
+    (fleet.reports[0].traffic.calls, fleet.reports[0].traffic.errors) = (1_000, 500);
+    fleet.pass(500);
+    fleet.start(Plan { analysis: Analysis::default(), ..plan() });
+    fleet.stage(0..1);
+    fleet.pass(1_000);
+    fleet.commit();
+    fleet.pass(500);
+    fleet.reports[0].traffic.calls += 100;
+    fleet.reports[0].traffic.errors += 2;
+    fleet.pass(1_000);
+    assert_eq!(fleet.alarms, [Alarm::Worse(Finding::Errors)]);
+
+    // What a node has served before it was forgotten is nobody's.
+    let mut fleet = Fleet::new(1);
+    fleet.start(Plan { analysis: Analysis::default(), waves: Vec::new(), ..plan() });
+    fleet.stage(0..1);
+    fleet.pass(1_000);
+    fleet.commit();
+    fleet.pass(500);
+    fleet.leader.removed(&NodeId::new("node-0"));
+    fleet.reports[0].traffic.calls += 1_000;
+    fleet.pass(500);
+    assert_eq!(fleet.leader.comparison(), Some(Comparison::TooFewCalls));
 }
 
 #[test]
@@ -584,7 +795,7 @@ fn a_wave_that_does_worse_than_the_rest_ends_the_rollout() {
         (normal, Some(Comparison::AsGood)),
         (Traffic { errors: 2, ..normal }, Some(Comparison::AsGood)),
         (Traffic { errors: 3, ..normal }, worse(Finding::Errors)),
-        (Traffic { blocked: 29, ..normal }, Some(Comparison::AsGood)),
+        (Traffic { blocked: 30, ..normal }, Some(Comparison::AsGood)),
         (Traffic { blocked: 31, ..normal }, worse(Finding::Verdicts)),
         (Traffic { p99_us: 20_000, ..normal }, Some(Comparison::AsGood)),
         (Traffic { p99_us: 20_001, ..normal }, worse(Finding::Latency)),
