@@ -1,0 +1,486 @@
+//! Which document comes next.
+
+use std::collections::BTreeMap;
+
+use crate::analysis::{Comparison, Finding, Ledger};
+use crate::lease::Keeper;
+use crate::{
+    Desired, Kind, Lease, LeaseTiming, Millis, NodeId, Order, Phase, Plan, Position, ReleaseId, Report, Revision, Wave,
+};
+
+/// What is asked of a leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Start a rollout to this release. One that is under way is superseded.
+    Start(Kind, ReleaseId, Plan),
+    /// End the rollout, and go back to the stable release.
+    Abort,
+    /// Open the next wave now, without waiting for the bake time and the comparison.
+    Promote,
+    /// Let waves and deadlines stand still.
+    Pause,
+    /// Go on after a pause or a stop.
+    Resume,
+    /// Abort what is under way, and start nothing until somebody resumes.
+    Stop,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotDone {
+    /// Another process leads.
+    #[error("this orchestrator does not lead: ask {}", leader.as_deref().unwrap_or("again when one does"))]
+    NotLeading {
+        /// Who does, as far as is known.
+        leader: Option<String>,
+    },
+    /// There is no rollout under way.
+    #[error("no rollout is under way")]
+    NoRollout,
+    /// No wave is open that could be promoted.
+    #[error("nothing can be promoted before the nodes have staged the release")]
+    NotCommitting,
+    /// The fleet is stopped.
+    #[error("the fleet is stopped: resume it first")]
+    Frozen,
+    /// The store has not been read yet, or has lost documents that nodes know of, which is being mended.
+    #[error("the state of the fleet is not known yet: try again in a moment")]
+    NotKnown,
+}
+
+/// What a leader is to do. Each write is followed by a read of the same key, whatever became of the write: an error does
+/// not say that it was not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaderEffect {
+    /// Write the lease, if its revision is still this one; `None` if there must be none.
+    WriteLease(Option<Revision>, Lease),
+    /// Write the document, if its revision is still this one; `None` if there must be none.
+    WriteDesired(Option<Revision>, Desired),
+    /// Tell people.
+    Alarm(Alarm),
+}
+
+/// What people should know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alarm {
+    /// Nodes have followed documents that the store does not have: it lost acknowledged writes. The rollout is aborted.
+    StoreLostWrites {
+        /// What the store has.
+        stored: Option<Order>,
+        /// What nodes have seen.
+        seen: Order,
+    },
+    /// More nodes failed than the plan allows.
+    TooManyFailed {
+        /// Refused or condemned.
+        failed: usize,
+        /// Out of so many that the rollout had reached.
+        reached: usize,
+    },
+    /// The nodes of the wave do worse than the rest.
+    Worse(Finding),
+    /// The deadline of a phase passed, and the rollout was aborted.
+    TimedOut(Phase),
+}
+
+/// How a rollout stands, in numbers of nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Ever heard of.
+    pub known: usize,
+    /// Heard of lately, neither held nor pinned.
+    pub present: usize,
+    /// Of those, the ones that have loaded the target, or serve it.
+    pub staged: usize,
+    /// Those that have answered and that the open wave admits.
+    pub reached: usize,
+    /// Of those, the ones that serve the target.
+    pub serving: usize,
+    /// Present nodes that the rollout has reached and that refused or condemned the target.
+    pub failed: usize,
+    /// Present nodes that have answered: staged, refused or condemned.
+    pub answered: usize,
+}
+
+/// How long a node is taken to be present after its last report. Nodes report every 10 ± 2 s.
+const PRESENT: Millis = 30_000;
+/// How long a new leader listens before it moves a rollout on, so that nodes can tell of documents that the store has lost.
+const LISTEN: Millis = 15_000;
+
+/// A process that leads the fleet, or would.
+///
+/// Feed it what is read and reported, and call [`tick`](Self::tick) about twice a second. All times are of the caller's own
+/// clock, which goes forward and need not agree with any other.
+///
+/// What nodes have seen counts for more than what the store says. If a node has followed a later document than the store
+/// has, or has seen a rollout aborted that the store has not, the store lost writes; then the leader writes a new rollout
+/// above all that was seen, already aborted, so that nobody follows what is gone.
+#[derive(Debug)]
+pub struct Leader {
+    keeper: Keeper,
+    nodes: BTreeMap<NodeId, Seen>,
+    ledger: Ledger,
+    /// Whether the store was read at all, and what it says.
+    was_read: bool,
+    stored: Option<(Revision, Desired)>,
+    /// The latest document that was read, even if the store has lost it since.
+    latest: Option<Desired>,
+    /// How long the phase has lasted, pauses not counted, and when that was last brought up to date.
+    elapsed: Millis,
+    counted_to: Millis,
+    /// The term in which this process leads, and since when.
+    leading: Option<(u64, Millis)>,
+    /// The document that was written last for a reason that people should know: they are told once it is read back.
+    reason: Option<(Desired, Alarm)>,
+    alarms: Vec<Alarm>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    report: Report,
+    at: Millis,
+}
+
+/// What a document has to differ in for its deadlines to start anew.
+fn stretch(document: &Desired) -> (u64, Phase, usize) {
+    (document.order.rollout, document.phase, document.wave.index)
+}
+
+impl Leader {
+    /// Makes one that does not lead yet. `me` is a name that no other process has, nor this one after a restart.
+    pub fn new(me: impl Into<String>, timing: LeaseTiming) -> Self {
+        Self {
+            keeper: Keeper::new(me.into(), timing),
+            nodes: BTreeMap::new(),
+            ledger: Ledger::default(),
+            was_read: false,
+            stored: None,
+            latest: None,
+            elapsed: 0,
+            counted_to: 0,
+            leading: None,
+            reason: None,
+            alarms: Vec::new(),
+        }
+    }
+
+    /// Takes the lease as it was read.
+    pub fn lease_read(&mut self, now: Millis, lease: Option<(Revision, Lease)>) {
+        self.keeper.read(now, lease);
+    }
+
+    /// Takes the document as it was read.
+    pub fn desired_read(&mut self, now: Millis, document: Option<(Revision, Desired)>) {
+        self.count(now);
+        self.was_read = true;
+        self.stored = document;
+        let Some((_, document)) = &self.stored else { return };
+        if let Some((_, alarm)) = self.reason.take_if(|(written, _)| written == document) {
+            self.alarms.push(alarm);
+        }
+        if self.latest.as_ref().is_none_or(|latest| latest.order < document.order) {
+            let before = self.latest.as_ref().map(stretch);
+            if before != Some(stretch(document)) {
+                self.elapsed = 0;
+                self.ledger.wave_opened();
+            }
+            if before.map(|(rollout, ..)| rollout) != Some(document.order.rollout) {
+                self.ledger.rollout_began();
+            }
+            self.latest = Some(document.clone());
+        }
+    }
+
+    /// Takes a node's report. Reports that come late or twice change nothing.
+    pub fn reported(&mut self, now: Millis, report: Report) {
+        let last = self.nodes.get(&report.node).map(|seen| (seen.report.boot, seen.report.seq));
+        if last.is_some_and(|last| (report.boot, report.seq) <= last) {
+            return;
+        }
+        self.ledger.add(&report);
+        self.nodes.insert(report.node.clone(), Seen { report, at: now });
+    }
+
+    /// Forgets a node that is gone for good, so that it counts as absent no longer.
+    pub fn removed(&mut self, node: &NodeId) {
+        self.nodes.remove(node);
+        self.ledger.forget(node);
+    }
+
+    /// Returns the last report of every node, and when it came.
+    pub fn reports(&self) -> impl Iterator<Item = (&Report, Millis)> {
+        self.nodes.values().map(|seen| (&seen.report, seen.at))
+    }
+
+    /// Returns the document that was last read.
+    pub fn desired(&self) -> Option<&Desired> {
+        self.stored.as_ref().map(|(_, document)| document)
+    }
+
+    /// Returns the term in which this process leads now.
+    pub fn term(&self, now: Millis) -> Option<u64> {
+        let term = self.keeper.term(now)?;
+        self.desired().is_none_or(|document| document.term <= term).then_some(term)
+    }
+
+    /// Returns how the rollout of the document that was last read stands.
+    pub fn standing(&self, now: Millis) -> Standing {
+        self.desired().map(|document| self.standing_of(document, now)).unwrap_or_default()
+    }
+
+    /// Compares the wave that is open with the rest.
+    pub fn comparison(&self) -> Option<Comparison> {
+        let document = self.desired()?;
+        Some(self.ledger.compare(document.target, document.stable, &document.plan.analysis))
+    }
+
+    /// Returns what to do now.
+    pub fn tick(&mut self, now: Millis) -> Vec<LeaderEffect> {
+        self.count(now);
+        let mut effects = Vec::new();
+        if let Some((revision, lease)) = self.keeper.tick(now, self.highest_term()) {
+            effects.push(LeaderEffect::WriteLease(revision, lease));
+        }
+        match (self.term(now), self.leading) {
+            (Some(term), Some((known, _))) if term == known => {}
+            (Some(term), _) => self.leading = Some((term, now)),
+            (None, _) => self.leading = None,
+        }
+        if let Some((term, since)) = self.leading
+            && let Some((revision, document)) = self.decide(now, term, now < since + LISTEN)
+        {
+            effects.push(LeaderEffect::WriteDesired(revision, document));
+        }
+        effects.extend(std::mem::take(&mut self.alarms).into_iter().map(LeaderEffect::Alarm));
+        effects
+    }
+
+    /// Returns the write that carries out `command`. It counts once the document that is read next is the one written, or
+    /// follows it.
+    ///
+    /// # Errors
+    /// [`NotDone`] says why the command cannot be carried out now.
+    pub fn command(&mut self, now: Millis, command: Command) -> Result<LeaderEffect, NotDone> {
+        let leader = self.keeper.holder().map(|lease| lease.holder.clone());
+        let term = self.term(now).ok_or(NotDone::NotLeading { leader })?;
+        if !self.was_read || self.lost().is_some() {
+            return Err(NotDone::NotKnown);
+        }
+        let revision = self.stored.as_ref().map(|(revision, _)| *revision);
+        let document = match (command, self.desired()) {
+            (Command::Start(kind, target, plan), current) => {
+                if current.is_some_and(|current| current.frozen) {
+                    return Err(NotDone::Frozen);
+                }
+                Desired {
+                    term,
+                    order: Order { rollout: current.map_or(0, |current| current.order.rollout) + 1, step: 0 },
+                    kind,
+                    phase: Phase::Stage,
+                    target,
+                    stable: current.and_then(Desired::settled),
+                    wave: Wave::NOBODY,
+                    plan,
+                    paused: false,
+                    frozen: false,
+                }
+            }
+            (_, None) => return Err(NotDone::NoRollout),
+            (Command::Stop, Some(current)) => Desired { frozen: true, paused: false, ..aborted(current, term) },
+            (Command::Resume, Some(current)) => Desired { frozen: false, paused: false, ..current.next(term) },
+            (_, Some(current)) if current.has_ended() => return Err(NotDone::NoRollout),
+            (Command::Abort, Some(current)) => aborted(current, term),
+            (Command::Pause, Some(current)) => Desired { paused: true, ..current.next(term) },
+            (Command::Promote, Some(current)) if current.phase == Phase::Stage => return Err(NotDone::NotCommitting),
+            (Command::Promote, Some(current)) => Desired { paused: false, ..self.after_wave(current, term, now) },
+        };
+        Ok(LeaderEffect::WriteDesired(revision, document))
+    }
+
+    fn count(&mut self, now: Millis) {
+        if !self.desired().is_some_and(|document| document.paused) {
+            self.elapsed += now.saturating_sub(self.counted_to);
+        }
+        self.counted_to = now;
+    }
+
+    fn highest_term(&self) -> u64 {
+        let nodes = self.nodes.values().map(|seen| seen.report.term).max().unwrap_or(0);
+        nodes.max(self.latest.as_ref().map_or(0, |latest| latest.term))
+    }
+
+    fn present(&self, now: Millis) -> impl Iterator<Item = &Report> {
+        let is_present = move |seen: &&Seen| now < seen.at + PRESENT && !seen.report.pinned && !seen.report.held;
+        self.nodes.values().filter(is_present).map(|seen| &seen.report)
+    }
+
+    fn standing_of(&self, document: &Desired, now: Millis) -> Standing {
+        let rollout = document.order.rollout;
+        let mut standing = Standing { known: self.nodes.len(), ..Standing::default() };
+        for report in self.present(now) {
+            let here = report.order.rollout == rollout;
+            let (staged, failed) = (here && report.staged, here && (report.refused || report.condemned));
+            // Who has not answered by the end of the stage does not hold up those that have.
+            let reached = document.wave.admits(Position::of(&report.node, rollout)) && (staged || failed);
+            standing.present += 1;
+            standing.staged += usize::from(staged);
+            standing.answered += usize::from(staged || failed);
+            standing.reached += usize::from(reached);
+            standing.serving += usize::from(reached && report.serving == Some(document.target));
+            // Failures count against the nodes that the rollout has reached, and not against the fleet: one canary that
+            // fails is all of the canaries.
+            standing.failed += usize::from(failed && (reached || document.phase == Phase::Stage));
+        }
+        standing
+    }
+
+    /// Returns the highest order that anybody has seen, if the store does not have it any longer.
+    fn lost(&self) -> Option<Order> {
+        let stored = self.desired();
+        let reports = || self.nodes.values().map(|seen| &seen.report);
+        let seen = reports().map(|report| report.order).chain(self.latest.as_ref().map(|latest| latest.order)).max()?;
+        // A node knows that a rollout was aborted: whatever the store says of it is from before.
+        let aborted = reports().map(|report| report.aborted).max().unwrap_or(0);
+        let revived = stored.is_some_and(|stored| stored.order.rollout <= aborted && stored.phase != Phase::Abort);
+        (stored.is_none_or(|stored| stored.order < seen) || revived).then_some(seen)
+    }
+
+    /// Returns the document that should follow, and the revision that it replaces.
+    fn decide(&mut self, now: Millis, term: u64, listening: bool) -> Option<(Option<Revision>, Desired)> {
+        if !self.was_read {
+            return None;
+        }
+        if let Some(seen) = self.lost() {
+            return self.repair(seen, term);
+        }
+        let (revision, document) = self.stored.as_ref()?;
+        let revision = Some(*revision);
+        // A new leader marks the document before it does anything else: then its predecessor cannot write it any more.
+        if document.term < term {
+            return Some((revision, document.next(term)));
+        }
+        if document.has_ended() {
+            return None;
+        }
+        let document = document.clone();
+        let next = match self.judge(&document, now) {
+            Judgement::Abort(alarm) => {
+                let next = aborted(&document, term);
+                self.reason = Some((next.clone(), alarm));
+                next
+            }
+            Judgement::Advance if listening || document.paused => return None,
+            Judgement::Advance => self.after_wave(&document, term, now),
+            Judgement::Wait => return None,
+        };
+        Some((revision, next))
+    }
+
+    fn judge(&self, document: &Desired, now: Millis) -> Judgement {
+        let plan = &document.plan;
+        let standing = self.standing_of(document, now);
+        let denominator = if document.phase == Phase::Stage { standing.present } else { standing.reached };
+        let most = plan.max_failed_per_mille.min(1000) as usize;
+        if standing.failed * 1000 > denominator.max(1) * most {
+            return Judgement::Abort(Alarm::TooManyFailed { failed: standing.failed, reached: denominator });
+        }
+        let enough_of = |part: usize, whole: usize| part > 0 && part * 1000 >= whole * (1000 - most);
+        let enough_present = standing.present * 1000 >= standing.known * plan.min_present_per_mille as usize;
+        if document.phase == Phase::Stage {
+            let everybody = standing.answered == standing.present;
+            let late = self.elapsed > plan.stage_deadline;
+            return match () {
+                () if enough_present && standing.staged > 0 && everybody => Judgement::Advance,
+                () if late && enough_present && enough_of(standing.staged, standing.present) => Judgement::Advance,
+                () if late => Judgement::Abort(Alarm::TimedOut(Phase::Stage)),
+                () => Judgement::Wait,
+            };
+        }
+        let last = document.wave.is_everybody();
+        let bake = if last { plan.bake } else { plan.waves.get(document.wave.index).map_or(0, |wave| wave.bake) };
+        let comparison = self.ledger.compare(document.target, document.stable, &plan.analysis);
+        if let Comparison::Worse(finding) = comparison {
+            return Judgement::Abort(Alarm::Worse(finding));
+        }
+        let served = standing.serving > 0 && standing.serving + standing.failed >= standing.reached;
+        // Once everybody has the target, waves before have shown that it does well; a plan without waves asks for nothing.
+        let known = last || comparison == Comparison::AsGood;
+        let late = self.elapsed > bake + plan.commit_deadline;
+        match () {
+            () if self.elapsed >= bake && served && enough_present && known => Judgement::Advance,
+            () if late && last && enough_of(standing.serving, standing.reached) => Judgement::Advance,
+            () if late => Judgement::Abort(Alarm::TimedOut(Phase::Commit)),
+            () => Judgement::Wait,
+        }
+    }
+
+    /// Returns the document that opens the next wave, or ends the rollout after the last.
+    fn after_wave(&self, document: &Desired, term: u64, now: Millis) -> Desired {
+        let next = document.next(term);
+        let index = match document.phase {
+            Phase::Stage => 0,
+            _ if document.wave.is_everybody() => return Desired { phase: Phase::Done, ..next },
+            _ => document.wave.index + 1,
+        };
+        let below = match document.plan.waves.get(index) {
+            None => Wave::EVERYBODY,
+            // Chosen from the positions of the nodes that can commit, so that a wave is never empty: of a hash alone, 1 % of
+            // fifty nodes is nobody in 60 % of rollouts.
+            Some(wave) => {
+                let rollout = document.order.rollout;
+                let ready = self.present(now).filter(|report| report.order.rollout == rollout && report.staged);
+                let mut positions: Vec<_> = ready.map(|report| Position::of(&report.node, rollout)).collect();
+                positions.sort_unstable();
+                let admitted = positions.iter().filter(|position| document.wave.admits(**position)).count();
+                let size = wave.size.of(positions.len()).max(admitted + 1);
+                positions.get(size - 1).map_or(Wave::EVERYBODY, |last| Wave::below_to_admit(*last))
+            }
+        };
+        Desired { phase: Phase::Commit, wave: Wave { index, below: below.max(document.wave.below) }, ..next }
+    }
+
+    /// Returns a rollout above all that was seen, aborted, to what the latest known document settles on.
+    fn repair(&mut self, seen: Order, term: u64) -> Option<(Option<Revision>, Desired)> {
+        let revision = self.stored.as_ref().map(|(revision, _)| *revision);
+        let stored = self.desired();
+        let highest = self.nodes.values().map(|seen| &seen.report).max_by_key(|report| report.order);
+        let latest = self.latest.as_ref().filter(|latest| highest.is_none_or(|highest| highest.order <= latest.order));
+        // This process may know the latest document, or only a node does, in its report.
+        let stable = match (latest, highest) {
+            (Some(latest), _) => latest.settled(),
+            (None, Some(highest)) => highest.settled,
+            (None, None) => return None,
+        };
+        let base = latest.or(self.latest.as_ref()).or(stored);
+        let target = base.map(|base| base.target).or(stable)?;
+        let stored = stored.map(|stored| stored.order);
+        let document = Desired {
+            term,
+            order: Order { rollout: seen.rollout + 1, step: 0 },
+            kind: Kind::Sync,
+            phase: Phase::Abort,
+            target,
+            stable,
+            wave: Wave::NOBODY,
+            plan: base.map_or_else(Plan::at_once, |base| base.plan.clone()),
+            paused: false,
+            frozen: base.is_some_and(|base| base.frozen),
+        };
+        self.reason = Some((document.clone(), Alarm::StoreLostWrites { stored, seen }));
+        Some((revision, document))
+    }
+}
+
+/// What the leader makes of how a rollout stands.
+enum Judgement {
+    Wait,
+    Advance,
+    Abort(Alarm),
+}
+
+/// Returns the document that aborts the rollout, unless it has ended.
+fn aborted(document: &Desired, term: u64) -> Desired {
+    let phase = if document.has_ended() { document.phase } else { Phase::Abort };
+    Desired { phase, ..document.next(term) }
+}

@@ -1,0 +1,183 @@
+//! Whole fleets in a test: nodes, leaders and a store with all that befalls them, driven by a seed.
+//!
+//! `SEEDS=10000 cargo test -p waf-rollout` tries more seeds of each profile than a plain run does. A failure names the seed;
+//! the same seed gives the same run.
+
+mod world;
+
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use waf_rollout::Phase;
+use world::{Mistake, Outcome, Profile, run};
+
+/// How many seeds a profile is tried with.
+fn seeds(profile: &Profile) -> u64 {
+    let seeds = std::env::var("SEEDS").ok().and_then(|it| it.parse().ok()).unwrap_or(400);
+    if profile.nodes > 8 { seeds / 4 } else { seeds }
+}
+
+#[derive(Default)]
+struct Sum {
+    done: u64,
+    aborted: u64,
+    events: u64,
+    swaps: u64,
+    repairs: u64,
+    failed: Vec<(u64, String)>,
+}
+
+fn sweep(profile: &Profile, mistake: Option<Mistake>, seeds: u64) -> Sum {
+    let (next, sum) = (AtomicU64::new(0), Mutex::new(Sum::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    let outcome = run(seed, profile, mistake);
+                    let mut sum = sum.lock().unwrap();
+                    match outcome {
+                        Ok(Outcome { phase, events, swaps, repairs }) => {
+                            sum.done += u64::from(phase == Phase::Done);
+                            sum.aborted += u64::from(phase == Phase::Abort);
+                            sum.events += events;
+                            sum.swaps += swaps;
+                            sum.repairs += repairs;
+                        }
+                        Err(why) => sum.failed.push((seed, why)),
+                    }
+                }
+            });
+        }
+    });
+    let mut sum = sum.into_inner().unwrap();
+    sum.failed.sort();
+    sum
+}
+
+/// Runs a profile and expects that no seed breaks an invariant.
+fn holds(profile: Profile) -> Sum {
+    let (seeds, start) = (seeds(&profile), Instant::now());
+    let sum = sweep(&profile, None, seeds);
+    println!(
+        "{}: {seeds} seeds, {} broke an invariant; {} done, {} aborted; {} swaps, {} repairs, {} events in {:.1?}",
+        profile.name,
+        sum.failed.len(),
+        sum.done,
+        sum.aborted,
+        sum.swaps,
+        sum.repairs,
+        sum.events,
+        start.elapsed()
+    );
+    assert!(sum.failed.is_empty(), "{}: {:#?}", profile.name, &sum.failed[..sum.failed.len().min(5)]);
+    sum
+}
+
+/// Runs a profile with a planted mistake and expects that a seed shows it.
+fn is_noticed(mistake: Mistake, profile: Profile) {
+    for seeds in [100, 400, 1600] {
+        if let Some((seed, why)) = sweep(&profile, Some(mistake), seeds).failed.first() {
+            println!("{mistake:?} in {}: seed {seed}: {why}", profile.name);
+            return;
+        }
+    }
+    panic!("{mistake:?} breaks no invariant in {}", profile.name);
+}
+
+#[test]
+fn a_calm_fleet_takes_every_release() {
+    let sum = holds(Profile::calm(8));
+    assert_eq!(sum.aborted, 0, "nothing was wrong");
+}
+
+#[test]
+fn faults_do_not_leave_a_fleet_mixed() {
+    let sum = holds(Profile::faulty(8));
+    assert!(sum.done > sum.aborted, "most rollouts survive faults");
+}
+
+#[test]
+fn a_larger_fleet_survives_faults() {
+    holds(Profile::faulty(50));
+}
+
+#[test]
+fn a_release_that_half_of_the_fleet_refuses_is_never_committed() {
+    let sum = holds(Profile::refused(50));
+    assert_eq!((sum.done, sum.swaps), (0, 0));
+}
+
+#[test]
+fn a_release_that_fails_its_probation_stops_at_the_canary() {
+    let sum = holds(Profile::poisoned(50));
+    assert_eq!(sum.done, 0);
+}
+
+#[test]
+fn a_release_that_some_nodes_cannot_bear_is_stopped() {
+    holds(Profile::sickly(50));
+    holds(Profile::sickly_and_faulty(50));
+}
+
+#[test]
+fn a_release_that_fails_more_calls_stops_at_the_canary() {
+    let sum = holds(Profile::erring(50));
+    assert_eq!(sum.done, 0);
+}
+
+#[test]
+fn a_canary_without_traffic_is_never_promoted() {
+    let sum = holds(Profile::idle(8));
+    assert_eq!(sum.done, 0, "no data is no success");
+}
+
+#[test]
+fn a_store_that_loses_writes_sends_nobody_back() {
+    holds(Profile::forgetful_and_deaf(8));
+    let sum = holds(Profile::forgetful(8));
+    assert!(sum.repairs > 0, "the leader notices");
+}
+
+#[test]
+fn a_store_that_comes_back_empty_sends_nobody_back() {
+    let sum = holds(Profile::wiped(8));
+    assert!(sum.repairs > 0, "the leader notices");
+}
+
+#[test]
+fn commands_in_every_phase_end_in_one_release() {
+    holds(Profile::commanded(8));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let profile = Profile::forgetful(50);
+    assert_eq!(format!("{:?}", run(42, &profile, None)), format!("{:?}", run(42, &profile, None)));
+}
+
+#[test]
+fn planted_mistakes_are_noticed() {
+    is_noticed(Mistake::NoStep, Profile::faulty(8));
+    is_noticed(Mistake::NoTerm, Profile::forgetful_and_deaf(8));
+    is_noticed(Mistake::NoCondemnation, Profile::sickly_and_faulty(50));
+    is_noticed(Mistake::FailuresOfTheFleet, Profile::sickly(50));
+    is_noticed(Mistake::NoMemory, Profile::faulty(8));
+    is_noticed(Mistake::AbortsForgotten, Profile::forgetful(8));
+    is_noticed(Mistake::WritesWithoutRevision, Profile::faulty(8));
+}
+
+/// Prints what a fleet of ten thousand costs: `cargo test -p waf-rollout -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints a cost, and proves nothing that the others do not"]
+fn ten_thousand_nodes() {
+    for profile in [Profile::calm(10_000), Profile::faulty(10_000)] {
+        let start = Instant::now();
+        println!("{} of 10,000: {:?} in {:.1?}", profile.name, run(1, &profile, None), start.elapsed());
+    }
+}
