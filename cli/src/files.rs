@@ -1,4 +1,4 @@
-//! Reads the commands' inputs: plugins, contract files, contracts embedded in plugins.
+//! Reads the commands' inputs and writes what they make.
 
 use std::path::Path;
 
@@ -10,6 +10,16 @@ use crate::Failure;
 /// Reads a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| Failure::Misuse(format!("{}: {error}", shown(path))))
+}
+
+/// Reads a file with text in it.
+pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::Misuse(format!("{}: {error}", shown(path))))
+}
+
+/// Writes a file.
+pub(crate) fn write(path: &Path, contents: &[u8]) -> Result<(), Failure> {
+    std::fs::write(path, contents).map_err(|error| Failure::Misuse(format!("{}: {error}", shown(path))))
 }
 
 /// Reads a contract from a contract file or from a plugin.

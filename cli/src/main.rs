@@ -1,5 +1,7 @@
 //! `cargo hotslot`: inspects plugin files, checks whether a host would accept them, and creates new plugins.
 //!
+//! It also makes keys, and signs and verifies what they sign.
+//!
 //! No command runs any plugin code. Whether a host would refuse a plugin is decided by the library's own admission,
 //! never by a second implementation.
 
@@ -8,7 +10,11 @@ mod describe;
 mod files;
 mod header;
 mod inspect;
+mod keygen;
 mod new;
+mod sign;
+mod trust;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -35,6 +41,14 @@ enum Command {
     Header(header::Header),
     /// Adds to a WebAssembly module the metadata that `export!` adds to a plugin in Rust
     Describe(describe::Describe),
+    /// Makes a key pair that signs plugins
+    Keygen(keygen::Keygen),
+    /// Signs a plugin: writes its manifest and the signatures over it
+    Sign(sign::Sign),
+    /// Verifies a plugin against its manifest, its signatures and a root
+    Verify(verify::Verify),
+    /// Makes and follows the document that says which keys count
+    Trust(trust::Trust),
 }
 
 /// Why a command failed.
@@ -55,6 +69,10 @@ fn main() -> ExitCode {
         Command::New(command) => command.run(),
         Command::Header(command) => command.run(),
         Command::Describe(command) => command.run(),
+        Command::Keygen(command) => command.run(),
+        Command::Sign(command) => command.run(),
+        Command::Verify(command) => command.run(),
+        Command::Trust(command) => command.run(),
     };
     let (status, text) = match outcome {
         Ok(text) => {

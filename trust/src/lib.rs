@@ -49,5 +49,5 @@ mod time;
 pub use digest::Digest;
 pub use key::{BadKey, KeyId, PublicKey};
 pub use ledger::{Ledger, LedgerError, Purpose, Recovery};
-pub use manifest::{Manifest, Signed, Subject};
+pub use manifest::{Manifest, Signed, Subject, split_signatures};
 pub use root::{NotTrusted, Role, Root, RootError, Verified};

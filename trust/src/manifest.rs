@@ -136,6 +136,20 @@ pub struct Signed {
     pub signatures: Vec<String>,
 }
 
+impl Signed {
+    /// Takes a manifest and the text of its `.minisig` file, which may hold the signatures of several keys, one after the
+    /// other.
+    pub fn new(manifest: Vec<u8>, minisig: &str) -> Self {
+        Self { manifest, signatures: split_signatures(minisig) }
+    }
+}
+
+/// Splits a text with the signatures of several keys, one after the other, four lines each.
+pub fn split_signatures(minisig: &str) -> Vec<String> {
+    let lines: Vec<&str> = minisig.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines.chunks(4).map(|signature| signature.join("\n") + "\n").collect()
+}
+
 /// A manifest is text; one that is not is no manifest, and is kept as it can be.
 mod text {
     use serde::{Deserialize, Deserializer, Serializer};

@@ -249,9 +249,15 @@ impl Root {
         Self { format: FORMAT, version: 1, expires: Time(expires), keys, thresholds: BTreeMap::new() }
     }
 
-    /// Makes a root without keys that follows this one; add keys and thresholds.
+    /// Makes the root that follows this one, with the same keys and thresholds; change those, and have it signed.
     pub fn successor(&self, expires: SystemTime) -> Self {
-        Self { version: self.version + 1, expires: Time(expires), keys: Vec::new(), ..self.clone() }
+        Self { version: self.version + 1, expires: Time(expires), ..self.clone() }
+    }
+
+    /// Removes a key from all roles: what it has signed is refused from then on.
+    pub fn without(mut self, key: &KeyId) -> Self {
+        self.keys.retain(|it| it.public.id() != *key);
+        self
     }
 
     /// Adds a key with the roles that it has.
@@ -274,6 +280,16 @@ impl Root {
     /// Returns when it expires.
     pub fn expires(&self) -> SystemTime {
         self.expires.0
+    }
+
+    /// Returns every key with its roles.
+    pub fn all_keys(&self) -> impl Iterator<Item = (&PublicKey, &BTreeSet<Role>)> {
+        self.keys.iter().map(|key| (&key.public, &key.roles))
+    }
+
+    /// Returns how many different keys of a role must sign.
+    pub fn threshold_of(&self, role: Role) -> usize {
+        self.thresholds.get(&role).copied().unwrap_or(1)
     }
 
     /// Returns the names of the keys that have this role.
@@ -405,10 +421,6 @@ impl Root {
             return Err(NotTrusted::Expired { expires: expires.to_string() });
         }
         Ok(Verified { manifest, signers })
-    }
-
-    fn threshold_of(&self, role: Role) -> usize {
-        self.thresholds.get(&role).copied().unwrap_or(1)
     }
 
     /// Returns the different keys of this role that have signed `bytes`. A key counts once, however often it has signed

@@ -5,4 +5,5 @@ mod header;
 mod inspect;
 mod languages;
 mod new;
+mod signing;
 mod support;

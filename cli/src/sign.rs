@@ -1,0 +1,127 @@
+//! `cargo hotslot sign`: writes a plugin's manifest and the signatures over it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, ValueEnum};
+use hotslot_trust::{KeyId, Manifest, PublicKey, Subject};
+
+use crate::files::{read, read_text, shown, write};
+use crate::keygen::Password;
+use crate::{Failure, Outcome};
+
+#[derive(Args)]
+pub(crate) struct Sign {
+    /// The plugin, or the rule file
+    file: PathBuf,
+    /// The secret key
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Add a signature to the manifest that is there, instead of writing a new one
+    #[arg(long, conflicts_with_all = ["slot", "counter", "min_counter", "interface", "plugin_version", "rules", "config", "expires", "subject", "counts_with"])]
+    add: bool,
+    /// The slot that it is for
+    #[arg(long, value_name = "NAME", required_unless_present = "add")]
+    slot: Option<String>,
+    /// What it is
+    #[arg(long, value_enum, default_value_t = Kind::Plugin)]
+    subject: Kind,
+    /// Its counter, higher than any before; the time in seconds, which only grows, unless given
+    #[arg(long, value_name = "NUMBER")]
+    counter: Option<u64>,
+    /// Revoke everything below this counter
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    min_counter: u64,
+    /// The public key whose counter it has, if others sign, too; that of --key unless given
+    #[arg(long, value_name = "FILE")]
+    counts_with: Option<PathBuf>,
+    /// The interface that it serves
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+    /// Its version, for people
+    #[arg(long, value_name = "VERSION")]
+    plugin_version: Option<String>,
+    /// The rule file that it goes with, and with no other
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+    /// The configuration that it goes with, and with no other
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How long the signature holds, for instance `90d`
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    expires: Option<Duration>,
+    #[command(flatten)]
+    password: Password,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    Plugin,
+    Rules,
+}
+
+/// Returns where the manifest of a file lies, and the signatures over it.
+pub(crate) fn beside(file: &Path) -> (PathBuf, PathBuf) {
+    let with = |extension: &str| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(extension);
+        PathBuf::from(name)
+    };
+    (with(".manifest"), with(".manifest.minisig"))
+}
+
+impl Sign {
+    pub(crate) fn run(&self) -> Outcome {
+        let (manifest_path, signature_path) = beside(&self.file);
+        let key = self.password.open(&self.key)?;
+        let (manifest, before) = if self.add {
+            (read(&manifest_path)?, read_text(&signature_path)?)
+        } else {
+            let bytes = self.manifest(key.public().id())?.to_bytes();
+            write(&manifest_path, &bytes)?;
+            (bytes, String::new())
+        };
+        let signature = key.sign(&manifest).map_err(|error| Failure::Misuse(error.to_string()))?;
+        write(&signature_path, (before + &signature).as_bytes())?;
+        let id = key.public().id();
+        Ok(format!("{} and {}: signed with key {id}\n", shown(&manifest_path), shown(&signature_path)))
+    }
+
+    fn manifest(&self, key: KeyId) -> Result<Manifest, Failure> {
+        let now = SystemTime::now();
+        let counts_with = match &self.counts_with {
+            Some(file) => public_key(file)?.id(),
+            None => key,
+        };
+        let seconds = || now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let slot = self.slot.clone().expect("clap asks for it");
+        let mut manifest = Manifest::new(slot, &read(&self.file)?, counts_with)
+            .subject(match self.subject {
+                Kind::Plugin => Subject::Plugin,
+                Kind::Rules => Subject::Rules,
+            })
+            .counter(self.counter.unwrap_or_else(seconds))
+            .min_counter(self.min_counter);
+        if let Some(interface) = &self.interface {
+            manifest = manifest.interface(interface);
+        }
+        if let Some(version) = &self.plugin_version {
+            manifest = manifest.version(version);
+        }
+        if let Some(rules) = &self.rules {
+            manifest = manifest.rules(&read(rules)?);
+        }
+        if let Some(config) = &self.config {
+            manifest = manifest.config(&read(config)?);
+        }
+        if let Some(expires) = self.expires {
+            manifest = manifest.expires(now + expires);
+        }
+        Ok(manifest)
+    }
+}
+
+/// Reads a public key.
+pub(crate) fn public_key(file: &Path) -> Result<PublicKey, Failure> {
+    read_text(file)?.parse().map_err(|error| Failure::Misuse(format!("{}: {error}", shown(file))))
+}
