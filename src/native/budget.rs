@@ -52,11 +52,8 @@ pub enum OverBudget {
     Refuse,
 }
 
-static RETAINED: Mutex<Retained> = Mutex::new(Retained {
-    generations: 0,
-    bytes: 0,
-    footprint: Footprint { disk: 0, shared_memory: 0 },
-});
+static RETAINED: Mutex<Retained> =
+    Mutex::new(Retained { generations: 0, bytes: 0, footprint: Footprint { disk: 0, shared_memory: 0 } });
 
 /// Returns how much of this process's memory belongs to generations that are gone and stay mapped, whichever slot they served.
 pub fn retained() -> Retained {

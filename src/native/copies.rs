@@ -25,10 +25,11 @@ pub struct Usage {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Resident {
-    /// Bytes of their mappings that are in memory. Those of a file can be dropped and read again, unless they are dirty.
+    /// Bytes of their mappings that are in memory. Those of a file can be dropped and read again, unless they are private.
     pub resident: u64,
-    /// Bytes that this process has changed, which nobody else has: relocated data, and the libraries' variables.
-    pub dirty: u64,
+    /// Bytes of pages that the loader and the libraries have changed, which are this process's own: relocated data, and
+    /// variables.
+    pub private: u64,
 }
 
 /// The copies that there are, by their names in the memory map.
@@ -77,7 +78,7 @@ fn measure(smaps: &str, ours: impl Fn(&str) -> bool) -> Resident {
                 let bytes = bytes.unwrap_or_default() << 10;
                 match key {
                     "Rss" => sum.resident += bytes,
-                    "Private_Dirty" => sum.dirty += bytes,
+                    "Anonymous" => sum.private += bytes,
                     _ => {}
                 }
             }
@@ -143,19 +144,20 @@ mod tests {
 1000-2000 r--p 00000000 00:01 7                          /memfd:hotslot-1.so (deleted)
 Size:                  4 kB
 Rss:                   4 kB
-Private_Dirty:         0 kB
+Private_Dirty:         4 kB
+Anonymous:             0 kB
 VmFlags: rd mr mw me
 2000-4000 rw-p 00001000 08:01 7                          /tmp/a b/hotslot-2.so
 Rss:                   8 kB
 Private_Clean:         4 kB
-Private_Dirty:         4 kB
+Anonymous:             4 kB
 4000-5000 rw-p 00000000 00:00 0
 Rss:                 100 kB
 5000-6000 r-xp 00000000 08:01 9                          /lib/other.so
 Rss:                 200 kB
-Private_Dirty:         4 kB
+Anonymous:             4 kB
 ";
         let measured = measure(smaps, |name| ["hotslot-1.so", "hotslot-2.so"].contains(&name));
-        assert_eq!(measured, Resident { resident: 12 << 10, dirty: 4 << 10 });
+        assert_eq!(measured, Resident { resident: 12 << 10, private: 4 << 10 });
     }
 }

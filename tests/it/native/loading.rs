@@ -153,7 +153,11 @@ fn a_file_is_gone_once_its_library_is_unmapped() {
             let release = destroyed(&events, u64::from(generation));
             generation += 1;
             kept += usize::from(release != hotslot::Release::Freed);
-            assert_eq!(private_files(folder.path()).1.len(), kept, "the serving one's, and that of each one that is kept");
+            assert_eq!(
+                private_files(folder.path()).1.len(),
+                kept,
+                "the serving one's, and that of each one that is kept"
+            );
             release
         });
     });
@@ -264,9 +268,17 @@ fn by_default_a_private_file_is_loaded_from_also_where_there_is_no_memfd() {
     });
 }
 
-/// Has no folder made on this thread and those that it starts.
+/// Has no folder made on this thread and those that it starts. What tests load usually is built before.
 pub(super) fn without_folders() {
-    without(&[#[cfg(target_arch = "x86_64")] libc::SYS_mkdir, libc::SYS_mkdirat], libc::EROFS);
+    drop((fixture(), c_answering(0)));
+    without(
+        &[
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_mkdir,
+            libc::SYS_mkdirat,
+        ],
+        libc::EROFS,
+    );
 }
 
 /// Makes the kernel answer these system calls with an error on this thread and those that it starts.
