@@ -57,6 +57,12 @@ pub fn resident() -> io::Result<Resident> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Returns whether a file of this name in the memory map is a copy that a library of this process is mapped from.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(super) fn is_copy(name: &str) -> bool {
+    COPIES.lock().contains_key(name.trim_start_matches("memfd:"))
+}
+
 fn sum(copies: &BTreeMap<String, Footprint>) -> Footprint {
     copies.values().fold(Footprint::default(), |sum, copy| sum.plus(*copy))
 }

@@ -83,11 +83,11 @@ pub(super) struct Source {
     /// The last part of what the process's memory map shows.
     name: String,
     share: Share,
-    copy: Copy,
+    backing: Backing,
 }
 
 #[derive(Debug)]
-enum Copy {
+enum Backing {
     File(OwnFile),
     /// Open, so that its path leads to it.
     #[cfg(target_os = "linux")]
@@ -166,7 +166,7 @@ impl Source {
 
     fn in_process_dir(dir: &ProcessDir, name: String, bytes: &[u8], memory: u64) -> Result<Source, SourceError> {
         let share = if dir.in_memory() {
-            let spent = |spent| SourceError::MemorySpent { spent, folders: in_memory_too(dir.path()) };
+            let spent = |spent| SourceError::MemorySpent { spent, folders: folder_in_memory(dir.path()) };
             Share::in_memory(&name, bytes.len(), memory).map_err(spent)?
         } else {
             Share::on_disk(&name, bytes.len())
@@ -177,8 +177,8 @@ impl Source {
     fn in_folder(folder: &Path, name: String, bytes: &[u8], share: Share) -> Result<Source, SourceError> {
         let path = folder.join(&name);
         process_dir::write_file(&path, bytes).map_err(|error| in_folder(folder, bytes, &error))?;
-        let copy = Copy::File(OwnFile { path: path.clone(), process: std::process::id() });
-        Ok(Source { path, name, share, copy })
+        let backing = Backing::File(OwnFile { path: path.clone(), process: std::process::id() });
+        Ok(Source { path, name, share, backing })
     }
 
     /// `tried` says why it is not a folder.
@@ -196,7 +196,7 @@ impl Source {
             let separator = if tried().is_empty() { "" } else { "; " };
             SourceError::Unusable(format!("{}{separator}from memory: {error}", tried()))
         })?;
-        Ok(Source { path, name, share, copy: Copy::Memory(file) })
+        Ok(Source { path, name, share, backing: Backing::Memory(file) })
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -221,16 +221,16 @@ impl Source {
 
     /// Makes a folder beside it, for the copies of a child process; `None` if it is in memory.
     pub(super) fn folder_for_child(&self) -> io::Result<Option<PrivateDir>> {
-        match &self.copy {
-            Copy::File(OwnFile { path, .. }) => path.parent().map(PrivateDir::temporary).transpose(),
+        match &self.backing {
+            Backing::File(OwnFile { path, .. }) => path.parent().map(PrivateDir::temporary).transpose(),
             #[cfg(target_os = "linux")]
-            Copy::Memory(_) => Ok(None),
+            Backing::Memory(_) => Ok(None),
         }
     }
 }
 
-fn in_memory_too(folder: &Path) -> String {
-    format!("{} is in memory, too", folder.display())
+fn folder_in_memory(folder: &Path) -> String {
+    format!("{} is a folder in memory", folder.display())
 }
 
 fn in_folder(folder: &Path, bytes: &[u8], error: &io::Error) -> SourceError {

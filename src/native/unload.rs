@@ -18,8 +18,8 @@ use crate::{Footprint, KeepAlive, Release};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unload {
     /// Never. A retired generation costs the file that it is mapped from, the pages of it that the loader changed, and about
-    /// five entries of the process's memory map (Linux allows 65,530): for a small Rust cdylib 0.5 MB on disk and
-    /// 0.1 MB of memory. If it had to be loaded from memory, what is on disk otherwise is there, too; see
+    /// five entries of the process's memory map (Linux allows 65,530): for a small Rust cdylib 0.5 MB on disk and 20 KB
+    /// of memory. If it had to be loaded from memory, what is on disk otherwise is there, too; see
     /// [`usage`](super::usage()). The [`Budget`](super::Budget) says when that gets too much. Nothing can go wrong.
     #[default]
     KeepMapped,

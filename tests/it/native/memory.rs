@@ -215,3 +215,47 @@ fn where_no_folder_will_do_memory_is_loaded_from() {
         assert!(came.contains("disk: 0") && came.contains("memfd:"), "{mounts}: {came}");
     }
 }
+
+/// Runs src/bin/sacrificial.rs, which rehearses, after `mount`; `None` where nothing can be mounted.
+fn rehearsed_after(mount: &str, settings: &[&str]) -> Option<String> {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("1.so"), answering(1).bytes()).unwrap();
+    fs::write(path("2.so"), answering(2).bytes()).unwrap();
+    let run = r#" || exit 77; exec "$0" plugin 1.so 2.so "$@""#;
+    let output = Command::new("unshare")
+        .args(["-rm", "sh", "-c", &format!("{mount}{run}"), env!("CARGO_BIN_EXE_sacrificial")])
+        .args(settings)
+        .current_dir(folder.path())
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("TMPDIR")
+        .output();
+    let Ok(output) = output else {
+        println!("skipped: there is no program unshare");
+        return None;
+    };
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if output.status.code() == Some(77) || text.contains("unshare failed") {
+        println!("skipped: nothing can be mounted here: {text}");
+        return None;
+    }
+    Some(text)
+}
+
+#[test]
+fn a_rehearsal_works_where_no_folder_will_do() {
+    let noexec = "mount -t tmpfs -o noexec,mode=1777 tmpfs";
+    let Some(text) = rehearsed_after(&format!("{noexec} /tmp && {noexec} /var/tmp"), &[]) else { return };
+    assert!(text.contains("serving: 2\n") && !text.contains("refused"), "{text}");
+}
+
+/// The host's own copy is what has to have room.
+#[test]
+fn a_rehearsal_works_where_there_is_no_room_for_a_copy_of_its_own() {
+    let size = fixture().bytes().len().next_multiple_of(4096) / 1024;
+    let folder = TemporaryFolder::new();
+    let mount = format!(r#"mount -t tmpfs -o size={}k,mode=755 tmpfs "{}""#, 2 * size + 100, folder.path().display());
+    let setting = format!("folder={}", folder.path().display());
+    let Some(text) = rehearsed_after(&mount, &[&setting]) else { return };
+    assert!(text.contains("serving: 2\n") && !text.contains("refused"), "{text}");
+}

@@ -44,7 +44,7 @@ fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
         return None;
     }
     let status = Command::new("timeout")
-        .args(["-s", "KILL", "120", program])
+        .args(["-s", "KILL", "60", program])
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(output.try_clone().unwrap())
@@ -66,21 +66,23 @@ fn gdb_sees_both_generations(images: [Vec<u8>; 2]) {
     let (ends, mut end) = io::pipe().unwrap();
     let (write, read) = (starts.as_raw_fd(), ends.as_raw_fd());
     let [first, second] = images;
-    let slot = HotSlot::builder(inside_backend()).name("seen").keep_previous(0).open(first).unwrap();
+    let slot = HotSlot::builder(inside_backend()).name("pricer").keep_previous(0).open(first).unwrap();
     std::thread::scope(|scope| {
         let mut enter = || {
-            scope.spawn(|| {
+            let caller = std::thread::Builder::new().name("caller".to_owned());
+            let call = || {
                 let plugin = slot.load();
                 // SAFETY: the lease keeps the library mapped; the descriptors are open for the whole test.
                 unsafe { (plugin.0)(write, read) }
-            });
+            };
+            caller.spawn_scoped(scope, call).unwrap();
             started.read_exact(&mut [0]).unwrap();
         };
         enter();
         slot.reload(second).unwrap();
         enter();
         let process = std::process::id().to_string();
-        let seen = output_of("gdb", &["-nx", "-batch", "-p", &process, "-ex", "thread apply all bt"]);
+        let seen = output_of("gdb", &["-nx", "-batch", "-p", &process, "-ex", "bt", "-ex", "thread apply all bt"]);
         // Both are in `read`, and each takes one byte.
         end.write_all(&[0; 2]).unwrap();
         let Some(seen) = seen else { return };
@@ -105,12 +107,13 @@ fn gdb_shows_function_file_and_line_in_both_generations_after_a_swap() {
 #[test]
 fn perf_shows_the_functions_of_a_plugin_after_a_swap() {
     alone(|| {
-        let slot = HotSlot::builder(inside_backend()).name("profiled").open(inside(1)).unwrap();
+        let slot = HotSlot::builder(inside_backend()).name("pricer").open(inside(1)).unwrap();
         slot.reload(inside(2)).unwrap();
         let (plugin, end) = (slot.load(), AtomicI32::new(0));
         std::thread::scope(|scope| {
+            let caller = std::thread::Builder::new().name("caller".to_owned());
             // SAFETY: the lease keeps the library mapped, and the flag lives for longer than the thread.
-            scope.spawn(|| unsafe { (plugin.1)(&raw const end) });
+            caller.spawn_scoped(scope, || unsafe { (plugin.1)(&raw const end) }).unwrap();
             let folder = TemporaryFolder::new();
             let data = folder.path().join("perf.data");
             let data = data.to_str().unwrap();
@@ -281,6 +284,6 @@ fn gdb_does_the_same_where_libraries_are_loaded_from_memory() {
         let images = [inside(1), inside(2)];
         without_folders();
         gdb_sees_both_generations(images);
-        assert!(mapped("seen").iter().all(|line| line.contains("memfd:")), "from elsewhere");
+        assert!(mapped("-pricer-").iter().all(|line| line.contains("memfd:")), "from elsewhere");
     });
 }
