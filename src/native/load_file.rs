@@ -51,7 +51,7 @@ fn default_folders() -> Vec<PathBuf> {
     folders
 }
 
-/// The names and the size of what is loaded, for people and for the budget.
+/// What a library is, for people who read its name in a memory map.
 pub(super) struct Label<'a> {
     pub(super) slot: &'a str,
     pub(super) generation: u64,
@@ -156,7 +156,8 @@ impl Source {
                 TOLD.call_once(|| {
                     tracing::warn!(
                         reason = tried(),
-                        "libraries are loaded from memory, which counts as shared memory, and which perf cannot read: give                          the backend a private_folder on a file system that is not mounted noexec"
+                        "libraries are loaded from memory, which counts as shared memory, and which perf cannot read: give \
+                         the backend a private_folder on a file system that is not mounted noexec"
                     );
                 });
                 Ok(source)
@@ -219,12 +220,13 @@ impl Source {
         self.share.footprint()
     }
 
-    /// Makes a folder beside it, for the copies of a child process; `None` if it is in memory.
-    pub(super) fn folder_for_child(&self) -> io::Result<Option<PrivateDir>> {
+    /// Makes a folder beside it, for the copies of a child process; `None` if those have to be in memory, as this one is, or
+    /// because there is no room.
+    pub(super) fn folder_for_child(&self) -> Option<PrivateDir> {
         match &self.backing {
-            Backing::File(OwnFile { path, .. }) => path.parent().map(PrivateDir::temporary).transpose(),
+            Backing::File(OwnFile { path, .. }) => PrivateDir::temporary(path.parent()?).ok(),
             #[cfg(target_os = "linux")]
-            Backing::Memory(_) => Ok(None),
+            Backing::Memory(_) => None,
         }
     }
 }

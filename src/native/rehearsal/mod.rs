@@ -184,7 +184,7 @@ impl Rehearsal {
             Part::Create(config) => config,
         };
         // A child that crashes while it loads from a file leaves it to the host to clean up.
-        let folder = source.folder_for_child().map_err(RehearsalError::Start)?;
+        let folder = source.folder_for_child();
         let largest =
             beside.iter().map(|payload| payload.bytes().len()).chain([artifact.len()]).max().unwrap_or_default();
         let call = Call {

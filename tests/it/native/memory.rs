@@ -18,6 +18,7 @@ fn bytes(footprint: Footprint) -> (u64, u64) {
 
 /// Opens a slot, keeps a warm generation, stages one, and has another one destroyed: each is shown with what it takes.
 fn every_generation_shows(expected: impl Fn(u64) -> (u64, u64)) {
+    let shared_before = resident_shared_memory();
     let size = fixture().bytes().len() as u64;
     let slot = builder().keep_previous(1).open(answering(1)).unwrap();
     let events = slot.subscribe();
@@ -32,12 +33,22 @@ fn every_generation_shows(expected: impl Fn(u64) -> (u64, u64)) {
     assert_eq!((status.retired.len(), bytes(status.retained.footprint)), (1, expected(size)));
     assert_eq!((retained(), usage().retained), (status.retained, status.retained));
     assert_eq!((usage().libraries, bytes(usage().footprint)), (4, expected(4 * size)));
+    // The system sees it in the same way, as far as it is resident.
+    let is_shared = expected(1).1 > 0;
+    assert_eq!(resident_shared_memory() > shared_before, is_shared);
     drop(staged);
     // What is in memory of them is more than nothing, and no more than there is of each page: a shared and an own one.
     let resident = resident().unwrap();
     assert!(resident.private > 0 && resident.private < resident.resident, "{resident:?}");
     assert!(resident.resident < 4 * 2 * size, "{resident:?} of {size} bytes each");
     println!("{:?} {resident:?}", usage());
+}
+
+/// How much shared memory of this process is resident, in KiB.
+fn resident_shared_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssShmem:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[test]
@@ -103,6 +114,43 @@ fn a_library_beyond_the_budget_of_shared_memory_is_refused_with_the_remedy() {
         let other = HotSlot::builder(native().budget(Budget { shared_memory: size, ..Budget::default() }));
         assert!(matches!(reason(&other.open(answering(4)).unwrap_err()), LibraryError::SharedMemorySpent { .. }));
         assert_eq!(usage().libraries, 2, "what was refused takes nothing");
+    });
+}
+
+/// Each library that is loaded from memory keeps a descriptor open.
+#[test]
+fn descriptors_for_libraries_run_out_before_the_hosts_do() {
+    alone(|| {
+        const LIMIT: u64 = 128;
+        without_folders();
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: system calls on a value of this function.
+        unsafe {
+            assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
+            limit.rlim_cur = LIMIT;
+            assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+        }
+        // SAFETY: the libraries have no constructors, and the type is that in C.
+        let backend = unsafe { Native::raw(|library| Ok(library.get::<unsafe extern "C" fn() -> i32>("answer")?)) };
+        let slot = HotSlot::builder(backend).keep_previous(0).open(c_answering(0)).unwrap();
+        let events = slot.subscribe();
+        let mut answers = 1..;
+        let error = loop {
+            let answer = answers.next().unwrap();
+            match slot.reload(c_answering(answer)) {
+                Ok(_) => {
+                    // SAFETY: the lease keeps the library mapped.
+                    assert_eq!(unsafe { slot.load()() }, answer.cast_signed());
+                    destroyed(&events, u64::from(answer));
+                }
+                Err(error) => break error,
+            }
+        };
+        let LibraryError::Source { reason } = reason(&error) else { panic!("{error}") };
+        assert!(reason.contains("from memory: ") && reason.contains("os error 24"), "{reason}");
+        assert_eq!(usage().libraries, LIMIT / 2);
+        let own: Vec<_> = (0..LIMIT / 4).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        assert_eq!(own.len() as u64, LIMIT / 4);
     });
 }
 
