@@ -246,7 +246,10 @@ fn every_generation_can_be_read_from_outside() {
 
 #[test]
 fn what_is_mapped_can_be_opened_from_outside_by_the_name_that_the_loader_has() {
-    alone(|| every_generation_can_be_read_from_outside());
+    alone(|| {
+        every_generation_can_be_read_from_outside();
+        assert!(mapped("readable").iter().all(|line| line.contains("/hotslot-native-")), "from elsewhere");
+    });
 }
 
 #[test]
