@@ -149,10 +149,10 @@ pub(super) fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// that could not be written are gone then.
 fn reserve(file: &File, size: usize) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    if let Ok(size @ 1..) = libc::off64_t::try_from(size) {
+    if let Ok(size @ 1..) = libc::off_t::try_from(size) {
         use std::os::fd::AsRawFd;
         // SAFETY: a plain system call on a descriptor that is open.
-        if unsafe { libc::fallocate64(file.as_raw_fd(), 0, 0, size) } < 0 {
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size) } < 0 {
             let error = io::Error::last_os_error();
             // Where this is not known, writing finds out.
             if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
