@@ -139,7 +139,9 @@ pub use report::{Cause, Outcome, Report, Stage};
 pub use semver;
 pub use slot::{Builder, BusyPolicy, CallStats, HotSlot, Lease, Probation, ProbationPolicy, Rollback, Runner, Staged};
 pub use state::{Runnable, State, Stateful, transfer_state};
-pub use status::{Counters, LeaseOrigin, Phase, Retained, RetiredStatus, ServingStatus, StagedStatus, Status};
+pub use status::{
+    Counters, Footprint, LeaseOrigin, Phase, Retained, RetiredStatus, ServingStatus, StagedStatus, Status,
+};
 pub use stop::StopSignal;
 pub use text::escape_untrusted;
 pub use version_rule::VersionRule;

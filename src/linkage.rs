@@ -84,6 +84,8 @@ pub enum LibraryChange {
     Rewritten,
     /// Nothing lies at its path any more.
     Removed,
+    /// It is a generation of a plugin, which happens to have that `DT_SONAME`, and goes or stays with its slot.
+    Generation,
     /// The image's own search path leads to another file.
     Elsewhere {
         /// Which one.
@@ -97,6 +99,7 @@ impl fmt::Display for LibraryChange {
             LibraryChange::Replaced => f.write_str("that file has been replaced since"),
             LibraryChange::Rewritten => f.write_str("that file has been rewritten since"),
             LibraryChange::Removed => f.write_str("that file is gone"),
+            LibraryChange::Generation => f.write_str("that is a generation of a plugin, and no library for others"),
             LibraryChange::Elsewhere { path } => write!(f, "the plugin's own search path leads to {path}"),
         }
     }

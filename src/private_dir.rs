@@ -101,7 +101,8 @@ pub(crate) fn require_private(_: &fs::Metadata, _: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn dir_builder() -> DirBuilder {
+/// Makes folders that only this user can enter.
+pub(crate) fn dir_builder() -> DirBuilder {
     #[cfg_attr(not(unix), allow(unused_mut, reason = "only Unix has modes"))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]

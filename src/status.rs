@@ -44,6 +44,8 @@ pub struct ServingStatus {
     pub config_digest: Option<Digest>,
     /// The size of the artifact in bytes.
     pub size: usize,
+    /// What its code is mapped from takes, if its backend says so: the native one does.
+    pub footprint: Option<Footprint>,
     /// The epoch: how many times the current generation changed, the first time included.
     pub epoch: u64,
     /// For how long it has been current.
@@ -85,6 +87,8 @@ pub struct StagedStatus {
     pub config_digest: Option<Digest>,
     /// The size of the artifact in bytes.
     pub size: usize,
+    /// What its code is mapped from takes, if its backend says so: the native one does.
+    pub footprint: Option<Footprint>,
     /// How long ago it was loaded.
     #[cfg_attr(feature = "serde", serde(rename = "age_ms", serialize_with = "crate::serialize::millis"))]
     pub age: Duration,
@@ -114,6 +118,8 @@ pub struct RetiredStatus {
     pub config_digest: Option<Digest>,
     /// The size of the artifact in bytes.
     pub size: usize,
+    /// What its code is mapped from takes, if its backend says so: the native one does.
+    pub footprint: Option<Footprint>,
     /// The epoch that began when it was retired.
     pub epoch: u64,
     /// How long ago that was.
@@ -162,6 +168,27 @@ pub struct Retained {
     pub generations: u64,
     /// The sum of their artifacts' sizes.
     pub bytes: u64,
+    /// What the copies take that they are mapped from.
+    pub footprint: Footprint,
+}
+
+/// What the copy takes that a generation's code is mapped from, beside the bytes that the host has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Footprint {
+    /// Bytes of a file on a disk. What of it is in memory, the system can drop and read again.
+    pub disk: u64,
+    /// Bytes of shared memory: a file in memory (a memfd), or in a file system that is memory (a tmpfs). It is charged to
+    /// whatever this process's memory is charged to, and little of it is shown as resident.
+    pub shared_memory: u64,
+}
+
+impl Footprint {
+    /// Returns the sum of both.
+    pub(crate) fn plus(self, other: Footprint) -> Footprint {
+        Footprint { disk: self.disk + other.disk, shared_memory: self.shared_memory + other.shared_memory }
+    }
 }
 
 /// How often something happened in a slot since it was opened.

@@ -91,7 +91,8 @@ fn message_of(payload: Box<dyn Any + Send>) -> String {
     message
 }
 
-/// Sends panics to the host's log with their place, instead of to the process's standard error.
+/// Sends panics to the host's log with their place, instead of to the process's standard error; and with a backtrace, if
+/// `RUST_BACKTRACE` is set as it is for any program.
 fn report_panics_to(host: Host) {
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.payload_as_str().unwrap_or("a panic without a text");
@@ -103,7 +104,28 @@ fn report_panics_to(host: Host) {
         #[cfg(target_arch = "wasm32")]
         crate::guest::panicked(&text);
         host.log(Level::Error, &text);
+        #[cfg(not(target_arch = "wasm32"))]
+        log_backtrace(host);
     }));
+}
+
+/// Logs how the panicking thread came to where it is, line by line, if `RUST_BACKTRACE` asks for that.
+#[cfg(not(target_arch = "wasm32"))]
+fn log_backtrace(host: Host) {
+    use std::backtrace::{Backtrace, BacktraceStatus};
+    /// Two lines for each frame. A recursion without end would push everything else out of the log.
+    const LINES: usize = 200;
+    let backtrace = Backtrace::capture();
+    if backtrace.status() != BacktraceStatus::Captured {
+        return;
+    }
+    let text = backtrace.to_string();
+    let lines: Vec<_> = text.lines().collect();
+    // What is between these two, as usual: before is the panic, and after what starts a thread.
+    let end_of_panic = lines.iter().position(|line| line.contains("__rust_end_short_backtrace"));
+    let frames = lines[end_of_panic.map_or(0, |at| at + 1)..].iter().skip_while(|line| line.trim().starts_with("at "));
+    let frames = frames.take_while(|line| !line.contains("__rust_begin_short_backtrace"));
+    frames.take(LINES).for_each(|line| host.log(Level::Error, line));
 }
 
 /// [`Descriptor::create`](crate::abi::Descriptor::create) of `P`.

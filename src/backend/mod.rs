@@ -7,7 +7,7 @@ use std::sync::Arc;
 pub use format::Format;
 
 use crate::failures::FailureCounter;
-use crate::{Admission, Artifact, Payload, PluginScope, StopSignal};
+use crate::{Admission, Artifact, Footprint, Payload, PluginScope, StopSignal};
 
 /// An error of a backend, of a hook or of a plugin: whatever type it was, owned by the host.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -156,6 +156,11 @@ impl<T: ?Sized> Loaded<T> {
 ///
 /// One that is dropped without having been released must do what is safe: see the backend.
 pub trait KeepAlive: Send + Sync + 'static {
+    /// Returns what it takes, if that is known. Asked once, when the generation has been loaded.
+    fn footprint(&self) -> Option<Footprint> {
+        None
+    }
+
     /// Gives it back, if that is safe, and says what became of it. Called on a thread of the slot's reaper.
     fn release(self: Box<Self>) -> Release;
 }

@@ -19,7 +19,8 @@
 //! - [`testing`]: testing plugins and hosts in-process.
 #![cfg_attr(
     feature = "native",
-    doc = "- [`libraries`]: what a native library may ask of the loader, and how to link it."
+    doc = "- [`libraries`]: what a native library may ask of the loader, and how to link it.\n- [`debugging`]: gdb, perf, \
+           backtraces and crash reporters on a process with plugins, and what their files take."
 )]
 #![cfg_attr(
     feature = "wasm",
@@ -79,6 +80,11 @@ pub mod testing {}
 #[cfg_attr(docsrs, doc(cfg(feature = "native")))]
 #[doc = include_str!("libraries.md")]
 pub mod libraries {}
+
+#[cfg(feature = "native")]
+#[cfg_attr(docsrs, doc(cfg(feature = "native")))]
+#[doc = include_str!("debugging.md")]
+pub mod debugging {}
 
 #[cfg(feature = "wasm")]
 #[cfg_attr(docsrs, doc(cfg(feature = "wasm")))]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::Retained;
+use crate::{Footprint, Retained};
 
 /// Limits how much may stay mapped, counted over the whole process, whichever slot it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,14 +18,27 @@ pub struct Budget {
     /// [`when_spent`](Budget::when_spent) says, as is one that does not fit into what the loader has left: about 1.6 KiB
     /// by default, for the whole process.
     pub static_tls: u64,
+    /// Bytes of shared memory for libraries that have no file on a disk, summed up over all that are mapped, those that
+    /// serve included. A library beyond that is refused, whatever [`when_spent`](Budget::when_spent) says: shared memory
+    /// is what a container is charged for.
+    ///
+    /// By default libraries lie on a disk, and take none: see [`private_folder`](super::Native::private_folder).
+    pub shared_memory: u64,
     /// What happens beyond generations and bytes.
     pub when_spent: OverBudget,
 }
 
-/// 256 generations or 1 GiB, whichever comes first, then an alarm; static TLS as far as the loader has any.
+/// 256 generations or 1 GiB, whichever comes first, then an alarm; static TLS as far as the loader has any; 256 MiB of shared
+/// memory.
 impl Default for Budget {
     fn default() -> Budget {
-        Budget { generations: 256, bytes: 1 << 30, static_tls: u64::MAX, when_spent: OverBudget::Alarm }
+        Budget {
+            generations: 256,
+            bytes: 1 << 30,
+            static_tls: u64::MAX,
+            shared_memory: 256 << 20,
+            when_spent: OverBudget::Alarm,
+        }
     }
 }
 
@@ -39,7 +52,8 @@ pub enum OverBudget {
     Refuse,
 }
 
-static RETAINED: Mutex<Retained> = Mutex::new(Retained { generations: 0, bytes: 0 });
+static RETAINED: Mutex<Retained> =
+    Mutex::new(Retained { generations: 0, bytes: 0, footprint: Footprint { disk: 0, shared_memory: 0 } });
 
 /// Returns how much of this process's memory belongs to generations that are gone and stay mapped, whichever slot they served.
 pub fn retained() -> Retained {
@@ -66,10 +80,11 @@ pub(super) fn give_back_static_tls(size: u64) {
 }
 
 /// Counts a library that stays mapped.
-pub(super) fn count_retained(size: usize) {
+pub(super) fn count_retained(size: usize, footprint: Footprint) {
     let mut retained = RETAINED.lock();
     retained.generations += 1;
     retained.bytes += size as u64;
+    retained.footprint = retained.footprint.plus(footprint);
 }
 
 impl Budget {

@@ -17,8 +17,9 @@ use super::budget::BudgetSpent;
 use super::hints;
 use super::image::Facts;
 use super::link;
-use super::load_file::Source;
+use super::load_file::{Source, SourceError};
 use super::shared;
+use crate::Footprint;
 use crate::host::plugin_text;
 use crate::loader_lock::Loading;
 
@@ -33,6 +34,33 @@ pub enum LibraryError {
     )]
     Source {
         /// What the system said.
+        reason: String,
+    },
+    /// The folder that libraries are to be loaded from is full.
+    #[error(
+        "{folder} has no room for the {needed} bytes of the plugin: make some there, or choose another folder with \
+         private_folder"
+    )]
+    NoSpace {
+        /// The folder.
+        folder: String,
+        /// The size of the plugin's file.
+        needed: u64,
+    },
+    /// The library would have to be loaded from memory, and libraries may not take that much of it.
+    #[error(
+        "the plugin would have to be loaded from memory ({reason}). It needs {needed} bytes, libraries have {used} already, \
+         and the budget is {budget}: choose a folder on a disk with private_folder, restart the process when it suits, or \
+         raise Budget::shared_memory"
+    )]
+    SharedMemorySpent {
+        /// The size of the plugin's file.
+        needed: u64,
+        /// What copies of libraries take already.
+        used: u64,
+        /// [`Budget::shared_memory`](super::Budget::shared_memory).
+        budget: u64,
+        /// Why it is not loaded from a disk.
         reason: String,
     },
     /// The loader refused it.
@@ -68,6 +96,23 @@ impl From<BudgetSpent> for LibraryError {
     }
 }
 
+impl From<SourceError> for LibraryError {
+    fn from(error: SourceError) -> LibraryError {
+        match error {
+            SourceError::NoSpace { folder, needed } => {
+                LibraryError::NoSpace { folder: folder.display().to_string(), needed }
+            }
+            SourceError::MemorySpent { spent, folders } => LibraryError::SharedMemorySpent {
+                needed: spent.needed,
+                used: spent.used,
+                budget: spent.limit,
+                reason: folders,
+            },
+            SourceError::Unusable(reason) => LibraryError::Source { reason },
+        }
+    }
+}
+
 /// A loaded library, as a [raw](super::Native::raw) binder sees it.
 ///
 /// Dropping it leaves it mapped, which is always safe; see [`Unload`](super::Unload).
@@ -78,7 +123,8 @@ pub struct Library {
     #[cfg(target_os = "linux")]
     static_tls: u64,
     closed: bool,
-    source: Source,
+    /// Goes once the library is proven to be unmapped.
+    source: ManuallyDrop<Source>,
     /// Set if a library that is loaded later may meet it.
     place: Option<shared::Place>,
 }
@@ -91,7 +137,7 @@ impl Library {
     ///
     /// # Safety
     /// This runs the library's constructors: they must be sound to run here and now.
-    pub(super) unsafe fn open(mut source: Source, size: usize, facts: &Facts) -> Result<Library, LibraryError> {
+    pub(super) unsafe fn open(source: Source, size: usize, facts: &Facts) -> Result<Library, LibraryError> {
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         super::exit::guard();
         let loading = Loading::begin();
@@ -107,7 +153,6 @@ impl Library {
             drop(ManuallyDrop::into_inner(opened));
             return Err(LibraryError::Stale);
         }
-        source.loaded();
         budget::take_static_tls(facts.static_tls);
         // What it needs was mapped along with it.
         link::note_needed(facts);
@@ -117,7 +162,7 @@ impl Library {
             #[cfg(target_os = "linux")]
             static_tls: facts.static_tls,
             closed: false,
-            source,
+            source: ManuallyDrop::new(source),
             place: None,
         })
     }
@@ -158,6 +203,11 @@ impl Library {
         self.size
     }
 
+    /// Returns what the copy takes that it is mapped from.
+    pub(super) fn footprint(&self) -> Footprint {
+        self.source.footprint()
+    }
+
     /// Returns how much it takes of the loader's reserve for thread-local storage.
     #[cfg(target_os = "linux")]
     pub(super) fn static_tls(&self) -> u64 {
@@ -170,28 +220,29 @@ impl Library {
         self.source.name()
     }
 
-    /// Tells the loader that the library is not needed; what the loader makes of it is another question.
+    /// Tells the loader that the library is not needed; what the loader makes of it is another question. The copy that it is
+    /// mapped from comes back: it has to stay for as long as the library does.
     ///
     /// # Safety
     /// No code of the library may be running or be called afterwards, its destructors apart, which run now.
     #[cfg(target_os = "linux")]
-    pub(super) unsafe fn close(mut self) -> Result<(), LibraryError> {
-        // SAFETY: `closed` is set and `self` consumed, so nobody takes it again.
-        let opened = unsafe { ManuallyDrop::take(&mut self.os) };
+    pub(super) unsafe fn close(mut self) -> (Result<(), LibraryError>, Source) {
+        // SAFETY: `closed` is set and `self` consumed, so nobody takes them again.
+        let (opened, source) = unsafe { (ManuallyDrop::take(&mut self.os), ManuallyDrop::take(&mut self.source)) };
         self.closed = true;
         let handle = opened.into_raw();
         // A later library may get the same handle; a path or file of this one never comes again.
         OPEN.lock().remove(&(handle as usize));
         // SAFETY: the handle was taken out of a library just above.
         let closed = unsafe { os::Library::from_raw(handle) }.close();
-        closed.map_err(|error| LibraryError::Refused { reason: reason(&error), hint: String::new() })
+        (closed.map_err(|error| LibraryError::Refused { reason: reason(&error), hint: String::new() }), source)
     }
 }
 
 impl Drop for Library {
     fn drop(&mut self) {
         if !self.closed {
-            budget::count_retained(self.size);
+            budget::count_retained(self.size, self.footprint());
         }
     }
 }

@@ -17,6 +17,7 @@ use std::sync::LazyLock;
 
 use parking_lot::Mutex;
 
+use super::copies;
 use super::image::{Facts, Image, Symbol};
 use super::maps::{MappedFile, Maps};
 use super::segments::segments;
@@ -177,6 +178,10 @@ fn mapped(handle: &Handle, name: &str, search_path: &[String]) -> Option<MappedL
     }
     let maps = Maps::read().ok()?;
     let file = maps.file_at(section)?;
+    if copies::is_copy(file_name(file.path)) {
+        let path = escape_untrusted(file.path).into_owned();
+        return Some(MappedLibrary { path, change: Some(LibraryChange::Generation) });
+    }
     // A relative path may mean another file by now, and one to a descriptor another one.
     let by_name = path.starts_with('/') && !path.starts_with("/proc/");
     let path = if by_name { path } else { file.path.to_owned() };

@@ -33,7 +33,11 @@
 //! |---|---|---|---|
 //! | the loader caches by path, then by file | the old code again, without an error | a path and a file that never come twice; a handle that is known already is an error; the loaded descriptor must be the admitted one | `load_file`, `library`, `descriptor` |
 //! | descriptor numbers are reused | `/proc/self/fd/7` is the old library's name | the path is spelled differently for every load | `memfd` |
-//! | the file is overwritten or truncated while mapped | SIGSEGV, SIGBUS | a private copy: a memfd with all four seals; elsewhere a new file in a 0700 folder | `memfd`, `load_file` |
+//! | the file is overwritten or truncated while mapped | SIGSEGV, SIGBUS | a private copy: a new file, for reading only, in a 0700 folder; without a folder, a memfd with all four seals | `load_file`, `process_dir`, `memfd` |
+//! | those who look from outside open the names of the map | `/proc/self/fd/7` is *their* descriptor: gdb hangs; backtraces have no names | the file stays for as long as it is mapped; a memfd stays open, and its path names this process | `load_file`, `memfd` |
+//! | files stay behind when a process is killed | the disk fills up | the folder is locked; the next process removes those that nobody has locked | `process_dir` |
+//! | the folder is mounted `noexec`, or full | "failed to map segment", SIGBUS when pages are written back | it is tried before; the space is taken before it is written to; another folder, or memory | `process_dir`, `load_file` |
+//! | what memfds and tmpfs hold is charged as shared memory, and not shown as resident | the container is killed, although the process looks small | files on a disk come first; memory has a [`Budget`] in bytes; [`usage`] and each generation's [`Footprint`](crate::Footprint) say what is taken | `load_file`, `copies` |
 //! | an image that was cut short | SIGBUS inside `dlopen`, or a crash later | every segment, section and header is checked against the length first | `image` |
 //! | an image for another machine | "No such file or directory" | both architectures are named | `image` |
 //! | a file that never loads: debug symbols, a program, an object, a linker script | an error that names something else, or a crash | it is refused by what it is | `image` |
@@ -57,16 +61,17 @@
 //! # Platforms
 //! Linux is tested. The code for macOS and Windows is type-checked for `aarch64-apple-darwin` and
 //! `x86_64-pc-windows-msvc`, and has not been run: loading from a private file, reading Mach-O and PE images, and
-//! rehearsals there. On both a library's file lies in the temporary folder for as long as the library is in use (on
-//! Windows, for as long as it is mapped), and nothing is ever unmapped, because it could not be proven.
+//! rehearsals there. On both nothing is ever unmapped, because it could not be proven. On Windows the folder with
+//! the files stays behind when the process ends.
 //!
-//! A library is loaded from memory or from a folder of its own, so what it needs is found where the system looks, and
+//! A library is loaded from a private folder or from memory, so what it needs is found where the system looks, and
 //! not beside the file that the bytes came from: `$ORIGIN` and `@loader_path` lead nowhere.
 //!
 //! What an image asks of the loader is read from ELF images; what it meets in the process is known on Linux with glibc, and
 //! what is left of the static TLS only on x86-64 there. See [the guide](crate::guide::libraries).
 
 mod budget;
+mod copies;
 mod descriptor;
 mod entries;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -85,6 +90,7 @@ mod maps;
 #[cfg(target_os = "linux")]
 mod memfd;
 mod plugin;
+mod process_dir;
 mod raw;
 mod rehearsal;
 #[cfg(target_os = "linux")]
@@ -103,6 +109,7 @@ use hotslot_plugin::Interface;
 use hotslot_plugin::abi::Identity;
 
 pub use budget::{Budget, OverBudget, retained};
+pub use copies::{Resident, Usage, resident, usage};
 pub use descriptor::DescriptorError;
 pub use image::ImageError;
 pub use library::{Library, LibraryError};
@@ -119,7 +126,7 @@ use descriptor::Expectation;
 use host::HostContext;
 use image::{Facts, Image};
 use link::Allowances;
-use load_file::{Place, Source};
+use load_file::{Label, Place, Source};
 use plugin::NativeInterface;
 use rehearsal::Part;
 use unload::Mapping;
@@ -160,10 +167,17 @@ macro_rules! loading_options {
             self
         }
 
-        /// Loads from files in private folders inside `parent`, for systems that map no code from memory or from the
-        /// temporary folder. By default Linux loads from memory, and other systems from the temporary folder.
+        /// Loads from files in a private folder inside `parent`, which has to exist, and nowhere else. It must allow code to
+        /// be mapped (not be mounted `noexec`), and no other user may be able to rename what is in it.
+        ///
+        /// By default the private folder is made in the first of these that will do: the temporary folder, `/var/tmp` and
+        /// `$XDG_RUNTIME_DIR`; those on a disk come first. If none will do, or all are full, Linux loads from sealed
+        /// memory, within [`Budget::shared_memory`]($crate::native::Budget::shared_memory), and says so in the log, once.
+        ///
+        /// A file stays for as long as its library is mapped, and the folder until the process exits; one that is killed
+        /// leaves it to the next. See [the guide]($crate::guide::debugging).
         pub fn private_folder(mut self, parent: impl Into<std::path::PathBuf>) -> Self {
-            self.options.place = $crate::native::load_file::Place { memory: false, folder: parent.into() };
+            self.options.place = $crate::native::load_file::Place::Inside(parent.into());
             self
         }
     };
@@ -423,11 +437,11 @@ impl Options {
         part: &Part,
     ) -> Result<Library, BoxError> {
         self.budget.check().map_err(LibraryError::from)?;
+        let label = Label::new(&context.slot, context.generation, artifact);
+        let source = Source::new(artifact.bytes(), &label, &self.place, self.budget.shared_memory);
+        let source = source.map_err(LibraryError::from)?;
         let rehearsed = rehearsal::Rehearsed { artifact: artifact.bytes(), beside: &shared::beside(facts), part };
-        self.rehearsal.rehearse(&rehearsed, &self.place)?;
-        let label = format!("{}-{}", context.slot, context.generation);
-        let source = Source::new(artifact.bytes(), &label, &self.place)
-            .map_err(|error| LibraryError::Source { reason: error.to_string() })?;
+        self.rehearsal.rehearse(&rehearsed, &source)?;
         // SAFETY: admission found a library for this process in these bytes. That its constructors are sound is what the
         // host vouched for, with `Trust` or by calling `raw`.
         let mut library = unsafe { Library::open(source, artifact.bytes().len(), facts)? };

@@ -12,14 +12,15 @@ use super::budget::Budget;
 use super::budget::count_retained;
 use super::host::HostContext;
 use super::library::Library;
-use crate::{KeepAlive, Release};
+use crate::{Footprint, KeepAlive, Release};
 
 /// Whether a library is unmapped once its plugin is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unload {
-    /// Never. A retired generation costs its image, which stays in memory as a whole, the pages of it that the loader
-    /// changed, and about five entries of the process's memory map (Linux allows 65,530): in all about 0.6 MB for a
-    /// small Rust cdylib. The [`Budget`](super::Budget) says when that gets too much. Nothing can go wrong.
+    /// Never. A retired generation costs the file that it is mapped from, the pages of it that the loader changed, and about
+    /// five entries of the process's memory map (Linux allows 65,530): for a small Rust cdylib 0.5 MB on disk and 20 KB
+    /// of memory. If it had to be loaded from memory, what is on disk otherwise is there, too; see
+    /// [`usage`](super::usage()). The [`Budget`](super::Budget) says when that gets too much. Nothing can go wrong.
     #[default]
     KeepMapped,
     /// If no trace of use is left, and only where that can be proven: on Linux. Otherwise it is retained, and the
@@ -57,6 +58,10 @@ impl Mapping {
 }
 
 impl KeepAlive for Mapping {
+    fn footprint(&self) -> Option<Footprint> {
+        Some(self.library.footprint())
+    }
+
     fn release(self: Box<Self>) -> Release {
         let Mapping { library, host, unload, budget } = *self;
         let size = library.size();
@@ -115,15 +120,18 @@ fn unmap(library: Library) -> Result<(), String> {
     }
     // SAFETY: the plugin has been dropped and this was the last reference to the library, so the host does not call it;
     // no thread stands in its code or returns to it, and no signal leads there. `WhenIdle` says what else must hold.
-    let closed = unsafe { library.close() };
+    let (closed, source) = unsafe { library.close() };
     match (closed, areas()) {
         (Ok(()), Ok(areas)) if areas.is_empty() => {
             super::budget::give_back_static_tls(static_tls);
             place.into_iter().for_each(super::shared::forget);
+            drop(source);
             Ok(())
         }
         (closed, _) => {
-            count_retained(size);
+            count_retained(size, source.footprint());
+            // It is still mapped, and those who look from outside still open it.
+            std::mem::forget(source);
             Err(match closed {
                 Ok(()) => "the loader keeps it: a living thread owes it a thread-local destructor, another library \
                            needs it, or it was linked with nodelete"

@@ -244,6 +244,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             digest: generation.id.digest,
             config_digest: generation.id.config_digest,
             size: generation.size,
+            footprint: generation.footprint,
             age: Duration::ZERO,
             since: Instant::now(),
         };
@@ -297,6 +298,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
                 digest: generation.id.digest,
                 config_digest: generation.id.config_digest,
                 size: generation.size,
+                footprint: generation.footprint,
                 epoch: view.epoch,
                 age: view.since.elapsed(),
                 loaded_at: generation.loaded_at,
@@ -315,6 +317,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             digest: view.generation.id.digest,
             config_digest: view.generation.id.config_digest,
             size: view.generation.size,
+            footprint: view.generation.footprint,
             epoch: view.epoch,
             age: view.since.elapsed(),
             phase: if view.warm { Phase::Warm } else { Phase::Draining },

@@ -8,7 +8,7 @@ use super::lease_sites::LeaseSites;
 use super::lineage::Member;
 use super::probation::{Trial, Verdict};
 use crate::failures::FailureCounter;
-use crate::{Artifact, ArtifactId, Loaded, Manifest, StopSignal};
+use crate::{Artifact, ArtifactId, Footprint, Loaded, Manifest, StopSignal};
 
 /// A counted reference; its count tells the reaper when nobody holds the generation.
 pub(super) type GenerationRef<T> = super::sync::Arc<Generation<T>>;
@@ -17,6 +17,7 @@ pub(super) struct Generation<T: ?Sized> {
     pub(super) number: u64,
     pub(super) id: ArtifactId,
     pub(super) size: usize,
+    pub(super) footprint: Option<Footprint>,
     pub(super) manifest: Manifest,
     pub(super) loaded: Loaded<T>,
     pub(super) loaded_at: SystemTime,
@@ -59,6 +60,7 @@ impl<T: ?Sized> Generation<T> {
             number,
             id: artifact.id(),
             size: artifact.bytes().len(),
+            footprint: loaded.keep_alive.as_ref().and_then(|keep_alive| keep_alive.footprint()),
             manifest: artifact.manifest().clone(),
             loaded,
             loaded_at: SystemTime::now(),

@@ -17,7 +17,7 @@ use crate::report::{Cause, Outcome, Report};
 use crate::status::{Counters, Retained};
 use crate::text::panic_text;
 use crate::workers::{self, Afterwards};
-use crate::{PluginScope, Release, Subscription};
+use crate::{Footprint, PluginScope, Release, Subscription};
 
 /// How many attempts the history keeps.
 const HISTORY: usize = 256;
@@ -110,12 +110,13 @@ impl Journal {
     }
 
     /// Counts a destruction, before the generation is seen to be gone.
-    pub(super) fn count_destroyed(&self, size: usize, release: &Release) {
+    pub(super) fn count_destroyed(&self, size: usize, footprint: Option<Footprint>, release: &Release) {
         let mut records = self.records.lock();
         records.counters.destroyed += 1;
         if matches!(release, Release::Retained { .. }) {
             records.retained.generations += 1;
             records.retained.bytes += size as u64;
+            records.retained.footprint = records.retained.footprint.plus(footprint.unwrap_or_default());
         }
     }
 

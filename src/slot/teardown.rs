@@ -16,7 +16,7 @@ use crate::lock::Mutex;
 use crate::status::{Phase, RetiredStatus};
 use crate::text::panic_text;
 use crate::workers::{self, Afterwards};
-use crate::{ArtifactId, Loaded, PluginScope, Release};
+use crate::{ArtifactId, Footprint, Loaded, PluginScope, Release};
 
 /// A destruction under way.
 pub(super) struct Teardown {
@@ -24,6 +24,7 @@ pub(super) struct Teardown {
     version: Option<Version>,
     id: ArtifactId,
     size: usize,
+    footprint: Option<Footprint>,
     epoch: u64,
     retired: Instant,
     pub(super) began: Instant,
@@ -39,6 +40,7 @@ impl Teardown {
             version: generation.manifest.version.clone(),
             id: generation.id,
             size: generation.size,
+            footprint: generation.footprint,
             epoch: *epoch,
             retired: *since,
             began: Instant::now(),
@@ -53,6 +55,7 @@ impl Teardown {
             digest: self.id.digest,
             config_digest: self.id.config_digest,
             size: self.size,
+            footprint: self.footprint,
             epoch: self.epoch,
             age: self.retired.elapsed(),
             phase: Phase::Destroying,

@@ -11,7 +11,7 @@ use super::lineage::{Base, Collected, Target};
 use super::reaper::{Next, Tended};
 use super::teardown::{Teardown, tear_down};
 use crate::artifact::Request;
-use crate::{Cause, ErrorKind, Release};
+use crate::{Cause, ErrorKind, Footprint, Release};
 
 /// The shortest and the longest time after which the reaper looks again at a generation that drains. The end of a lease
 /// wakes it, except for one that ended in the instant of the retirement; so it looks soon after, and then ever more
@@ -27,10 +27,10 @@ impl<T: ?Sized + Send + Sync + 'static> Tended for Core<T> {
         // Before the look: what is there from now on is for the next one.
         self.woken.store(false, Ordering::Release);
         for Collected { generation, .. } in self.collect() {
-            let Generation { number, size, loaded, .. } = generation;
+            let Generation { number, size, footprint, loaded, .. } = generation;
             let core = Arc::clone(&self);
             tear_down(&self.scope, self.afterwards(), loaded, move |release| {
-                core.torn_down(number, size, release);
+                core.torn_down(number, size, footprint, release);
                 core.journal.flush_elsewhere();
             });
         }
@@ -54,8 +54,8 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         collected
     }
 
-    fn torn_down(self: &Arc<Self>, generation: u64, size: usize, release: Release) {
-        self.journal.count_destroyed(size, &release);
+    fn torn_down(self: &Arc<Self>, generation: u64, size: usize, footprint: Option<Footprint>, release: Release) {
+        self.journal.count_destroyed(size, footprint, &release);
         self.teardowns.lock().retain(|teardown| teardown.generation != generation);
         self.journal.destroyed(generation, release);
         self.wake();

@@ -14,10 +14,10 @@ use crate::host::{Offers, plugin_text};
 use crate::native::descriptor;
 use crate::native::host::HostContext;
 use crate::native::image::{Facts, Image};
-use crate::native::library::Library;
-use crate::native::load_file::{Place, Source};
+use crate::native::library::{Library, LibraryError};
+use crate::native::load_file::{self, Label, Place, Source};
 use crate::native::plugin::NativePlugin;
-use crate::{Artifact, BoxError, LoadContext, Payload, PluginScope, StopSignal};
+use crate::{Artifact, BoxError, Digest, LoadContext, Payload, PluginScope, StopSignal};
 
 pub(super) type OwnPart<'a> = Box<dyn FnOnce(Vec<u8>) -> Result<(), BoxError> + 'a>;
 
@@ -72,8 +72,12 @@ fn play(call: &Call, own: Option<OwnPart<'_>>) -> Result<(), BoxError> {
     let mut config = Vec::new();
     io::stdin().read_to_end(&mut config)?;
     let mut artifact = config.split_off(call.config.min(config.len()));
-    let folder = std::env::var_os(FOLDER_VARIABLE).map_or_else(std::env::temp_dir, PathBuf::from);
-    let place = Place { memory: call.from_memory, folder };
+    let place = match std::env::var_os(FOLDER_VARIABLE).map(PathBuf::from) {
+        Some(folder) if !call.from_memory => Place::Exactly(folder),
+        _ => Place::Memory,
+    };
+    // Also for the slots of a part of the program's own.
+    load_file::confine_to(place.clone());
     for size in &call.beside {
         let rest = artifact.split_off((*size).min(artifact.len()));
         let library = std::mem::replace(&mut artifact, rest);
@@ -97,7 +101,8 @@ fn load(call: &Call, artifact: &[u8], facts: &Facts, place: &Place) -> Result<Li
 
 /// Loads a library, and says how long that took.
 fn map(artifact: &[u8], facts: &Facts, place: &Place) -> Result<(Library, Duration), BoxError> {
-    let source = Source::new(artifact, "rehearsal", place)?;
+    let label = Label { slot: "rehearsal", generation: 0, digest: Digest::of(artifact) };
+    let source = Source::new(artifact, &label, place, u64::MAX).map_err(LibraryError::from)?;
     let (began, waited) = (Instant::now(), waited_for_a_processor());
     // SAFETY: running the constructors is what this process is for.
     let library = unsafe { Library::open(source, artifact.len(), facts)? };

@@ -14,7 +14,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 use std::{io, iter};
 
-use super::load_file::{Place, Scratch};
+use super::load_file::{Scratch, Source};
 use crate::private_dir::{PrivateDir, random};
 use crate::{BoxError, Payload};
 use process::{
@@ -54,10 +54,10 @@ pub(super) enum Policy {
 
 impl Policy {
     /// Lets a child try it first, if that is to be.
-    pub(super) fn rehearse(&self, rehearsed: &Rehearsed<'_>, place: &Place) -> Result<(), RehearsalError> {
+    pub(super) fn rehearse(&self, rehearsed: &Rehearsed<'_>, source: &Source) -> Result<(), RehearsalError> {
         match self {
-            Policy::Always(rehearsal) => rehearsal.run(rehearsed, place),
-            Policy::WherePossible if can_rehearse() => Rehearsal::default().run(rehearsed, place),
+            Policy::Always(rehearsal) => rehearsal.run(rehearsed, source),
+            Policy::WherePossible if can_rehearse() => Rehearsal::default().run(rehearsed, source),
             Policy::WherePossible => {
                 static TOLD: Once = Once::new();
                 TOLD.call_once(|| {
@@ -165,10 +165,10 @@ pub fn rehearsal_point_with(part: impl FnOnce(Vec<u8>) -> Result<(), BoxError>) 
 }
 
 impl Rehearsal {
-    /// Lets a child try it; returns once that has shown that this process can.
+    /// Lets a child try it, with a copy beside `source`; returns once that has shown that this process can.
     ///
     /// In a child nothing is done: it *is* the rehearsal.
-    pub(super) fn run(&self, rehearsed: &Rehearsed<'_>, place: &Place) -> Result<(), RehearsalError> {
+    pub(super) fn run(&self, rehearsed: &Rehearsed<'_>, source: &Source) -> Result<(), RehearsalError> {
         let Rehearsed { artifact, beside, part } = rehearsed;
         if child::is_rehearsing() {
             return Ok(());
@@ -183,12 +183,14 @@ impl Rehearsal {
             Part::Load => &[],
             Part::Create(config) => config,
         };
+        // A child that crashes while it loads from a file leaves it to the host to clean up.
+        let folder = source.folder_for_child();
         let largest =
             beside.iter().map(|payload| payload.bytes().len()).chain([artifact.len()]).max().unwrap_or_default();
         let call = Call {
             token: format!("{:016x}", random()),
             create: matches!(part, Part::Create(_)),
-            from_memory: place.memory,
+            from_memory: folder.is_none(),
             deadline: seconds(self.deadline),
             memory: self.memory,
             cpu: self.cpu.map(seconds),
@@ -200,11 +202,7 @@ impl Rehearsal {
             iter::once(config).chain(beside.iter().map(Payload::bytes)).chain([*artifact]).collect();
         let input = Scratch::new(&parts).map_err(RehearsalError::Start)?;
         let mut output = Scratch::new(&[]).map_err(RehearsalError::Start)?;
-        // A child that crashes while it loads from a file leaves it to the host to clean up. Without a folder of its
-        // own it uses the one for all, if it needs one.
-        let own_folder = PrivateDir::temporary(&place.folder).ok();
-        let folder = own_folder.as_ref().map_or(&*place.folder, PrivateDir::path);
-        let ended = start(&call, folder, &input, &output)
+        let ended = start(&call, folder.as_ref().map(PrivateDir::path), &input, &output)
             .and_then(|child| wait(child, self.deadline))
             .map_err(RehearsalError::Start)?;
         let printed = read_back(&mut output).map_err(RehearsalError::Start)?;
@@ -246,6 +244,7 @@ mod tests {
     use std::process::ExitStatus;
 
     use super::*;
+    use crate::native::load_file::{Label, Place};
 
     #[test]
     fn the_verdict_is_found_among_what_the_plugin_printed() {
@@ -267,7 +266,9 @@ mod tests {
     #[test]
     fn a_program_without_a_rehearsal_point_is_told() {
         let rehearsed = Rehearsed { artifact: b"", beside: &[], part: &Part::Load };
-        let result = Rehearsal::default().run(&rehearsed, &Place::default());
+        let label = Label { slot: "untold", generation: 1, digest: crate::Digest::of(b"") };
+        let source = Source::new(b"", &label, &Place::default(), u64::MAX).unwrap();
+        let result = Rehearsal::default().run(&rehearsed, &source);
         assert!(matches!(result, Err(RehearsalError::NoRehearsalPoint)), "{result:?}");
     }
 }

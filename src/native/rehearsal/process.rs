@@ -64,13 +64,13 @@ impl Call {
 }
 
 /// Starts this program again.
-pub(super) fn start(call: &Call, folder: &Path, input: &Scratch, output: &Scratch) -> io::Result<Child> {
+pub(super) fn start(call: &Call, folder: Option<&Path>, input: &Scratch, output: &Scratch) -> io::Result<Child> {
     // The link leads to the running program even if its file has been replaced meanwhile.
     let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
     let mut command = Command::new(program);
     command
         .env(VARIABLE, call.write())
-        .env(FOLDER_VARIABLE, folder)
+        .envs(folder.map(|folder| (FOLDER_VARIABLE, folder)))
         // It would push what a panic says out of the last words.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::from(input.file.try_clone()?))

@@ -2,8 +2,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hotslot::host::CallError;
@@ -90,23 +92,38 @@ fn a_plugin_does_not_notice_that_its_file_is_overwritten_and_truncated() {
 /// Row 18: nobody can do it to the copy that is mapped, either.
 #[test]
 fn the_memory_that_a_plugin_is_loaded_from_cannot_be_changed() {
-    let slot = builder().name("sealed-memory").open(answering(1)).unwrap();
-    let descriptor = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
-    let descriptor = descriptor
-        .filter(|path| fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains("sealed-memory")))
-        .collect::<Vec<_>>();
-    let [descriptor] = &descriptor[..] else { panic!("one descriptor holds it: {descriptor:?}") };
+    alone(|| {
+        without_folders();
+        let slot = builder().name("sealed-memory").open(answering(1)).unwrap();
+        let descriptor = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+        let descriptor = descriptor
+            .filter(|path| fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains("sealed-memory")))
+            .collect::<Vec<_>>();
+        let [descriptor] = &descriptor[..] else { panic!("one descriptor holds it: {descriptor:?}") };
 
-    let open = || OpenOptions::new().read(true).write(true).open(descriptor);
-    assert!(open().and_then(|file| file.write_all_at(b"x", 0)).is_err(), "it was written");
-    assert!(open().and_then(|file| file.set_len(0)).is_err(), "it was shortened");
-    assert!(open().and_then(|file| file.set_len(1 << 30)).is_err(), "it was grown");
-    assert_eq!(fs::read(descriptor).unwrap(), answering(1).into_bytes());
-    assert_eq!(answer(&slot.load()), 1);
+        let open = || OpenOptions::new().read(true).write(true).open(descriptor);
+        assert!(open().and_then(|file| file.write_all_at(b"x", 0)).is_err(), "it was written");
+        assert!(open().and_then(|file| file.set_len(0)).is_err(), "it was shortened");
+        assert!(open().and_then(|file| file.set_len(1 << 30)).is_err(), "it was grown");
+        assert_eq!(fs::read(descriptor).unwrap(), answering(1).into_bytes());
+        assert_eq!(answer(&slot.load()), 1);
+    });
+}
+
+/// The private folders of this process in `folder`, and the files in them.
+fn private_files(folder: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let entries = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let folders = entries(folder);
+    let files = folders.iter().flat_map(|folder| entries(folder)).collect();
+    (folders, files)
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 #[test]
-fn a_private_folder_is_loaded_from_and_left_empty() {
+fn a_private_folder_holds_the_file_of_each_library_that_is_mapped() {
     let folder = TemporaryFolder::new();
     let slot = HotSlot::builder(native().private_folder(folder.path())).name("by-file").open(answering(1)).unwrap();
     for generation in 2..5 {
@@ -115,8 +132,104 @@ fn a_private_folder_is_loaded_from_and_left_empty() {
     }
     assert!(mapped("by-file").iter().all(|line| line.contains(folder.path().to_str().unwrap())), "from elsewhere");
     assert!(!mapped("by-file").is_empty());
+    // It is mapped, too, and stays.
     assert!(slot.reload(fixture().script("create=panic")).is_err());
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
+    let (folders, files) = private_files(folder.path());
+    assert_eq!((folders.len(), files.len()), (1, 5));
+    assert_eq!(mode(&folders[0]), 0o700);
+    assert!(files.iter().all(|file| mode(file) == 0o500), "{files:?}");
+}
+
+#[test]
+fn a_file_is_gone_once_its_library_is_unmapped() {
+    alone(|| {
+        let folder = TemporaryFolder::new();
+        let backend = native().unload(Unload::WhenIdle).private_folder(folder.path());
+        let slot = elsewhere(|| HotSlot::builder(backend).keep_previous(0).open(answering(1)).unwrap());
+        let events = slot.subscribe();
+        let (mut generation, mut kept) = (1, 1);
+        frees(|| {
+            elsewhere(|| slot.reload(answering(generation + 1)).unwrap());
+            let release = destroyed(&events, u64::from(generation));
+            generation += 1;
+            kept += usize::from(release != hotslot::Release::Freed);
+            assert_eq!(
+                private_files(folder.path()).1.len(),
+                kept,
+                "the serving one's, and that of each one that is kept"
+            );
+            release
+        });
+    });
+}
+
+/// Runs [`a_host_in_a_folder`] and gives what is left in the folder when it has ended.
+fn left_by(end: &str) -> (Option<i32>, Vec<PathBuf>, TemporaryFolder) {
+    let folder = TemporaryFolder::new();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "native::loading::a_host_in_a_folder", "--ignored", "--nocapture"])
+        .env("FOLDER", folder.path())
+        .env("END", end)
+        .output()
+        .unwrap();
+    (status.status.signal(), private_files(folder.path()).0, folder)
+}
+
+#[test]
+#[ignore = "runs inside of another test"]
+fn a_host_in_a_folder() {
+    let folder = std::env::var_os("FOLDER").expect("the outer test names it");
+    let slot = HotSlot::builder(native().private_folder(folder)).open(answering(1)).unwrap();
+    slot.reload(answering(2)).unwrap();
+    // A library that is never unmapped does not outlive its process.
+    std::mem::forget(slot);
+    match std::env::var("END").as_deref() {
+        // SAFETY: ends this process.
+        Ok("killed") => _ = unsafe { libc::raise(libc::SIGKILL) },
+        Ok("forked") => {
+            // SAFETY: the child only ends, by the way that runs exit handlers; its parent waits for it.
+            unsafe {
+                let child = libc::fork();
+                if child == 0 {
+                    libc::exit(0);
+                }
+                libc::waitpid(child, std::ptr::null_mut(), 0);
+                libc::_exit(0);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_process_that_exits_leaves_nothing_behind() {
+    let (signal, left, _folder) = left_by("exit");
+    assert_eq!((signal, left.len()), (None, 0));
+}
+
+#[test]
+fn a_forked_process_that_exits_takes_nothing_away() {
+    let (signal, left, _folder) = left_by("forked");
+    assert_eq!((signal, left.len()), (None, 1));
+    assert_eq!(fs::read_dir(&left[0]).unwrap().count(), 2);
+}
+
+#[test]
+fn what_a_killed_process_left_is_removed_by_the_next_one_and_what_a_living_one_uses_is_not() {
+    let (signal, left, folder) = left_by("killed");
+    assert_eq!((signal, left.len()), (Some(libc::SIGKILL), 1));
+    let in_use = HotSlot::builder(native().private_folder(folder.path())).open(answering(1)).unwrap();
+    let (folders, files) = private_files(folder.path());
+    assert!(!left[0].exists() && folders.len() == 1 && files.len() == 1, "{folders:?}");
+    // One more process comes and goes.
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "native::loading::a_host_in_a_folder", "--ignored"])
+        .env("FOLDER", folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert_eq!(private_files(folder.path()), (folders, files));
+    assert_eq!(answer(&in_use.load()), 1);
 }
 
 #[test]
@@ -125,7 +238,7 @@ fn what_the_loader_refuses_leaves_nothing_in_the_private_folder() {
     let backend = answers().private_folder(folder.path());
     let error = HotSlot::builder(backend).open(c_library("undefined.c", &[])).unwrap_err();
     assert!(!error.to_string().contains(folder.path().to_str().unwrap()), "a name that nobody knows: {error}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(private_files(folder.path()).1.len(), 0);
 }
 
 #[test]
@@ -138,10 +251,10 @@ fn a_private_folder_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn where_memory_cannot_be_loaded_from_a_private_file_is() {
+fn by_default_a_private_file_is_loaded_from_also_where_there_is_no_memfd() {
     alone(|| {
         // Also for the threads that the slot starts from here.
-        without_memfd();
+        without(&[libc::SYS_memfd_create], libc::ENOSYS);
         let slot = builder().name("no-memfd").open(answering(1)).unwrap();
         slot.reload(answering(2)).unwrap();
         assert_eq!(answer(&slot.load()), 2);
@@ -150,24 +263,37 @@ fn where_memory_cannot_be_loaded_from_a_private_file_is() {
         assert!(!lines.is_empty() && lines.iter().all(|line| line.contains(temporary.to_str().unwrap())), "{lines:?}");
         for line in lines {
             let path = line.split_whitespace().find(|word| word.starts_with('/')).unwrap();
-            assert!(!Path::new(path).parent().unwrap().exists(), "left behind: {path}");
+            assert_eq!((mode(Path::new(path)), mode(Path::new(path).parent().unwrap())), (0o500, 0o700));
         }
     });
 }
 
-/// Makes the kernel answer `memfd_create` with ENOSYS on this thread and those that it starts.
-fn without_memfd() {
+/// Has no folder made on this thread and those that it starts. What tests load usually is built before.
+pub(super) fn without_folders() {
+    drop((fixture(), c_answering(0)));
+    without(
+        &[
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_mkdir,
+            libc::SYS_mkdirat,
+        ],
+        libc::EROFS,
+    );
+}
+
+/// Makes the kernel answer these system calls with an error on this thread and those that it starts.
+fn without(calls: &[libc::c_long], error: i32) {
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let step = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
-    let mut program = [
-        step(LOAD_NUMBER, 0, 0),
+    let mut program = vec![step(LOAD_NUMBER, 0, 0)];
+    for call in calls {
         // If it is not the one, jump over the refusal.
-        libc::sock_filter { code: IF_EQUAL, jt: 0, jf: 1, k: libc::SYS_memfd_create as u32 },
-        step(RETURN, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
-        step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
-    ];
+        program.push(libc::sock_filter { code: IF_EQUAL, jt: 0, jf: 1, k: *call as u32 });
+        program.push(step(RETURN, 0, libc::SECCOMP_RET_ERRNO | error as u32));
+    }
+    program.push(step(RETURN, 0, libc::SECCOMP_RET_ALLOW));
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: two system calls; the filter is valid for the second one, which copies it.
     unsafe {

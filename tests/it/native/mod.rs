@@ -14,8 +14,10 @@ mod kind;
 mod late;
 mod linking;
 mod loading;
+mod memory;
 #[path = "../../fixtures/plugin/src/methods.rs"]
 mod methods;
+mod outside;
 mod rehearsal;
 mod running;
 mod stale;

@@ -108,7 +108,7 @@ fn the_same_bytes_again_are_a_library_of_their_own() {
     assert_eq!(super::add(&slot.load(), 0), 0);
     assert_eq!(super::add(&first, 0), 5);
     let files: std::collections::HashSet<_> =
-        mapped("same-bytes").into_iter().filter_map(|line| line.split('/').nth(1).map(str::to_owned)).collect();
+        mapped("same-bytes").into_iter().filter_map(|line| line.split('/').next_back().map(str::to_owned)).collect();
     assert_eq!(files.len(), 2, "{files:?}");
 }
 

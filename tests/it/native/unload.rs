@@ -62,7 +62,7 @@ fn by_default_nothing_is_unmapped_and_everything_is_counted() {
         assert_eq!((retained().generations, retained().bytes), (3, 3 * size));
         assert_eq!((slot.status().retained.generations, slot.status().retained.bytes), (3, 3 * size));
         let files: std::collections::HashSet<_> =
-            mapped("hotslot-").into_iter().filter_map(|line| line.split('/').nth(1).map(str::to_owned)).collect();
+            mapped("hotslot-").into_iter().filter_map(|line| line.split('/').next_back().map(str::to_owned)).collect();
         assert_eq!(files.len(), 4, "three that are kept, and the one that serves");
     });
 }
