@@ -104,6 +104,8 @@
 //! | module, name | signature | |
 //! |---|---|---|
 //! | `hotslot`, `log` | `(i32, i32, i32)` | level (1 error to 5 trace), address and length of a text; written to `tracing` |
+//! | `hotslot`, `event` | `(i32, i32, i32)` | level, address and number of texts, each an address and a length of 32 bits: target, message, fields, spans; written to `tracing` |
+//! | `hotslot`, `log_level` | `() -> i32` | the most verbose level that anybody in the host listens to, 0 for none |
 //! | `hotslot`, `wall_clock` | `() -> i64` | nanoseconds since 1970 |
 //! | `hotslot`, `monotonic_clock` | `() -> i64` | nanoseconds since a fixed moment, never decreasing |
 //! | `hotslot`, `send` | `(i32, i32)` | address and length of a message for [`on_message`](WasmBackend::on_message) |

@@ -5,8 +5,11 @@ pub(crate) mod built;
 mod compatibility;
 mod failures;
 pub(crate) mod kinds;
+#[cfg(target_os = "linux")]
+mod log;
 mod running;
 mod services;
+mod types;
 mod values;
 
 use crate::support::trust;

@@ -76,7 +76,7 @@ fn reason<E: StdError + 'static>(error: &Error) -> &E {
 
 /// Waits for the destruction of a generation.
 #[track_caller]
-fn destroyed(events: &Subscription, wanted: u64) -> Release {
+pub(crate) fn destroyed(events: &Subscription, wanted: u64) -> Release {
     wait_for(events, |event| match event {
         Event::Destroyed { generation, release } if *generation == wanted => Some(release.clone()),
         _ => None,
@@ -100,13 +100,13 @@ fn is_freed(release: &Release) -> bool {
 
 /// Tries until a library is unmapped, a few times at most.
 #[track_caller]
-fn frees(attempt: impl FnMut() -> Release) {
+pub(crate) fn frees(attempt: impl FnMut() -> Release) {
     let freed = std::iter::repeat_with(attempt).take(5).any(|release| is_freed(&release));
     assert!(freed, "a doubt each time is none");
 }
 
 /// Runs `body` on a thread that ends with it, so that no trace of it stays on this thread's stack.
-fn elsewhere<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+pub(crate) fn elsewhere<R: Send>(body: impl FnOnce() -> R + Send) -> R {
     std::thread::scope(|scope| scope.spawn(body).join().expect("the body does not panic"))
 }
 
