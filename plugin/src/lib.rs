@@ -53,6 +53,8 @@
 //! plain C.
 
 pub mod abi;
+#[cfg(not(target_arch = "wasm32"))]
+mod backtrace;
 #[cfg(feature = "postcard")]
 mod bounded;
 mod call_error;

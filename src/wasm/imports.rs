@@ -142,7 +142,7 @@ fn call_service(mut caller: Caller<'_, StoreData>, service: u32, method: u32, fr
         Err(error) if error.kind() == CallErrorKind::Malformed && !watch.saw_a_call() => {
             return Err(Misuse::error(format!("the arguments of a service's call cannot be read: {error}")));
         }
-        Err(error) => (Status::of(error.kind()), error.to_string().into_bytes()),
+        Err(error) => (Status::of(error.kind()), error.to_wire()),
     };
     let words: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
     write(&mut caller, frame.words, &words)?;

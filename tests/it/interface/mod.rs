@@ -4,6 +4,7 @@ mod auto;
 pub(crate) mod built;
 mod compatibility;
 mod failures;
+mod hand_over;
 pub(crate) mod kinds;
 #[cfg(target_os = "linux")]
 mod log;
