@@ -191,7 +191,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
                     return warm(Target::Generation(generation), candidate.request);
                 }
                 let attempt = Attempt::of(self, self.journal.next_attempt(), Cause::Rollback, &asked);
-                attempt.log.lap(Stage::Hash);
+                attempt.log.quiet_lap(Stage::Hash, Instant::now());
                 cold(attempt.stage(candidate, Some(payload))?)
             }
         }
@@ -391,12 +391,12 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
     /// Begins an attempt to load a candidate.
     fn of(core: &Arc<Core<T>>, number: u64, cause: Cause, asked: &Asked) -> Attempt<T> {
         let attempt = Attempt::begin(core, number, cause, asked.began);
-        attempt.log.lap_at(Stage::Copy, asked.copied);
+        attempt.log.quiet_lap(Stage::Copy, asked.copied);
         attempt
     }
 
     fn begin(core: &Arc<Core<T>>, number: u64, cause: Cause, began: Instant) -> Attempt<T> {
-        let position = Position { done: Vec::new(), under_way: None, leg: 0, mark: began };
+        let position = Position { done: Vec::new(), under_way: None, leg: 0, mark: began, told: 0 };
         let log = StageLog { core: Arc::clone(core), attempt: number, position: Mutex::new(position) };
         Attempt {
             core: Arc::clone(core),
@@ -420,7 +420,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         let timeout = self.core.settings.reload_timeout;
         let deadline = after(timeout);
         let turn = self.core.staging.enter(self.core.settings.when_busy, deadline);
-        self.log.lap(Stage::Queue);
+        self.log.quiet_lap(Stage::Queue, Instant::now());
         let turn = match turn {
             Ok(turn) => turn,
             Err(none) => {
@@ -466,7 +466,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         }
         let payload = payload.unwrap_or_else(|| {
             let payload = self.core.scope.enter(|| candidate.payload());
-            self.log.lap(Stage::Hash);
+            self.log.quiet_lap(Stage::Hash, Instant::now());
             payload
         });
         self.id = Some(payload.id());
@@ -770,6 +770,8 @@ struct Position {
     leg: u64,
     /// Where the last stage ended, and the next one begins: so no time is lost between two.
     mark: Instant,
+    /// How many of those that are done subscribers have been told of.
+    told: usize,
 }
 
 impl Position {
@@ -779,6 +781,12 @@ impl Position {
         self.mark += duration;
         self.done.push((stage, duration));
         duration
+    }
+
+    /// Takes those that subscribers have not been told of.
+    fn untold(&mut self) -> Vec<(Stage, Duration)> {
+        let told = std::mem::replace(&mut self.told, self.done.len());
+        self.done[told..].to_vec()
     }
 }
 
@@ -810,12 +818,24 @@ impl<T: ?Sized + Send + Sync + 'static> StageLog<T> {
 
     /// Ends a stage that ran on the caller's thread.
     fn lap(&self, stage: Stage) {
-        self.lap_at(stage, Instant::now());
+        let untold = {
+            let mut position = self.position.lock();
+            position.lap(stage, Instant::now());
+            position.untold()
+        };
+        self.tell(untold);
     }
 
-    fn lap_at(&self, stage: Stage, now: Instant) {
-        let duration = self.position.lock().lap(stage, now);
-        self.core.journal.emit(&Event::Stage { attempt: self.attempt, stage, duration });
+    /// Ends a stage before the gate. Subscribers are told of it when that has been passed: an attempt that changes nothing, as
+    /// the same bytes again do, is one event and not four.
+    fn quiet_lap(&self, stage: Stage, now: Instant) {
+        self.position.lock().lap(stage, now);
+    }
+
+    fn tell(&self, stages: Vec<(Stage, Duration)>) {
+        for (stage, duration) in stages {
+            self.core.journal.emit(&Event::Stage { attempt: self.attempt, stage, duration });
+        }
     }
 
     fn last(&self) -> Option<Stage> {
@@ -844,9 +864,10 @@ impl<T: ?Sized + Send + Sync + 'static> Leg<T> {
         let mut position = position.lock();
         if position.leg == self.number {
             position.under_way = None;
-            let duration = position.lap(stage, Instant::now());
+            position.lap(stage, Instant::now());
+            let untold = position.untold();
             drop(position);
-            core.journal.emit(&Event::Stage { attempt: *attempt, stage, duration });
+            self.log.tell(untold);
         }
         result.map_err(|kind| Refusal(stage, kind))
     }

@@ -85,8 +85,9 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
     /// - [`HotSlot::load`] blocks for up to `bound` while calls are held, and is wait-free at all other times. An executor's
     ///   thread is blocked, too.
     /// - Hold leases for a call, and not across calls: one that is not given back within `bound` refuses the reload.
-    /// - A thread that has a lease on the old plugin gets another one at once, and so do the plugin's own calls through the
-    ///   host and the hook: they would wait for themselves.
+    /// - A thread that has a lease on the old plugin gets another one at once (where hazards are noted by thread, on Unix, and
+    ///   unless that one is a clone or its fifteenth), and so do the plugin's own calls through the host and the hook: they
+    ///   would wait for themselves.
     pub fn hold_calls_during_hand_over(mut self, bound: Duration) -> Self {
         self.settings.hold_calls = Some(bound);
         self

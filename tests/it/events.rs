@@ -185,7 +185,7 @@ fn an_event_is_data() {
         (last == 2).then_some(())
     });
     let stage = &data[0]["stage"];
-    assert_eq!((&stage["attempt"], &stage["stage"]), (&json!(2), &json!("gate")));
+    assert_eq!((&stage["attempt"], &stage["stage"]), (&json!(2), &json!("copy")));
     assert!(data.contains(&json!({ "retired": { "generation": 1, "epoch": 2 } })), "{data:?}");
     assert!(data.contains(&json!({ "destroyed": { "generation": 1, "release": "Freed" } })), "{data:?}");
     assert!(data.iter().any(|event| event["ended"]["outcome"]["swapped"]["generation"] == 2), "{data:?}");
