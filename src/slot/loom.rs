@@ -146,6 +146,8 @@ fn commit_against_load_without_a_retired_list() {
 /// for the calls that are under way.
 fn hand_over_against_call(is_drained: fn(&Lineage<Generation>) -> bool) {
     loom::model(move || {
+        // Also where the model fails, and unwinds.
+        IS_REAPER.with(|is| is.set(true));
         let line = opened(0);
         let caller = thread::spawn({
             let line = line.clone();
@@ -178,9 +180,7 @@ fn hand_over_against_call(is_drained: fn(&Lineage<Generation>) -> bool) {
         let counted = caller.join().unwrap();
         let current = line.load().expect("the line is open");
         assert_eq!(current.calls.load(Ordering::Relaxed), counted, "a call was lost");
-        drop((current, old));
-        IS_REAPER.with(|is| is.set(true));
-        drop(new);
+        drop((current, old, new));
         close(&line);
     });
 }

@@ -13,7 +13,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::{built, slots};
-use crate::native::{destroyed, elsewhere, frees};
+use crate::native::{destroyed, elsewhere, is_freed};
 use crate::support::process::alone;
 use crate::support::trust;
 
@@ -155,7 +155,7 @@ fn threads_of_a_library_log_and_do_not_keep_it_mapped() {
         let native = Native::interface::<dyn Fixture>(trust()).unload(Unload::WhenIdle);
         let slot = HotSlot::builder(native).name("logging").keep_previous(0).open(built::library("").bytes()).unwrap();
         let (events, mut generation) = (slot.subscribe(), 0);
-        frees(|| {
+        let mut is_unmapped = || {
             log.take();
             for how in ["log thread", "log event", "log library"] {
                 elsewhere(|| slot.load().fail(how).unwrap());
@@ -163,7 +163,9 @@ fn threads_of_a_library_log_and_do_not_keep_it_mapped() {
             has(&log.take()[0], Level::WARN, &["message=from a thread;", "plugin_spans=job;"]);
             generation += 1;
             elsewhere(|| slot.reload(built::library("").answering(generation).bytes()).unwrap());
-            destroyed(&events, generation)
-        });
+            is_freed(&destroyed(&events, generation))
+        };
+        // A thread that runs at the moment may be inside, which is a doubt; a destructor in a thread is not, and fails this.
+        assert!((0..50).any(|_| is_unmapped()));
     });
 }

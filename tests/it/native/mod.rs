@@ -86,7 +86,7 @@ pub(crate) fn destroyed(events: &Subscription, wanted: u64) -> Release {
 /// Whether a library was unmapped. It may also be kept because a number on the stack of a thread of the test looks like
 /// an address of its code, that of a buffer which lay there before for instance: that is as it should be, and rare.
 #[track_caller]
-fn is_freed(release: &Release) -> bool {
+pub(crate) fn is_freed(release: &Release) -> bool {
     match release {
         Release::Freed => true,
         Release::Retained { reason, .. } => {
@@ -100,7 +100,7 @@ fn is_freed(release: &Release) -> bool {
 
 /// Tries until a library is unmapped, a few times at most.
 #[track_caller]
-pub(crate) fn frees(attempt: impl FnMut() -> Release) {
+fn frees(attempt: impl FnMut() -> Release) {
     let freed = std::iter::repeat_with(attempt).take(5).any(|release| is_freed(&release));
     assert!(freed, "a doubt each time is none");
 }
