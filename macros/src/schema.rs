@@ -12,7 +12,7 @@ use syn::{
 /// What stands in the place of the type's own fields.
 enum Told {
     /// Another type with the same bytes.
-    As(Type),
+    As(Box<Type>),
     /// A name for the format.
     Name(LitStr),
 }
@@ -76,7 +76,7 @@ impl Told {
         match self {
             Told::As(ty) => {
                 let layout = layout_of(&ty);
-                types.push(ty);
+                types.push(*ty);
                 layout
             }
             Told::Name(name) => quote!(&__schema::Layout::Told(#name)),
@@ -239,7 +239,7 @@ fn options(attributes: &[Attribute], place: Place) -> Result<Options, Error> {
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("schema")) {
         attribute.parse_nested_meta(|meta| {
             let told = if meta.path.is_ident("as") && place != Place::Variant {
-                Told::As(meta.value()?.parse()?)
+                Told::As(Box::new(meta.value()?.parse()?))
             } else if meta.path.is_ident("name") && place != Place::Variant {
                 let name: LitStr = meta.value()?.parse()?;
                 let text = name.value();

@@ -4,8 +4,6 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use crate::abi::SOURCE_SEPARATOR;
-
 /// A call through an [interface](macro@crate::interface) that gave no answer.
 ///
 /// It is the same for a library, for wasm and in-process. What of it reaches the host is up to the method: one that
@@ -27,6 +25,10 @@ struct Cause {
     message: String,
     source: Option<Box<Cause>>,
 }
+
+/// Stands, in the text of a method's error, between its message and those of its sources. A control character of text, the
+/// record separator, that messages have no use for.
+pub const SOURCE_SEPARATOR: u8 = 0x1e;
 
 /// The most sources that an error keeps.
 const CAUSES: usize = 16;

@@ -83,6 +83,43 @@ macro_rules! __id {
     }};
 }
 
+/// Returns the description of a type as the text that contracts contain.
+#[macro_export]
+macro_rules! schema_text {
+    ($ty:ty) => {
+        $crate::__private::contract::text!(&[$crate::__private::contract::Part::Layout(
+            <$ty as $crate::Schema>::LAYOUT
+        )])
+    };
+}
+
+/// Returns a schema id for a state of this type, made of its description: `name#hash`.
+///
+/// As a plugin's [`SCHEMA`](crate::Plugin::SCHEMA) it changes whenever the type changes, so that no state is read as that
+/// of another type. The name has to be short: an id has at most 95 bytes, of which the hash takes 17.
+///
+/// ```
+/// # use hotslot_plugin::{Schema, schema_id};
+/// #[derive(Schema)]
+/// struct Counts { hits: u64, misses: u64 }
+///
+/// const SCHEMA: &str = schema_id!("counts", Counts);
+/// assert!(SCHEMA.starts_with("counts#"));
+/// ```
+#[macro_export]
+macro_rules! schema_id {
+    ($name:expr, $ty:ty) => {{
+        use $crate::__private::contract;
+        const TEXT: &str = $crate::schema_text!($ty);
+        const HASH: [u8; 16] = contract::hash(TEXT.as_bytes());
+        const HEX: &str = match ::core::str::from_utf8(&HASH) {
+            Ok(text) => text,
+            Err(_) => panic!("hexadecimal digits are text"),
+        };
+        contract::text!(&[contract::Part::Text($name), contract::Part::Text("#"), contract::Part::Text(HEX)])
+    }};
+}
+
 pub use __id as id;
 pub use __text as text;
 

@@ -43,20 +43,18 @@
 //! In a [harness](crate::harness) the plugin has the loggers of the process, which are set once: events of all threads go to
 //! the plugin that was made last, and a test that sets a logger of its own gets an error from `init`.
 
+mod listener;
 #[cfg(feature = "tracing")]
 mod spans;
 
-use std::cell::Cell;
 use std::fmt;
-use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
-use crate::abi::HostApi;
-use crate::{Host, Level};
-
-/// The host that [`init`] was called with last; null before. In a library or module there is only one.
-static HOST: AtomicPtr<HostApi> = AtomicPtr::new(ptr::null_mut());
+#[cfg(feature = "log")]
+use self::listener::{listener, pass_on};
+use crate::Host;
+#[cfg(feature = "log")]
+use crate::Level;
 
 /// Somebody else takes the events of this plugin already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +80,7 @@ impl std::error::Error for AlreadyTaken {}
 /// The plugin, or the process of its tests, has set a logger or a subscriber of its own.
 pub fn init(host: Host) -> Result<(), AlreadyTaken> {
     static TAKEN: OnceLock<Result<(), AlreadyTaken>> = OnceLock::new();
-    HOST.store(ptr::from_ref(host.api()).cast_mut(), Ordering::Release);
+    listener::set(host);
     *TAKEN.get_or_init(take)
 }
 
@@ -99,30 +97,6 @@ fn take() -> Result<(), AlreadyTaken> {
         tracing_core::dispatcher::set_global_default(dispatch).map_err(|_| AlreadyTaken { from: "tracing" })?;
     }
     Ok(())
-}
-
-/// Returns the host, if it listens to events of this level.
-fn listener(level: Level) -> Option<Host> {
-    let api = HOST.load(Ordering::Acquire);
-    if api.is_null() {
-        return None;
-    }
-    // SAFETY: P1: `init` was given it by the plugin's host, and it is valid for as long as the plugin's code is mapped.
-    let host = unsafe { Host::from_ptr(api) };
-    host.is_logged(level).then_some(host)
-}
-
-/// Passes an event on, unless that led to it, again and again: a host may log by calling the plugin, and in the process
-/// of a test both may have the same logger.
-fn pass_on(host: Host, level: Level, texts: [&str; 4]) {
-    const DEPTH: u8 = 4;
-    thread_local! { static WITHIN: Cell<u8> = const { Cell::new(0) }; }
-    let depth = WITHIN.get();
-    if depth < DEPTH {
-        WITHIN.set(depth + 1);
-        host.event(level, texts);
-        WITHIN.set(depth);
-    }
 }
 
 #[cfg(feature = "log")]

@@ -42,6 +42,7 @@ mod frame;
 mod status;
 pub mod wire;
 
+pub use crate::call_error::SOURCE_SEPARATOR;
 pub use buffer::{Buffer, Slice};
 pub use frame::Frame;
 pub use status::Status;
@@ -54,10 +55,6 @@ pub const MAGIC: [u8; 16] = *b"hotslot\0plugin\0\x01";
 
 /// The name of the exported descriptor.
 pub const DESCRIPTOR_SYMBOL: &str = "HOTSLOT_PLUGIN";
-
-/// Stands, in the text of a method's error, between its message and those of its sources. A control character of text, the
-/// record separator, that messages have no use for.
-pub const SOURCE_SEPARATOR: u8 = 0x1e;
 
 /// The section that holds the descriptor: in ELF and PE files by this name, in Mach-O files as `__DATA,__hotslot`.
 pub const DESCRIPTOR_SECTION: &str = ".hotslot";

@@ -11,7 +11,7 @@ use tracing_core::span::{Attributes, Current, Id, Record};
 use tracing_core::subscriber::Interest;
 use tracing_core::{Event, Metadata, Subscriber};
 
-use super::{listener, pass_on};
+use super::listener::{listener, pass_on};
 use crate::Level;
 
 /// The most bytes of fields that are kept for a span.
