@@ -53,6 +53,7 @@
 //! | Fault | What would happen | Remedy | Where |
 //! |---|---|---|---|
 //! | garbage, a truncated or a wrong module | an error deep in a compiler | one pass before it: validation, required exports, allowed imports, interface, versions; every refusal says what and where | `validate`, `sections`, `admission` |
+//! | a serde type whose fields changed on one side | a value is read as another one | the contract describes types down to the field; refused by type and field | `sections`, `admission` |
 //! | a module made to be hard to compile | minutes and gigabytes for a few KB | [`ModuleLimits`], before anything is compiled: bytes and counts, and what a compiler's work grows with | `validate`, `effort` |
 //! | proposals that nobody asked for | 64-bit memories, threads and so on by default | not enabled | `validate`, `engine` |
 //! | an endless loop, also in `start` | the thread is lost | a deadline that begins before the instance is made; each call checks its own, every tick | `limits`, `host`, `engine` |
