@@ -84,6 +84,15 @@ pub enum ErrorKind {
         /// How many there may be.
         limit: usize,
     },
+    /// The hand-over was not over within the time for which
+    /// [calls are held](crate::Builder::hold_calls_during_hand_over). They went on to the old plugin, which serves on.
+    #[error("{}", hold_timed_out(*.bound, *.leases))]
+    HoldTimedOut {
+        /// For how long calls are held at most.
+        bound: Duration,
+        /// How many leases on the old plugin were still out; 0 if it was the hook that took longer.
+        leases: usize,
+    },
     /// Another generation became current meanwhile.
     #[error("{}", base_changed(*.base, *.current))]
     BaseChanged {
@@ -134,6 +143,15 @@ fn base_changed(base: Option<u64>, current: u64) -> String {
     format!("generation {base} was to be replaced, but {current} serves by now: look at it, and try again")
 }
 
+fn hold_timed_out(bound: Duration, leases: usize) -> String {
+    let why = match leases {
+        0 => "the hand-over took longer: raise the bound, or make it faster".to_owned(),
+        1 => "one lease was still out: hold leases for a call, not longer, or raise the bound".to_owned(),
+        more => format!("{more} leases were still out: hold leases for a call, not longer, or raise the bound"),
+    };
+    format!("calls are held for {bound:?} at most, and went on to the old plugin, because {why}")
+}
+
 fn or_none(generation: Option<u64>) -> String {
     generation.map_or_else(|| "none".to_owned(), |number| number.to_string())
 }
@@ -176,10 +194,15 @@ impl Error {
 
     /// Whether the same call may well succeed in a while, without a change.
     pub fn is_temporary(&self) -> bool {
-        use ErrorKind::{BaseChanged, Busy, NoThread, QueueTimedOut, TooManyRetired, TooSoon};
+        use ErrorKind::{BaseChanged, Busy, HoldTimedOut, NoThread, QueueTimedOut, TooManyRetired, TooSoon};
         matches!(
             self.0.kind,
-            Busy | QueueTimedOut(_) | TooSoon { .. } | TooManyRetired { .. } | BaseChanged { .. } | NoThread(_)
+            Busy | QueueTimedOut(_)
+                | TooSoon { .. }
+                | TooManyRetired { .. }
+                | BaseChanged { .. }
+                | HoldTimedOut { .. }
+                | NoThread(_)
         )
     }
 

@@ -64,7 +64,8 @@
 //! # What is guaranteed, and when
 //! - **[`HotSlot::load`] never blocks.** It takes no lock and performs a bounded number of steps, whatever reloads,
 //!   rollbacks or retirements are under way, also while a library's constructors run. (A thread's first access allocates a
-//!   record. On systems without pthread keys the read is arc-swap's, whose first access on a thread may wait for the loader.)
+//!   record. On systems without pthread keys the read is arc-swap's, whose first access on a thread may wait for the loader. A
+//!   slot that is built to [hold calls](Builder::hold_calls_during_hand_over) during a hand-over blocks for that long.)
 //! - **A failed reload changes nothing for callers.** The current generation stays current, with its state. Side effects
 //!   that a plugin's own start-up code had outside of its memory are not undone.
 //! - **No plugin code runs before admission**, and the bytes that were admitted are the bytes that run.

@@ -13,7 +13,13 @@ use crate::Digest;
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Stage {
-    /// Before anything is looked at: is it this transition's turn?
+    /// The caller's bytes are copied.
+    Copy,
+    /// It waits for its turn.
+    Queue,
+    /// Bytes and configuration are hashed.
+    Hash,
+    /// Before anything is looked at: may there be a transition now?
     Gate,
     /// Is it what it should be? No plugin code runs.
     Admit,
@@ -21,6 +27,8 @@ pub enum Stage {
     Load,
     /// The user's hook tries the new plugin.
     Probe,
+    /// It waits for its commit, if that is asked for separately, or for the plugin that runs to stop.
+    Staged,
     /// State goes from the old plugin to the new one.
     HandOver,
     /// The new plugin becomes current.
@@ -30,10 +38,14 @@ pub enum Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Stage::Copy => "copy",
+            Stage::Queue => "queue",
+            Stage::Hash => "hash",
             Stage::Gate => "gate",
             Stage::Admit => "admit",
             Stage::Load => "load",
             Stage::Probe => "probe",
+            Stage::Staged => "staged",
             Stage::HandOver => "hand_over",
             Stage::Commit => "commit",
         })
@@ -115,14 +127,21 @@ pub struct Report {
     pub config_digest: Option<Digest>,
     /// The size of the artifact in bytes.
     pub size: usize,
-    /// The stages it went through, with the time each took, hooks included.
+    /// The stages it went through, with the time each took, hooks included. Each lasts from the end of the one before, the
+    /// first from the call: together they are the [total](Report::total).
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::stages"))]
     pub stages: Vec<(Stage, Duration)>,
-    /// From the call to its end, waiting for a turn included.
+    /// From the call to the end of its last stage, waiting for a turn included: the sum of its stages.
     #[cfg_attr(feature = "serde", serde(rename = "total_ms", serialize_with = "crate::serialize::millis"))]
     pub total: Duration,
     /// How many leases the slot handed out while the attempt was under way.
     pub leases_during: u64,
+    /// How many leases on the old plugin were out when the [hand-over hook](crate::Builder::hand_over) began, or were taken
+    /// while it ran. What their calls changed in the old plugin may be missing in the new one. 0 if there was no hand-over,
+    /// or if [calls were held](crate::Builder::hold_calls_during_hand_over), unless the plugin's own threads took some.
+    pub leases_during_hand_over: u64,
+    /// How many leases had to wait because [calls were held](crate::Builder::hold_calls_during_hand_over).
+    pub leases_held_up: u64,
     /// For a plugin that runs: from the end of the old one's run to the start of the new one's. `None` if nothing ran
     /// before, or if the old one had not stopped.
     #[cfg_attr(feature = "serde", serde(rename = "gap_ms", serialize_with = "crate::serialize::optional_millis"))]

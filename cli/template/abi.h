@@ -59,6 +59,9 @@ typedef struct {
     void (*send)(const void *context, hotslot_slice message);
     hotslot_status (*service)(const void *context, hotslot_slice contract, uint32_t *number, hotslot_buffer *error);
     hotslot_status (*invoke)(const void *context, uint32_t service, uint32_t method, hotslot_frame *frame);
+    /* Four texts: target, message, fields, spans. */
+    void (*event)(const void *context, uint32_t level, const hotslot_slice *texts, size_t count);
+    uint32_t (*log_level)(const void *context); /* the most verbose level that is listened to; 0 for none */
 } hotslot_host;
 
 /* create is called first and destroy last; the others may be called from any thread, and concurrently. */

@@ -3,7 +3,7 @@
 //! `fuzz/run` generates the seeds and runs it.
 #![no_main]
 
-use hotslot_plugin::{Answer, Argument, Arguments, CallError, CallErrorKind, Interface, Plain, interface};
+use hotslot_plugin::{Answer, Argument, Arguments, CallError, CallErrorKind, Interface, Plain, Schema, interface};
 use libfuzzer_sys::fuzz_target;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ struct Order {
     mark: char,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Schema)]
 enum Note {
     Empty,
     Text { subject: String, lines: Vec<Note> },

@@ -99,7 +99,12 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
             use #plugin as __plugin;
             use __plugin::__private::{codec as __codec, contract as __contract};
             #[allow(unused_imports, reason = "only types of the user's need it")]
-            use __codec::ByPostcard as _;
+            use __codec::{ByPostcard as _, Undescribed as _};
+
+            const _: () = ::core::assert!(
+                <dyn #ident as __plugin::Interface>::CONTRACT.len() <= __contract::LIMIT,
+                "the contract is larger than the 64 KiB that a host reads: use fewer or smaller types, or bytes"
+            );
 
             /// The plugin as the host sees it.
             struct #proxy<__L>(__L);

@@ -181,7 +181,13 @@ impl Kind {
             }
             Kind::Other(ty) => {
                 let name = spelled(ty);
-                quote!(__contract::Part::Text(#name), __contract::Part::Shape(__codec::Probe::<#ty>::SHAPE),)
+                quote! {
+                    __contract::Part::Type {
+                        spelled: #name,
+                        plain: __codec::Probe::<#ty>::SHAPE,
+                        by_serde: __codec::Description::<#ty>::LAYOUT,
+                    },
+                }
             }
             Kind::Result(value, error) => {
                 let (value, error) = (value.parts(), error.parts());

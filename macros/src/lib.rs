@@ -4,6 +4,7 @@ mod interface;
 mod kind;
 mod method;
 mod plain;
+mod schema;
 mod version;
 
 use proc_macro::TokenStream;
@@ -44,7 +45,7 @@ use proc_macro::TokenStream;
 ///
 /// A method takes `&self` and values that can cross: numbers, `bool`, `char`, `&str`, `&[u8]`, `String`, `Vec<u8>`, types
 /// with `#[derive(Plain)]`, arrays and options of plain types, and, with the feature `postcard` of `hotslot-plugin`, serde
-/// types.
+/// types with `#[derive(Schema)]`.
 ///
 /// The macro adds the bounds `Send + Sync + 'static` to the trait, and implements `hotslot_plugin::Interface` for
 /// `dyn Trait`.
@@ -69,4 +70,25 @@ pub fn interface(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_derive(Plain)]
 pub fn plain(item: TokenStream) -> TokenStream {
     plain::expand(item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Describes a serde type for the contract: see the trait of the same name.
+///
+/// ```
+/// use hotslot_plugin::Schema;
+///
+/// #[derive(Schema)] // and serde's Serialize and Deserialize
+/// struct Quote {
+///     bid: f64,
+///     ask: f64,
+///     #[schema(as = u64)] // what `with` writes
+///     #[serde(with = "seconds")]
+///     at: std::time::Instant,
+/// }
+///
+/// assert_eq!(hotslot_plugin::schema_text!(Quote), "Quote{bid:f64,ask:f64,at:u64}");
+/// ```
+#[proc_macro_derive(Schema, attributes(schema, serde))]
+pub fn schema(item: TokenStream) -> TokenStream {
+    schema::expand(item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }

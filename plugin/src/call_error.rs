@@ -9,11 +9,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 /// It is the same for a library, for wasm and in-process. What of it reaches the host is up to the method: one that
 /// returns `Result<_, E>` with `E: From<CallError>` returns it; one with `#[on_error(value)]` gives that value; every
 /// other unwinds with it, quietly, to the next [`CallError::catch`].
+///
+/// An error of the plugin's that has sources keeps them, if it was made [from it](CallError::from_error): the messages of all
+/// of them cross, and [`source`](std::error::Error::source) works on the other side as it would have in the plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallError {
     kind: CallErrorKind,
     message: String,
+    source: Option<Box<Cause>>,
 }
+
+/// What lies below an error: text, because the error itself does not cross.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cause {
+    message: String,
+    source: Option<Box<Cause>>,
+}
+
+/// Stands, in the text of a method's error, between its message and those of its sources. A control character of text, the
+/// record separator, that messages have no use for.
+pub const SOURCE_SEPARATOR: u8 = 0x1e;
+
+/// The most sources that an error keeps.
+const CAUSES: usize = 16;
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,7 +69,69 @@ impl CallErrorKind {
 impl CallError {
     /// Makes an error of this kind.
     pub fn new(kind: CallErrorKind, message: impl Into<String>) -> CallError {
-        CallError { kind, message: message.into() }
+        CallError { kind, message: message.into(), source: None }
+    }
+
+    /// Makes an error of the plugin's own from another error, with its sources. [`failed`](CallError::failed) takes a text.
+    ///
+    /// ```
+    /// # use hotslot_plugin::CallError;
+    /// fn parse(text: &str) -> Result<f64, CallError> {
+    ///     text.parse::<f64>().map_err(CallError::from_error)
+    /// }
+    /// assert_eq!(parse("much").unwrap_err().to_string(), "invalid float literal");
+    /// ```
+    pub fn from_error(error: impl Into<crate::Error>) -> CallError {
+        let error = error.into();
+        let failed = CallError::failed(&error);
+        match error.source() {
+            Some(source) => failed.with_source(source),
+            None => failed,
+        }
+    }
+
+    /// Adds an error, with its sources, below those that this one has.
+    pub fn with_source(mut self, source: &(dyn std::error::Error + 'static)) -> CallError {
+        let mut next = Some(source);
+        while let Some(error) = next {
+            self = self.with_cause(error.to_string());
+            next = error.source();
+        }
+        self
+    }
+
+    /// Adds a message below those that there are, up to a limit.
+    pub(crate) fn with_cause(mut self, message: String) -> CallError {
+        let (mut place, mut depth) = (&mut self.source, 0);
+        while let Some(cause) = place {
+            (place, depth) = (&mut cause.source, depth + 1);
+        }
+        if depth < CAUSES {
+            *place = Some(Box::new(Cause { message, source: None }));
+        }
+        self
+    }
+
+    /// Returns the text that crosses: the message, and those of the sources behind
+    /// [separators](crate::abi::SOURCE_SEPARATOR).
+    #[doc(hidden)]
+    pub fn to_wire(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let (mut message, mut next) = (&self.message, &self.source);
+        loop {
+            let sound = message.bytes().map(|byte| if byte == SOURCE_SEPARATOR { b' ' } else { byte });
+            bytes.extend(sound);
+            let Some(cause) = next else { return bytes };
+            bytes.push(SOURCE_SEPARATOR);
+            (message, next) = (&cause.message, &cause.source);
+        }
+    }
+
+    /// Makes the error that crossed; `text` makes a message of bytes.
+    pub(crate) fn from_wire(kind: CallErrorKind, bytes: &[u8], text: impl Fn(&[u8]) -> String) -> CallError {
+        let mut messages = bytes.split(|&byte| byte == SOURCE_SEPARATOR);
+        let error = CallError::new(kind, messages.next().map(&text).unwrap_or_default());
+        messages.take(CAUSES).fold(error, |error, message| error.with_cause(text(message)))
     }
 
     /// Makes an error of the plugin's own, for methods that return `Result<_, CallError>`.
@@ -105,7 +185,23 @@ impl fmt::Display for CallError {
     }
 }
 
-impl std::error::Error for CallError {}
+impl std::error::Error for CallError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|cause| &**cause as _)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|cause| &**cause as _)
+    }
+}
 
 /// Bytes or words that are not what the type should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use crate::contract::Shape;
 use crate::interface::{Answer, Argument, Arguments, Reply};
+use crate::schema::{Layout, Schema};
 use crate::{CallError, Malformed, Plain};
 
 /// The arguments of a call, filled by the proxy.
@@ -58,7 +59,7 @@ pub trait Codec<V> {
 pub struct Probe<T>(PhantomData<T>);
 
 impl<T: Plain> Probe<T> {
-    pub const SHAPE: &'static Shape = T::SHAPE;
+    pub const SHAPE: Option<&'static Shape> = Some(T::SHAPE);
     pub const SLOTS: usize = T::WORDS;
     pub const WORDS: usize = T::WORDS;
 
@@ -70,19 +71,34 @@ impl<T: Plain> Probe<T> {
 
 /// What a type does that is not plain.
 pub trait ByPostcard<T> {
-    const SHAPE: &'static Shape = &Shape::Postcard;
+    const SHAPE: Option<&'static Shape> = None;
     const SLOTS: usize = 1;
     const WORDS: usize = 0;
 
     fn codec() -> Postcard<T>
     where
-        T: Crosses,
+        T: Crosses + Schema,
     {
         Postcard { encode: T::encode, decode: T::decode }
     }
 }
 
 impl<T> ByPostcard<T> for Probe<T> {}
+
+/// Finds the description of a type at compile time: that of this inherent implementation if it has one, and that of
+/// [`Undescribed`] if not. Whether it needs one is asked where its codec is made, so that the compiler says it once.
+pub struct Description<T>(PhantomData<T>);
+
+impl<T: Schema> Description<T> {
+    pub const LAYOUT: &'static Layout = T::LAYOUT;
+}
+
+/// What a type has that has no description.
+pub trait Undescribed<T> {
+    const LAYOUT: &'static Layout = &Layout::Unknown;
+}
+
+impl<T> Undescribed<T> for Description<T> {}
 
 /// The error type of a result whose errors are those of the call.
 pub trait Fallible {
@@ -281,7 +297,8 @@ pub struct Postcard<T> {
     message = "`{Self}` cannot cross an interface",
     label = "neither plain nor of serde",
     note = "for a struct of numbers or an enum without fields: #[derive(hotslot_plugin::Plain)]",
-    note = "for anything else: #[derive(serde::Serialize, serde::Deserialize)], and the feature `postcard` of hotslot-plugin"
+    note = "for anything else: #[derive(serde::Serialize, serde::Deserialize, hotslot_plugin::Schema)], and the feature \
+            `postcard` of hotslot-plugin"
 )]
 pub trait Crosses: Sized {
     fn encode(&self) -> Result<Vec<u8>, CallError>;

@@ -2,17 +2,24 @@
 //!
 //! The first line is `interface NAME MAJOR.MINOR`; then each method has a line, `method NAME(TYPES)->TYPE`, or
 //! `since MAJOR.MINOR NAME(TYPES)->TYPE`, in the order of their numbers. A type of the user's is followed by what it is
-//! made of.
+//! made of; one that crosses by serde is `postcard:` and its [`Layout`].
+
+use crate::schema::{Layout, Members};
+
+/// The longest contract that a host reads, in bytes.
+pub const LIMIT: usize = 64 << 10;
 
 /// A piece of a contract.
 pub enum Part {
     /// Itself.
     Text(&'static str),
-    /// What a type is made of.
-    Shape(&'static Shape),
+    /// A type of the user's: its spelling, what it is made of if it is plain, and what it is made of by serde.
+    Type { spelled: &'static str, plain: Option<&'static Shape>, by_serde: &'static Layout },
+    /// What a type of serde is made of.
+    Layout(&'static Layout),
 }
 
-/// What a type is made of.
+/// What a plain type is made of.
 pub enum Shape {
     /// One word, of this type.
     Word(&'static str),
@@ -24,8 +31,6 @@ pub enum Shape {
     Fields(&'static [Field]),
     /// An enum without fields.
     Variants(&'static [Variant]),
-    /// Whatever serde makes of it.
-    Postcard,
 }
 
 /// A field of a struct.
@@ -78,6 +83,43 @@ macro_rules! __id {
     }};
 }
 
+/// Returns the description of a type as the text that contracts contain.
+#[macro_export]
+macro_rules! schema_text {
+    ($ty:ty) => {
+        $crate::__private::contract::text!(&[$crate::__private::contract::Part::Layout(
+            <$ty as $crate::Schema>::LAYOUT
+        )])
+    };
+}
+
+/// Returns a schema id for a state of this type, made of its description: `name#hash`.
+///
+/// As a plugin's [`SCHEMA`](crate::Plugin::SCHEMA) it changes whenever the type changes, so that no state is read as that
+/// of another type. The name has to be short: an id has at most 95 bytes, of which the hash takes 17.
+///
+/// ```
+/// # use hotslot_plugin::{Schema, schema_id};
+/// #[derive(Schema)]
+/// struct Counts { hits: u64, misses: u64 }
+///
+/// const SCHEMA: &str = schema_id!("counts", Counts);
+/// assert!(SCHEMA.starts_with("counts#"));
+/// ```
+#[macro_export]
+macro_rules! schema_id {
+    ($name:expr, $ty:ty) => {{
+        use $crate::__private::contract;
+        const TEXT: &str = $crate::schema_text!($ty);
+        const HASH: [u8; 16] = contract::hash(TEXT.as_bytes());
+        const HEX: &str = match ::core::str::from_utf8(&HASH) {
+            Ok(text) => text,
+            Err(_) => panic!("hexadecimal digits are text"),
+        };
+        contract::text!(&[contract::Part::Text($name), contract::Part::Text("#"), contract::Part::Text(HEX)])
+    }};
+}
+
 pub use __id as id;
 pub use __text as text;
 
@@ -86,73 +128,146 @@ pub const fn write_all(parts: &[Part], out: &mut [u8]) -> usize {
     let (mut at, mut part) = (0, 0);
     while part < parts.len() {
         at = match &parts[part] {
-            Part::Text(text) => write(text, out, at),
-            Part::Shape(shape) => write_shape(shape, out, at),
+            Part::Text(text) => write(text, at, out),
+            Part::Type { spelled, plain: Some(shape), .. } => write_shape(shape, write(spelled, at, out), out),
+            Part::Type { plain: None, by_serde, .. } => write_layout(by_serde, write("postcard:", at, out), out),
+            Part::Layout(layout) => write_layout(layout, at, out),
         };
         part += 1;
     }
     at
 }
 
-const fn write(text: &str, out: &mut [u8], at: usize) -> usize {
+const fn write(text: &str, at: usize, out: &mut [u8]) -> usize {
     let bytes = text.as_bytes();
-    let mut byte = 0;
-    while byte < bytes.len() {
-        if at + byte < out.len() {
-            out[at + byte] = bytes[byte];
-        }
-        byte += 1;
+    // At once, and not byte by byte: the compiler complains of constants that take many steps.
+    if at + bytes.len() <= out.len() {
+        out.split_at_mut(at).1.split_at_mut(bytes.len()).0.copy_from_slice(bytes);
     }
     at + bytes.len()
 }
 
-const fn write_shape(shape: &Shape, out: &mut [u8], mut at: usize) -> usize {
+const fn write_shape(shape: &Shape, mut at: usize, out: &mut [u8]) -> usize {
     match shape {
         Shape::Word(name) => {
-            at = write(":", out, at);
-            write(name, out, at)
+            at = write(":", at, out);
+            write(name, at, out)
         }
-        Shape::Postcard => write(":postcard", out, at),
         Shape::Option(inner) => {
-            at = write("?", out, at);
-            write_shape(inner, out, at)
+            at = write("?", at, out);
+            write_shape(inner, at, out)
         }
         Shape::Array(inner, count) => {
-            at = write("*", out, at);
-            at = write_number(*count as i64, out, at);
-            write_shape(inner, out, at)
+            at = write("*", at, out);
+            at = write_number(*count as i64, at, out);
+            write_shape(inner, at, out)
         }
         Shape::Fields(fields) => {
-            at = write("{", out, at);
+            at = write("{", at, out);
             let mut field = 0;
             while field < fields.len() {
                 let Field { name, ty, shape } = &fields[field];
-                at = write(if field > 0 { "," } else { "" }, out, at);
-                at = write(name, out, at);
-                at = write(":", out, at);
-                at = write(ty, out, at);
+                at = write(if field > 0 { "," } else { "" }, at, out);
+                at = write(name, at, out);
+                at = write(":", at, out);
+                at = write(ty, at, out);
                 // The spelling of a number says all, unless it is another name for it.
                 at = match shape {
                     Shape::Word(word) if same(word, ty) => at,
-                    shape => write_shape(shape, out, at),
+                    shape => write_shape(shape, at, out),
                 };
                 field += 1;
             }
-            write("}", out, at)
+            write("}", at, out)
         }
         Shape::Variants(variants) => {
-            at = write("{", out, at);
+            at = write("{", at, out);
             let mut variant = 0;
             while variant < variants.len() {
-                at = write(if variant > 0 { "," } else { "" }, out, at);
-                at = write(variants[variant].name, out, at);
-                at = write("=", out, at);
-                at = write_number(variants[variant].value, out, at);
+                at = write(if variant > 0 { "," } else { "" }, at, out);
+                at = write(variants[variant].name, at, out);
+                at = write("=", at, out);
+                at = write_number(variants[variant].value, at, out);
                 variant += 1;
             }
-            write("}", out, at)
+            write("}", at, out)
         }
     }
+}
+
+const fn write_layout(layout: &Layout, mut at: usize, out: &mut [u8]) -> usize {
+    match layout {
+        Layout::Name(name) => write(name, at, out),
+        Layout::Generic(name, of) => {
+            at = write("<", write(name, at, out), out);
+            write(">", write_list(of, at, out), out)
+        }
+        Layout::Array(of, count) => {
+            at = write(";", write_layout(of, write("[", at, out), out), out);
+            write("]", write_number(*count as i64, at, out), out)
+        }
+        Layout::Tuple(of) => {
+            // A tuple of one has a comma, as in Rust: it is no mere pair of brackets.
+            at = write_list(of, write("(", at, out), out);
+            write(if of.len() == 1 { ",)" } else { ")" }, at, out)
+        }
+        Layout::Struct(name, members) => {
+            at = write(name, at, out);
+            match members {
+                Members::None => write("{}", at, out),
+                members => write_members(members, at, out),
+            }
+        }
+        Layout::Enum(name, variants) => {
+            at = write("{", write(name, at, out), out);
+            let mut variant = 0;
+            while variant < variants.len() {
+                let (name, members) = &variants[variant];
+                at = write(if variant > 0 { "," } else { "" }, at, out);
+                at = write("=", write(name, at, out), out);
+                at = write_members(members, write_number(variant as i64, at, out), out);
+                variant += 1;
+            }
+            write("}", at, out)
+        }
+        Layout::Told(name) => {
+            at = write("\"", at, out);
+            write("\"", write(name, at, out), out)
+        }
+        Layout::Unknown => write("?", at, out),
+    }
+}
+
+const fn write_members(members: &Members, mut at: usize, out: &mut [u8]) -> usize {
+    match members {
+        Members::None => at,
+        Members::Unnamed(of) => {
+            at = write_list(of, write("(", at, out), out);
+            write(")", at, out)
+        }
+        Members::Named(fields) => {
+            at = write("{", at, out);
+            let mut field = 0;
+            while field < fields.len() {
+                let (name, layout) = &fields[field];
+                at = write(if field > 0 { "," } else { "" }, at, out);
+                at = write(":", write(name, at, out), out);
+                at = write_layout(layout, at, out);
+                field += 1;
+            }
+            write("}", at, out)
+        }
+    }
+}
+
+const fn write_list(of: &[&Layout], mut at: usize, out: &mut [u8]) -> usize {
+    let mut item = 0;
+    while item < of.len() {
+        at = write(if item > 0 { "," } else { "" }, at, out);
+        at = write_layout(of[item], at, out);
+        item += 1;
+    }
+    at
 }
 
 const fn same(a: &str, b: &str) -> bool {
@@ -164,7 +279,7 @@ const fn same(a: &str, b: &str) -> bool {
     at == a.len() && at == b.len()
 }
 
-const fn write_number(number: i64, out: &mut [u8], at: usize) -> usize {
+const fn write_number(number: i64, at: usize, out: &mut [u8]) -> usize {
     let mut digits = [0; 20];
     let mut first = digits.len();
     let mut rest = number.unsigned_abs();
@@ -176,10 +291,10 @@ const fn write_number(number: i64, out: &mut [u8], at: usize) -> usize {
             break;
         }
     }
-    let at = write(if number < 0 { "-" } else { "" }, out, at);
+    let at = write(if number < 0 { "-" } else { "" }, at, out);
     let (_, digits) = digits.split_at(first);
     match std::str::from_utf8(digits) {
-        Ok(text) => write(text, out, at),
+        Ok(text) => write(text, at, out),
         Err(_) => at,
     }
 }
@@ -187,7 +302,7 @@ const fn write_number(number: i64, out: &mut [u8], at: usize) -> usize {
 /// Returns the bytes of a text, as many as it has.
 pub const fn bytes<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
-    write(text, &mut bytes, 0);
+    write(text, 0, &mut bytes);
     bytes
 }
 

@@ -8,6 +8,8 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::AtomicBool;
 
+#[cfg(not(any(feature = "log", feature = "tracing")))]
+use crate::Level;
 use crate::abi::{Buffer, Descriptor, Frame, HostApi, Invoke, Slice, Status};
 
 // Imports that every host of modules offers.
@@ -23,6 +25,12 @@ unsafe extern "C" {
     fn host_service(contract: *const u8, len: usize, number: *mut u32, error: *mut Buffer) -> Status;
     #[link_name = "invoke"]
     fn host_invoke(service: u32, method: u32, frame: *mut Frame) -> Status;
+    #[cfg(any(feature = "log", feature = "tracing"))]
+    #[link_name = "event"]
+    fn host_event(level: u32, texts: *const Slice, count: usize);
+    #[cfg(any(feature = "log", feature = "tracing"))]
+    #[link_name = "log_level"]
+    fn host_log_level() -> u32;
 }
 
 /// One module's plugin.
@@ -66,6 +74,8 @@ impl Guest {
             send,
             service,
             invoke,
+            event,
+            log_level,
         });
         self.api.set(Box::leak(api));
         let (mut instance, mut error) = (ptr::null_mut(), Buffer::EMPTY);
@@ -177,6 +187,27 @@ pub(crate) fn panicked(text: &str) {
 unsafe extern "C" fn log(_: *const c_void, level: u32, _: Slice, message: Slice) {
     // SAFETY: the import reads the text during the call, for which it is lent (H2).
     unsafe { host_log(level, message.data, message.len) }
+}
+
+/// A module that does not forward events needs no import for them.
+#[cfg(not(any(feature = "log", feature = "tracing")))]
+unsafe extern "C" fn event(_: *const c_void, _: u32, _: *const Slice, _: usize) {}
+
+#[cfg(not(any(feature = "log", feature = "tracing")))]
+unsafe extern "C" fn log_level(_: *const c_void) -> u32 {
+    Level::Trace as u32
+}
+
+#[cfg(any(feature = "log", feature = "tracing"))]
+unsafe extern "C" fn event(_: *const c_void, level: u32, texts: *const Slice, count: usize) {
+    // SAFETY: the import reads the texts during the call, for which they are lent (H2).
+    unsafe { host_event(level, texts, count) }
+}
+
+#[cfg(any(feature = "log", feature = "tracing"))]
+unsafe extern "C" fn log_level(_: *const c_void) -> u32 {
+    // SAFETY: the import only returns a number.
+    unsafe { host_log_level() }
 }
 
 unsafe extern "C" fn send(_: *const c_void, message: Slice) {

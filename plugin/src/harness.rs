@@ -99,6 +99,8 @@ impl<I: Interface + ?Sized> Harness<I> {
             send,
             service,
             invoke,
+            event,
+            log_level,
         }));
         let mut local = Local { descriptor: self.descriptor, enter: self.enter, instance: ptr::null_mut() };
         let (mut instance, create) = (ptr::null_mut(), local.descriptor.create);
@@ -273,6 +275,18 @@ unsafe extern "C" fn log(context: *const c_void, level: u32, _: Slice, message: 
     // SAFETY: H1 for the context, H2 for the text.
     let (host, text) = unsafe { (host(context), message.as_bytes()) };
     host.heard().logged.push((Level::of(level), String::from_utf8_lossy(text).into_owned()));
+}
+
+unsafe extern "C" fn event(context: *const c_void, level: u32, texts: *const Slice, count: usize) {
+    // SAFETY: H1 for the context, H2 for the texts.
+    let (host, texts) = unsafe { (host(context), std::slice::from_raw_parts(texts, count)) };
+    // SAFETY: H2: each of them is valid during the call.
+    let message = texts.get(1).map(|text| unsafe { text.as_bytes() }).unwrap_or_default();
+    host.heard().logged.push((Level::of(level), String::from_utf8_lossy(message).into_owned()));
+}
+
+unsafe extern "C" fn log_level(_: *const c_void) -> u32 {
+    Level::Trace as u32
 }
 
 unsafe extern "C" fn send(context: *const c_void, message: Slice) {

@@ -65,6 +65,26 @@ impl Host {
         unsafe { (self.api.log)(self.api.context, level as u32, target, message) }
     }
 
+    /// Returns whether anybody in the host listens to lines of this level, as far as its most verbose listener tells.
+    pub fn is_logged(&self, level: Level) -> bool {
+        if self.api.size < size_of::<HostApi>() {
+            return true;
+        }
+        // SAFETY: H1: the context is the API's own.
+        level as u32 <= unsafe { (self.api.log_level)(self.api.context) }
+    }
+
+    /// Writes an event with its target, message, fields and spans.
+    #[cfg(any(feature = "log", feature = "tracing"))]
+    pub(crate) fn event(&self, level: Level, [target, message, fields, spans]: [&str; 4]) {
+        if self.api.size < size_of::<HostApi>() {
+            return self.log_as(target, level, message);
+        }
+        let texts = [target, message, fields, spans].map(|text| Slice::new(text.as_bytes()));
+        // SAFETY: H1: the context is the API's own. H2: the texts outlive the call.
+        unsafe { (self.api.event)(self.api.context, level as u32, texts.as_ptr(), texts.len()) }
+    }
+
     /// Sends `message` to the host; what it means is up to the interface.
     pub fn send(&self, message: &[u8]) {
         // SAFETY: H1: the context is the API's own. H2: the message outlives the call.

@@ -53,6 +53,8 @@
 //! plain C.
 
 pub mod abi;
+#[cfg(not(target_arch = "wasm32"))]
+mod backtrace;
 #[cfg(feature = "postcard")]
 mod bounded;
 mod call_error;
@@ -74,8 +76,13 @@ mod guest;
 mod harness;
 mod host;
 mod interface;
+#[cfg(any(feature = "log", feature = "tracing"))]
+pub mod log;
 mod plain;
 mod plugin;
+#[allow(missing_docs, reason = "for the macros")]
+#[doc(hidden)]
+pub mod schema;
 mod service;
 pub mod shim;
 pub mod state;
@@ -86,17 +93,18 @@ pub use error::Error;
 #[cfg(not(target_arch = "wasm32"))]
 pub use harness::{Harness, HarnessPlugin};
 pub use host::{Host, Level};
-pub use hotslot_macros::{Plain, interface};
+pub use hotslot_macros::{Plain, Schema, interface};
 pub use interface::{Answer, Argument, Arguments, Interface, Link, Reply, Transport};
 pub use plain::Plain;
 pub use plugin::Plugin;
+pub use schema::Schema;
 pub use stop::Stop;
 
 /// What the macros write, and nobody else.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::entries::{Author, ByDefault, in_process, named, template_of};
-    pub use crate::{codec, contract};
+    pub use crate::{codec, contract, schema};
     #[cfg(target_arch = "wasm32")]
     pub use crate::{
         entries::schema,

@@ -13,7 +13,7 @@ impl Host {
     /// The host does not offer it, or another version of it: the text says which method differs.
     pub fn service<I: Interface + ?Sized>(&self) -> Result<Box<I>, Error> {
         let api = self.api();
-        if api.size < size_of::<HostApi>() {
+        if api.size < std::mem::offset_of!(HostApi, event) {
             return Err(format!("this host offers no services, and the plugin needs `{}`", I::ID).into());
         }
         let (mut number, mut error) = (0, Buffer::EMPTY);

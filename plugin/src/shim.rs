@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::abi::{Buffer, Frame, HostApi, Slice, Status};
 use crate::error::Unsupported;
-use crate::{Error, Host, Interface, Level, Plugin, Stop};
+use crate::{CallError, CallErrorKind, Error, Host, Interface, Level, Plugin, Stop};
 
 /// Values that an interface function takes and gives by value: plain data with one layout on both sides.
 ///
@@ -80,7 +80,7 @@ fn message_of(payload: Box<dyn Any + Send>) -> String {
     let text = || {
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         // A method of a service of the host that failed, and whose trait leaves it to the caller.
-        let unwound = || payload.downcast_ref::<crate::CallError>().map(crate::CallError::to_string);
+        let unwound = || payload.downcast_ref::<crate::CallError>().map(|error| with_sources(error));
         text.or_else(|| payload.downcast_ref::<String>().cloned()).or_else(unwound)
     };
     let message = text().unwrap_or_else(|| "a panic without a text".to_owned());
@@ -105,22 +105,19 @@ fn report_panics_to(host: Host) {
         crate::guest::panicked(&text);
         host.log(Level::Error, &text);
         #[cfg(not(target_arch = "wasm32"))]
-        log_backtrace(host);
+        if let Some(backtrace) = crate::backtrace::capture() {
+            log_backtrace(host, &backtrace);
+            crate::backtrace::keep(&backtrace);
+        }
     }));
 }
 
-/// Logs how the panicking thread came to where it is, line by line, if `RUST_BACKTRACE` asks for that.
+/// Logs how the panicking thread came to where it is, line by line.
 #[cfg(not(target_arch = "wasm32"))]
-fn log_backtrace(host: Host) {
-    use std::backtrace::{Backtrace, BacktraceStatus};
+fn log_backtrace(host: Host, backtrace: &str) {
     /// Two lines for each frame. A recursion without end would push everything else out of the log.
     const LINES: usize = 200;
-    let backtrace = Backtrace::capture();
-    if backtrace.status() != BacktraceStatus::Captured {
-        return;
-    }
-    let text = backtrace.to_string();
-    let lines: Vec<_> = text.lines().collect();
+    let lines: Vec<_> = backtrace.lines().collect();
     // What is between these two, as usual: before is the panic, and after what starts a thread.
     let end_of_panic = lines.iter().position(|line| line.contains("__rust_end_short_backtrace"));
     let frames = lines[end_of_panic.map_or(0, |at| at + 1)..].iter().skip_while(|line| line.trim().starts_with("at "));
@@ -239,9 +236,15 @@ pub unsafe fn invoke<I: Interface + ?Sized>(plugin: &I, method: u32, frame: *mut
     // SAFETY: P4, which this function demands.
     let answered = catch_unwind(AssertUnwindSafe(|| unsafe { (*frame).answer(plugin, method) }));
     answered.unwrap_or_else(|payload| {
-        let message = message_of(payload);
+        let error = CallError::new(CallErrorKind::Panicked, message_of(payload));
+        // A module ends with a trap, whose backtrace its host has.
+        #[cfg(not(target_arch = "wasm32"))]
+        let error = match crate::backtrace::take() {
+            Some(backtrace) => error.with_cause(backtrace),
+            None => error,
+        };
         // SAFETY: P4: the frame is nobody else's; the output is set last, so a call that panicked has left it empty.
-        unsafe { (*frame).output = Buffer::new(message.into_bytes()) };
+        unsafe { (*frame).output = Buffer::new(error.to_wire()) };
         Status::PANICKED
     })
 }

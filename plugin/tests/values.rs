@@ -338,18 +338,19 @@ fn one_argument_more_or_less_is_refused() {
 mod by_serde {
     use std::collections::BTreeMap;
 
+    use hotslot_plugin::Schema;
     use serde::{Deserialize, Serialize};
 
     use super::*;
 
-    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Schema)]
     struct Note {
         subject: String,
         tags: BTreeMap<String, Option<i64>>,
         kind: Kind,
     }
 
-    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Schema)]
     enum Kind {
         #[default]
         Empty,

@@ -4,10 +4,11 @@ use std::fmt;
 
 use hotslot_plugin::Interface;
 
+use super::difference::{difference, is_undescribed, outline};
 use crate::text::plugin_text;
 
 /// The longest contract that is taken from a plugin, in bytes.
-const SIZE: usize = 64 << 10;
+const SIZE: usize = hotslot_plugin::__private::contract::LIMIT;
 /// The most methods that one may have.
 const METHODS: usize = 1_000;
 
@@ -49,6 +50,13 @@ pub struct Method {
     pub signature: String,
     /// The version that it came with, if that is not the major version's first: it is optional.
     pub since: Option<(u32, u32)>,
+}
+
+impl Method {
+    /// Returns the method as a message shows it: without what its types are made of.
+    fn shown(&self) -> String {
+        Method { signature: outline(&self.signature), ..self.clone() }.to_string()
+    }
 }
 
 impl fmt::Display for Method {
@@ -136,6 +144,51 @@ pub enum ContractError {
         /// Its signature in the host.
         host: String,
     },
+    /// A type that a method of both takes or returns is not the same.
+    #[error(
+        "a type in the method `{method}` of the interface `{interface}` differs. {ty}: {difference}. A changed type is a \
+         new type in a new method, or a new major version"
+    )]
+    ChangedType {
+        /// The interface.
+        interface: String,
+        /// The method.
+        method: String,
+        /// The innermost type that differs.
+        ty: String,
+        /// The first of its fields or variants that differs, on both sides.
+        difference: String,
+    },
+    /// A method has a serde type, and the contract does not say what that is made of.
+    #[error(
+        "the contract does not say what the types in the method `{method}` of the interface `{interface}` are made of, \
+         because it is of an older hotslot-plugin: build both sides with this version"
+    )]
+    Undescribed {
+        /// The interface.
+        interface: String,
+        /// The method.
+        method: String,
+    },
+    /// A service that the plugin needs lacks a method.
+    #[error(
+        "the host's service `{service}` lacks the method `{method}`, which the plugin needs: build the plugin against the \
+         host's version of the service"
+    )]
+    MissingServiceMethod {
+        /// The service.
+        service: String,
+        /// The method with its signature.
+        method: String,
+    },
+}
+
+/// Which of the two sides calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Host,
+    /// A service of the host is called.
+    Plugin,
 }
 
 /// Where one side, which calls, finds its methods on the other side, which answers: for each method of this side its
@@ -236,29 +289,67 @@ impl Contract {
     /// They do not fit, and why: another interface or major version, or a method that is missing or has another
     /// signature.
     pub fn methods_in(&self, plugin: &Contract) -> Result<MethodNumbers, ContractError> {
-        if self.name != plugin.name {
-            return Err(ContractError::Interface { plugin: plugin.name.clone(), host: self.name.clone() });
+        self.compare(plugin, Caller::Host)
+    }
+
+    /// The same where this is the contract of a plugin, and that one of a service that the host offers.
+    pub(super) fn methods_in_service(&self, host: &Contract) -> Result<MethodNumbers, ContractError> {
+        self.compare(host, Caller::Plugin)
+    }
+
+    fn compare(&self, other: &Contract, caller: Caller) -> Result<MethodNumbers, ContractError> {
+        let [plugin, host] = match caller {
+            Caller::Host => [other, self],
+            Caller::Plugin => [self, other],
+        };
+        if self.name != other.name {
+            return Err(ContractError::Interface { plugin: plugin.name.clone(), host: host.name.clone() });
         }
-        if self.version.0 != plugin.version.0 {
+        if self.version.0 != other.version.0 {
             let name = self.name.clone();
-            let [plugin, host] = [plugin, self].map(Contract::version_text);
+            let [plugin, host] = [plugin, host].map(Contract::version_text);
             return Err(ContractError::Version { name, plugin, host });
         }
         let number = |method: &Method| {
-            let found = plugin.methods.iter().position(|other| other.name == method.name);
-            match found.map(|at| (at, &plugin.methods[at])) {
+            let found = other.methods.iter().position(|there| there.name == method.name);
+            match found.map(|at| (at, &other.methods[at])) {
                 None if method.since.is_some() => Ok(None),
-                None => Err(ContractError::MissingMethod { interface: self.name.clone(), method: method.to_string() }),
-                Some((_, other)) if other.signature != method.signature => Err(ContractError::ChangedMethod {
-                    interface: self.name.clone(),
-                    method: method.name.clone(),
-                    plugin: other.signature.clone(),
-                    host: method.signature.clone(),
+                None => Err(match caller {
+                    Caller::Host => {
+                        ContractError::MissingMethod { interface: self.name.clone(), method: method.shown() }
+                    }
+                    Caller::Plugin => {
+                        ContractError::MissingServiceMethod { service: self.name.clone(), method: method.shown() }
+                    }
                 }),
+                Some((_, there)) if there.signature != method.signature || is_undescribed(&method.signature) => {
+                    let [plugin, host] = match caller {
+                        Caller::Host => [there, method],
+                        Caller::Plugin => [method, there],
+                    };
+                    Err(self.changed(plugin, host))
+                }
                 Some((at, _)) => Ok(u32::try_from(at).ok()),
             }
         };
         Ok(MethodNumbers(self.methods.iter().map(number).collect::<Result<_, _>>()?))
+    }
+
+    /// Names what is different in a method.
+    fn changed(&self, plugin: &Method, host: &Method) -> ContractError {
+        let (interface, method) = (self.name.clone(), host.name.clone());
+        let [ours, theirs] = [plugin, host].map(|method| method.signature.as_str());
+        if is_undescribed(ours) || is_undescribed(theirs) {
+            return ContractError::Undescribed { interface, method };
+        }
+        if let Some(found) = difference(ours, theirs) {
+            return ContractError::ChangedType { interface, method, ty: found.ty, difference: found.what };
+        }
+        let (mut plugin, mut host) = (outline(ours), outline(theirs));
+        if plugin == host {
+            (plugin, host) = (ours.to_owned(), theirs.to_owned());
+        }
+        ContractError::ChangedMethod { interface, method, plugin, host }
     }
 
     /// Compares this contract, the host's, with the one that a plugin carries, and returns where the plugin has the host's

@@ -43,12 +43,9 @@
 //! # What fits
 //! A plugin carries the [`Contract`] it was built against, and the host compares it with its own before any of the
 //! plugin's code runs. Methods are found by name. Every method that the host's trait has must be there with the same
-//! signature, down to the fields of plain types; what is missing or differs is named in the [`ContractError`]. Methods
+//! signature, down to the fields and variants of its types; what is missing or differs is named in the [`ContractError`]. Methods
 //! marked `#[since("1.1")]` are optional: a 1.1 host gets their default body from a 1.0 plugin, and a 1.0 host does not
 //! see that a 1.1 plugin has more. Another major version is another interface.
-//!
-//! What a type of serde is made of, the contract does not say: give it another name, or the interface another major
-//! version, when its fields change.
 //!
 //! # When a call fails
 //! A panic in a library and a trap in a module are the same [`CallError`]; they, and answers that cannot be read, count in
@@ -70,6 +67,7 @@
 
 mod config;
 mod contract;
+mod difference;
 mod link;
 mod log_rate;
 mod offers;

@@ -10,7 +10,7 @@ use hotslot_plugin::{CallError, CallErrorKind, Interface, Level};
 use super::config::Config;
 use super::contract::ContractError;
 use super::log_rate::{LINES, Line, LogRate};
-use super::plugin_info::PluginInfo;
+use super::plugin_info::{LogLine, PluginInfo};
 use super::services::{BoundService, Services};
 use crate::text::panic_text;
 use crate::{Artifact, LoadContext, PluginScope};
@@ -122,6 +122,10 @@ impl PluginHost {
     /// message is cut to 8 KiB, and its control characters are escaped. 500 lines of a generation are written in a second;
     /// more are dropped, which is logged with their number.
     pub fn log(&self, level: Level, target: Option<&[u8]>, message: &[u8]) {
+        self.write(level, &LogLine { target, message, ..LogLine::default() });
+    }
+
+    fn write(&self, level: Level, line: &LogLine<'_>) {
         // A subscriber that panics must not unwind into the plugin, and there is nowhere left to say so.
         let _ = self.enter(|| {
             if !PluginInfo::is_logged(level) {
@@ -130,20 +134,41 @@ impl PluginHost {
             match self.log_rate.next(Instant::now()) {
                 Line::Write { dropped } => {
                     self.log_dropped(dropped);
-                    self.plugin.log(level, target, message);
+                    self.plugin.log(level, line);
                 }
                 Line::DropFirst => {
                     let text = format!("the plugin logs more than {LINES} lines a second: the rest is dropped");
-                    self.plugin.log(Level::Warn, None, text.as_bytes());
+                    self.plugin.log(Level::Warn, &LogLine::of(&text));
                 }
                 Line::Drop => {}
             }
         });
     }
 
+    /// Writes an event of the plugin's to `tracing`, as [`log`](PluginHost::log) does with a line. The texts are those of
+    /// [`HostApi::event`](hotslot_plugin::abi::HostApi::event): its target, its message, its fields, and the spans that it
+    /// is in. Those that are missing or empty are left out.
+    pub fn log_event(&self, level: Level, texts: &[&[u8]]) {
+        self.write(level, &LogLine::of_event(texts));
+    }
+
+    /// Returns the most verbose level that anybody in the host listens to, as a number of the ABI; 0 if nobody does. A
+    /// plugin asks it before it formats an event.
+    pub fn log_level() -> u32 {
+        use tracing::level_filters::LevelFilter;
+        match LevelFilter::current() {
+            LevelFilter::OFF => 0,
+            LevelFilter::ERROR => Level::Error as u32,
+            LevelFilter::WARN => Level::Warn as u32,
+            LevelFilter::INFO => Level::Info as u32,
+            LevelFilter::DEBUG => Level::Debug as u32,
+            _ => Level::Trace as u32,
+        }
+    }
+
     fn log_dropped(&self, lines: u64) {
         if lines > 0 {
-            self.plugin.log(Level::Warn, None, format!("{lines} lines of the plugin's log were dropped").as_bytes());
+            self.plugin.log(Level::Warn, &LogLine::of(&format!("{lines} lines of the plugin's log were dropped")));
         }
     }
 

@@ -27,6 +27,30 @@ pub struct PluginInfo {
 pub(crate) const LOG_LIMIT: usize = 8 * 1024;
 /// The longest target of one.
 const TARGET_LIMIT: usize = 256;
+/// The longest text of an event's fields, and of its spans.
+const CONTEXT_LIMIT: usize = 4 * 1024;
+
+/// What a plugin logs; bytes that need not be trusted.
+#[derive(Clone, Copy, Default)]
+pub(super) struct LogLine<'a> {
+    pub(super) target: Option<&'a [u8]>,
+    pub(super) message: &'a [u8],
+    pub(super) fields: Option<&'a [u8]>,
+    pub(super) spans: Option<&'a [u8]>,
+}
+
+impl<'a> LogLine<'a> {
+    /// Makes a line of a message alone.
+    pub(super) fn of(message: &'a str) -> LogLine<'a> {
+        LogLine { message: message.as_bytes(), ..LogLine::default() }
+    }
+
+    /// Makes a line of an event's texts, in the order of the ABI.
+    pub(super) fn of_event(texts: &[&'a [u8]]) -> LogLine<'a> {
+        let text = |at: usize| texts.get(at).copied().filter(|text| !text.is_empty());
+        LogLine { target: text(0), message: text(1).unwrap_or_default(), fields: text(2), spans: text(3) }
+    }
+}
 
 impl PluginInfo {
     /// Describes the plugin that is being loaded.
@@ -52,9 +76,11 @@ impl PluginInfo {
 
     /// Writes a line of the plugin's to `tracing`, under the target `hotslot::plugin`, cut to 8 KiB and with its
     /// control characters escaped.
-    pub(super) fn log(&self, level: Level, target: Option<&[u8]>, message: &[u8]) {
-        let message = plugin_text(message, LOG_LIMIT);
-        let target = target.map(|target| plugin_text(target, TARGET_LIMIT));
+    pub(super) fn log(&self, level: Level, line: &LogLine<'_>) {
+        let message = plugin_text(line.message, LOG_LIMIT);
+        let target = line.target.map(|target| plugin_text(target, TARGET_LIMIT));
+        let fields = line.fields.map(|fields| plugin_text(fields, CONTEXT_LIMIT));
+        let spans = line.spans.map(|spans| plugin_text(spans, CONTEXT_LIMIT));
         let PluginInfo { slot, generation, name, version } = self;
         let version = version.as_ref().map(tracing::field::display);
         macro_rules! line {
@@ -67,6 +93,8 @@ impl PluginInfo {
                     plugin = name,
                     version,
                     plugin_target = target,
+                    plugin_fields = fields,
+                    plugin_spans = spans,
                     "{message}"
                 )
             };

@@ -67,7 +67,7 @@ impl Services {
             let host = if host.is_empty() { "none".to_owned() } else { host };
             return Err(ContractError::Service { plugin: asked.name, host });
         };
-        let numbers = asked.methods_in(&service.contract)?;
+        let numbers = asked.methods_in_service(&service.contract)?;
         Ok(BoundService { service: Some(Arc::clone(service)), numbers, scope })
     }
 }

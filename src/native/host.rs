@@ -34,6 +34,8 @@ impl HostContext {
                 send,
                 service,
                 invoke,
+                event,
+                log_level,
             },
             host,
             bound: RwLock::default(),
@@ -70,6 +72,23 @@ unsafe extern "C" fn log(context: *const c_void, level: u32, target: Slice, mess
     // SAFETY: H1 for the context, H2 for the texts, which are lent for the call.
     let (context, target, message) = unsafe { (of(context), target.as_bytes(), message.as_bytes()) };
     context.host.log(Level::of(level), Some(target), message);
+}
+
+/// [`HostApi::event`].
+unsafe extern "C" fn event(context: *const c_void, level: u32, texts: *const Slice, count: usize) {
+    // SAFETY: H1 for the context.
+    let context = unsafe { of(context) };
+    let texts: Vec<&[u8]> = match texts.is_null() {
+        true => Vec::new(),
+        // SAFETY: H2: they are lent for the call, and so is what each of them points to.
+        false => unsafe { std::slice::from_raw_parts(texts, count).iter().map(|text| text.as_bytes()).collect() },
+    };
+    context.host.log_event(Level::of(level), &texts);
+}
+
+/// [`HostApi::log_level`].
+unsafe extern "C" fn log_level(_: *const c_void) -> u32 {
+    PluginHost::log_level()
 }
 
 /// [`HostApi::send`].

@@ -52,6 +52,8 @@
 //! | a library is sound alone, and not beside what is mapped: both enter a name in a shared registry | the process ends, although a rehearsal has passed | the rehearsal first loads the mapped libraries that share a needed library or a unified symbol with it, in their order | `shared`, `rehearsal` |
 //! | constructors hold the dynamic linker's lock | no thread can start, and `exit` hangs | a rehearsal refuses slow ones; leases, deadlines and other slots do not need the lock; `exit` is cut short | `rehearsal`, `exit` |
 //! | a panic crosses the boundary | abort, even with `catch_unwind` in the host: two copies of std | it is caught inside the plugin; a plugin that aborts on panic is refused, unless [allowed](Dangerous::allow_panic_abort) | `plugin`, `descriptor` |
+//! | a serde type whose fields changed on one side | a value is read as another one | the contract describes types down to the field; refused by type and field | `host::contract`, `host::difference` |
+//! | the plugin has its own copies of `log` and `tracing` | what it logs there is lost | [`hotslot_plugin::abi::HostApi::event`], to which `hotslot_plugin::log::init` forwards; without thread-locals that have destructors | `host` |
 //! | each side has an allocator | heap corruption | bytes are copied and given back to whom they belong | `plugin` |
 //! | pointers into a library that is gone | SIGSEGV | errors are text of the host's; the instance goes before the library; what the host lends lives as long as the code | `plugin`, `unload` |
 //! | `dlclose` answers 0 and unmaps nothing | a leak that nobody counts | kept mapped by default, counted, under a [`Budget`] with an alarm; [`Unload::WhenIdle`] believes only the memory map | `unload`, `budget`, `maps` |

@@ -146,8 +146,7 @@ impl NativePlugin {
         self.check_filled(&answer)?;
         // SAFETY: B1, as far as it can be seen: the buffer is empty or as the plugin filled it, and is taken once.
         let bytes = unsafe { answer.take() };
-        let text = || plugin_text(&bytes, ERROR_LIMIT);
-        match status.into_result(text) {
+        match status.into_result(&bytes, |text| plugin_text(text, ERROR_LIMIT)) {
             Ok(()) => Ok(bytes),
             Err(error) => {
                 // The text of a panic says nothing but what the plugin's author wrote.

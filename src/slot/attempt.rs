@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use semver::Version;
 
-use super::core::Core;
+use super::core::{Core, HeldCalls};
 use super::deadline::{NoResult, after, left, within};
 use super::gate::{BusyPolicy, NoTurn, Turn};
 use super::generation::{Generation, GenerationRef, Home, Parts};
@@ -49,14 +49,36 @@ use crate::{
 pub(super) struct Attempt<T: ?Sized + Send + Sync + 'static> {
     core: Arc<Core<T>>,
     at: SystemTime,
-    began: Instant,
     cause: Cause,
     request: Request,
     version: Option<Version>,
     id: Option<ArtifactId>,
     size: usize,
     leases_before: u64,
+    hand_over: HandOverCounts,
     log: Arc<StageLog<T>>,
+}
+
+/// A candidate as it was handed in: an attempt is measured from the moment on at which it was asked for.
+pub(super) struct Asked {
+    candidate: Candidate,
+    began: Instant,
+    copied: Instant,
+}
+
+impl Asked {
+    pub(super) fn new(candidate: impl Into<Candidate>) -> Asked {
+        let began = Instant::now();
+        let candidate = candidate.into();
+        Asked { candidate, began, copied: Instant::now() }
+    }
+}
+
+/// What the report says of a hand-over.
+#[derive(Clone, Copy, Default)]
+struct HandOverCounts {
+    leases: u64,
+    held_up: u64,
 }
 
 /// An attempt whose plugin is staged, or serves already.
@@ -109,36 +131,38 @@ type Failed<T> = (Refusal, Option<GenerationRef<T>>);
 
 impl<T: ?Sized + Send + Sync + 'static> Core<T> {
     /// Replaces the plugin.
-    pub(super) fn reload(self: &Arc<Self>, candidate: Candidate, cause: Cause) -> Result<Report, Error> {
-        self.stage(candidate, cause)?.commit(HandOver::Required, || None)
+    pub(super) fn reload(self: &Arc<Self>, asked: Asked, cause: Cause) -> Result<Report, Error> {
+        self.stage(asked, cause)?.commit(HandOver::Required, || None)
     }
 
     /// Stages a plugin. The turn is kept until the commit, so that nothing else can come between, unless it is
     /// [ended](Pending::end_turn).
-    pub(super) fn stage(self: &Arc<Self>, candidate: Candidate, cause: Cause) -> Result<Pending<T>, Error> {
+    pub(super) fn stage(self: &Arc<Self>, asked: Asked, cause: Cause) -> Result<Pending<T>, Error> {
         self.check_caller().map_err(|kind| self.not_begun(Stage::Gate, kind))?;
-        Attempt::begin(self, self.journal.next_attempt(), cause).stage(candidate, None)
+        Attempt::of(self, self.journal.next_attempt(), cause, &asked).stage(asked.candidate, None)
     }
 
     /// Does a reload soon, on a thread that is started for it; gives the number of the attempt. One that waits already
     /// makes way. `finish` gets what was staged, outside of the slot's foreign code.
     pub(super) fn reload_soon(
         self: &Arc<Self>,
-        candidate: Candidate,
+        asked: Asked,
         finish: impl FnOnce(Pending<T>) + Send + 'static,
     ) -> Result<u64, Error> {
         if self.is_forked() {
             return Err(self.not_begun(Stage::Gate, ErrorKind::Forked));
         }
         let number = self.journal.next_attempt();
-        let (core, loser, request) = (Arc::clone(self), Arc::clone(self), candidate.request.clone());
+        let (core, loser, request) = (Arc::clone(self), Arc::clone(self), asked.candidate.request.clone());
+        let began = asked.began;
         let run = move || {
-            if let Ok(pending) = Attempt::begin(&core, number, Cause::Reload).stage(candidate, None) {
+            let attempt = Attempt::of(&core, number, Cause::Reload, &asked);
+            if let Ok(pending) = attempt.stage(asked.candidate, None) {
                 finish(pending);
             }
         };
         let supersede = move || {
-            let mut attempt = Attempt::begin(&loser, number, Cause::Reload);
+            let mut attempt = Attempt::begin(&loser, number, Cause::Reload, began);
             attempt.request = request;
             attempt.refuse(Refusal(Stage::Gate, ErrorKind::Superseded));
         };
@@ -160,12 +184,14 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             To::Generation(generation) => warm(Target::Generation(generation), request),
             To::Artifact(mut candidate) => {
                 candidate.request = request.or(candidate.request);
+                let asked = Asked::new(candidate.clone());
                 let payload = self.scope.enter(|| candidate.payload());
                 let is_wanted = |generation: &Generation<T>| generation.id == payload.id();
                 if let Some(generation) = self.lineage.find_warm(is_wanted) {
                     return warm(Target::Generation(generation), candidate.request);
                 }
-                let attempt = Attempt::begin(self, self.journal.next_attempt(), Cause::Rollback);
+                let attempt = Attempt::of(self, self.journal.next_attempt(), Cause::Rollback, &asked);
+                attempt.log.quiet_lap(Stage::Hash, Instant::now());
                 cold(attempt.stage(candidate, Some(payload))?)
             }
         }
@@ -180,13 +206,12 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         request: Request,
         then: impl FnOnce() -> Option<Duration>,
     ) -> Result<Report, Error> {
-        let mut attempt = Attempt::begin(self, self.journal.next_attempt(), cause);
+        let mut attempt = Attempt::begin(self, self.journal.next_attempt(), cause, Instant::now());
         attempt.request = request;
-        let began = Instant::now();
         let in_order = self.swapping.lock();
         let look = |generation: &Generation<T>| (generation.id, generation.manifest.version.clone(), generation.size);
         let result = self.lineage.rollback(target, look);
-        attempt.log.note(Stage::Commit, began.elapsed());
+        attempt.log.lap(Stage::Commit);
         match result {
             Ok((change, (id, version, size))) => {
                 (attempt.id, attempt.version, attempt.size) = (Some(id), version, size);
@@ -363,18 +388,26 @@ struct Terms {
 }
 
 impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
-    fn begin(core: &Arc<Core<T>>, number: u64, cause: Cause) -> Attempt<T> {
-        let log = StageLog { core: Arc::clone(core), attempt: number, position: Mutex::default() };
+    /// Begins an attempt to load a candidate.
+    fn of(core: &Arc<Core<T>>, number: u64, cause: Cause, asked: &Asked) -> Attempt<T> {
+        let attempt = Attempt::begin(core, number, cause, asked.began);
+        attempt.log.quiet_lap(Stage::Copy, asked.copied);
+        attempt
+    }
+
+    fn begin(core: &Arc<Core<T>>, number: u64, cause: Cause, began: Instant) -> Attempt<T> {
+        let position = Position { done: Vec::new(), under_way: None, leg: 0, mark: began, told: 0 };
+        let log = StageLog { core: Arc::clone(core), attempt: number, position: Mutex::new(position) };
         Attempt {
             core: Arc::clone(core),
             at: SystemTime::now(),
-            began: Instant::now(),
             cause,
             request: Request::default(),
             version: None,
             id: None,
             size: 0,
             leases_before: core.lease_count.begin(),
+            hand_over: HandOverCounts::default(),
             log: Arc::new(log),
         }
     }
@@ -386,10 +419,11 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         self.size = candidate.bytes.len();
         let timeout = self.core.settings.reload_timeout;
         let deadline = after(timeout);
-        let turn = match self.core.staging.enter(self.core.settings.when_busy, deadline) {
+        let turn = self.core.staging.enter(self.core.settings.when_busy, deadline);
+        self.log.quiet_lap(Stage::Queue, Instant::now());
+        let turn = match turn {
             Ok(turn) => turn,
             Err(none) => {
-                self.log.note(Stage::Gate, self.began.elapsed());
                 let kind = match none {
                     NoTurn::Busy => ErrorKind::Busy,
                     NoTurn::TimedOut => ErrorKind::QueueTimedOut(timeout),
@@ -425,13 +459,16 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         captured: Option<Captured>,
         deadline: Instant,
     ) -> Result<Prepared<T>, Failed<T>> {
-        let waited = self.began.elapsed();
         let refused = |stage, kind| (Refusal(stage, kind), None);
         let (size, limit) = (self.size, self.core.settings.max_artifact_size);
         if size > limit {
             return Err(refused(Stage::Admit, ErrorKind::TooLarge { size, limit }));
         }
-        let payload = payload.unwrap_or_else(|| self.core.scope.enter(|| candidate.payload()));
+        let payload = payload.unwrap_or_else(|| {
+            let payload = self.core.scope.enter(|| candidate.payload());
+            self.log.quiet_lap(Stage::Hash, Instant::now());
+            payload
+        });
         self.id = Some(payload.id());
         let is_rollback = matches!(self.cause, Cause::Rollback);
         if let Some(serving) = captured.as_ref().filter(|serving| serving.id == payload.id() && !candidate.force) {
@@ -441,9 +478,8 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
                 false => Ok(Prepared::Unchanged(serving.base)),
             };
         }
-        let began = Instant::now();
         let open = self.core.check_gate(&self.cause, deadline);
-        self.log.note(Stage::Gate, waited + began.elapsed());
+        self.log.lap(Stage::Gate);
         open.map_err(|kind| refused(Stage::Gate, kind))?;
 
         let base_version = captured.and_then(|captured| captured.version);
@@ -469,26 +505,62 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         Ok(Prepared::Loaded(generation))
     }
 
-    /// Runs the user's hook, if there is one and anything to take the state from.
-    fn hand_over(&self, new: &GenerationRef<T>, base: Option<Base>, deadline: Instant) -> Result<(), Refusal> {
-        let (Some(hook), Some(base)) = (self.core.settings.hand_over.clone(), base) else { return Ok(()) };
+    /// Runs the user's hook, if there is one and anything to take the state from. Calls that were held for it are held until
+    /// what is returned is dropped.
+    fn hand_over(
+        &mut self,
+        new: &GenerationRef<T>,
+        base: Option<Base>,
+        deadline: Instant,
+    ) -> Result<Option<HeldCalls<T>>, Refusal> {
+        let (Some(hook), Some(base)) = (self.core.settings.hand_over.clone(), base) else { return Ok(None) };
         if matches!(self.cause, Cause::Rollback) {
-            return Ok(());
+            return Ok(None);
         }
         let timeout = self.core.settings.reload_timeout;
         let turn = self.core.handing_over.enter(BusyPolicy::Queue, deadline);
         let _turn = turn.map_err(|_| Refusal(Stage::HandOver, ErrorKind::QueueTimedOut(timeout)))?;
         let current = self.core.lineage.base();
-        let Some(hold) = self.core.lineage.load() else { return Ok(()) };
+        let Some(hold) = self.core.lineage.load() else { return Ok(None) };
         let old = Lease::new(hold, Location::caller());
         if current != Some(base) || Lease::generation(&old) != base.generation {
             let (base, current) = (Some(base.generation), Lease::generation(&old));
             return Err(Refusal(Stage::HandOver, ErrorKind::BaseChanged { base, current }));
         }
+        let before = *self.core.held_up.lock();
+        let held = self.core.settings.hold_calls.map(|bound| self.core.hold_calls(base, bound)).transpose();
+        let held = held.map_err(|kind| {
+            self.hand_over.held_up = self.core.held_up.lock().waited - before.waited;
+            Refusal(Stage::HandOver, kind)
+        })?;
+        let exempt_before = self.core.held_up.lock().exempt;
+        // The hold of this hand-over is no call.
+        let under_way = (self.core.lineage.about_holds_on_serving() as u64).saturating_sub(1);
+        let leases_before = self.core.lease_count.so_far();
+        let deadline = held.as_ref().map_or(deadline, |held| deadline.min(held.until));
         let (leg, new) = (self.log.begin_leg(), new.clone());
         let work = move || leg.pass(Stage::HandOver, || hook(&old, &new.loaded.plugin).map_err(ErrorKind::Refused));
         let result = self.core.within(deadline, work, |_, _| {});
-        result.map_err(|kind| self.log.end_leg(Stage::HandOver, kind))?
+        let counts = *self.core.held_up.lock();
+        self.hand_over = HandOverCounts {
+            leases: match &held {
+                Some(_) => counts.exempt - exempt_before,
+                None => under_way + (self.core.lease_count.so_far() - leases_before),
+            },
+            held_up: counts.waited - before.waited,
+        };
+        match result {
+            Ok(outcome) => outcome.map(|()| held),
+            Err(kind) => {
+                let kind = match (&held, kind) {
+                    (Some(held), ErrorKind::TimedOut(_)) if deadline == held.until => {
+                        ErrorKind::HoldTimedOut { bound: held.bound, leases: 0 }
+                    }
+                    (_, kind) => kind,
+                };
+                Err(self.log.end_leg(Stage::HandOver, kind))
+            }
+        }
     }
 
     /// Tells everyone of a new current generation, and records the attempt. The caller holds `swapping`.
@@ -496,6 +568,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         if let Some(generation) = change.from {
             self.core.journal.emit(&Event::Retired { generation, epoch: change.epoch });
         }
+        self.core.let_calls_go();
         self.core.wake();
         let follower = self.core.follower.lock().clone();
         if let Some(follow) = follower {
@@ -536,6 +609,13 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
 
     /// Records how the attempt ended.
     fn end(self, outcome: Outcome, gap: Option<Duration>) -> Report {
+        match &outcome {
+            // What came after the last stage belongs to the one that refused.
+            Outcome::Refused { stage, .. } if self.log.last() != Some(*stage) => self.log.lap(*stage),
+            Outcome::Discarded => self.log.lap(Stage::Staged),
+            _ => {}
+        }
+        let stages = self.log.take();
         let report = Report {
             attempt: self.log.attempt,
             at: self.at,
@@ -547,9 +627,11 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
             digest: self.id.map(|id| id.digest),
             config_digest: self.id.and_then(|id| id.config_digest),
             size: self.size,
-            stages: self.log.take(),
-            total: self.began.elapsed(),
+            total: stages.iter().map(|(_, duration)| *duration).sum(),
+            stages,
             leases_during: self.core.lease_count.end(self.leases_before),
+            leases_during_hand_over: self.hand_over.leases,
+            leases_held_up: self.hand_over.held_up,
             gap,
         };
         self.core.journal.ended(report.clone());
@@ -575,6 +657,11 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
             Prepared::Loaded(generation) => Some(generation),
             Prepared::Unchanged(_) => None,
         }
+    }
+
+    /// Ends the time for which the plugin was staged: what follows belongs to the commit.
+    pub(super) fn note_wait(&self) {
+        self.attempt.log.lap(Stage::Staged);
     }
 
     pub(super) fn id(&self) -> ArtifactId {
@@ -603,26 +690,31 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
     }
 
     fn try_commit(self, hand_over: HandOver, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Error> {
-        let Pending { attempt, prepared, base, turn } = self;
+        if self.turn.is_none() {
+            self.note_wait();
+        }
+        let Pending { mut attempt, prepared, base, turn } = self;
         let generation = match prepared {
             Prepared::Unchanged(base) => return attempt.confirm(base),
             Prepared::Loaded(generation) => generation,
         };
         let core = Arc::clone(&attempt.core);
         let time = turn.as_ref().map_or(core.settings.reload_timeout, |(_, left)| *left);
-        match (attempt.hand_over(&generation, base, after(time)), hand_over) {
-            (Ok(()), _) => {}
+        let held = match (attempt.hand_over(&generation, base, after(time)), hand_over) {
+            (Ok(held), _) => held,
             (Err(Refusal(stage, kind)), HandOver::BestEffort) if !matches!(kind, ErrorKind::BaseChanged { .. }) => {
                 let number = generation.number;
                 core.journal.alarm(format!("generation {number} starts without a state: {stage}: {kind}"));
+                None
             }
             (Err(refusal), _) => return Err(attempt.refuse_and_discard(refusal, Some(generation))),
-        }
+        };
         let span = core.journal.span(attempt.log.attempt, Stage::Commit);
-        let began = Instant::now();
         let in_order = core.swapping.lock();
-        let result = core.lineage.commit(&generation, base);
-        attempt.log.note(Stage::Commit, began.elapsed());
+        let result = core.lineage.commit(&generation, base, held.as_ref().map(|held| held.pause));
+        let bound = held.as_ref().map(|held| held.bound);
+        drop(held);
+        attempt.log.lap(Stage::Commit);
         let result = match result {
             Ok(change) => {
                 core.staged.lock().remove(&change.to);
@@ -636,7 +728,13 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
             }
             Err(reason) => {
                 drop(in_order);
-                Err(attempt.refuse_and_discard(Refusal(Stage::Commit, reason.into()), Some(generation)))
+                let refusal = match (reason, bound) {
+                    (NotCommitted::PauseEnded, Some(bound)) => {
+                        Refusal(Stage::HandOver, ErrorKind::HoldTimedOut { bound, leases: 0 })
+                    }
+                    (reason, _) => Refusal(Stage::Commit, reason.into()),
+                };
+                Err(attempt.refuse_and_discard(refusal, Some(generation)))
             }
         };
         core.journal.trace(|| drop(span));
@@ -665,12 +763,31 @@ struct StageLog<T: ?Sized> {
     position: Mutex<Position>,
 }
 
-#[derive(Default)]
 struct Position {
     done: Vec<(Stage, Duration)>,
-    under_way: Option<(Stage, Instant)>,
+    under_way: Option<Stage>,
     /// The leg that may go on. One that was abandoned has another number.
     leg: u64,
+    /// Where the last stage ended, and the next one begins: so no time is lost between two.
+    mark: Instant,
+    /// How many of those that are done subscribers have been told of.
+    told: usize,
+}
+
+impl Position {
+    /// Ends a stage.
+    fn lap(&mut self, stage: Stage, now: Instant) -> Duration {
+        let duration = now.saturating_duration_since(self.mark);
+        self.mark += duration;
+        self.done.push((stage, duration));
+        duration
+    }
+
+    /// Takes those that subscribers have not been told of.
+    fn untold(&mut self) -> Vec<(Stage, Duration)> {
+        let told = std::mem::replace(&mut self.told, self.done.len());
+        self.done[told..].to_vec()
+    }
 }
 
 /// A run through some stages on a thread of its own.
@@ -690,8 +807,8 @@ impl<T: ?Sized + Send + Sync + 'static> StageLog<T> {
         let mut position = self.position.lock();
         position.leg += 1;
         let stage = match position.under_way.take() {
-            Some((stage, began)) => {
-                position.done.push((stage, began.elapsed()));
+            Some(stage) => {
+                position.lap(stage, Instant::now());
                 stage
             }
             None => otherwise,
@@ -699,10 +816,30 @@ impl<T: ?Sized + Send + Sync + 'static> StageLog<T> {
         Refusal(stage, kind)
     }
 
-    /// Records a stage that ran on the caller's thread.
-    fn note(&self, stage: Stage, duration: Duration) {
-        self.position.lock().done.push((stage, duration));
-        self.core.journal.emit(&Event::Stage { attempt: self.attempt, stage, duration });
+    /// Ends a stage that ran on the caller's thread.
+    fn lap(&self, stage: Stage) {
+        let untold = {
+            let mut position = self.position.lock();
+            position.lap(stage, Instant::now());
+            position.untold()
+        };
+        self.tell(untold);
+    }
+
+    /// Ends a stage before the gate. Subscribers are told of it when that has been passed: an attempt that changes nothing, as
+    /// the same bytes again do, is one event and not four.
+    fn quiet_lap(&self, stage: Stage, now: Instant) {
+        self.position.lock().lap(stage, now);
+    }
+
+    fn tell(&self, stages: Vec<(Stage, Duration)>) {
+        for (stage, duration) in stages {
+            self.core.journal.emit(&Event::Stage { attempt: self.attempt, stage, duration });
+        }
+    }
+
+    fn last(&self) -> Option<Stage> {
+        self.position.lock().done.last().map(|(stage, _)| *stage)
     }
 
     fn take(&self) -> Vec<(Stage, Duration)> {
@@ -714,24 +851,23 @@ impl<T: ?Sized + Send + Sync + 'static> Leg<T> {
     /// Goes through a stage: measured, in a span, an event for subscribers.
     fn pass<R>(&self, stage: Stage, work: impl FnOnce() -> Result<R, ErrorKind>) -> Result<R, Refusal> {
         let StageLog { core, attempt, position } = &*self.log;
-        let began = Instant::now();
         {
             let mut position = position.lock();
             if position.leg != self.number {
                 return Err(Refusal(stage, ErrorKind::TimedOut(core.settings.reload_timeout)));
             }
-            position.under_way = Some((stage, began));
+            position.under_way = Some(stage);
         }
         let span = core.journal.span(*attempt, stage);
         let result = core.journal.in_span(&span, work);
         core.journal.trace(|| drop(span));
-        let duration = began.elapsed();
         let mut position = position.lock();
         if position.leg == self.number {
             position.under_way = None;
-            position.done.push((stage, duration));
+            position.lap(stage, Instant::now());
+            let untold = position.untold();
             drop(position);
-            core.journal.emit(&Event::Stage { attempt: *attempt, stage, duration });
+            self.log.tell(untold);
         }
         result.map_err(|kind| Refusal(stage, kind))
     }
@@ -742,6 +878,8 @@ impl From<NotCommitted> for ErrorKind {
         match reason {
             NotCommitted::BaseChanged { base, current } => ErrorKind::BaseChanged { base, current },
             NotCommitted::Closed => ErrorKind::Closed,
+            // Only said to whoever paused, who knows for how long.
+            NotCommitted::PauseEnded => ErrorKind::HoldTimedOut { bound: Duration::ZERO, leases: 0 },
         }
     }
 }

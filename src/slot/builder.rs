@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attempt::HandOver;
+use super::attempt::{Asked, HandOver};
 use super::core::Core;
 use super::probation::ProbationPolicy;
 use super::settings::Settings;
@@ -61,7 +61,9 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
     /// Sets the hook that takes state from the old plugin (first argument) to the new one (second).
     ///
     /// It runs at commit, so that nothing the old plugin learned while the new one was staged is lost; the old one serves
-    /// until it returns, and what it learns from calls during the hook stays with it. A rollback does not run it: an
+    /// until it returns, and what it learns from calls during the hook stays with it and is lost, unless
+    /// [calls are held](Builder::hold_calls_during_hand_over) meanwhile;
+    /// [`Report::leases_during_hand_over`](crate::Report::leases_during_hand_over) counts them. A rollback does not run it: an
     /// earlier generation still has its own state, and one that is loaded anew from its bytes begins without.
     /// [`transfer_state`](crate::transfer_state) is one for plugins that can save and restore.
     pub fn hand_over<E: Into<BoxError>>(
@@ -69,6 +71,25 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
         hook: impl Fn(&T, &T) -> Result<(), E> + Send + Sync + 'static,
     ) -> Self {
         self.settings.hand_over = Some(Arc::new(move |old, new| hook(old, new).map_err(Into::into)));
+        self
+    }
+
+    /// Holds calls while the [hand-over hook](Builder::hand_over) runs, so that it loses nothing: no lease is handed out, those
+    /// that are out are waited for, and then the hook runs and the new plugin is committed. Leases that were asked for
+    /// meanwhile get the new plugin. Off if not set.
+    ///
+    /// All of it has to be over within `bound`. If it is not, or if the hook fails, the leases that wait get the old plugin,
+    /// and the reload is refused, as [`HoldTimedOut`](ErrorKind::HoldTimedOut) or with the hook's error. Nothing is lost
+    /// then, either: what the hook had taken is dropped with the new plugin.
+    ///
+    /// - [`HotSlot::load`] blocks for up to `bound` while calls are held, and is wait-free at all other times. An executor's
+    ///   thread is blocked, too.
+    /// - Hold leases for a call, and not across calls: one that is not given back within `bound` refuses the reload.
+    /// - A thread that has a lease on the old plugin gets another one at once (where hazards are noted by thread, on Unix, and
+    ///   unless that one is a clone or its fifteenth), and so do the plugin's own calls through the host and the hook: they
+    ///   would wait for themselves.
+    pub fn hold_calls_during_hand_over(mut self, bound: Duration) -> Self {
+        self.settings.hold_calls = Some(bound);
         self
     }
 
@@ -146,9 +167,15 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
     /// As [`HotSlot::reload`]; then there is no slot. [`Forked`](ErrorKind::Forked) in a process that was forked from one
     /// in which slots were opened.
     pub fn open(self, first: impl Into<Candidate>) -> Result<HotSlot<T>, Error> {
+        let asked = Asked::new(first);
         let misuse = |what: &str| Err(Error::new(Stage::Gate, ErrorKind::Misuse(what.to_owned()), None));
         if self.settings.reload_timeout.is_zero() {
             return misuse("a reload_timeout of zero refuses every plugin: give it the time that a load may take");
+        }
+        if self.settings.hold_calls.is_some_and(|bound| bound.is_zero()) {
+            return misuse(
+                "calls that are held for no time refuse every hand-over: give it the time that the hook may take",
+            );
         }
         if self.settings.max_retired == 0 {
             return misuse("a max_retired of zero refuses every plugin: one that is replaced takes time to go");
@@ -157,7 +184,7 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
             Core::start(self.name, self.backend, self.settings).map_err(|kind| Error::new(Stage::Gate, kind, None))?;
         // From here on, dropping the slot ends what was started.
         let slot = HotSlot { core };
-        slot.core.stage(first.into(), Cause::Open)?.commit(HandOver::Required, || None)?;
+        slot.core.stage(asked, Cause::Open)?.commit(HandOver::Required, || None)?;
         Ok(slot)
     }
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::current::Hold;
+use super::deadline::after;
 use super::gate::Gate;
 use super::generation::{Generation, GenerationRef, Home};
 use super::journal::Journal;
-use super::lineage::{Lineage, RetiredView, ServingView};
+use super::lineage::{Base, Lineage, Pause, RetiredView, ServingView, Slow};
 use super::probation::Verdict;
 use super::reaper;
 use super::settings::Settings;
@@ -17,7 +19,7 @@ use super::teardown::Teardown;
 use super::wakeup::Wakeup;
 use crate::error::Serving;
 use crate::event::Event;
-use crate::lock::Mutex;
+use crate::lock::{Monitor, Mutex};
 use crate::status::{Phase, RetiredStatus, ServingStatus, StagedStatus, Status};
 use crate::workers::{self, Afterwards};
 use crate::{Backend, ErrorKind, Lease, PluginScope};
@@ -49,12 +51,41 @@ pub(super) struct Core<T: ?Sized> {
     pub(super) staged: Mutex<BTreeMap<u64, StagedStatus>>,
     pub(super) teardowns: Mutex<Vec<Teardown>>,
     pub(super) lease_count: LeaseCount,
+    /// Readers that found calls held. Taken before the lineage's lock, never after it.
+    pub(super) held_up: Monitor<HeldUp>,
     /// Told of every swap: how a runner follows.
     pub(super) follower: Mutex<Option<Follower>>,
     /// What [`reload_soon`](crate::HotSlot::reload_soon) is to do.
     pub(super) deferred: Mutex<Deferred>,
     /// The process in which the slot was opened.
     process: u32,
+}
+
+/// Counts readers that found calls held.
+#[derive(Clone, Copy, Default)]
+pub(super) struct HeldUp {
+    /// How many waited.
+    pub(super) waited: u64,
+    /// How many could not wait, because it would have been for themselves.
+    pub(super) exempt: u64,
+    /// How often holding has ended.
+    ends: u64,
+}
+
+/// Calls that are held: no lease is handed out but to those that cannot wait. They go on when this is dropped, to whatever
+/// is current then.
+pub(super) struct HeldCalls<T: ?Sized + Send + Sync + 'static> {
+    core: Arc<Core<T>>,
+    pub(super) pause: Pause,
+    pub(super) bound: Duration,
+    pub(super) until: Instant,
+}
+
+impl<T: ?Sized + Send + Sync + 'static> Drop for HeldCalls<T> {
+    fn drop(&mut self) {
+        self.core.lineage.resume(self.pause);
+        self.core.let_calls_go();
+    }
 }
 
 /// Called after each change of the current generation.
@@ -119,6 +150,11 @@ impl LeaseCount {
         self.leases.load(Ordering::Relaxed)
     }
 
+    /// How many leases were counted so far.
+    pub(super) fn so_far(&self) -> u64 {
+        self.leases.load(Ordering::Relaxed)
+    }
+
     /// Ends what `begin` began; gives the leases since.
     pub(super) fn end(&self, begun_at: u64) -> u64 {
         let leases = self.leases.load(Ordering::Relaxed) - begun_at;
@@ -155,6 +191,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             staged: Mutex::default(),
             teardowns: Mutex::default(),
             lease_count: LeaseCount::default(),
+            held_up: Monitor::default(),
             follower: Mutex::default(),
             deferred: Mutex::default(),
             process: std::process::id(),
@@ -164,7 +201,69 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
     #[inline]
     pub(super) fn load(&self, location: &'static Location<'static>) -> Option<Lease<T>> {
         self.lease_count.note();
-        self.lineage.load().map(|hold| Lease::new(hold, location))
+        let hold = match self.lineage.load() {
+            Some(hold) => hold,
+            None => self.load_slowly()?,
+        };
+        Some(Lease::new(hold, location))
+    }
+
+    /// Waits until calls are no longer held.
+    #[cold]
+    fn load_slowly(&self) -> Option<Hold<Generation<T>>> {
+        let is_exempt = self.scope.is_entered();
+        let mut held_up = self.held_up.lock();
+        let mut has_waited = false;
+        loop {
+            match self.lineage.load_slowly(is_exempt) {
+                Slow::Nothing => return None,
+                Slow::Hold(hold) => return Some(hold),
+                Slow::Exempt(hold) => {
+                    held_up.exempt += 1;
+                    return Some(hold);
+                }
+                Slow::Wait(until) => {
+                    held_up.waited += u64::from(!std::mem::replace(&mut has_waited, true));
+                    let ends = held_up.ends;
+                    held_up = self.held_up.wait_while_until(held_up, until, |held_up| held_up.ends == ends);
+                }
+            }
+        }
+    }
+
+    /// Holds calls, and waits until none is under way on `base`, of which the caller has one lease. Within `bound` of now the
+    /// hand-over has to be over.
+    pub(super) fn hold_calls(self: &Arc<Self>, base: Base, bound: Duration) -> Result<HeldCalls<T>, ErrorKind> {
+        /// How long to look away between two looks. A lease that ends tells nobody: that would be paid for by all of them.
+        const SHORTEST: Duration = Duration::from_micros(20);
+        const LONGEST: Duration = Duration::from_millis(2);
+        let until = after(bound);
+        let Some(pause) = self.lineage.pause(base, until) else {
+            let current = self.lineage.base().ok_or(ErrorKind::Closed)?;
+            return Err(ErrorKind::BaseChanged { base: Some(base.generation), current: current.generation });
+        };
+        let held = HeldCalls { core: Arc::clone(self), pause, bound, until };
+        let mut nap = SHORTEST;
+        loop {
+            let leases = self.lineage.holds_on_serving();
+            if leases.is_some_and(|leases| leases <= 1) {
+                return Ok(held);
+            }
+            if Instant::now() >= until {
+                let leases = leases.unwrap_or_else(|| self.lineage.about_holds_on_serving());
+                return Err(ErrorKind::HoldTimedOut { bound, leases: leases.saturating_sub(1) });
+            }
+            std::thread::sleep(nap);
+            nap = LONGEST.min(nap * 2);
+        }
+    }
+
+    /// Wakes the readers that wait because calls were held.
+    pub(super) fn let_calls_go(&self) {
+        if self.settings.hold_calls.is_some() {
+            self.held_up.lock().ends += 1;
+            self.held_up.notify_all();
+        }
     }
 
     /// Whether a transition may be asked for from here: not in a process that was forked from the slot's, where its
@@ -215,6 +314,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             let _in_order = self.swapping.lock();
             self.lineage.close();
         }
+        self.let_calls_go();
         self.wake();
     }
 

@@ -67,6 +67,21 @@ mod over_readers {
         shares: PhantomData<Arc<G>>,
     }
 
+    impl<G> Hold<G> {
+        /// A hold on a value that the caller has.
+        pub(in crate::slot) fn of(value: &Arc<G>) -> Hold<G> {
+            let value = Arc::into_raw(Arc::clone(value)).cast_mut();
+            // An `Arc` is never null.
+            let value = NonNull::new(value).expect("an Arc has an address");
+            Hold { value, hazard: None, shares: PhantomData }
+        }
+
+        /// Whether the calling thread has noted a hold on this value.
+        pub(in crate::slot) fn is_here(value: &Arc<G>) -> bool {
+            readers::record().has(Arc::as_ptr(value))
+        }
+    }
+
     // SAFETY: a hold is a share of the value, like an `Arc`; any thread may clear a hazard.
     unsafe impl<G: Send + Sync> Send for Hold<G> {}
     // SAFETY: as above. Sharing a hold shares the value, and nothing else in it changes.
@@ -156,6 +171,18 @@ mod over_arc_swap {
     /// Keeps one value alive. Never holds `None`.
     pub(in crate::slot) struct Hold<G>(Guard<Option<Arc<G>>>);
 
+    impl<G> Hold<G> {
+        /// A hold on a value that the caller has.
+        pub(in crate::slot) fn of(value: &Arc<G>) -> Hold<G> {
+            Hold(Guard::from_inner(Some(Arc::clone(value))))
+        }
+
+        /// Whether the calling thread has noted a hold on this value: it is not known here.
+        pub(in crate::slot) fn is_here(_: &Arc<G>) -> bool {
+            false
+        }
+    }
+
     impl<G> std::ops::Deref for Hold<G> {
         type Target = G;
 
@@ -196,6 +223,16 @@ mod reference {
     }
 
     pub(in crate::slot) struct Hold<G>(Arc<G>);
+
+    impl<G> Hold<G> {
+        pub(in crate::slot) fn of(value: &Arc<G>) -> Hold<G> {
+            Hold(Arc::clone(value))
+        }
+
+        pub(in crate::slot) fn is_here(_: &Arc<G>) -> bool {
+            false
+        }
+    }
 
     impl<G> std::ops::Deref for Hold<G> {
         type Target = G;

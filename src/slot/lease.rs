@@ -287,7 +287,7 @@ mod tests {
             };
             let artifact = Artifact::new(Payload::new(*b"bytes"), Manifest::new("test").into());
             let generation = GenerationRef::new(Generation::new(&artifact, Loaded::new(0), parts));
-            self.line().commit(&generation, self.line().base()).expect("nothing else commits");
+            self.line().commit(&generation, self.line().base(), None).expect("nothing else commits");
         }
 
         fn lease(&self) -> Lease<u32> {

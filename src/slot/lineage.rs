@@ -12,6 +12,13 @@
 //! [`rollback`](Lineage::rollback) could put it back, or from [`predecessor`](Lineage::predecessor), and both take the
 //! same lock. The survey and `Arc::try_unwrap` synchronise with the end of every hold, so what readers did happens before
 //! the freeing.
+//!
+//! # Why a hand-over under a pause loses nothing
+//! [`pause`](Lineage::pause) empties the cell, so that no hold comes from it, and [`holds_on_serving`](Lineage::holds_on_serving)
+//! is an exact survey made after that: if it finds none but the caller's, every call on the generation has ended, and what it
+//! did happens before the survey. Until the pause ends, a hold only comes from [`load_slowly`](Lineage::load_slowly), which
+//! makes everyone wait but those that would wait for themselves. A pause ends in one way only, under the lock: by a swap, or
+//! by the old generation's return to the cell, after which a [`commit`](Lineage::commit) under that pause is refused.
 
 use std::time::Instant;
 
@@ -43,6 +50,8 @@ struct Line<G> {
     serving: Option<Standing<G>>,
     since: Instant,
     closed: bool,
+    /// Set while there is a serving generation and the cell is empty all the same.
+    pause: Option<Pause>,
     retired: Vec<Retired<G>>,
     /// How many retired generations stay warm.
     keep: usize,
@@ -100,6 +109,26 @@ pub(super) struct Base {
     pub(super) epoch: u64,
 }
 
+/// While it lasts, nobody gets a hold on the current generation who can wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pause {
+    base: Base,
+    /// When it ends by itself, if somebody waits.
+    until: Instant,
+}
+
+/// What there is for a reader who finds nothing in the cell.
+pub(super) enum Slow<G> {
+    /// A hold on the current generation.
+    Hold(Hold<G>),
+    /// The same, in spite of a pause: waiting for its end would be waiting for oneself.
+    Exempt(Hold<G>),
+    /// Nothing before the end of the pause, which is no later than this.
+    Wait(Instant),
+    /// Nothing before the first commit, or ever again.
+    Nothing,
+}
+
 /// A change of the current generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Change {
@@ -116,6 +145,8 @@ pub(super) enum NotCommitted {
     BaseChanged { base: Option<u64>, current: u64 },
     /// Nothing is current any more.
     Closed,
+    /// The pause under which it was to be done is over, and calls went on.
+    PauseEnded,
 }
 
 /// Why there was no rollback.
@@ -152,6 +183,7 @@ impl<G: Member> Lineage<G> {
                 serving: None,
                 since: Instant::now(),
                 closed: false,
+                pause: None,
                 retired: Vec::new(),
                 keep,
             }),
@@ -165,11 +197,88 @@ impl<G: Member> Lineage<G> {
         self.current.load()
     }
 
-    /// Makes `new` current in the place of `base`.
-    pub(super) fn commit(&self, new: &Arc<G>, base: Option<Base>) -> Result<Change, NotCommitted> {
+    /// A hold on the current generation where the cell has none, or a reason to wait. `is_exempt` is for those that must
+    /// not wait: the generation's own code.
+    pub(super) fn load_slowly(&self, is_exempt: bool) -> Slow<G> {
+        let mut line = self.line.lock();
+        let Some(serving) = &line.serving else { return Slow::Nothing };
+        let serving = Arc::clone(&serving.generation);
+        match line.pause {
+            None => Slow::Hold(Hold::of(&serving)),
+            Some(_) if is_exempt || Hold::is_here(&serving) => Slow::Exempt(Hold::of(&serving)),
+            Some(pause) if Instant::now() < pause.until => Slow::Wait(pause.until),
+            Some(_) => {
+                self.end_pause(&mut line);
+                Slow::Hold(Hold::of(&serving))
+            }
+        }
+    }
+
+    /// A hold on the current generation, also during a pause, and what `look` makes of it.
+    pub(super) fn hold_serving<R>(&self, look: impl FnOnce(ServingView<'_, G>) -> R) -> Option<(Hold<G>, R)> {
+        let line = self.line.lock();
+        let hold = Hold::of(&line.serving.as_ref()?.generation);
+        Some((hold, look(line.current()?)))
+    }
+
+    /// Begins a pause, which lasts until `until` or a swap; `None` if another generation than `base` is current by now.
+    pub(super) fn pause(&self, base: Base, until: Instant) -> Option<Pause> {
+        let mut line = self.line.lock();
+        if line.base() != Some(base) {
+            return None;
+        }
+        // SAFETY: nothing is put there.
+        unsafe { self.current.set(None) };
+        let pause = Pause { base, until };
+        line.pause = Some(pause);
+        Some(pause)
+    }
+
+    /// Ends a pause, if it lasts: the generation that was current can be loaded again.
+    pub(super) fn resume(&self, pause: Pause) {
+        let mut line = self.line.lock();
+        if line.pause == Some(pause) {
+            self.end_pause(&mut line);
+        }
+    }
+
+    fn end_pause(&self, line: &mut Line<G>) {
+        line.pause = None;
+        if let Some(serving) = &line.serving {
+            // SAFETY: the line keeps it: see `swap`.
+            unsafe { self.current.set(Some(&serving.generation)) };
+        }
+    }
+
+    /// How many holds there are on the current generation, if that can be told exactly at the moment. New ones may appear
+    /// at once, unless it is during a pause.
+    pub(super) fn holds_on_serving(&self) -> Option<usize> {
+        let line = self.line.lock();
+        let serving = line.serving.as_ref()?;
+        let survey = Survey::exact()?;
+        Some(survey.holds(&serving.generation))
+    }
+
+    /// The same as of about now.
+    pub(super) fn about_holds_on_serving(&self) -> usize {
+        let line = self.line.lock();
+        let survey = Survey::glance();
+        line.serving.as_ref().map_or(0, |serving| survey.holds(&serving.generation))
+    }
+
+    /// Makes `new` current in the place of `base`; if it is to be under a pause, only while that lasts.
+    pub(super) fn commit(
+        &self,
+        new: &Arc<G>,
+        base: Option<Base>,
+        pause: Option<Pause>,
+    ) -> Result<Change, NotCommitted> {
         let mut line = self.line.lock();
         if line.closed {
             return Err(NotCommitted::Closed);
+        }
+        if pause.is_some() && line.pause != pause && line.base() == base {
+            return Err(NotCommitted::PauseEnded);
         }
         let replaced = base.map(|base| base.generation);
         match line.base() {
@@ -211,6 +320,7 @@ impl<G: Member> Lineage<G> {
         // SAFETY: the line keeps it, as the serving one and then on the retired list, until `collect` or `drop` finds that
         // nobody holds it.
         unsafe { self.current.set(Some(&new.generation)) };
+        line.pause = None;
         let old = line.serving.replace(new);
         let from = old.as_ref().map(|old| old.generation.number());
         line.epoch += 1;
@@ -245,6 +355,7 @@ impl<G: Member> Lineage<G> {
         // SAFETY: nothing is put there.
         unsafe { self.current.set(None) };
         line.closed = true;
+        line.pause = None;
         line.keep = 0;
         if let Some(last) = line.serving.take() {
             line.epoch += 1;
@@ -453,7 +564,7 @@ mod tests {
     }
 
     fn commit(lineage: &Lineage<Numbered>, number: u64) {
-        lineage.commit(&Arc::new(Numbered(number)), lineage.base()).expect("nothing else commits");
+        lineage.commit(&Arc::new(Numbered(number)), lineage.base(), None).expect("nothing else commits");
     }
 
     /// What was decided about a generation is not done to the same one when it has come back since.
@@ -469,6 +580,32 @@ mod tests {
         lineage.rollback(Target::Previous, |_| ()).unwrap();
         assert_eq!(from(condemned), Err(NotRolledBack::BaseChanged { base: 2, current: 2 }), "it was brought back");
         assert_eq!(from(lineage.base().unwrap()), Ok(1));
+    }
+
+    /// Whoever waited too long goes on to the old generation, and what would lose its calls is not committed.
+    #[test]
+    fn a_pause_that_is_over_commits_nothing() {
+        let lineage = Lineage::new(4);
+        commit(&lineage, 1);
+        let base = lineage.base();
+        let later = Instant::now() + std::time::Duration::from_secs(60);
+        let new = Arc::new(Numbered(2));
+        let pause = lineage.pause(base.unwrap(), later).unwrap();
+        assert!(lineage.load().is_none());
+        assert!(matches!(lineage.load_slowly(false), Slow::Wait(until) if until == later));
+        assert!(matches!(lineage.load_slowly(true), Slow::Exempt(hold) if hold.0 == 1));
+        lineage.resume(pause);
+        assert_eq!(lineage.load().unwrap().0, 1);
+        assert_eq!(lineage.commit(&new, base, Some(pause)), Err(NotCommitted::PauseEnded));
+        // One that nobody ends, whoever waits ends.
+        let pause = lineage.pause(base.unwrap(), Instant::now()).unwrap();
+        assert!(matches!(lineage.load_slowly(false), Slow::Hold(hold) if hold.0 == 1));
+        assert_eq!(lineage.commit(&new, base, Some(pause)), Err(NotCommitted::PauseEnded));
+        // A swap ends it, too.
+        let pause = lineage.pause(base.unwrap(), later).unwrap();
+        lineage.commit(&new, base, Some(pause)).unwrap();
+        assert_eq!(lineage.load().unwrap().0, 2);
+        assert_eq!(lineage.pause(base.unwrap(), later), None, "the base has changed");
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! Beside each model stands a variant with one deliberate mistake, which the model must catch: so it is known that it
 //! looks at the right thing. Run with `ci/models`.
 
-use loom::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 
 use super::current::Current;
-use super::lineage::{Base, Lineage, Member, NotCommitted, Target};
+use super::lineage::{Base, Lineage, Member, NotCommitted, Slow, Target};
 use super::sync::Arc;
 
 loom::thread_local! {
@@ -21,11 +23,25 @@ struct Generation {
     number: u64,
     alive: AtomicBool,
     retired: AtomicBool,
+    /// What calls left in it, as in a plugin that counts.
+    calls: AtomicUsize,
 }
 
 impl Generation {
     fn new(number: u64) -> Arc<Generation> {
-        Arc::new(Generation { number, alive: AtomicBool::new(true), retired: AtomicBool::new(false) })
+        Arc::new(Generation {
+            number,
+            alive: AtomicBool::new(true),
+            retired: AtomicBool::new(false),
+            calls: AtomicUsize::new(0),
+        })
+    }
+
+    /// Counts in the plugin, not as one step: a hand-over must not come between.
+    fn count(&self) {
+        let before = self.calls.load(Ordering::Relaxed);
+        thread::yield_now();
+        self.calls.store(before + 1, Ordering::Relaxed);
     }
 
     fn call(&self) {
@@ -58,7 +74,7 @@ impl Drop for Generation {
 /// A line with generation 1 current.
 fn opened(keep: usize) -> Arc<Lineage<Generation>> {
     let line = Arc::new(Lineage::new(keep));
-    line.commit(&Generation::new(1), None).expect("the line is new");
+    line.commit(&Generation::new(1), None, None).expect("the line is new");
     line
 }
 
@@ -100,7 +116,7 @@ fn commit_against_load() {
                 first.call();
             }
         });
-        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
+        line.commit(&Generation::new(2), base(1), None).expect("nothing else commits");
         assert_eq!(current(&line), 2, "what was committed is current");
         IS_REAPER.with(|is| is.set(true));
         line.collect();
@@ -126,6 +142,62 @@ fn commit_against_load_without_a_retired_list() {
     });
 }
 
+/// A call counts, and a hand-over takes the count from the old generation to the new one. `is_drained` says whether it waits
+/// for the calls that are under way.
+fn hand_over_against_call(is_drained: fn(&Lineage<Generation>) -> bool) {
+    loom::model(move || {
+        // Also where the model fails, and unwinds.
+        IS_REAPER.with(|is| is.set(true));
+        let line = opened(0);
+        let caller = thread::spawn({
+            let line = line.clone();
+            move || {
+                let hold = line.load().or_else(|| match line.load_slowly(false) {
+                    Slow::Hold(hold) | Slow::Exempt(hold) => Some(hold),
+                    // It would be woken, and come again.
+                    Slow::Wait(_) | Slow::Nothing => None,
+                });
+                let is_counted = hold.is_some();
+                if let Some(hold) = hold {
+                    hold.call();
+                    hold.count();
+                }
+                usize::from(is_counted)
+            }
+        });
+        let old = line.load().expect("the line is open");
+        let pause = line.pause(base(1).expect("it is one"), Instant::now() + Duration::from_secs(3600));
+        let pause = pause.expect("nothing else commits");
+        let new = Generation::new(2);
+        if is_drained(&line) {
+            new.calls.store(old.calls.load(Ordering::Relaxed), Ordering::Relaxed);
+            line.commit(&new, base(1), Some(pause)).expect("the pause lasts");
+        } else {
+            line.resume(pause);
+            let refused = line.commit(&new, base(1), Some(pause));
+            assert_eq!(refused, Err(NotCommitted::PauseEnded));
+        }
+        let counted = caller.join().unwrap();
+        let current = line.load().expect("the line is open");
+        assert_eq!(current.calls.load(Ordering::Relaxed), counted, "a call was lost");
+        drop((current, old, new));
+        close(&line);
+    });
+}
+
+/// Nothing is lost: whoever got the old generation is seen, and whoever comes later waits, or gets the new one.
+#[test]
+fn hand_over_under_a_pause() {
+    hand_over_against_call(|line| line.holds_on_serving() == Some(1));
+}
+
+/// The mistake: the hand-over does not wait for calls that are under way.
+#[test]
+#[should_panic(expected = "a call was lost")]
+fn hand_over_under_a_pause_without_a_drain() {
+    hand_over_against_call(|_| true);
+}
+
 /// Two leases on a retired generation, one cloned from the other: it is collected once, after both are gone.
 #[test]
 fn retirement() {
@@ -137,7 +209,7 @@ fn retirement() {
             drop(lease);
             second.call();
         });
-        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
+        line.commit(&Generation::new(2), base(1), None).expect("nothing else commits");
         IS_REAPER.with(|is| is.set(true));
         let early = line.collect().len();
         reader.join().unwrap();
@@ -180,12 +252,12 @@ fn retirement_that_counts_before_the_swap() {
 fn rollback_against_reload() {
     loom::model(|| {
         let line = opened(2);
-        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
+        line.commit(&Generation::new(2), base(1), None).expect("nothing else commits");
         let reload = thread::spawn({
             let line = line.clone();
             move || {
                 let third = Generation::new(3);
-                let committed = line.commit(&third, base(2));
+                let committed = line.commit(&third, base(2), None);
                 if committed.is_err() {
                     line.discard(third);
                 }
@@ -220,14 +292,14 @@ fn rollback_against_reload_that_forgets_its_base() {
     loom::model(|| {
         IS_REAPER.with(|is| is.set(true));
         let line = opened(2);
-        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
+        line.commit(&Generation::new(2), base(1), None).expect("nothing else commits");
         let reload = thread::spawn({
             let line = line.clone();
             move || {
                 IS_REAPER.with(|is| is.set(true));
                 let third = Generation::new(3);
                 let base = line.serving(|view| Base { generation: view.generation.number, epoch: view.epoch });
-                if let Ok(change) = line.commit(&third, base) {
+                if let Ok(change) = line.commit(&third, base, None) {
                     assert_eq!(change.from, Some(2), "a plugin that was staged beside 2 replaced another");
                 }
             }
@@ -243,7 +315,7 @@ fn rollback_against_reload_that_forgets_its_base() {
 fn rollback_against_load() {
     loom::model(|| {
         let line = opened(1);
-        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
+        line.commit(&Generation::new(2), base(1), None).expect("nothing else commits");
         let reader = thread::spawn({
             let line = line.clone();
             move || {
@@ -264,7 +336,7 @@ fn rollback_against_load() {
 fn rollback_against_collection() {
     loom::model(|| {
         let line = opened(1);
-        line.commit(&Generation::new(2), base(1)).expect("nothing else commits");
+        line.commit(&Generation::new(2), base(1), None).expect("nothing else commits");
         let reaper = thread::spawn({
             let line = line.clone();
             move || {

@@ -34,7 +34,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::attempt::HandOver;
+use self::attempt::{Asked, HandOver};
 pub use self::builder::Builder;
 use self::core::Core;
 use self::deadline::after;
@@ -70,7 +70,8 @@ pub struct HotSlot<T: ?Sized + Send + Sync + 'static> {
 
 impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// Takes a lease on the current plugin. No reload, rollback or retirement holds it up: it is wait-free, except that
-    /// the first one on a thread allocates that thread's record.
+    /// the first one on a thread allocates that thread's record. In a slot that
+    /// [holds calls during a hand-over](Builder::hold_calls_during_hand_over), it waits for the end of that.
     ///
     /// A thread that holds fourteen leases at once, of whatever slots, counts further ones in a place that all threads share,
     /// as it does clones: that is slower where several threads do it.
@@ -88,7 +89,7 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// # Errors
     /// The stage that refused and why; the current plugin keeps serving.
     pub fn reload(&self, candidate: impl Into<Candidate>) -> Result<Report, Error> {
-        self.core.reload(candidate.into(), Cause::Reload)
+        self.core.reload(Asked::new(candidate), Cause::Reload)
     }
 
     /// Replaces the plugin soon, on a thread that is started for it, and returns at once: for plugins, services and hooks
@@ -100,7 +101,7 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// # Errors
     /// If no thread can be spawned, or in a forked process.
     pub fn reload_soon(&self, candidate: impl Into<Candidate>) -> Result<u64, Error> {
-        self.core.reload_soon(candidate.into(), |pending| drop(pending.commit(HandOver::Required, || None)))
+        self.core.reload_soon(Asked::new(candidate), |pending| drop(pending.commit(HandOver::Required, || None)))
     }
 
     /// Loads and proves a new plugin beside the serving one: everything that is slow, and nearly everything that can
@@ -109,7 +110,7 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// # Errors
     /// As [`reload`](HotSlot::reload).
     pub fn stage(&self, candidate: impl Into<Candidate>) -> Result<Staged<T>, Error> {
-        Ok(Staged::new(self.core.stage(candidate.into(), Cause::Reload)?.end_turn()))
+        Ok(Staged::new(self.core.stage(Asked::new(candidate), Cause::Reload)?.end_turn()))
     }
 
     /// Goes back to the generation that the current one replaced. One pointer store; a load that is under way does

@@ -193,6 +193,12 @@ impl Record {
         seen
     }
 
+    /// Whether one of the hazards is on a value. A lease that was moved to another thread still counts here.
+    #[cfg(not(hotslot_loom))]
+    pub(super) fn has<G>(&self, value: *const G) -> bool {
+        self.hazards.iter().any(|hazard| ptr::addr_eq(hazard.0.load(Ordering::Relaxed), value))
+    }
+
     /// Leaves no hazard free.
     #[cfg(hotslot_loom)]
     pub(super) fn use_up(&self) {

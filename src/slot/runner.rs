@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use super::HotSlot;
+use super::attempt::Asked;
 use super::rollback::Rollback;
 use super::staged::Staged;
 use super::supervisor::{Order, Reply, Supervisor};
@@ -99,7 +100,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
     /// # Errors
     /// As [`HotSlot::reload`]; the old plugin runs on, or again.
     pub fn reload(&self, candidate: impl Into<Candidate>) -> Result<Report, Error> {
-        let pending = self.slot().core.stage(candidate.into(), Cause::Reload)?;
+        let pending = self.slot().core.stage(Asked::new(candidate), Cause::Reload)?;
         self.switch(Staged::new(pending))
     }
 
@@ -109,7 +110,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
     /// As [`HotSlot::reload_soon`].
     pub fn reload_soon(&self, candidate: impl Into<Candidate>) -> Result<u64, Error> {
         let orders = self.inner().orders.clone();
-        self.slot().core.reload_soon(candidate.into(), move |pending| {
+        self.slot().core.reload_soon(Asked::new(candidate), move |pending| {
             let (reply, answer) = channel();
             let _ = orders.send(Order::Switch(Box::new(Staged::new(pending)), reply));
             // The next one waits for this one; how it ended is in the history.

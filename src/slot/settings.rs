@@ -26,6 +26,8 @@ pub(super) struct Settings<T: ?Sized> {
     pub(super) admit: Vec<AdmitHook>,
     pub(super) probe: Vec<ProbeHook<T>>,
     pub(super) hand_over: Option<HandOverHook<T>>,
+    /// For how long calls may be held while it runs.
+    pub(super) hold_calls: Option<Duration>,
 }
 
 impl<T: ?Sized> Default for Settings<T> {
@@ -44,6 +46,7 @@ impl<T: ?Sized> Default for Settings<T> {
             admit: Vec::new(),
             probe: Vec::new(),
             hand_over: None,
+            hold_calls: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The runner's thread: it takes every decision, so that stops, starts and swaps cannot overtake each other; each run has
 //! a thread of its own, which may hang without holding anything up.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -115,6 +115,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
             Halted::Idle | Halted::Stopped(_) => HandOver::Required,
         };
         let stopped = halted.at();
+        staged.pending().note_wait();
         let result = staged.into_pending().commit(hand_over, || self.start_after(stopped));
         self.settle(halted, result.is_ok());
         result
@@ -159,12 +160,13 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
     }
 
     pub(super) fn start_current(&mut self) -> std::io::Result<()> {
-        let current = self.slot.core.lineage.serving(|view| {
+        let current = self.slot.core.lineage.hold_serving(|view| {
             // It may have been told to stop by an attempt to replace it that came to nothing.
             view.generation.stop.lower();
-            (self.slot.load(), view.epoch)
+            view.epoch
         });
-        let (lease, epoch) = current.expect("a slot that is open has a current generation");
+        let (hold, epoch) = current.expect("a slot that is open has a current generation");
+        let lease = Lease::new(hold, Location::caller());
         let generation = Lease::generation(&lease);
         if let Some(at) = self.stuck.iter().position(|run| Lease::generation(&run.lease) == generation) {
             // It never stopped; should it still do so, it starts again.

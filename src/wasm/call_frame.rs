@@ -80,7 +80,7 @@ impl Guest {
         let frame = GuestFrame::read(piece).expect("the piece begins with a frame");
         call.check_answer(frame.output_len)?;
         let bytes = call.read(frame.output, frame.output_len)?;
-        let answered = Status(status).into_result(|| plugin_text(bytes, ERROR_LIMIT));
+        let answered = Status(status).into_result(bytes, |text| plugin_text(text, ERROR_LIMIT));
         let answered = answered.and_then(|()| read(&mut Reply::new(words, bytes)).map_err(CallError::from));
         // What it takes to read an answer is the plugin's choice, too.
         call.check_time()?;

@@ -251,8 +251,8 @@ fn config(settings: &EngineSettings, compiler: Strategy) -> Config {
         .strategy(compiler)
         .epoch_interruption(true)
         .max_wasm_stack(settings.stack)
-        // Only the innermost frame is reported; walking a deep recursion takes longer than the recursion itself.
-        .wasm_backtrace_max_frames(Some(NonZeroUsize::MIN))
+        // No more than are reported: walking a deep recursion takes longer than the recursion itself.
+        .wasm_backtrace_max_frames(NonZeroUsize::new(super::limits::FRAMES))
         .wasm_memory64(false)
         .wasm_multi_memory(false)
         .wasm_relaxed_simd(false)

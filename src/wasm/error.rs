@@ -256,6 +256,8 @@ pub enum WasmCallError {
         reason: String,
         /// The innermost function.
         site: Option<String>,
+        /// The functions that were being called, from the innermost, by their names if the module has them.
+        frames: Vec<String>,
     },
     /// The call exceeded its deadline.
     #[error("the plugin did not answer within {0:?}, and was stopped")]

@@ -11,7 +11,7 @@ use wasmtime::{Caller, Extern, Linker, Store};
 use super::error::Misuse;
 use super::host::{StoreData, guest_bytes, memory};
 use super::signature::{ImportSignatures, Signature};
-use crate::host::{CallErrorKind, Level, plugin_text};
+use crate::host::{CallErrorKind, Level, PluginHost, plugin_text};
 use crate::nesting::Watch;
 
 /// How many services one instance may ask for: each takes the host's memory until the instance is gone.
@@ -21,6 +21,9 @@ const ARGUMENTS: u32 = 1024;
 const WORDS: u32 = 64 * 1024;
 /// The longest log message that is copied, in bytes: [`PluginHost::log`](crate::host::PluginHost::log) cuts it to less.
 const LOG_LIMIT: usize = 8 * 1024 + 1;
+/// The most texts of an event, and the size of the address and the length of one.
+const EVENT_TEXTS: u32 = 16;
+const SLICE_SIZE: u32 = 8;
 /// The longest text of a panic, in bytes.
 const PANIC_LIMIT: usize = 8 * 1024;
 
@@ -32,6 +35,8 @@ pub(super) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
         caller.data().host.log(Level::of(level), None, &text);
         wasmtime::Result::Ok(())
     })?;
+    linker.func_wrap("hotslot", "event", log_event)?;
+    linker.func_wrap("hotslot", "log_level", PluginHost::log_level)?;
     linker.func_wrap("hotslot", "wall_clock", || {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
@@ -54,6 +59,23 @@ pub(super) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     })?;
     linker.func_wrap("hotslot", "service", bind_service)?;
     linker.func_wrap("hotslot", "invoke", call_service)?;
+    Ok(())
+}
+
+/// Writes an event of the plugin's to the log: `count` texts, whose addresses and lengths are at `texts`.
+fn log_event(mut caller: Caller<'_, StoreData>, level: u32, texts: u32, count: u32) -> wasmtime::Result<()> {
+    if count > EVENT_TEXTS {
+        return Err(Misuse::error(format!("an event of {count} texts")));
+    }
+    let slices = guest_bytes(&mut caller, texts, count * SLICE_SIZE)?.to_vec();
+    let mut copied = Vec::new();
+    for slice in slices.chunks_exact(SLICE_SIZE as usize) {
+        let word = |at: usize| u32::from_le_bytes([slice[at], slice[at + 1], slice[at + 2], slice[at + 3]]);
+        let text = guest_bytes(&mut caller, word(0), word(4))?;
+        copied.push(text[..text.len().min(LOG_LIMIT)].to_vec());
+    }
+    let texts: Vec<&[u8]> = copied.iter().map(Vec::as_slice).collect();
+    caller.data().host.log_event(Level::of(level), &texts);
     Ok(())
 }
 
@@ -120,7 +142,7 @@ fn call_service(mut caller: Caller<'_, StoreData>, service: u32, method: u32, fr
         Err(error) if error.kind() == CallErrorKind::Malformed && !watch.saw_a_call() => {
             return Err(Misuse::error(format!("the arguments of a service's call cannot be read: {error}")));
         }
-        Err(error) => (Status::of(error.kind()), error.to_string().into_bytes()),
+        Err(error) => (Status::of(error.kind()), error.to_wire()),
     };
     let words: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
     write(&mut caller, frame.words, &words)?;

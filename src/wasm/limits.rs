@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use wasmtime::{ResourceLimiter, Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, ResourceLimiter, Trap, WasmBacktrace};
 
 use super::error::{HostFailure, Misuse, TEXT_LIMIT, WasmCallError};
 use crate::StopSignal;
@@ -254,14 +254,36 @@ impl WasmCallError {
             (Some(_), Some(Denied::Memory { limit })) => WasmCallError::OutOfMemory { limit: *limit },
             (Some(_), Some(Denied::Table { limit })) => WasmCallError::OutOfTable { limit: *limit },
             (Some(trap), None) => match panic {
-                Some(panic) => WasmCallError::Trapped { reason: panic.clone(), site: None },
-                None => WasmCallError::Trapped { reason: trap.to_string(), site: site(error) },
+                Some(panic) => WasmCallError::Trapped { reason: panic.clone(), site: None, frames: frames(error) },
+                None => WasmCallError::Trapped { reason: trap.to_string(), site: site(error), frames: frames(error) },
             },
             (None, _) => WasmCallError::Host(HostFailure {
                 text: plugin_text(error.root_cause().to_string().as_bytes(), TEXT_LIMIT),
                 is_misuse: error.downcast_ref::<Misuse>().is_some(),
             }),
         }
+    }
+}
+
+/// How many functions of a trap are named. A recursion that overflowed the stack has very many.
+pub(super) const FRAMES: usize = 32;
+
+/// Names the functions of a trap, from the innermost.
+fn frames(error: &wasmtime::Error) -> Vec<String> {
+    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
+    let frames = backtrace.frames().iter().take(FRAMES);
+    let name = |frame: &FrameInfo| match frame.func_name() {
+        Some(name) => plugin_text(demangled(name).as_bytes(), 256),
+        None => format!("function {}", frame.func_index()),
+    };
+    frames.map(name).collect()
+}
+
+/// Returns a symbol without the hash that Rust's compiler ends it with.
+fn demangled(name: &str) -> &str {
+    match name.rsplit_once("::h") {
+        Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => path,
+        _ => name,
     }
 }
 

@@ -44,9 +44,24 @@ impl From<WasmCallError> for CallError {
             WasmCallError::Host(failure) if failure.is_misuse() => CallErrorKind::Malformed,
             _ => CallErrorKind::Unavailable,
         };
-        CallError::new(kind, error.to_string())
+        let call_error = CallError::new(kind, error.to_string());
+        match &error {
+            WasmCallError::Trapped { frames, .. } if !frames.is_empty() => {
+                call_error.with_source(&Backtrace(format!("backtrace: {}", frames.join(" < "))))
+            }
+            WasmCallError::Failed(failed) => match failed.source() {
+                Some(source) => call_error.with_source(source),
+                None => call_error,
+            },
+            _ => call_error,
+        }
     }
 }
+
+/// The functions that were being called when a plugin trapped.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Backtrace(String);
 
 #[cfg(test)]
 mod tests {
@@ -56,7 +71,7 @@ mod tests {
     #[test]
     fn what_is_the_plugins_fault_stays_it_behind_an_interface() {
         for error in [
-            WasmCallError::Trapped { reason: String::new(), site: None },
+            WasmCallError::Trapped { reason: String::new(), site: None, frames: Vec::new() },
             WasmCallError::DeadlineExceeded(Duration::ZERO),
             WasmCallError::Cancelled,
             WasmCallError::Retired,

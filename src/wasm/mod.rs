@@ -53,6 +53,7 @@
 //! | Fault | What would happen | Remedy | Where |
 //! |---|---|---|---|
 //! | garbage, a truncated or a wrong module | an error deep in a compiler | one pass before it: validation, required exports, allowed imports, interface, versions; every refusal says what and where | `validate`, `sections`, `admission` |
+//! | a serde type whose fields changed on one side | a value is read as another one | the contract describes types down to the field; refused by type and field | `sections`, `admission` |
 //! | a module made to be hard to compile | minutes and gigabytes for a few KB | [`ModuleLimits`], before anything is compiled: bytes and counts, and what a compiler's work grows with | `validate`, `effort` |
 //! | proposals that nobody asked for | 64-bit memories, threads and so on by default | not enabled | `validate`, `engine` |
 //! | an endless loop, also in `start` | the thread is lost | a deadline that begins before the instance is made; each call checks its own, every tick | `limits`, `host`, `engine` |
@@ -104,6 +105,8 @@
 //! | module, name | signature | |
 //! |---|---|---|
 //! | `hotslot`, `log` | `(i32, i32, i32)` | level (1 error to 5 trace), address and length of a text; written to `tracing` |
+//! | `hotslot`, `event` | `(i32, i32, i32)` | level, address and number of texts, each an address and a length of 32 bits: target, message, fields, spans; written to `tracing` |
+//! | `hotslot`, `log_level` | `() -> i32` | the most verbose level that anybody in the host listens to, 0 for none |
 //! | `hotslot`, `wall_clock` | `() -> i64` | nanoseconds since 1970 |
 //! | `hotslot`, `monotonic_clock` | `() -> i64` | nanoseconds since a fixed moment, never decreasing |
 //! | `hotslot`, `send` | `(i32, i32)` | address and length of a message for [`on_message`](WasmBackend::on_message) |

@@ -53,6 +53,9 @@ fn a_refused_attempt_is_told_up_to_where_it_came() {
         matches!(
             &told[..],
             [
+                Event::Stage { stage: Stage::Copy, .. },
+                Event::Stage { stage: Stage::Queue, .. },
+                Event::Stage { stage: Stage::Hash, .. },
                 Event::Stage { stage: Stage::Gate, .. },
                 Event::Stage { stage: Stage::Admit, .. },
                 Event::Stage { stage: Stage::Load, .. },
@@ -130,7 +133,7 @@ fn a_report_is_data() {
     let stages = data["stages"].as_array().unwrap();
     assert!(stages.iter().all(|stage| stage["duration_ms"].is_f64()), "{stages:?}");
     let stages: Vec<_> = stages.iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
-    assert_eq!(stages, ["gate", "admit", "load", "probe", "hand_over", "commit"]);
+    assert_eq!(stages, ["copy", "queue", "hash", "gate", "admit", "load", "probe", "hand_over", "commit"]);
 
     slot.reload(b"p 2.1.0 3 probe=fail").unwrap_err();
     let refused = serde_json::to_value(slot.history().last().unwrap()).unwrap();
@@ -182,7 +185,7 @@ fn an_event_is_data() {
         (last == 2).then_some(())
     });
     let stage = &data[0]["stage"];
-    assert_eq!((&stage["attempt"], &stage["stage"]), (&json!(2), &json!("gate")));
+    assert_eq!((&stage["attempt"], &stage["stage"]), (&json!(2), &json!("copy")));
     assert!(data.contains(&json!({ "retired": { "generation": 1, "epoch": 2 } })), "{data:?}");
     assert!(data.contains(&json!({ "destroyed": { "generation": 1, "release": "Freed" } })), "{data:?}");
     assert!(data.iter().any(|event| event["ended"]["outcome"]["swapped"]["generation"] == 2), "{data:?}");

@@ -9,6 +9,7 @@ mod concurrency;
 mod conformance;
 mod custom_backend;
 mod events;
+mod hand_over;
 #[cfg(all(feature = "backends", target_os = "linux"))]
 mod interface;
 mod leases;

@@ -57,10 +57,12 @@ fn reload_is_refused(candidate: &str, stage: Stage, reason: &str, stages: &[Stag
     error
 }
 
-const UP_TO_ADMIT: &[Stage] = &[Stage::Gate, Stage::Admit];
-const UP_TO_LOAD: &[Stage] = &[Stage::Gate, Stage::Admit, Stage::Load];
-const UP_TO_PROBE: &[Stage] = &[Stage::Gate, Stage::Admit, Stage::Load, Stage::Probe];
-const UP_TO_HAND_OVER: &[Stage] = &[Stage::Gate, Stage::Admit, Stage::Load, Stage::Probe, Stage::HandOver];
+const UP_TO_ADMIT: &[Stage] = &[Stage::Copy, Stage::Queue, Stage::Hash, Stage::Gate, Stage::Admit];
+const UP_TO_LOAD: &[Stage] = &[Stage::Copy, Stage::Queue, Stage::Hash, Stage::Gate, Stage::Admit, Stage::Load];
+const UP_TO_PROBE: &[Stage] =
+    &[Stage::Copy, Stage::Queue, Stage::Hash, Stage::Gate, Stage::Admit, Stage::Load, Stage::Probe];
+const UP_TO_HAND_OVER: &[Stage] =
+    &[Stage::Copy, Stage::Queue, Stage::Hash, Stage::Gate, Stage::Admit, Stage::Load, Stage::Probe, Stage::HandOver];
 
 #[test]
 fn bytes_that_the_backend_does_not_take() {

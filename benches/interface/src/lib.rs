@@ -1,6 +1,6 @@
 //! The measured interface: a call that does nothing, one with bytes, one with a plain struct, one with a serde type.
 
-use hotslot_plugin::{Plain, interface};
+use hotslot_plugin::{Plain, Schema, interface};
 use serde::{Deserialize, Serialize};
 
 /// A plain struct.
@@ -13,7 +13,7 @@ pub struct Point {
 }
 
 /// A serde type: a typical HTTP request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Schema)]
 pub struct Request {
     /// The method.
     pub method: String,

@@ -103,6 +103,35 @@ fn what_does_not_fit_a_host_is_named() {
 }
 
 #[test]
+fn a_type_that_changed_is_named_with_its_field() {
+    let folder = Folder::new();
+    let contract = |name: &str, quote: &str| {
+        let text =
+            format!("interface pricer 1.0\nmethod quote(&str)->Result<postcard:Vec<Quote{{{quote}}}>,CallError>\n");
+        folder.write(name, text)
+    };
+    let (plugin, host) = (contract("plugin.txt", "ask:f64,bid:f64"), contract("host.txt", "ask:f64,bid:f64,size:u32"));
+    let module = folder.module("pricer.wasm", PROMISED);
+    describe(&module, &plugin, &[]).ok();
+    check(&module, &["--against", plugin.to_str().unwrap()]).ok();
+    for (host, reason) in [
+        (&host, "Quote: the plugin lacks `size`, field 3, which the host has"),
+        (&contract("swapped.txt", "bid:f64,ask:f64"), "Quote: the plugin has `ask` where the host has `bid`, field 1"),
+        (
+            &contract("wider.txt", "ask:f64,bid:f32"),
+            "Quote: `bid`, field 2, is `f64` in the plugin and `f32` in the host",
+        ),
+    ] {
+        let error = check(&module, &["--against", host.to_str().unwrap()]).failed(1);
+        assert!(error.contains("`quote`") && error.contains(reason), "{error}");
+    }
+    // One from before types were described.
+    let old = folder.write("old.txt", "interface pricer 1.0\nmethod quote(&str)->Vec<Quote>:postcard\n");
+    let error = check(&module, &["--against", old.to_str().unwrap()]).failed(1);
+    assert!(error.contains("does not say what the types in the method `quote`"), "{error}");
+}
+
+#[test]
 fn a_wrong_command_line_is_another_matter_than_a_refusal() {
     let folder = Folder::new();
     let module = folder.described_module("fixture.wasm");

@@ -17,7 +17,8 @@ pub struct Frame {
     pub word_count: u32,
     /// Room for the words of the answer.
     pub words: *mut u64,
-    /// The bytes of the answer, or the text of the error.
+    /// The bytes of the answer, or the text of the error: its message, and those of its sources behind
+    /// [separators](super::SOURCE_SEPARATOR).
     pub output: Buffer,
 }
 
@@ -46,14 +47,14 @@ impl Frame {
         self,
         status: Status,
         read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
-        text: impl FnOnce(&[u8]) -> String,
+        text: impl Fn(&[u8]) -> String,
     ) -> Result<R, CallError> {
         let Frame { words, word_count, output, .. } = self;
         // SAFETY: the two fields are those of the slice that `new` was given, which still lives; P4: they were left in
         // place, and the call that used the words is over.
         let words = unsafe { std::slice::from_raw_parts(words, word_count as usize) };
         let take = |bytes: &[u8]| {
-            status.into_result(|| text(bytes))?;
+            status.into_result(bytes, &text)?;
             Ok(read(&mut Reply::new(words, bytes))?)
         };
         // SAFETY: B1: the output is empty or as the other side filled it (P4), and `self` is consumed, so this is the only
@@ -92,7 +93,7 @@ impl Frame {
             unsafe { (slice(self.arguments, self.argument_count), slice_mut(self.words, self.word_count)) };
         let (status, bytes) = match answer(arguments, words) {
             Ok(bytes) => (Status::OK, bytes),
-            Err(error) => (Status::of(error.kind()), error.to_string().into_bytes()),
+            Err(error) => (Status::of(error.kind()), error.to_wire()),
         };
         if !bytes.is_empty() {
             self.output = Buffer::new(bytes);

@@ -42,6 +42,7 @@ mod frame;
 mod status;
 pub mod wire;
 
+pub use crate::call_error::SOURCE_SEPARATOR;
 pub use buffer::{Buffer, Slice};
 pub use frame::Frame;
 pub use status::Status;
@@ -210,6 +211,11 @@ pub struct HostApi {
         unsafe extern "C" fn(context: *const c_void, contract: Slice, number: *mut u32, error: *mut Buffer) -> Status,
     /// Calls a method of a service, by the number that the plugin's contract gives it.
     pub invoke: unsafe extern "C" fn(context: *const c_void, service: u32, method: u32, frame: *mut Frame) -> Status,
+    /// Writes an event to the host's log: `count` UTF-8 texts at `texts`, which are its target, its message, its fields and
+    /// the spans that it is in. More may be added; what is missing is empty.
+    pub event: unsafe extern "C" fn(context: *const c_void, level: u32, texts: *const Slice, count: usize),
+    /// Returns the most verbose level that anybody listens to, as in `log`; 0 if nobody does.
+    pub log_level: unsafe extern "C" fn(context: *const c_void) -> u32,
 }
 
 // SAFETY: P1: the pointers are valid wherever they are used from; H1: the functions may be called from any thread.

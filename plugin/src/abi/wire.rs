@@ -168,12 +168,13 @@ impl Status {
         }
     }
 
-    /// Returns the error that the other side tells of with this status; `text` gives its message.
+    /// Returns the error that the other side tells of with this status, in these bytes: its message and those of its
+    /// sources, between [separators](super::SOURCE_SEPARATOR). `text` makes text of one.
     ///
     /// # Errors
     /// It is not [`OK`](Status::OK). A status that the ABI does not have is a [malformed](CallErrorKind::Malformed)
     /// answer.
-    pub fn into_result(self, text: impl FnOnce() -> String) -> Result<(), CallError> {
+    pub fn into_result(self, bytes: &[u8], text: impl Fn(&[u8]) -> String) -> Result<(), CallError> {
         let kind = match self {
             Status::OK => return Ok(()),
             Status::FAILED => CallErrorKind::Failed,
@@ -185,7 +186,7 @@ impl Status {
                 return Err(CallError::new(CallErrorKind::Malformed, text));
             }
         };
-        Err(CallError::new(kind, text()))
+        Err(CallError::from_wire(kind, bytes, text))
     }
 }
 
@@ -220,13 +221,26 @@ mod tests {
     #[test]
     fn a_status_is_read_as_what_was_written() {
         for kind in [CallErrorKind::Failed, CallErrorKind::Panicked, CallErrorKind::Malformed] {
-            let error = Status::of(kind).into_result(|| "why".to_owned()).unwrap_err();
-            assert_eq!(error, CallError::new(kind, "why"));
+            let error = CallError::new(kind, "why").with_cause("because".to_owned()).with_cause("\x1e".to_owned());
+            let read = Status::of(kind).into_result(&error.to_wire(), text).unwrap_err();
+            assert_eq!(read, CallError::new(kind, "why").with_cause("because".to_owned()).with_cause(" ".to_owned()));
         }
-        assert_eq!(Status::of(CallErrorKind::Unsupported).into_result(String::new), Err(CallError::unsupported()));
-        let told = Status::of(CallErrorKind::Saturated).into_result(String::new);
+        assert_eq!(Status::of(CallErrorKind::Unsupported).into_result(b"", text), Err(CallError::unsupported()));
+        let told = Status::of(CallErrorKind::Saturated).into_result(b"", text);
         assert_eq!(told.unwrap_err().kind(), CallErrorKind::Failed);
-        assert_eq!(Status::OK.into_result(String::new), Ok(()));
-        assert_eq!(Status(99).into_result(String::new).unwrap_err().kind(), CallErrorKind::Malformed);
+        assert_eq!(Status::OK.into_result(b"", text), Ok(()));
+        assert_eq!(Status(99).into_result(b"", text).unwrap_err().kind(), CallErrorKind::Malformed);
+    }
+
+    #[test]
+    fn an_error_of_very_many_sources_is_cut() {
+        let bytes = vec![super::super::SOURCE_SEPARATOR; 10_000];
+        let error = Status::FAILED.into_result(&bytes, text).unwrap_err();
+        let sources = std::iter::successors(std::error::Error::source(&error), |error| error.source());
+        assert_eq!(sources.count(), 16);
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8_lossy(bytes).into_owned()
     }
 }

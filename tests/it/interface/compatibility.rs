@@ -37,7 +37,7 @@ fn a_1_1_host_calls_a_1_1_plugin() {
 }
 
 /// The texts of the refusals, one for each kind of plugin that can be built here.
-fn refusals<I: Interface + ?Sized>(variant: &str) -> Vec<String> {
+pub(super) fn refusals<I: Interface + ?Sized>(variant: &str) -> Vec<String> {
     fn refusal<I: Interface + ?Sized>(backend: impl Backend<I>, bytes: Vec<u8>) -> String {
         let error = HotSlot::<I>::builder(backend).open(bytes).expect_err("it does not fit");
         assert_eq!(error.stage(), Stage::Admit, "{error}");

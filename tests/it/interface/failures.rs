@@ -1,5 +1,7 @@
 //! How calls and plugins fail, the same on every backend.
 
+use std::error::Error as _;
+
 use hotslot::native::Native;
 use hotslot::{Cause, HotSlot, Lease, Probation, Stage};
 use hotslot_fixture_interface::v1_0::Fixture;
@@ -8,6 +10,7 @@ use hotslot_plugin::CallErrorKind;
 use super::{built, modules, slots, slots_with};
 use crate::conformance::Kind;
 use crate::native::Libraries;
+use crate::support::process::alone;
 use crate::support::{PATIENCE, trust, wait_for};
 
 #[test]
@@ -25,6 +28,46 @@ fn an_error_of_the_plugins_own_comes_with_its_text() {
     for (kind, slot) in slots::<dyn Fixture>("") {
         let error = slot.load().fail("fail").unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (CallErrorKind::Failed, "as it was told"), "{kind}");
+    }
+}
+
+#[test]
+fn an_error_of_the_plugins_own_keeps_its_sources() {
+    for (kind, slot) in slots::<dyn Fixture>("") {
+        let error = slot.load().fail("chain").unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (CallErrorKind::Failed, "the price cannot be read"));
+        let source = error.source().expect("it has one");
+        assert_eq!((source.to_string().as_str(), source.source().is_none()), ("invalid float literal", true), "{kind}");
+    }
+}
+
+/// The backtrace of a plugin that panics, in a process that asks for backtraces or does not.
+#[test]
+fn a_panic_brings_its_backtrace_if_that_is_asked_for() {
+    alone(|| {
+        for is_wanted in [false, true] {
+            // SAFETY: this process has one test, and the plugin's copy of std looks only when it has been loaded.
+            unsafe { std::env::set_var("RUST_BACKTRACE", if is_wanted { "1" } else { "0" }) };
+            let backend = Native::interface::<dyn Fixture>(trust());
+            let slot = HotSlot::builder(backend).open(built::library("").answering(3).bytes()).unwrap();
+            let error = slot.load().fail("panic").unwrap_err();
+            assert!(error.to_string().contains("as it was told"), "{error}");
+            let backtrace = error.source().map(ToString::to_string);
+            assert_eq!(backtrace.is_some(), is_wanted, "{backtrace:?}");
+            if let Some(backtrace) = backtrace {
+                assert!(backtrace.contains("fail") && !backtrace.contains("rust_begin_unwind"), "{backtrace}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_trap_names_the_functions_that_were_called() {
+    if let Some(module) = built::module("") {
+        let slot = HotSlot::builder(modules::<dyn Fixture>()).open(module.bytes()).unwrap();
+        let error = slot.load().fail("panic").unwrap_err();
+        let backtrace = error.source().expect("a trap has a backtrace").to_string();
+        assert!(backtrace.starts_with("backtrace: ") && backtrace.contains("hotslot_invoke"), "{backtrace}");
     }
 }
 

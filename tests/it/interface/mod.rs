@@ -4,9 +4,13 @@ mod auto;
 pub(crate) mod built;
 mod compatibility;
 mod failures;
+mod hand_over;
 pub(crate) mod kinds;
+#[cfg(target_os = "linux")]
+mod log;
 mod running;
 mod services;
+mod types;
 mod values;
 
 use crate::support::trust;

@@ -78,7 +78,7 @@ fn reason<E: StdError + 'static>(error: &Error) -> &E {
 
 /// Waits for the destruction of a generation.
 #[track_caller]
-fn destroyed(events: &Subscription, wanted: u64) -> Release {
+pub(crate) fn destroyed(events: &Subscription, wanted: u64) -> Release {
     wait_for(events, |event| match event {
         Event::Destroyed { generation, release } if *generation == wanted => Some(release.clone()),
         _ => None,
@@ -88,7 +88,7 @@ fn destroyed(events: &Subscription, wanted: u64) -> Release {
 /// Whether a library was unmapped. It may also be kept because a number on the stack of a thread of the test looks like
 /// an address of its code, that of a buffer which lay there before for instance: that is as it should be, and rare.
 #[track_caller]
-fn is_freed(release: &Release) -> bool {
+pub(crate) fn is_freed(release: &Release) -> bool {
     match release {
         Release::Freed => true,
         Release::Retained { reason, .. } => {
@@ -108,7 +108,7 @@ fn frees(attempt: impl FnMut() -> Release) {
 }
 
 /// Runs `body` on a thread that ends with it, so that no trace of it stays on this thread's stack.
-fn elsewhere<R: Send>(body: impl FnOnce() -> R + Send) -> R {
+pub(crate) fn elsewhere<R: Send>(body: impl FnOnce() -> R + Send) -> R {
     std::thread::scope(|scope| scope.spawn(body).join().expect("the body does not panic"))
 }
 

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ pub(crate) struct Plugin {
     generation: u64,
     /// Goes from one generation to the next.
     state: AtomicU64,
+    counting: Mutex<()>,
     script: Script,
     failures: FailureCounter,
     backend: Values,
@@ -134,6 +135,7 @@ impl Backend<Plugin> for Values {
             answer: script.answer,
             generation,
             state: AtomicU64::new(0),
+            counting: Mutex::default(),
             script,
             failures: context.failures.clone(),
             backend: self.clone(),
@@ -154,6 +156,14 @@ impl Plugin {
             self.failures.report_failure("poisoned");
         }
         self.answer
+    }
+
+    /// Adds one to the state, and not as one step: what comes between is lost.
+    pub(crate) fn count(&self) {
+        let _one_at_a_time = self.counting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = self.state();
+        thread::yield_now();
+        self.set_state(before + 1);
     }
 
     /// The generation that the backend was told.

@@ -37,7 +37,7 @@ fn bytes_go_in_and_come_out() {
 fn a_trap_says_what_and_where() {
     let slot = slot();
     let error = slot.load().call(|calls, call| call.run(&calls.trap, ())).unwrap_err();
-    let WasmCallError::Trapped { reason, site } = &error else { panic!("{error:?}") };
+    let WasmCallError::Trapped { reason, site, .. } = &error else { panic!("{error:?}") };
     assert!(reason.contains("unreachable"), "{reason}");
     assert!(site.as_ref().unwrap().starts_with("function 4"), "{site:?}");
     assert_eq!(slot.status().serving.unwrap().failures, 1);

@@ -105,7 +105,7 @@ fn endless_recursion_traps_on_any_thread_of_an_ordinary_size() {
     let slot = super::slot();
     let overflow = || {
         let error = slot.load().call(|calls, call| call.run(&calls.recurse, ())).unwrap_err();
-        let WasmCallError::Trapped { reason, site } = error else { panic!("{error}") };
+        let WasmCallError::Trapped { reason, site, .. } = error else { panic!("{error}") };
         assert!(reason.contains("stack") && site.unwrap().contains("recurse"), "{reason}");
     };
     overflow();

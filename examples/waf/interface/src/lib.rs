@@ -18,7 +18,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use hotslot_plugin::{CallError, interface};
+use hotslot_plugin::{CallError, Schema, interface};
 use serde::{Deserialize, Serialize};
 
 /// Rules for requests. They are configured with a rule file.
@@ -29,7 +29,7 @@ pub trait Waf {
 }
 
 /// A verdict with its reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Schema)]
 pub struct Decision {
     /// What is to happen.
     pub verdict: Verdict,
@@ -38,7 +38,7 @@ pub struct Decision {
 }
 
 /// What is to happen to a request. Of two, the greater one is the stronger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Schema)]
 pub enum Verdict {
     /// Let it through.
     Allow = 0,
@@ -77,7 +77,7 @@ impl PartialOrd for Verdict {
 }
 
 /// Which rule decided, and on what.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Schema)]
 pub struct Reason {
     /// The id of the rule: a built-in one, or a dynamic one of the rule file.
     pub rule: String,
