@@ -6,7 +6,7 @@
 //! serial number that no other load in this process has.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,34 +76,6 @@ impl Source {
     }
 }
 
-/// A file for data that passes between this process and a child, gone when both have closed it.
-pub(super) struct Scratch {
-    pub(super) file: File,
-    _folder: Option<PrivateDir>,
-}
-
-impl Scratch {
-    /// Makes a file with these bytes, to be read from the start.
-    pub(super) fn new(parts: &[&[u8]]) -> io::Result<Scratch> {
-        use io::Seek;
-        let name = file_name(next_serial(), "scratch");
-        #[cfg(target_os = "linux")]
-        let anonymous = super::memfd::create(&name).map(|file| Scratch { file, _folder: None });
-        #[cfg(not(target_os = "linux"))]
-        let anonymous = Err(io::Error::from(io::ErrorKind::Unsupported));
-        let mut scratch = anonymous.or_else(|_: io::Error| {
-            let folder = PrivateDir::temporary(&std::env::temp_dir())?;
-            let (_, file) = folder.create_file(&name, &[])?;
-            Ok::<_, io::Error>(Scratch { file, _folder: Some(folder) })
-        })?;
-        for part in parts {
-            scratch.file.write_all(part)?;
-        }
-        scratch.file.rewind()?;
-        Ok(scratch)
-    }
-}
-
 /// Returns a number that no other load in this process has.
 fn next_serial() -> u64 {
     // Another copy of this library in the process counts too; it starts elsewhere.
@@ -122,7 +94,6 @@ fn file_name(serial: u64, label: &str) -> String {
 mod tests {
     use super::*;
     use std::fs;
-    use std::io::Read;
 
     #[test]
     fn a_private_folder_is_gone_with_its_source() {
@@ -141,13 +112,5 @@ mod tests {
         source.loaded();
         drop(source);
         assert!(!path.exists() && !path.parent().unwrap().exists());
-    }
-
-    #[test]
-    fn scratch_bytes_are_read_from_the_start() {
-        let mut scratch = Scratch::new(&[b"one ", b"two"]).unwrap();
-        let mut text = String::new();
-        scratch.file.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "one two");
     }
 }
