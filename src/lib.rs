@@ -156,5 +156,7 @@ fn child_roles() -> Vec<child::Role<'static>> {
     vec![
         #[cfg(feature = "native")]
         native::rehearsal_role(),
+        #[cfg(feature = "wasm")]
+        wasm::compilation_role(),
     ]
 }

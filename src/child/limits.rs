@@ -90,7 +90,7 @@ impl Limits {
         let memory = match self.memory {
             Memory::Unlimited => None,
             Memory::Total(bytes) => Some(bytes),
-            Memory::Beyond(bytes) => address_space().map(|own| own.saturating_add(bytes)),
+            Memory::Beyond(bytes) => Some(address_space().unwrap_or_default().saturating_add(bytes)),
         };
         if let Some(memory) = memory {
             at_most!(RLIMIT_AS, memory, memory);

@@ -12,6 +12,8 @@ use std::ffi::OsStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use limits::{Limits, Memory};
+#[cfg(feature = "wasm")]
+pub(crate) use limits::{OUT_OF_FILE_SIZE, OUT_OF_PROCESSOR_TIME, OUT_OF_TIME};
 pub(crate) use process::{Ended, Start, last_words, seconds, wait};
 pub(crate) use scratch::Scratch;
 

@@ -204,7 +204,8 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
     }
 
     fn load_plugin(&self, artifact: &Artifact, context: &LoadContext) -> Result<WasmPlugin<T::Functions>, BoxError> {
-        let code = self.linkers.code(&self.engine, artifact, &context.scope)?;
+        let is_abandoned = || context.stop.is_raised();
+        let code = self.linkers.code(&self.engine, artifact, &context.scope, &is_abandoned)?;
         let is_optimised = code.is_optimised;
         let single = self.policy == InstancePolicy::Single;
         let default_wait = if single { self.limits.deadline } else { Duration::ZERO };

@@ -45,19 +45,25 @@ impl Linkers {
     }
 
     /// Returns the code to begin with: optimised, unless it is not cached and the baseline compiler can take the module.
-    pub(super) fn code(&self, engine: &Engine, artifact: &Artifact, slot: &PluginScope) -> Result<Arc<Code>, BoxError> {
+    pub(super) fn code(
+        &self,
+        engine: &Engine,
+        artifact: &Artifact,
+        slot: &PluginScope,
+        is_abandoned: &dyn Fn() -> bool,
+    ) -> Result<Arc<Code>, BoxError> {
         let (compiler, optimising) = (engine.compiler(), engine.optimising());
         if let Some(linker) = &self.baseline {
             if let Some(module) = compiler.find(optimising, artifact.digest()) {
                 return Ok(Code::link(&self.optimised, &module, true)?);
             }
-            match compiler.compile_baseline(linker.engine(), artifact, slot) {
+            match compiler.compile_baseline(linker.engine(), artifact, slot, is_abandoned) {
                 Ok(module) => return Ok(Code::link(linker, &module, false)?),
                 // It does not support all that the optimising compiler does.
                 Err(error) => tracing::debug!("the baseline compiler does not take the module: {error:#}"),
             }
         }
-        let module = compiler.module(optimising, artifact, Some(slot))?;
+        let module = compiler.module(optimising, artifact, Some(slot), is_abandoned)?;
         Ok(Code::link(&self.optimised, &module, true)?)
     }
 
@@ -66,7 +72,8 @@ impl Linkers {
         let (engine, artifact) = (engine.clone(), artifact.clone());
         let (linker, code) = (self.optimised.clone(), Arc::downgrade(code));
         let work = move || {
-            let module = engine.compiler().module(engine.optimising(), &artifact, None);
+            let is_abandoned = || code.strong_count() == 0;
+            let module = engine.compiler().module(engine.optimising(), &artifact, None, &is_abandoned);
             let optimised = module.and_then(|module| Ok(Code::link(&linker, &module, true)?));
             match (optimised, code.upgrade()) {
                 (Ok(optimised), Some(code)) => code.store(optimised),

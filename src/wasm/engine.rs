@@ -123,12 +123,13 @@ impl Engine {
 
     pub(super) fn start(
         settings: &EngineSettings,
-        compiler: impl FnOnce(&wasmtime::Engine) -> Result<Compiler, EngineError>,
+        compiler: impl FnOnce(&Built, Option<&Built>) -> Result<Compiler, EngineError>,
     ) -> Result<Engine, EngineError> {
-        let (optimising, allocation) = build(settings, Strategy::Cranelift)?;
+        let optimising = build(settings, Strategy::Cranelift)?;
         let baseline = settings.baseline.then(|| build(settings, Strategy::Winch)).transpose()?;
-        let baseline = baseline.map(|(engine, _)| engine);
-        let compiler = compiler(&optimising)?;
+        let compiler = compiler(&optimising, baseline.as_ref())?;
+        let Built { engine: optimising, allocation } = optimising;
+        let baseline = baseline.map(|built| built.engine);
         workers::prepare_with(prepare_thread);
         start_ticking(optimising.weak(), baseline.as_ref().map(wasmtime::Engine::weak), settings.tick)?;
         let instances = Permits::new(settings.max_instances as usize);
@@ -211,8 +212,14 @@ fn holders(mut all: Vec<Holder>) -> String {
     }
 }
 
+/// An engine of WebAssembly's, and where it allocates.
+pub(super) struct Built {
+    pub(super) engine: wasmtime::Engine,
+    pub(super) allocation: Allocation,
+}
+
 /// Builds a pooled engine, or one that allocates on demand where the address space for a pool is refused.
-fn build(settings: &EngineSettings, compiler: Strategy) -> Result<(wasmtime::Engine, Allocation), EngineError> {
+fn build(settings: &EngineSettings, compiler: Strategy) -> Result<Built, EngineError> {
     if settings.pooled {
         // Without the kernel's help, resident pages are overwritten for each instance, which costs more than it saves.
         let pagemap_scan = PoolingAllocationConfig::is_pagemap_scan_available() && !has_swap();
@@ -226,31 +233,39 @@ fn build(settings: &EngineSettings, compiler: Strategy) -> Result<(wasmtime::Eng
             .linear_memory_keep_resident(resident(RESIDENT_MEMORY))
             .table_keep_resident(resident(RESIDENT_TABLE))
             .pagemap_scan(if pagemap_scan { Enabled::Yes } else { Enabled::No });
-        let mut config = config(settings, compiler);
+        let mut config = config(settings.stack, true, compiler);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match wasmtime::Engine::new(&config) {
-            Ok(engine) => return Ok((engine, Allocation::Pooled { pagemap_scan })),
+            Ok(engine) => return Ok(Built { engine, allocation: Allocation::Pooled { pagemap_scan } }),
             Err(error) => tracing::warn!("no pool could be reserved, so instances are allocated on demand: {error:#}"),
         }
     }
-    let mut config = config(settings, compiler);
-    // Address space may be short: reserve only what a memory has asked for, and move it when it grows.
-    config
-        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
-        .memory_reservation(0)
-        .memory_reservation_for_growth(1 << 20)
-        .memory_guard_size(1 << 16)
-        .guard_before_linear_memory(false);
+    let config = config(settings.stack, false, compiler);
     let engine = wasmtime::Engine::new(&config).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
-    Ok((engine, Allocation::OnDemand))
+    Ok(Built { engine, allocation: Allocation::OnDemand })
 }
 
-fn config(settings: &EngineSettings, compiler: Strategy) -> Config {
+/// Builds an engine that compiles for one with these settings, and has no pool.
+pub(super) fn compiling(stack: usize, pooled: bool, compiler: Strategy) -> wasmtime::Result<wasmtime::Engine> {
+    // A pool has no part in what code is compiled.
+    wasmtime::Engine::new(config(stack, pooled, compiler).allocation_strategy(InstanceAllocationStrategy::OnDemand))
+}
+
+fn config(stack: usize, pooled: bool, compiler: Strategy) -> Config {
     let mut config = Config::new();
+    if !pooled {
+        // Address space may be short: reserve only what a memory has asked for, and move it when it grows.
+        config
+            .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+            .memory_reservation(0)
+            .memory_reservation_for_growth(1 << 20)
+            .memory_guard_size(1 << 16)
+            .guard_before_linear_memory(false);
+    }
     config
         .strategy(compiler)
         .epoch_interruption(true)
-        .max_wasm_stack(settings.stack)
+        .max_wasm_stack(stack)
         // Only the innermost frame is reported; walking a deep recursion takes longer than the recursion itself.
         .wasm_backtrace_max_frames(Some(NonZeroUsize::MIN))
         .wasm_memory64(false)

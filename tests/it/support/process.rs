@@ -57,6 +57,15 @@ pub(crate) fn sacrificial<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A
     run(Command::new(env!("CARGO_BIN_EXE_sacrificial")).args(arguments))
 }
 
+/// Runs src/bin/compiling.rs, with one more variable.
+#[cfg(feature = "backends")]
+pub(crate) fn compiling<A: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = A>,
+    variable: Option<(&str, &str)>,
+) -> End {
+    run(Command::new(env!("CARGO_BIN_EXE_compiling")).args(arguments).envs(variable))
+}
+
 /// Runs a program of this package with one argument.
 pub(crate) fn program(path: &str, argument: &Path) -> End {
     // As developers have it; what it adds must not hide what a program says.

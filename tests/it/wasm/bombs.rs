@@ -10,7 +10,7 @@ use hotslot::wasm::{CallLimits, Engine, ModuleLimits, WasmPlugin};
 
 /// A module under construction, in the binary format: the text would be megabytes.
 #[derive(Default)]
-struct Encoder {
+pub(super) struct Encoder {
     /// Parameters and results, all `i32`.
     types: Vec<(u32, u32)>,
     /// Type, locals, and code with its `end`.
@@ -80,7 +80,7 @@ impl Encoder {
     }
 
     /// One function of type `() -> ()` with this code, after one of type `() -> (64 x i32)` at index 0 to call.
-    fn of_code(functions: u32, locals: u32, code: Vec<u8>) -> Vec<u8> {
+    pub(super) fn of_code(functions: u32, locals: u32, code: Vec<u8>) -> Vec<u8> {
         let source = [[0x41, 0].repeat(64), vec![0x0b]].concat();
         let mut encoder =
             Encoder { types: vec![(0, 0), (0, 64), (64, 64)], memory: true, table: Some(10), ..Encoder::default() };
@@ -92,12 +92,12 @@ impl Encoder {
 }
 
 /// So many values on the stack, 64 for two bytes.
-fn operands(count: usize) -> Vec<u8> {
+pub(super) fn operands(count: usize) -> Vec<u8> {
     [0x10, 0].repeat(count / 64)
 }
 
 /// Adds so many values up and branches on the sum: a value that nobody uses is not alive.
-fn used(count: usize) -> Vec<u8> {
+pub(super) fn used(count: usize) -> Vec<u8> {
     [vec![0x6a; count - 1], vec![0x04, 0x40, 0x0b]].concat()
 }
 
@@ -105,7 +105,7 @@ fn used(count: usize) -> Vec<u8> {
 type Shape = (&'static str, fn(usize) -> Vec<u8>, &'static [usize]);
 
 const DROP: u8 = 0x1a;
-const LOOP: [u8; 3] = [0x03, 0x40, 0x0b];
+pub(super) const LOOP: [u8; 3] = [0x03, 0x40, 0x0b];
 
 const SHAPES: &[Shape] = &[
     (

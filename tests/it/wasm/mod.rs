@@ -9,6 +9,8 @@ mod bombs;
 mod cache;
 mod calls;
 #[cfg(target_os = "linux")]
+mod child;
+#[cfg(target_os = "linux")]
 mod config;
 mod host;
 mod instances;
