@@ -22,6 +22,7 @@ impl Engine {
     pub fn builder() -> EngineBuilder {
         EngineBuilder {
             max_instances: 192,
+            memory_budget: 4 << 30,
             stack: 256 << 10,
             tick: Duration::from_millis(2),
             pooled: true,
@@ -54,6 +55,7 @@ impl Engine {
 #[derive(Clone, Debug)]
 pub struct EngineBuilder {
     max_instances: u32,
+    memory_budget: u64,
     stack: usize,
     tick: Duration,
     pooled: bool,
@@ -72,6 +74,17 @@ impl EngineBuilder {
     /// be staged. A pool reserves about 4 GiB of address space for each instance, and no memory.
     pub fn max_instances(mut self, instances: u32) -> Self {
         self.max_instances = instances;
+        self
+    }
+
+    /// Sets how many bytes the memories and tables of all instances may have together, idle ones included. 4 GiB by default.
+    ///
+    /// What an instance has is what it has grown to, whether or not it has written there; an element of a table counts as
+    /// eight bytes. An instance that needs more than is left gets it from idle ones: warm generations give theirs up first,
+    /// with their state saved. If that is not enough, its growth fails inside the plugin, and a call that ends for that is
+    /// [`OverBudget`](super::WasmCallError::OverBudget), which is not held against the plugin.
+    pub fn memory_budget(mut self, bytes: u64) -> Self {
+        self.memory_budget = bytes;
         self
     }
 
@@ -168,6 +181,7 @@ impl EngineBuilder {
         }
         let settings = EngineSettings {
             max_instances: self.max_instances,
+            memory: self.memory_budget,
             stack: self.stack,
             pooled: self.pooled,
             baseline: self.baseline,

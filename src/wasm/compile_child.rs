@@ -14,7 +14,7 @@ use std::time::Duration;
 use rayon::ThreadPoolBuilder;
 use wasmtime::{Module, Strategy};
 
-use super::engine;
+use super::config;
 use super::error::CompileError;
 use super::seal::{CodeKey, random_key};
 use crate::child::{
@@ -239,7 +239,7 @@ fn compile(settings: &CompilerSettings) -> Result<(), BoxError> {
     io::stdin().read_to_end(&mut input)?;
     let (key, module) = input.split_first_chunk::<KEY>().ok_or("the module is missing")?;
     let strategy = if settings.baseline { Strategy::Winch } else { Strategy::Cranelift };
-    let engine = engine::compiling(settings.stack, settings.pooled, strategy)?;
+    let engine = config::compiling(settings.stack, settings.pooled, strategy)?;
     let threads = ThreadPoolBuilder::new().num_threads(settings.threads).build()?;
     let code = threads.install(|| engine.precompile_module(module))?;
     let mut output = io::stdout().lock();

@@ -293,6 +293,17 @@ pub enum WasmCallError {
         /// The limit in elements.
         limit: usize,
     },
+    /// The memory of all instances of the engine is used up, and the plugin could not go on without more.
+    #[error(
+        "the plugin needs more than is left of the engine's {limit} bytes for all instances{holders}: try again later, or \
+         raise `EngineBuilder::memory_budget`"
+    )]
+    OverBudget {
+        /// The budget in bytes.
+        limit: u64,
+        /// Who has it, as text.
+        holders: String,
+    },
     /// The bytes do not fit into the plugin's buffer.
     #[error("{len} bytes do not fit into the plugin's buffer of {capacity}")]
     InputTooLarge {

@@ -56,6 +56,7 @@
 //! | a module made to be hard to compile | minutes and gigabytes for a few KB | [`ModuleLimits`], before anything is compiled: bytes and counts, and what a compiler's work grows with | `validate`, `effort` |
 //! | what is still hard to compile | the host's memory and processors, for as long as it takes | a child process [compiles](EngineBuilder::compile_in_child), under limits of address space, processor time, time and output; it is killed when its attempt is over | `compile_child`, `child` |
 //! | code that comes back from a child cut short, or is somebody else's output | it is run | a MAC with a key that only this child got; then sealed here, and only that is loaded | `compile_child`, `seal` |
+//! | many instances, each within its limits | together they are all of the host's memory | a [budget](EngineBuilder::memory_budget) of the engine; idle instances and warm generations give theirs up first, and the refusal says who has the rest | `budget`, `account`, `engine` |
 //! | proposals that nobody asked for | 64-bit memories, threads and so on by default | not enabled | `validate`, `engine` |
 //! | an endless loop, also in `start` | the thread is lost | a deadline that begins before the instance is made; each call checks its own, every tick | `limits`, `host`, `engine` |
 //! | ending one call ends others | neighbours on the same engine are killed, too | each call checks *its own* deadline, caller and generation | `limits`, `host` |
@@ -113,6 +114,12 @@
 //! | `hotslot`, `wait` | `(i64) -> i32` | waits so many nanoseconds, or less if the plugin has to stop; returns 1 if it has |
 //! | `hotslot`, `service`, `invoke` | | what `hotslot-plugin` calls [services](WasmBackend::service) of the host through |
 //!
+//! Memories, tables and globals can be [offered](WasmBackend::offer_memory), too: each instance gets its own.
+//!
+//! A function that is linked is the same for all instances. What it keeps for one of them is the
+//! [state of the instance](WasmBackend::instance_state), and what a caller brings along is the
+//! [state of the call](CallOptions::state).
+//!
 //! # A declared interface in another language
 //! For Rust, `hotslot_plugin::export!` writes the exports and sections of a module. In another language the module has
 //! to export a `memory` and these functions, and `cargo hotslot describe` adds the sections:
@@ -147,15 +154,18 @@
 //!   `reload_timeout` runs to its end, and its result is cached for the next attempt. One [in a
 //!   child](EngineBuilder::compile_in_child) ends there.
 
+mod account;
 mod admission;
 mod backend;
 mod binder;
+mod budget;
 mod builder;
 mod call_frame;
 mod code;
 mod compile;
 mod compile_child;
 mod compile_queue;
+mod config;
 mod disk_cache;
 mod effort;
 mod engine;
@@ -168,6 +178,7 @@ mod instances;
 mod limits;
 mod link;
 mod module_limits;
+mod offered;
 mod permits;
 mod plugin;
 mod seal;
@@ -184,7 +195,7 @@ pub use builder::EngineBuilder;
 pub use compile::DiskCacheStatus;
 pub use compile_child::CompileLimits;
 pub(crate) use compile_child::compilation_role;
-pub use engine::{Allocation, Engine, EngineStatus};
+pub use engine::{Allocation, Engine, EngineStatus, Holder};
 pub use error::{CompileError, EngineError, HostFailure, ModuleError, WasmCallError};
 pub use host::{StoreData, guest_bytes, guest_str};
 pub(crate) use inspect::inspect;

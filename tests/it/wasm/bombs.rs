@@ -24,7 +24,7 @@ pub(super) struct Encoder {
     data: Vec<Vec<u8>>,
 }
 
-fn leb(mut number: u32) -> Vec<u8> {
+pub(super) fn leb(mut number: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
@@ -438,7 +438,7 @@ fn effort(by: u64) -> ModuleLimits {
 }
 
 /// Why a module is refused with these limits.
-fn refused(bytes: &[u8], limits: ModuleLimits) -> Option<String> {
+pub(super) fn refused(bytes: &[u8], limits: ModuleLimits) -> Option<String> {
     let engine = Engine::builder().max_instances(4).build().unwrap();
     let calls = CallLimits { table_elements: 100_000, ..super::limits() };
     let backend = engine.bind(|_| Ok(())).module_limits(limits).call_limits(calls);

@@ -6,6 +6,8 @@ mod answers;
 #[cfg(target_os = "linux")]
 mod attempts;
 mod bombs;
+mod budget;
+mod bulk;
 mod cache;
 mod calls;
 #[cfg(target_os = "linux")]
@@ -16,7 +18,10 @@ mod host;
 mod instances;
 mod limits;
 mod nesting;
+mod offered;
 mod retirement;
+#[cfg(target_os = "linux")]
+mod search;
 mod specification;
 mod start;
 mod state;
