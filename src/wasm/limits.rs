@@ -21,7 +21,7 @@ use crate::text::plugin_text;
 /// use hotslot::wasm::CallLimits;
 ///
 /// let limits = CallLimits { deadline: Duration::from_millis(50), ..CallLimits::default() };
-/// assert_eq!(limits.memory, 64 << 20);
+/// assert_eq!(limits.memory, 32 << 20);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallLimits {
@@ -30,7 +30,11 @@ pub struct CallLimits {
     /// It is checked every [tick](super::EngineBuilder::tick) while the plugin's code runs, but not inside a function of
     /// the host.
     pub deadline: Duration,
-    /// Bytes of memory of one instance; growing beyond them fails inside the plugin. 64 MiB by default.
+    /// Bytes of memory of one instance; growing beyond them fails inside the plugin. 32 MiB by default.
+    ///
+    /// A single instruction can work on all of it, and is not interrupted: `memory.copy` for instance, which is slowest in
+    /// memory that was never touched. The default keeps that within a tenth of a second of a processor's time
+    /// (`tests/it/wasm/bulk.rs` measures it). With more memory a call can overrun its deadline by as much more.
     pub memory: usize,
     /// Elements of each table, at most 100,000. 10,000 by default.
     pub table_elements: usize,
@@ -41,7 +45,7 @@ pub struct CallLimits {
 
 impl Default for CallLimits {
     fn default() -> CallLimits {
-        CallLimits { deadline: Duration::from_secs(1), memory: 64 << 20, table_elements: 10_000, answer: 32 << 20 }
+        CallLimits { deadline: Duration::from_secs(1), memory: 32 << 20, table_elements: 10_000, answer: 32 << 20 }
     }
 }
 

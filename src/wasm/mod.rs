@@ -59,6 +59,7 @@
 //! | many instances, each within its limits | together they are all of the host's memory | a [budget](EngineBuilder::memory_budget) of the engine; idle instances and warm generations give theirs up first, and the refusal says who has the rest | `budget`, `account`, `engine` |
 //! | proposals that nobody asked for | 64-bit memories, threads and so on by default | not enabled | `validate`, `engine` |
 //! | an endless loop, also in `start` | the thread is lost | a deadline that begins before the instance is made; each call checks its own, every tick | `limits`, `host`, `engine` |
+//! | one instruction that works on all of the memory, which nothing interrupts | a call overruns its deadline | the [default](CallLimits::memory) is so small that it takes a tenth of a second at the most | `limits` |
 //! | ending one call ends others | neighbours on the same engine are killed, too | each call checks *its own* deadline, caller and generation | `limits`, `host` |
 //! | a replaced plugin does not finish its calls | its memory is never freed | after the slot's `drain_timeout` its calls are ended, and its memory is freed | `limits`, `instances` |
 //! | a memory or a table bomb | the host runs out of memory | [`CallLimits`]; a refused growth is an error inside the plugin, and a typed one outside | `limits` |

@@ -48,7 +48,7 @@ pub struct ModuleLimits {
     /// Blocks, branches and targets of all functions. 400,000.
     pub total_blocks: u64,
     /// Values that can be alive where a function's control flow splits or joins: operands and locals, summed up over its
-    /// blocks. 1,000,000.
+    /// blocks. A call through a table or into the engine counts as two of them, for what is checked there. 1,000,000.
     pub live_values: u64,
     /// The same of all functions. 5,000,000.
     pub total_live_values: u64,

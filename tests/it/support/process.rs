@@ -52,7 +52,7 @@ pub(crate) struct End {
 }
 
 /// Runs src/bin/sacrificial.rs.
-#[cfg(feature = "backends")]
+#[cfg(feature = "native")]
 pub(crate) fn sacrificial<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> End {
     run(Command::new(env!("CARGO_BIN_EXE_sacrificial")).args(arguments))
 }

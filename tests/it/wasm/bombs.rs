@@ -197,6 +197,32 @@ const SHAPES: &[Shape] = &[
         },
         &[500, 5_000],
     ),
+    (
+        "2,112 operands alive across N calls through a table",
+        |n| Encoder::of_code(1, 0, [operands(2_112), [0x41, 0, 0x11, 0, 0].repeat(n), used(2_112)].concat()),
+        &[100, 230, 2_272],
+    ),
+    (
+        "2,112 operands alive across N of memory.grow",
+        |n| {
+            let grow = [0x41, 0, 0x40, 0, DROP].repeat(n);
+            Encoder::of_code(1, 0, [operands(2_112), grow, used(2_112)].concat())
+        },
+        &[100, 230, 1_136],
+    ),
+    (
+        "2,112 operands alive across N calls",
+        |n| Encoder::of_code(1, 0, [operands(2_112), [0x10, 1].repeat(n), used(2_112)].concat()),
+        &[230, 2_272, 20_000],
+    ),
+    (
+        "2,112 operands alive across N divisions",
+        |n| {
+            let divide = [0x41, 7, 0x20, 0, 0x6d, 0x21, 0].repeat(n);
+            Encoder::of_code(1, 1, [operands(2_112), divide, used(2_112)].concat())
+        },
+        &[230, 2_272, 20_000],
+    ),
     ("N empty loops", |n| Encoder::of_code(1, 0, LOOP.repeat(n)), &[1_000, 3_000, 9_000]),
     (
         "1,000 loops and N ifs",
@@ -481,6 +507,8 @@ fn bombs_of_every_shape_are_refused_before_the_compiler_sees_them() {
         ("20,000 functions of 64 parameters, N of them in a table", 5_000, "passed values of all functions"),
         ("N of memory.grow", 10_000, "passed values"),
         ("N calls through a table", 5_000, "passed values"),
+        ("2,112 operands alive across N calls through a table", 2_272, "values alive in blocks"),
+        ("2,112 operands alive across N of memory.grow", 1_136, "values alive in blocks"),
         ("N empty loops", 85_000, "loops"),
         ("N functions of 1,000 loops with a br_if", 21, "loops of all functions"),
         ("50 segments of N elements with a computed offset", 5_000, "elements"),

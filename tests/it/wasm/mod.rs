@@ -7,6 +7,7 @@ mod answers;
 mod attempts;
 mod bombs;
 mod budget;
+#[cfg(target_os = "linux")]
 mod bulk;
 mod cache;
 mod calls;
@@ -122,9 +123,9 @@ pub(crate) fn slot() -> HotSlot<Plugin> {
     HotSlot::builder(backend(&engine())).open(module("1.0.0", 1)).unwrap()
 }
 
-/// The ordinary limits, for machines that have a lot else to do.
+/// The ordinary limits, for machines that have a lot else to do, and with memory that shows in the process's.
 pub(crate) fn limits() -> CallLimits {
-    CallLimits { deadline: PATIENCE, ..CallLimits::default() }
+    CallLimits { deadline: PATIENCE, memory: 64 << 20, ..CallLimits::default() }
 }
 
 /// A call that never ends, and what ends it after 5 ms.

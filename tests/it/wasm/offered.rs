@@ -170,7 +170,7 @@ fn a_module_imports_memories_tables_and_globals_and_each_instance_has_its_own() 
 #[test]
 fn what_is_offered_is_limited_and_compared_with_what_is_imported() {
     for (memory, offered) in [("3 64", "2 to 64 pages"), ("1 32", "2 to 64 pages")] {
-        let error = admit(&offering(), &importing(memory)).unwrap_err().to_string();
+        let error = admit(&offering(), importing(memory)).unwrap_err().to_string();
         assert!(error.contains("imports `env` `memory` as a memory of") && error.contains(offered), "{error}");
     }
     for (import, found) in [
@@ -187,7 +187,7 @@ fn what_is_offered_is_limited_and_compared_with_what_is_imported() {
         assert!(error.contains(found), "{import}: {error}");
     }
     let small = CallLimits { memory: 1 << 16, ..limits() };
-    let error = admit(&offering().call_limits(small), &importing("1 64")).unwrap_err().to_string();
+    let error = admit(&offering().call_limits(small), importing("1 64")).unwrap_err().to_string();
     assert!(error.contains("131072 bytes of memory from the start are more than the 65536 allowed"), "{error}");
     // Growing is under the limit of the call, as in a memory of its own.
     let small = CallLimits { memory: 3 << 16, ..limits() };
