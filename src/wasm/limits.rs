@@ -33,8 +33,8 @@ pub struct CallLimits {
     /// Bytes of memory of one instance; growing beyond them fails inside the plugin. 32 MiB by default.
     ///
     /// A single instruction can work on all of it, and is not interrupted: `memory.copy` for instance, which is slowest in
-    /// memory that was never touched. The default keeps that within a tenth of a second of a processor's time
-    /// (`tests/it/wasm/bulk.rs` measures it). With more memory a call can overrun its deadline by as much more.
+    /// memory that was never touched. Of the default that takes 26 ms of a processor's time, as
+    /// `tests/it/wasm/bulk.rs` measured once. With more memory a call can overrun its deadline by as much more.
     pub memory: usize,
     /// Elements of each table, at most 100,000. 10,000 by default.
     pub table_elements: usize,

@@ -260,6 +260,7 @@ impl Pass<'_> {
             // The function itself is the outermost block.
             let nesting = validator.control_stack_height().saturating_sub(1);
             limit("nested blocks", nesting.into(), limits.nesting.into(), offset)?;
+            limit("operands on the stack", validator.operand_stack_height().into(), limits.operands.into(), offset)?;
             limit("locals times loops", effort.loops * locals, limits.loop_locals, offset)?;
             effort.check_function(limits, offset, index)?;
         }

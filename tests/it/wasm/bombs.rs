@@ -198,28 +198,37 @@ const SHAPES: &[Shape] = &[
         &[500, 5_000],
     ),
     (
-        "2,112 operands alive across N calls through a table",
-        |n| Encoder::of_code(1, 0, [operands(2_112), [0x41, 0, 0x11, 0, 0].repeat(n), used(2_112)].concat()),
+        "6 functions with 4,032 operands alive, 960 more in N nested ifs",
+        |n| {
+            let inner = [operands(960), [0x20, 1, 0x04, 0x40, 0x41, 1, 0x21, 0, 0x0b].repeat(8), used(960)].concat();
+            let nested = [vec![0x41, 0, 0x28, 0, 0, 0x04, 0x40], inner, vec![0x0b]].concat();
+            Encoder::of_code(6, 4, [operands(4_032), nested.repeat(n), used(4_032)].concat())
+        },
+        &[1, 2, 4],
+    ),
+    (
+        "960 operands alive across N calls through a table",
+        |n| Encoder::of_code(1, 0, [operands(960), [0x41, 0, 0x11, 0, 0].repeat(n), used(960)].concat()),
         &[100, 230, 2_272],
     ),
     (
-        "2,112 operands alive across N of memory.grow",
+        "960 operands alive across N of memory.grow",
         |n| {
             let grow = [0x41, 0, 0x40, 0, DROP].repeat(n);
-            Encoder::of_code(1, 0, [operands(2_112), grow, used(2_112)].concat())
+            Encoder::of_code(1, 0, [operands(960), grow, used(960)].concat())
         },
         &[100, 230, 1_136],
     ),
     (
-        "2,112 operands alive across N calls",
-        |n| Encoder::of_code(1, 0, [operands(2_112), [0x10, 1].repeat(n), used(2_112)].concat()),
+        "960 operands alive across N calls",
+        |n| Encoder::of_code(1, 0, [operands(960), [0x10, 1].repeat(n), used(960)].concat()),
         &[230, 2_272, 20_000],
     ),
     (
-        "2,112 operands alive across N divisions",
+        "960 operands alive across N divisions",
         |n| {
             let divide = [0x41, 7, 0x20, 0, 0x6d, 0x21, 0].repeat(n);
-            Encoder::of_code(1, 1, [operands(2_112), divide, used(2_112)].concat())
+            Encoder::of_code(1, 1, [operands(960), divide, used(960)].concat())
         },
         &[230, 2_272, 20_000],
     ),
@@ -403,6 +412,7 @@ fn unlimited() -> ModuleLimits {
         body: usize::MAX,
         nesting: u32::MAX,
         locals: u32::MAX,
+        operands: u32::MAX,
         loop_locals: u64::MAX,
         types: u32::MAX,
         arity: usize::MAX,
@@ -496,8 +506,9 @@ fn bombs_of_every_shape_are_refused_before_the_compiler_sees_them() {
     let of_all = refused(&medium, ModuleLimits::default()).expect("many functions of medium effort are one large one");
     assert!(of_all.contains("of all functions"), "{of_all}");
     for (name, size, what) in [
-        ("6,400 operands alive across N loops", 1_000, "values alive in blocks"),
-        ("N x 64 operands alive across 300 ifs", 100, "values alive in blocks"),
+        ("6,400 operands alive across N loops", 30, "operands on the stack"),
+        ("6 functions with 4,032 operands alive, 960 more in N nested ifs", 2, "operands on the stack"),
+        ("N x 64 operands alive across 300 ifs", 100, "operands on the stack"),
         ("4,000 ifs with a call, N locals", 5_000, "values alive in blocks"),
         ("N br_if with 64 arguments", 45_000, "passed values"),
         ("br_table with N targets of 64 arguments", 25_000, "values alive in blocks"),
@@ -507,8 +518,8 @@ fn bombs_of_every_shape_are_refused_before_the_compiler_sees_them() {
         ("20,000 functions of 64 parameters, N of them in a table", 5_000, "passed values of all functions"),
         ("N of memory.grow", 10_000, "passed values"),
         ("N calls through a table", 5_000, "passed values"),
-        ("2,112 operands alive across N calls through a table", 2_272, "values alive in blocks"),
-        ("2,112 operands alive across N of memory.grow", 1_136, "values alive in blocks"),
+        ("960 operands alive across N calls through a table", 2_272, "values alive in blocks"),
+        ("960 operands alive across N of memory.grow", 1_136, "values alive in blocks"),
         ("N empty loops", 85_000, "loops"),
         ("N functions of 1,000 loops with a br_if", 21, "loops of all functions"),
         ("50 segments of N elements with a computed offset", 5_000, "elements"),
