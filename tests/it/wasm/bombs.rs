@@ -513,7 +513,7 @@ fn bombs_of_every_shape_are_refused_before_the_compiler_sees_them() {
         ("N br_if with 64 arguments", 45_000, "passed values"),
         ("br_table with N targets of 64 arguments", 25_000, "values alive in blocks"),
         ("br_table with N targets", 250_000, "blocks and branches"),
-        ("N calls with 64 results", 50_000, "passed values"),
+        ("N calls with 64 results", 50_000, "operands on the stack"),
         ("N loops over 64 arguments", 5_000, "passed values"),
         ("20,000 functions of 64 parameters, N of them in a table", 5_000, "passed values of all functions"),
         ("N of memory.grow", 10_000, "passed values"),
