@@ -20,6 +20,7 @@ impl PrivateDir {
         Ok(PrivateDir(path))
     }
 
+    #[cfg_attr(not(feature = "native"), allow(dead_code, reason = "libraries are loaded from a path"))]
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
