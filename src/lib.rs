@@ -84,6 +84,8 @@ mod artifact;
 mod auto;
 mod backend;
 mod call_cost;
+#[cfg(any(feature = "native", feature = "wasm"))]
+mod child;
 mod error;
 mod event;
 mod failures;
@@ -98,6 +100,8 @@ mod linkage;
 mod loader_lock;
 mod lock;
 mod manifest;
+#[cfg(all(target_os = "linux", any(feature = "native", feature = "wasm")))]
+mod memfd;
 #[cfg(feature = "native")]
 #[cfg_attr(docsrs, doc(cfg(feature = "native")))]
 pub mod native;
@@ -123,6 +127,8 @@ pub use artifact::{Admission, Artifact, ArtifactId, Candidate, Digest, Payload};
 pub use auto::Auto;
 pub use backend::{Backend, BoxError, Format, KeepAlive, LoadContext, Loaded, Release};
 pub use call_cost::CallCost;
+#[cfg(any(feature = "native", feature = "wasm"))]
+pub use child::rehearsal_point;
 pub use error::{Error, ErrorKind, Serving};
 pub use event::{Event, Subscription};
 pub use failures::FailureCounter;
@@ -146,3 +152,14 @@ pub use status::{
 pub use stop::StopSignal;
 pub use text::escape_untrusted;
 pub use version_rule::VersionRule;
+
+/// Returns what a child process of this program can be started for.
+#[cfg(any(feature = "native", feature = "wasm"))]
+fn child_roles() -> Vec<child::Role<'static>> {
+    vec![
+        #[cfg(feature = "native")]
+        native::rehearsal_role(),
+        #[cfg(feature = "wasm")]
+        wasm::compilation_role(),
+    ]
+}

@@ -2,16 +2,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::path::Path;
-#[cfg(feature = "native")]
-use std::{io::Write, path::PathBuf};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 /// A new folder that only this user can enter, removed with all that is in it when this is dropped.
-#[cfg(feature = "native")]
 pub(crate) struct PrivateDir(PathBuf);
 
-#[cfg(feature = "native")]
 impl PrivateDir {
     /// Makes one inside of `parent`, under a name that nobody can guess.
     pub(crate) fn temporary(parent: &Path) -> io::Result<PrivateDir> {
@@ -24,6 +20,7 @@ impl PrivateDir {
         Ok(PrivateDir(path))
     }
 
+    #[cfg_attr(not(feature = "native"), allow(dead_code, reason = "libraries are loaded from a path"))]
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
@@ -37,7 +34,6 @@ impl PrivateDir {
     }
 }
 
-#[cfg(feature = "native")]
 impl Drop for PrivateDir {
     fn drop(&mut self) {
         // Windows keeps the file of a library that is still mapped; there is nobody to tell.
@@ -124,7 +120,6 @@ mod tests {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
 
-    #[cfg(feature = "native")]
     #[test]
     fn a_temporary_folder_is_this_users_alone_and_goes_with_its_files() {
         let folder = PrivateDir::temporary(&std::env::temp_dir()).unwrap();
@@ -137,7 +132,7 @@ mod tests {
         assert!(!path.exists());
     }
 
-    #[cfg(all(feature = "native", feature = "wasm"))]
+    #[cfg(feature = "wasm")]
     #[test]
     fn a_folder_that_others_can_get_at_is_not_opened() {
         let parent = PrivateDir::temporary(&std::env::temp_dir()).unwrap();

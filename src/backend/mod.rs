@@ -100,7 +100,8 @@ pub struct LoadContext {
     pub generation: u64,
     /// The name of the slot.
     pub slot: Arc<str>,
-    /// The generation's stop signal: raised when it is no longer current, lowered if a rollback brings it back.
+    /// The generation's stop signal: raised when it is no longer current, lowered if a rollback brings it back. During
+    /// [`load`](Backend::load) it says that the slot no longer waits for the result.
     pub stop: StopSignal,
     /// Where a backend reports calls that failed; during probation they can cause a rollback.
     pub failures: FailureCounter,

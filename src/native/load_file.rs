@@ -7,7 +7,7 @@
 //! the same bytes are two files.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, OnceLock};
@@ -254,34 +254,6 @@ impl std::fmt::Display for SourceError {
     }
 }
 
-/// A file for data that passes between this process and a child, gone when both have closed it.
-pub(super) struct Scratch {
-    pub(super) file: File,
-    _folder: Option<PrivateDir>,
-}
-
-impl Scratch {
-    /// Makes a file with these bytes, to be read from the start.
-    pub(super) fn new(parts: &[&[u8]]) -> io::Result<Scratch> {
-        use io::Seek;
-        let name = format!("hotslot-{:x}-scratch", next_serial());
-        #[cfg(target_os = "linux")]
-        let anonymous = super::memfd::create(&name).map(|file| Scratch { file, _folder: None });
-        #[cfg(not(target_os = "linux"))]
-        let anonymous = Err(io::Error::from(io::ErrorKind::Unsupported));
-        let mut scratch = anonymous.or_else(|_: io::Error| {
-            let folder = PrivateDir::temporary(&std::env::temp_dir())?;
-            let (_, file) = folder.create_file(&name, &[])?;
-            Ok::<_, io::Error>(Scratch { file, _folder: Some(folder) })
-        })?;
-        for part in parts {
-            scratch.file.write_all(part)?;
-        }
-        scratch.file.rewind()?;
-        Ok(scratch)
-    }
-}
-
 /// Returns a number that no other load in this process has.
 fn next_serial() -> u64 {
     // Another copy of this library in the process counts too; it starts elsewhere.
@@ -292,7 +264,7 @@ fn next_serial() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
+    use std::fs;
 
     #[test]
     fn a_file_has_a_name_that_people_recognise_and_is_gone_with_its_source() {
@@ -308,13 +280,5 @@ mod tests {
         assert!(source.name().ends_with(&expected) && path.ends_with(source.name()), "{path:?}");
         drop(source);
         assert!(!path.exists() && path.parent().unwrap().exists());
-    }
-
-    #[test]
-    fn scratch_bytes_are_read_from_the_start() {
-        let mut scratch = Scratch::new(&[b"one ", b"two"]).unwrap();
-        let mut text = String::new();
-        scratch.file.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "one two");
     }
 }

@@ -1,6 +1,5 @@
 //! Memory that can be loaded as a file: Linux's memfd, sealed, so that what was admitted is what runs.
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -9,22 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::process_dir::map_as_code;
 
-/// Makes an empty memfd. `name` is what the memory map shows.
-pub(super) fn create(name: &str) -> io::Result<File> {
-    let name = CString::new(name)?;
-    let open = |flags| {
-        // SAFETY: `name` is a terminated string that lives for the call.
-        let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
-        // SAFETY: the descriptor is new and open, and nobody else has it.
-        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { File::from_raw_fd(fd) }) }
-    };
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // Kernels before 6.3 do not know MFD_EXEC, and make every memfd executable.
-    match open(flags | MFD_EXEC) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(flags),
-        other => other,
-    }
-}
+use crate::memfd::create;
 
 /// Makes a sealed memfd with `bytes`, and a path that no other load has, once it is certain that the loader can map it.
 ///
@@ -78,9 +62,6 @@ fn seal(file: &File) -> io::Result<()> {
     }
     Ok(())
 }
-
-/// From linux/memfd.h; the libc crate has it for some targets only.
-const MFD_EXEC: libc::c_uint = 0x10;
 
 #[cfg(test)]
 mod tests {

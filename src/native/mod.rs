@@ -110,6 +110,7 @@ use std::sync::Arc;
 use hotslot_plugin::Interface;
 use hotslot_plugin::abi::Identity;
 
+pub use crate::child::rehearsal_point;
 pub use budget::{Budget, OverBudget, retained};
 pub use copies::{Resident, Usage, resident, usage};
 pub use descriptor::DescriptorError;
@@ -118,7 +119,8 @@ pub use library::{Library, LibraryError};
 pub use link::LinkError;
 pub use plugin::NativePlugin;
 pub use raw::{DangerousRaw, RawNative};
-pub use rehearsal::{Rehearsal, RehearsalError, can_rehearse, rehearsal_point, rehearsal_point_with};
+pub(crate) use rehearsal::rehearsal_role;
+pub use rehearsal::{Rehearsal, RehearsalError, can_rehearse, rehearsal_point_with};
 pub use trust::Trust;
 pub use unload::Unload;
 

@@ -313,10 +313,10 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         Ok(artifact)
     }
 
-    fn load_generation(self: &Arc<Self>, artifact: &Artifact) -> Result<GenerationRef<T>, ErrorKind> {
+    fn load_generation(self: &Arc<Self>, artifact: &Artifact, stop: StopSignal) -> Result<GenerationRef<T>, ErrorKind> {
         let number = self.next_generation.fetch_add(1, Ordering::Relaxed);
         let home: Weak<dyn Home<T>> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Home<T>>));
-        let (trial, stop) = (Arc::new(Trial::new(Arc::clone(&self.settings.probation))), StopSignal::new());
+        let trial = Arc::new(Trial::new(Arc::clone(&self.settings.probation)));
         let failures = FailureCounter::new({
             let (trial, home) = (Arc::clone(&trial), home.clone());
             move |what: &str| {
@@ -485,10 +485,12 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         let base_version = captured.and_then(|captured| captured.version);
         let terms = Terms { version: candidate.version, base_version, is_rollback };
         let (core, leg) = (Arc::clone(&self.core), self.log.begin_leg());
+        let stop = StopSignal::new();
+        let theirs = stop.clone();
         let prepare = move || -> Result<GenerationRef<T>, Failed<T>> {
             let failed = |refusal| (refusal, None);
             let artifact = leg.pass(Stage::Admit, || core.admit(&payload, &terms)).map_err(failed)?;
-            let generation = leg.pass(Stage::Load, || core.load_generation(&artifact)).map_err(failed)?;
+            let generation = leg.pass(Stage::Load, || core.load_generation(&artifact, theirs)).map_err(failed)?;
             match leg.pass(Stage::Probe, || core.probe(&generation.loaded.plugin)) {
                 Ok(()) => Ok(generation),
                 Err(refusal) => Err((refusal, Some(generation))),
@@ -500,6 +502,10 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
             }
         };
         let result = self.core.within(deadline, prepare, discard);
+        if result.is_err() {
+            // Whatever still goes on in the backend, nobody waits for it.
+            stop.raise();
+        }
         let generation = result.map_err(|kind| (self.log.end_leg(Stage::Load, kind), None))??;
         self.version = generation.manifest.version.clone();
         Ok(Prepared::Loaded(generation))

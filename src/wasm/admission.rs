@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use super::signature::ImportSignatures;
+use super::signature::HostImports;
 use super::validate::{Requirements, check};
 use crate::host::{Contract, MethodNumbers};
 use crate::{BoxError, Digest, Manifest};
@@ -54,7 +54,7 @@ impl Admitter {
         &self,
         bytes: &[u8],
         digest: Digest,
-        imports: impl FnOnce() -> ImportSignatures,
+        imports: impl FnOnce() -> HostImports,
     ) -> Result<(Manifest, Evidence), BoxError> {
         if let Some(known) = self.known.lock().iter().find(|(_, evidence)| evidence.digest == digest) {
             return Ok(known.clone());

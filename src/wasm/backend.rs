@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use wasmtime::{Linker, Store};
+use wasmtime::{Linker, Mutability, Store, Val};
 
+use super::account::Account;
 use super::admission::{Admitter, Evidence};
 use super::binder::Binder;
 use super::call_frame::Guest;
@@ -16,14 +17,15 @@ use super::error::{EngineError, WasmCallError};
 use super::exports::INTERFACE_EXPORTS;
 use super::host::StoreData;
 use super::imports;
-use super::instances::{Bind, Idle, InstancePolicy, Instances};
+use super::instances::{Bind, Idle, InstancePolicy, Instances, MakeState};
 use super::limits::{Bounds, CallLimits, CallOptions};
 use super::module_limits::ModuleLimits;
+use super::offered::{HostItem, Number};
 use super::permits::Permits;
 use super::plugin::WasmPlugin;
-use super::signature::{ImportSignatures, Signature};
+use super::signature::{HostImports, Signature};
 use crate::failures::FailureCounter;
-use crate::host::{ConfigUnsupported, Contract, Interface, InterfaceLink, Offers, offer_methods};
+use crate::host::{ConfigUnsupported, Contract, Interface, InterfaceLink, Offers, PluginInfo, offer_methods};
 use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload, PluginScope, StopSignal};
 
 /// A [`Backend`] for WebAssembly modules: as `T`, which is the trait object of a
@@ -37,6 +39,7 @@ pub struct WasmBackend<T: PluginType + ?Sized> {
     policy: InstancePolicy,
     concurrency: NonZeroUsize,
     max_wait: Option<Duration>,
+    instance_state: Option<MakeState>,
     offers: Offers,
 }
 
@@ -98,6 +101,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             policy: InstancePolicy::default(),
             concurrency,
             max_wait: None,
+            instance_state: None,
             offers: Offers::default(),
         };
         backend.call_limits(CallLimits::default())
@@ -122,13 +126,126 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
     /// else can be imported.
     ///
     /// `link` is called once for each compiler that the engine has. No deadline ends a function of the host: one that
-    /// waits holds up the call.
+    /// waits holds up the call. The functions belong to all instances and calls; what they keep for
+    /// [one instance](WasmBackend::instance_state) or [one call](CallOptions::state), they find in the [`StoreData`].
     ///
     /// # Errors
     /// The linker's: a name is taken, for instance.
     pub fn link(mut self, link: impl Fn(&mut Linker<StoreData>) -> wasmtime::Result<()>) -> Result<Self, EngineError> {
         self.linkers.each(link).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
+        self.check_names()?;
         Ok(self)
+    }
+
+    /// Makes a state for each instance, for the functions that are [linked](WasmBackend::link): they find it as
+    /// [`StoreData::instance_state`], and a call as [`Call::instance_state`](super::Call::instance_state). It lives as long as
+    /// the instance: with [fresh](InstancePolicy::Fresh) ones, for one call.
+    ///
+    /// ```
+    /// # fn backend(engine: &hotslot::wasm::Engine) -> Result<(), hotslot::wasm::EngineError> {
+    /// use hotslot::wasm::wasmtime::Caller;
+    /// use hotslot::wasm::{Binder, Func, StoreData};
+    ///
+    /// let backend = engine
+    ///     .bind(|plugin: &mut Binder<'_>| plugin.func::<(), ()>("inspect"))
+    ///     .instance_state(|_| Vec::<u32>::new())
+    ///     .link(|linker| {
+    ///         let found = |mut caller: Caller<'_, StoreData>, rule: u32| {
+    ///             caller.data_mut().instance_state_mut::<Vec<u32>>().expect("every instance has one").push(rule);
+    ///         };
+    ///         linker.func_wrap("rules", "found", found).map(drop)
+    ///     })?;
+    /// // slot.load().call(|inspect, call| {
+    /// //     call.run(inspect, ())?;
+    /// //     Ok(std::mem::take(call.instance_state::<Vec<u32>>().expect("every instance has one")))
+    /// // })
+    /// # let _ = backend;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn instance_state<S: Send + 'static>(
+        mut self,
+        make: impl Fn(&PluginInfo) -> S + Send + Sync + 'static,
+    ) -> Self {
+        self.instance_state = Some(Arc::new(move |plugin| Box::new(make(plugin))));
+        self
+    }
+
+    /// Offers a memory that plugins can import, of so many pages of 64 KiB. Each instance gets its own, full of zeros, under
+    /// its [limits](CallLimits::memory); for the host it is the plugin's memory, if the plugin exports no other.
+    ///
+    /// An instance of a module that imports a memory, a table or a global is linked anew, and its memory is not the pool's,
+    /// which takes some microseconds more.
+    ///
+    /// # Errors
+    /// The name is taken, or the maximum is below the minimum.
+    pub fn offer_memory(
+        self,
+        module: impl Into<String>,
+        name: impl Into<String>,
+        pages: u32,
+        maximum: Option<u32>,
+    ) -> Result<Self, EngineError> {
+        if maximum.is_some_and(|maximum| maximum < pages) || pages.max(maximum.unwrap_or_default()) > 1 << 16 {
+            return Err(EngineError::Misuse(
+                "a memory has at most 65,536 pages, and its maximum is not below its minimum",
+            ));
+        }
+        self.offer(module.into(), name.into(), HostItem::Memory { minimum: pages, maximum })
+    }
+
+    /// Offers a table of references to functions that plugins can import. Each instance gets its own, full of nulls, under
+    /// its [limits](CallLimits::table_elements). See [`offer_memory`](WasmBackend::offer_memory).
+    ///
+    /// # Errors
+    /// The name is taken, or the maximum is below the minimum.
+    pub fn offer_table(
+        self,
+        module: impl Into<String>,
+        name: impl Into<String>,
+        elements: u32,
+        maximum: Option<u32>,
+    ) -> Result<Self, EngineError> {
+        if maximum.is_some_and(|maximum| maximum < elements) {
+            return Err(EngineError::Misuse("the maximum of a table is not below its minimum"));
+        }
+        self.offer(module.into(), name.into(), HostItem::Table { minimum: elements, maximum })
+    }
+
+    /// Offers a global that plugins can import, a number. Each instance gets its own, with this value.
+    /// See [`offer_memory`](WasmBackend::offer_memory).
+    ///
+    /// # Errors
+    /// The name is taken, or the value is a reference.
+    pub fn offer_global(
+        self,
+        module: impl Into<String>,
+        name: impl Into<String>,
+        mutability: Mutability,
+        value: impl Into<Val>,
+    ) -> Result<Self, EngineError> {
+        let value = Number::of(value.into()).ok_or(EngineError::Misuse("a global that is offered is a number"))?;
+        let is_mutable = mutability == Mutability::Var;
+        self.offer(module.into(), name.into(), HostItem::Global { value, is_mutable })
+    }
+
+    fn offer(mut self, module: String, name: String, item: HostItem) -> Result<Self, EngineError> {
+        let name = (module, name);
+        if self.linkers.items.names().any(|known| *known == name) {
+            return Err(taken(&name));
+        }
+        Arc::make_mut(&mut self.linkers.items).insert(name.0, name.1, item);
+        self.check_names()?;
+        Ok(self)
+    }
+
+    /// Checks that nothing is offered under the name of a function.
+    fn check_names(&self) -> Result<(), EngineError> {
+        if self.linkers.items.names().next().is_none() {
+            return Ok(());
+        }
+        let functions = self.functions(&Artifact::new(Payload::new(Vec::new()), Manifest::default().into()));
+        self.linkers.items.names().find(|name| functions.contains_key(*name)).map_or(Ok(()), |name| Err(taken(name)))
     }
 
     /// Sets how much of everything a module may have.
@@ -169,11 +286,18 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         self
     }
 
-    /// Lists what the host offers. A linker lists its functions only for a store, and a store has data: here that of a
+    /// Lists what the host offers.
+    fn import_signatures(&self, artifact: &Artifact) -> HostImports {
+        let mut offered = self.functions(artifact);
+        offered.extend(self.linkers.items.offered());
+        offered
+    }
+
+    /// Lists the functions that the host offers. A linker lists its functions only for a store, and a store has data: here that of a
     /// plugin that is never made.
-    fn import_signatures(&self, artifact: &Artifact) -> ImportSignatures {
+    fn functions(&self, artifact: &Artifact) -> HostImports {
         let stop = StopSignal::new();
-        let bounds = Bounds::new(&self.limits, stop.clone());
+        let bounds = Bounds::new(&self.limits, stop.clone(), Account::new(&self.engine, &Arc::default()));
         let context = LoadContext {
             generation: 0,
             slot: "".into(),
@@ -204,7 +328,8 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
     }
 
     fn load_plugin(&self, artifact: &Artifact, context: &LoadContext) -> Result<WasmPlugin<T::Functions>, BoxError> {
-        let code = self.linkers.code(&self.engine, artifact, &context.scope)?;
+        let is_abandoned = || context.stop.is_raised();
+        let code = self.linkers.code(&self.engine, artifact, &context.scope, &is_abandoned)?;
         let is_optimised = code.is_optimised;
         let single = self.policy == InstancePolicy::Single;
         let default_wait = if single { self.limits.deadline } else { Duration::ZERO };
@@ -224,6 +349,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             max_wait: self.max_wait.unwrap_or(default_wait),
             idle,
             engine: self.engine.clone(),
+            instance_state: self.instance_state.clone(),
         };
         // A module whose `start` traps, or that cannot be bound, is refused here.
         let first = instances.make(Instant::now(), &CallOptions::new())?;
@@ -233,6 +359,10 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         }
         Ok(WasmPlugin { instances, manifest: artifact.manifest().clone(), failures: context.failures.clone() })
     }
+}
+
+fn taken((module, name): &(String, String)) -> EngineError {
+    EngineError::Engine(format!("something is offered as `{module}` `{name}` already"))
 }
 
 impl<C: Send + 'static> Backend<WasmPlugin<C>> for WasmBackend<WasmPlugin<C>> {

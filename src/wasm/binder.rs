@@ -150,6 +150,13 @@ impl<'a> Call<'a> {
         self.read(ptr, len)
     }
 
+    /// Returns the state of this instance, as [`WasmBackend::instance_state`](super::WasmBackend::instance_state) made it, to
+    /// read what functions of the host left in it, or to prepare it for them; nothing if that made none, or one of another
+    /// type.
+    pub fn instance_state<S: 'static>(&mut self) -> Option<&mut S> {
+        self.store.data_mut().instance_state_mut()
+    }
+
     /// Checks the length of an answer against its limit.
     pub(super) fn check_answer(&self, len: u32) -> Result<(), WasmCallError> {
         self.store.data().bounds.check_answer(len as usize)

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::compile::Compiler;
+use super::compile::{Children, Compiler};
+use super::compile_child::{ChildCompiler, CompileLimits, CompilerSettings};
 use super::disk_cache::DiskCache;
-use super::engine::{Engine, EngineSettings};
+use super::engine::{Allocation, Built, Engine, EngineSettings};
 use super::error::EngineError;
 
 impl Engine {
@@ -21,6 +22,7 @@ impl Engine {
     pub fn builder() -> EngineBuilder {
         EngineBuilder {
             max_instances: 192,
+            memory_budget: 4 << 30,
             stack: 256 << 10,
             tick: Duration::from_millis(2),
             pooled: true,
@@ -29,6 +31,7 @@ impl Engine {
             memory_cache_limit: 64 << 20,
             cache_dir: None,
             disk_cache_limit: 256 << 20,
+            compile_in_child: None,
         }
     }
 }
@@ -52,6 +55,7 @@ impl Engine {
 #[derive(Clone, Debug)]
 pub struct EngineBuilder {
     max_instances: u32,
+    memory_budget: u64,
     stack: usize,
     tick: Duration,
     pooled: bool,
@@ -60,6 +64,7 @@ pub struct EngineBuilder {
     memory_cache_limit: usize,
     cache_dir: Option<PathBuf>,
     disk_cache_limit: u64,
+    compile_in_child: Option<CompileLimits>,
 }
 
 impl EngineBuilder {
@@ -69,6 +74,17 @@ impl EngineBuilder {
     /// be staged. A pool reserves about 4 GiB of address space for each instance, and no memory.
     pub fn max_instances(mut self, instances: u32) -> Self {
         self.max_instances = instances;
+        self
+    }
+
+    /// Sets how many bytes the memories and tables of all instances may have together, idle ones included. 4 GiB by default.
+    ///
+    /// What an instance has is what it has grown to, whether or not it has written there; an element of a table counts as
+    /// eight bytes. An instance that needs more than is left gets it from idle ones: warm generations give theirs up first,
+    /// with their state saved. If that is not enough, its growth fails inside the plugin, and a call that ends for that is
+    /// [`OverBudget`](super::WasmCallError::OverBudget), which is not held against the plugin.
+    pub fn memory_budget(mut self, bytes: u64) -> Self {
+        self.memory_budget = bytes;
         self
     }
 
@@ -129,6 +145,24 @@ impl EngineBuilder {
         self
     }
 
+    /// Compiles each module in a child process, which is limited as a whole and killed when nobody waits for it any more:
+    /// for modules from people that are not trusted. [`ModuleLimits`](super::ModuleLimits) come first all the same.
+    ///
+    /// The child is this program again, so it has to call [`rehearsal_point`](crate::rehearsal_point) first thing in `main`.
+    /// The code that comes back is loaded, and goes into the caches, as if it had been compiled here. A compilation in a child
+    /// costs the start of the program, and fails with a [`CompileError`](super::CompileError) that says which limit it ran
+    /// into. Unlike one in this process, it ends with its attempt: set the slot's
+    /// [`reload_timeout`](crate::Builder::reload_timeout) to what an ordinary module needs.
+    ///
+    /// It bounds time and memory, and a compiler that crashes ends the child. It is no sandbox: the child has the rights of this
+    /// process, which runs the code that it returns, so it does not contain a module that exploits a fault of the compiler.
+    ///
+    /// Linux only. Where no child can be had, [`build`](EngineBuilder::build) fails: it has one compile an empty module.
+    pub fn compile_in_child(mut self, limits: CompileLimits) -> Self {
+        self.compile_in_child = Some(limits);
+        self
+    }
+
     /// Gives access to settings that weaken what a module is contained by.
     #[cfg(feature = "winch")]
     #[cfg_attr(docsrs, doc(cfg(feature = "winch")))]
@@ -139,23 +173,37 @@ impl EngineBuilder {
     /// Starts the engine.
     ///
     /// # Errors
-    /// A setting cannot work, a thread could not be spawned, there is no engine for this machine, or the cache directory
-    /// is not private.
+    /// A setting cannot work, a thread could not be spawned, there is no engine for this machine, the cache directory is not
+    /// private, or modules are to be compiled in a child and no child can.
     pub fn build(self) -> Result<Engine, EngineError> {
         if self.max_instances == 0 || self.compile_threads == 0 || self.tick.is_zero() {
             return Err(EngineError::Misuse("max_instances, compile_threads and tick must not be zero"));
         }
         let settings = EngineSettings {
             max_instances: self.max_instances,
+            memory: self.memory_budget,
             stack: self.stack,
             pooled: self.pooled,
             baseline: self.baseline,
             tick: self.tick,
         };
-        Engine::start(&settings, |engine| {
-            let disk = self.cache_dir.map(|path| DiskCache::open(&path, engine, self.disk_cache_limit)).transpose()?;
+        Engine::start(&settings, |optimising, baseline| {
+            let limit = self.disk_cache_limit;
+            let disk = self.cache_dir.map(|path| DiskCache::open(&path, &optimising.engine, limit)).transpose()?;
             let disk = disk.transpose();
-            Compiler::new(self.compile_threads, self.memory_cache_limit, disk)
+            let children = |limits: CompileLimits| {
+                let child = |built: &Built, baseline| {
+                    let pooled = matches!(built.allocation, Allocation::Pooled { .. });
+                    let settings =
+                        CompilerSettings { stack: self.stack, pooled, baseline, threads: self.compile_threads };
+                    ChildCompiler::new(&built.engine, limits.clone(), settings)
+                };
+                let optimising = child(optimising, false)?;
+                let baseline = baseline.map(|built| child(built, true)).transpose()?;
+                Ok::<_, EngineError>(Children { optimising, baseline })
+            };
+            let children = self.compile_in_child.map(children).transpose()?;
+            Compiler::new(self.compile_threads, self.memory_cache_limit, disk, children)
         })
     }
 }

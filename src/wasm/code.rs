@@ -3,25 +3,54 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use wasmtime::{InstancePre, Linker, Module};
+use wasmtime::{Instance, InstancePre, Linker, Module, Store};
 
 use super::engine::Engine;
 use super::exports::ExportIndex;
 use super::host::StoreData;
+use super::offered::{HostItems, LinkedEach};
 use crate::{Artifact, BoxError, PluginScope};
 
 /// A module that is compiled and linked, and only needs instances.
 pub(super) struct Code {
-    pub(super) linked: InstancePre<StoreData>,
+    linked: Linked,
     pub(super) exports: ExportIndex,
     pub(super) is_optimised: bool,
 }
 
+enum Linked {
+    Once(InstancePre<StoreData>),
+    Each(LinkedEach),
+}
+
 impl Code {
-    pub(super) fn link(linker: &Linker<StoreData>, module: &Module, is_optimised: bool) -> wasmtime::Result<Arc<Code>> {
+    fn link(
+        linker: &Linker<StoreData>,
+        items: &Arc<HostItems>,
+        module: &Module,
+        is_optimised: bool,
+    ) -> wasmtime::Result<Arc<Code>> {
         // Now, rather than in the first call.
         module.initialize_copy_on_write_image()?;
-        Ok(Arc::new(Code { linked: linker.instantiate_pre(module)?, exports: ExportIndex::of(module), is_optimised }))
+        let linked = match LinkedEach::of(module, linker, items) {
+            Some(each) => Linked::Each(each),
+            None => Linked::Once(linker.instantiate_pre(module)?),
+        };
+        Ok(Arc::new(Code { linked, exports: ExportIndex::of(module), is_optimised }))
+    }
+
+    pub(super) fn engine(&self) -> &wasmtime::Engine {
+        match &self.linked {
+            Linked::Once(linked) => linked.module().engine(),
+            Linked::Each(each) => each.module().engine(),
+        }
+    }
+
+    pub(super) fn instantiate(&self, store: &mut Store<StoreData>) -> wasmtime::Result<Instance> {
+        match &self.linked {
+            Linked::Once(linked) => linked.instantiate(store),
+            Linked::Each(each) => each.instantiate(store),
+        }
     }
 }
 
@@ -29,11 +58,16 @@ impl Code {
 pub(super) struct Linkers {
     pub(super) optimised: Linker<StoreData>,
     pub(super) baseline: Option<Linker<StoreData>>,
+    pub(super) items: Arc<HostItems>,
 }
 
 impl Linkers {
     pub(super) fn new(engine: &Engine) -> Linkers {
-        Linkers { optimised: Linker::new(engine.optimising()), baseline: engine.baseline().map(Linker::new) }
+        Linkers {
+            optimised: Linker::new(engine.optimising()),
+            baseline: engine.baseline().map(Linker::new),
+            items: Arc::default(),
+        }
     }
 
     pub(super) fn each(
@@ -45,29 +79,36 @@ impl Linkers {
     }
 
     /// Returns the code to begin with: optimised, unless it is not cached and the baseline compiler can take the module.
-    pub(super) fn code(&self, engine: &Engine, artifact: &Artifact, slot: &PluginScope) -> Result<Arc<Code>, BoxError> {
+    pub(super) fn code(
+        &self,
+        engine: &Engine,
+        artifact: &Artifact,
+        slot: &PluginScope,
+        is_abandoned: &dyn Fn() -> bool,
+    ) -> Result<Arc<Code>, BoxError> {
         let (compiler, optimising) = (engine.compiler(), engine.optimising());
         if let Some(linker) = &self.baseline {
             if let Some(module) = compiler.find(optimising, artifact.digest()) {
-                return Ok(Code::link(&self.optimised, &module, true)?);
+                return Ok(Code::link(&self.optimised, &self.items, &module, true)?);
             }
-            match compiler.compile_baseline(linker.engine(), artifact, slot) {
-                Ok(module) => return Ok(Code::link(linker, &module, false)?),
+            match compiler.compile_baseline(linker.engine(), artifact, slot, is_abandoned) {
+                Ok(module) => return Ok(Code::link(linker, &self.items, &module, false)?),
                 // It does not support all that the optimising compiler does.
                 Err(error) => tracing::debug!("the baseline compiler does not take the module: {error:#}"),
             }
         }
-        let module = compiler.module(optimising, artifact, Some(slot))?;
-        Ok(Code::link(&self.optimised, &module, true)?)
+        let module = compiler.module(optimising, artifact, Some(slot), is_abandoned)?;
+        Ok(Code::link(&self.optimised, &self.items, &module, true)?)
     }
 
     /// Compiles the optimised code on a thread of its own, for the instances that are made once it is ready.
     pub(super) fn optimise(&self, engine: &Engine, artifact: &Artifact, code: &Arc<ArcSwap<Code>>) {
         let (engine, artifact) = (engine.clone(), artifact.clone());
-        let (linker, code) = (self.optimised.clone(), Arc::downgrade(code));
+        let (linker, items, code) = (self.optimised.clone(), Arc::clone(&self.items), Arc::downgrade(code));
         let work = move || {
-            let module = engine.compiler().module(engine.optimising(), &artifact, None);
-            let optimised = module.and_then(|module| Ok(Code::link(&linker, &module, true)?));
+            let is_abandoned = || code.strong_count() == 0;
+            let module = engine.compiler().module(engine.optimising(), &artifact, None, &is_abandoned);
+            let optimised = module.and_then(|module| Ok(Code::link(&linker, &items, &module, true)?));
             match (optimised, code.upgrade()) {
                 (Ok(optimised), Some(code)) => code.store(optimised),
                 // The generation is gone.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use wasmtime::Module;
 
+use super::compile_child::ChildCompiler;
 use super::compile_queue::{CompileQueue, LANES, Turn};
 use super::disk_cache::DiskCache;
 use super::error::EngineError;
@@ -23,7 +24,14 @@ pub(super) struct Compiler {
     memory: Mutex<MemoryCache>,
     /// `Err` if there is a directory that cannot be used.
     disk: Result<Option<DiskCache>, io::ErrorKind>,
+    children: Option<Children>,
     pub(super) counts: CompileCounts,
+}
+
+/// What compiles in children, if that is to be.
+pub(super) struct Children {
+    pub(super) optimising: ChildCompiler,
+    pub(super) baseline: Option<ChildCompiler>,
 }
 
 /// What becomes of compiled modules on disk.
@@ -61,6 +69,7 @@ impl Compiler {
         threads: usize,
         limit: usize,
         disk: Result<Option<DiskCache>, io::ErrorKind>,
+        children: Option<Children>,
     ) -> Result<Compiler, EngineError> {
         let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "hotslot-wasm-compile".to_owned());
         let threads = pool.build().map_err(|error| EngineError::NoThread(std::io::Error::other(error)))?;
@@ -71,6 +80,7 @@ impl Compiler {
             queue: Arc::default(),
             memory,
             disk,
+            children,
             counts: CompileCounts::default(),
         })
     }
@@ -94,12 +104,13 @@ impl Compiler {
     /// Returns the compiled module of an admitted artifact, from a cache if one has it.
     ///
     /// It runs on a thread of the slot, which the slot abandons after its `reload_timeout`. What is compiled even so is
-    /// cached, and found by the next attempt.
+    /// cached, and found by the next attempt; a child is killed.
     pub(super) fn module(
         &self,
         engine: &wasmtime::Engine,
         artifact: &Artifact,
         slot: Option<&PluginScope>,
+        is_abandoned: &dyn Fn() -> bool,
     ) -> Result<Module, BoxError> {
         let digest = artifact.digest();
         if let Some(module) = self.find(engine, digest) {
@@ -110,10 +121,18 @@ impl Compiler {
         if let Some(module) = self.find(engine, digest) {
             return Ok(module);
         }
-        let module = self.threads_of(&turn).install(|| Module::from_binary(engine, artifact.bytes()))?;
+        let (module, code) = match &self.children {
+            None => (self.threads_of(&turn).install(|| Module::from_binary(engine, artifact.bytes()))?, None),
+            Some(children) => {
+                let (module, code) = children.optimising.module(engine, artifact.bytes(), digest, is_abandoned)?;
+                (module, Some(code))
+            }
+        };
         self.counts.compiled.fetch_add(1, Ordering::Relaxed);
         if let Some(disk) = self.disk() {
-            disk.insert(digest, &module);
+            let serialize = || module.serialize().map_err(|error| io::Error::other(format!("{error:#}")));
+            let code = code.map_or_else(serialize, Ok);
+            disk.insert(digest, code.as_deref().map_err(|error| io::Error::new(error.kind(), error.to_string())));
         }
         self.memory.lock().insert(digest, &module);
         Ok(module)
@@ -137,8 +156,12 @@ impl Compiler {
         engine: &wasmtime::Engine,
         artifact: &Artifact,
         slot: &PluginScope,
+        is_abandoned: &dyn Fn() -> bool,
     ) -> Result<Module, BoxError> {
         let turn = self.queue.wait(Some(slot), artifact.digest())?;
+        if let Some(child) = self.children.as_ref().and_then(|children| children.baseline.as_ref()) {
+            return Ok(child.module(engine, artifact.bytes(), artifact.digest(), is_abandoned)?.0);
+        }
         Ok(self.threads_of(&turn).install(|| Module::from_binary(engine, artifact.bytes()))?)
     }
 

@@ -1,12 +1,11 @@
 //! Compiled modules in a private directory: a known module loads without a compiler, also after a restart.
 //!
-//! Machine code runs with the rights of the process, so an entry counts only with a keyed MAC over its content and over
-//! what it is for. The key lies beside it, readable by its owner alone: whoever can read the key is that owner already.
+//! An entry counts only with its [MAC](super::seal). The key lies beside it, readable by its owner alone: whoever can read
+//! the key is that owner already.
 //! An entry that does not verify (cut short, changed, renamed, copied from elsewhere) is removed and compiled again, and
 //! a full disk only costs the next process a compilation.
 
 use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +15,9 @@ use parking_lot::Mutex;
 use wasmtime::Module;
 
 use super::error::EngineError;
+use super::seal::{CodeKey, random_key};
 use crate::{Digest, private_dir};
 
-const MAC: usize = blake3::OUT_LEN;
 /// The extension of entries.
 const ENTRY: &str = "module";
 /// The extension of files that are still being written.
@@ -29,9 +28,7 @@ const ABANDONED: Duration = Duration::from_secs(60 * 60);
 /// The directory, with its key.
 pub(super) struct DiskCache {
     path: PathBuf,
-    key: [u8; blake3::KEY_LEN],
-    /// Tells apart engines that cannot run each other's code.
-    compatibility: u64,
+    key: CodeKey,
     /// Bytes of all entries together.
     limit: u64,
     skipped: AtomicU64,
@@ -50,8 +47,7 @@ impl DiskCache {
         match private_dir::open_dir(path).and_then(|()| key(path)) {
             Ok(key) => Ok(Ok(DiskCache {
                 path: path.to_owned(),
-                key,
-                compatibility: compatibility(engine),
+                key: CodeKey::new(key, engine),
                 limit,
                 skipped: AtomicU64::new(0),
                 failed: Mutex::default(),
@@ -85,7 +81,7 @@ impl DiskCache {
     pub(super) fn find(&self, engine: &wasmtime::Engine, digest: Digest) -> Option<Module> {
         let path = self.entry(digest);
         let bytes = fs::read(&path).ok()?;
-        match self.verify(engine, digest, &bytes) {
+        match self.key.open(engine, digest, &bytes) {
             Ok(module) => {
                 // Entries are evicted in the order of their last use. One that cannot be marked is evicted earlier.
                 let _ = File::options().write(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
@@ -100,32 +96,16 @@ impl DiskCache {
         }
     }
 
-    fn verify(&self, engine: &wasmtime::Engine, digest: Digest, bytes: &[u8]) -> Result<Module, String> {
-        let Some((mac, code)) = bytes.split_first_chunk::<MAC>() else {
-            return Err("it is cut short".to_owned());
-        };
-        // Compared in constant time, by `blake3::Hash`.
-        if self.mac(digest, code) != *mac {
-            return Err("its MAC does not match".to_owned());
-        }
-        // SAFETY: `Module::deserialize` requires bytes that `Module::serialize` returned for a compatible engine. The MAC
-        // says that a holder of the key wrote exactly these bytes for this digest and this engine; the key is in a
-        // directory and a file that only the user of this process can read (`private_dir::open_dir`, `create_file`, `require_private`), and
-        // `insert`, which alone signs with it, writes nothing but what `Module::serialize` returned. The bytes were read
-        // once, and are the ones that were verified.
-        unsafe { Module::deserialize(engine, code) }.map_err(|error| format!("{error:#}"))
-    }
-
     /// Writes a compiled module for later. If that fails, it is compiled again then.
-    pub(super) fn insert(&self, digest: Digest, module: &Module) {
+    pub(super) fn insert(&self, digest: Digest, code: io::Result<&[u8]>) {
         let write = || -> io::Result<()> {
-            let code = module.serialize().map_err(|error| io::Error::other(format!("{error:#}")))?;
-            let mac = self.mac(digest, &code);
+            let code = code?;
+            let mac = self.key.seal(digest, code);
             if code.len() as u64 > self.limit {
                 let text = format!("its {} bytes exceed the limit of the directory", code.len());
                 return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
             }
-            write_new(&self.path, &[mac.as_bytes(), &code], |file| fs::rename(file, self.entry(digest)))?;
+            write_new(&self.path, &[&mac, code], |file| fs::rename(file, self.entry(digest)))?;
             self.prune()
         };
         let outcome = write();
@@ -142,13 +122,7 @@ impl DiskCache {
     }
 
     fn entry(&self, digest: Digest) -> PathBuf {
-        self.path.join(format!("{digest}-{:016x}.{ENTRY}", self.compatibility))
-    }
-
-    fn mac(&self, digest: Digest, code: &[u8]) -> blake3::Hash {
-        let mut mac = blake3::Hasher::new_keyed(&self.key);
-        mac.update(digest.as_bytes()).update(&self.compatibility.to_le_bytes()).update(code);
-        mac.finalize()
+        self.path.join(format!("{digest}-{:016x}.{ENTRY}", self.key.compatibility))
     }
 
     /// Removes the least recently used entries until the rest is within the limit, and partial files of processes that
@@ -213,8 +187,7 @@ fn key(dir: &Path) -> io::Result<[u8; blake3::KEY_LEN]> {
     if let Some(key) = read_key(&path)? {
         return Ok(key);
     }
-    let mut key = [0; blake3::KEY_LEN];
-    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    let key = random_key()?;
     write_new(dir, &[&key], |new| match fs::hard_link(new, &path) {
         // Another process was first, and its key is as good. A damaged one is replaced.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && read_key(&path)?.is_some() => Ok(()),
@@ -233,11 +206,4 @@ fn read_key(path: &Path) -> io::Result<Option<[u8; blake3::KEY_LEN]>> {
     let mut bytes = Vec::new();
     file.take(blake3::KEY_LEN as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes.try_into().ok())
-}
-
-/// Returns a number that differs between engines that cannot run each other's code.
-fn compatibility(engine: &wasmtime::Engine) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    hasher.finish()
 }

@@ -39,9 +39,10 @@ impl Effort {
             BrTable { targets } => (u64::from(targets.len()) + 1, u64::from(targets.len()) + 1, 0),
             Br { .. } | Return => (0, 1, 0),
             Call { .. } => (0, 1, 1),
-            CallIndirect { .. } => (0, 1, CALL),
-            // Calls into the engine.
-            MemoryGrow { .. }
+            // What is checked at each of them, control flow splits on: values that are alive there are spilled and moved. Those
+            // of the second kind are calls into the engine.
+            CallIndirect { .. }
+            | MemoryGrow { .. }
             | MemoryFill { .. }
             | MemoryCopy { .. }
             | MemoryInit { .. }
@@ -53,7 +54,7 @@ impl Effort {
             | ElemDrop { .. }
             | TableGet { .. }
             | TableSet { .. }
-            | RefFunc { .. } => (0, 1, CALL),
+            | RefFunc { .. } => (2, 1, CALL),
             _ => return,
         };
         let alive = u64::from(validator.operand_stack_height()) + u64::from(validator.len_locals());

@@ -1,18 +1,19 @@
 //! The engine that slots share: compiled code, the thread that advances its epoch, and permits for instances.
 
-use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
+use wasmtime::{Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
 
+use super::budget::MemoryBudget;
 use super::compile::{Compiler, DiskCacheStatus};
+use super::config::config;
 use super::error::{EngineError, WasmCallError};
 use super::permits::{Permit, Permits};
 use crate::nesting::HOST_STACK;
-use crate::workers;
+use crate::{escape_untrusted, workers};
 
 /// Tables that one instance can have.
 const TABLES: u32 = 4;
@@ -36,6 +37,7 @@ struct Inner {
     /// Bytes that a plugin's code may use of a thread's stack.
     stack: usize,
     instances: Arc<Permits>,
+    memory: MemoryBudget,
     idle: Mutex<Vec<Weak<dyn Reclaim>>>,
     compiler: Compiler,
 }
@@ -63,6 +65,10 @@ pub struct EngineStatus {
     pub instances: usize,
     /// Instances that can exist at once.
     pub max_instances: usize,
+    /// Bytes of memories and tables of all instances.
+    pub memory: u64,
+    /// Bytes that they may have together: see [`memory_budget`](super::EngineBuilder::memory_budget).
+    pub memory_budget: u64,
     /// Modules compiled so far.
     pub compiled: u64,
     /// Modules found in the memory cache so far.
@@ -78,6 +84,8 @@ pub struct EngineStatus {
 /// Engine settings.
 pub(super) struct EngineSettings {
     pub(super) max_instances: u32,
+    /// Bytes.
+    pub(super) memory: u64,
     /// Bytes.
     pub(super) stack: usize,
     pub(super) pooled: bool,
@@ -98,21 +106,32 @@ pub(super) trait Reclaim: Send + Sync {
     fn holder(&self) -> Holder;
 }
 
-/// A generation that has instances of an engine.
-pub(super) struct Holder {
-    pub(super) name: String,
-    pub(super) is_retired: bool,
-    pub(super) instances: usize,
+/// A generation that has instances of an engine: see [`Engine::holders`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The name of its slot.
+    pub slot: Arc<str>,
+    /// Its number.
+    pub generation: u64,
+    /// Whether it is no longer current.
+    pub is_retired: bool,
+    /// Its instances, idle ones included.
+    pub instances: usize,
+    /// Bytes of their memories and tables.
+    pub memory: u64,
 }
 
 impl Engine {
     /// Returns the state of the engine at this moment.
     pub fn status(&self) -> EngineStatus {
-        let Inner { allocation, instances, compiler, .. } = &*self.0;
+        let Inner { allocation, instances, memory, compiler, .. } = &*self.0;
         EngineStatus {
             allocation: *allocation,
             instances: instances.in_use(),
             max_instances: instances.total(),
+            memory: memory.used(),
+            memory_budget: memory.limit(),
             compiled: compiler.counts.compiled.load(Ordering::Relaxed),
             found_in_memory: compiler.counts.from_memory.load(Ordering::Relaxed),
             found_on_disk: compiler.counts.from_disk.load(Ordering::Relaxed),
@@ -121,19 +140,29 @@ impl Engine {
         }
     }
 
+    /// Returns the generations that have instances, those with the most memory first.
+    pub fn holders(&self) -> Vec<Holder> {
+        let idle: Vec<_> = self.0.idle.lock().iter().filter_map(Weak::upgrade).collect();
+        let mut holders: Vec<_> = idle.iter().map(|idle| idle.holder()).filter(|holder| holder.instances > 0).collect();
+        holders.sort_by_key(|holder| std::cmp::Reverse(holder.memory));
+        holders
+    }
+
     pub(super) fn start(
         settings: &EngineSettings,
-        compiler: impl FnOnce(&wasmtime::Engine) -> Result<Compiler, EngineError>,
+        compiler: impl FnOnce(&Built, Option<&Built>) -> Result<Compiler, EngineError>,
     ) -> Result<Engine, EngineError> {
-        let (optimising, allocation) = build(settings, Strategy::Cranelift)?;
+        let optimising = build(settings, Strategy::Cranelift)?;
         let baseline = settings.baseline.then(|| build(settings, Strategy::Winch)).transpose()?;
-        let baseline = baseline.map(|(engine, _)| engine);
-        let compiler = compiler(&optimising)?;
+        let compiler = compiler(&optimising, baseline.as_ref())?;
+        let Built { engine: optimising, allocation } = optimising;
+        let baseline = baseline.map(|built| built.engine);
         workers::prepare_with(prepare_thread);
         start_ticking(optimising.weak(), baseline.as_ref().map(wasmtime::Engine::weak), settings.tick)?;
         let instances = Permits::new(settings.max_instances as usize);
         let (stack, idle) = (settings.stack, Mutex::default());
-        Ok(Engine(Arc::new(Inner { optimising, baseline, allocation, stack, instances, idle, compiler })))
+        let memory = MemoryBudget::new(settings.memory);
+        Ok(Engine(Arc::new(Inner { optimising, baseline, allocation, stack, instances, memory, idle, compiler })))
     }
 
     /// Returns the engine whose code is optimised.
@@ -168,25 +197,52 @@ impl Engine {
 
     /// Takes a permit for one more instance, if need be that of an idle one.
     pub(super) fn instance_permit(&self, wait: Duration) -> Result<Permit, WasmCallError> {
-        let Inner { instances, idle, .. } = &*self.0;
-        if let Some(permit) = instances.take(Duration::ZERO) {
-            return Ok(permit);
+        let instances = &self.0.instances;
+        let permit = self.make_room(|| instances.take(Duration::ZERO));
+        permit.or_else(|| instances.take(wait)).ok_or_else(|| WasmCallError::Saturated {
+            what: "instances of the engine",
+            limit: instances.total(),
+            holders: text_of(self.holders(), |holder| holder.instances as u64),
+        })
+    }
+
+    /// Takes bytes of the budget, if need be those of idle instances.
+    pub(super) fn take_memory(&self, bytes: u64) -> Result<(), OverBudget> {
+        let budget = &self.0.memory;
+        // What is more than all there is, no instance that is given up makes room for.
+        let taken = bytes <= budget.limit() && self.make_room(|| budget.take(bytes).then_some(())).is_some();
+        let holders = || text_of(self.holders(), |holder| holder.memory);
+        if taken { Ok(()) } else { Err(OverBudget { limit: budget.limit(), holders: holders() }) }
+    }
+
+    pub(super) fn give_memory(&self, bytes: u64) {
+        self.0.memory.give(bytes);
+    }
+
+    /// Tries to take something, and again while instances are given up for it.
+    fn make_room<R>(&self, take: impl Fn() -> Option<R>) -> Option<R> {
+        if let Some(taken) = take() {
+            return Some(taken);
         }
         // What does not serve first, and no more of it than needed: it may have to be made again.
-        let idle: Vec<_> = idle.lock().iter().filter_map(Weak::upgrade).collect();
+        let idle: Vec<_> = self.0.idle.lock().iter().filter_map(Weak::upgrade).collect();
         for retired in &idle {
             retired.reclaim_retired();
-            if let Some(permit) = instances.take(Duration::ZERO) {
-                return Ok(permit);
+            if let Some(taken) = take() {
+                return Some(taken);
             }
         }
         idle.iter().for_each(|idle| idle.reclaim());
-        instances.take(wait).ok_or_else(|| WasmCallError::Saturated {
-            what: "instances of the engine",
-            limit: instances.total(),
-            holders: holders(idle.iter().map(|idle| idle.holder()).collect()),
-        })
+        take()
     }
+}
+
+/// There is not enough left of the engine's memory.
+#[derive(Clone, Debug)]
+pub(super) struct OverBudget {
+    pub(super) limit: u64,
+    /// Who has it, as text.
+    pub(super) holders: String,
 }
 
 impl std::fmt::Debug for Engine {
@@ -195,15 +251,17 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// Says who has the most instances.
-fn holders(mut all: Vec<Holder>) -> String {
+/// Says who has the most of something.
+fn text_of(mut all: Vec<Holder>, amount: impl Fn(&Holder) -> u64) -> String {
     const SHOWN: usize = 5;
-    all.retain(|holder| holder.instances > 0);
-    all.sort_by_key(|holder| std::cmp::Reverse(holder.instances));
+    all.retain(|holder| amount(holder) > 0);
+    all.sort_by_key(|holder| std::cmp::Reverse(amount(holder)));
     let mut text = String::new();
-    for Holder { name, is_retired, instances } in all.iter().take(SHOWN) {
-        let which = if *is_retired { "retired" } else { "serving or staged" };
-        text += &format!("{} {instances} by {name} ({which})", if text.is_empty() { ":" } else { "," });
+    for holder in all.iter().take(SHOWN) {
+        let which = if holder.is_retired { "retired" } else { "serving or staged" };
+        let (amount, slot, generation) = (amount(holder), escape_untrusted(&holder.slot), holder.generation);
+        text += if text.is_empty() { ":" } else { "," };
+        text += &format!(" {amount} by slot `{slot}` generation {generation} ({which})");
     }
     match all.len().saturating_sub(SHOWN) {
         0 => text,
@@ -211,8 +269,14 @@ fn holders(mut all: Vec<Holder>) -> String {
     }
 }
 
+/// An engine of WebAssembly's, and where it allocates.
+pub(super) struct Built {
+    pub(super) engine: wasmtime::Engine,
+    pub(super) allocation: Allocation,
+}
+
 /// Builds a pooled engine, or one that allocates on demand where the address space for a pool is refused.
-fn build(settings: &EngineSettings, compiler: Strategy) -> Result<(wasmtime::Engine, Allocation), EngineError> {
+fn build(settings: &EngineSettings, compiler: Strategy) -> Result<Built, EngineError> {
     if settings.pooled {
         // Without the kernel's help, resident pages are overwritten for each instance, which costs more than it saves.
         let pagemap_scan = PoolingAllocationConfig::is_pagemap_scan_available() && !has_swap();
@@ -226,38 +290,16 @@ fn build(settings: &EngineSettings, compiler: Strategy) -> Result<(wasmtime::Eng
             .linear_memory_keep_resident(resident(RESIDENT_MEMORY))
             .table_keep_resident(resident(RESIDENT_TABLE))
             .pagemap_scan(if pagemap_scan { Enabled::Yes } else { Enabled::No });
-        let mut config = config(settings, compiler);
+        let mut config = config(settings.stack, true, compiler);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match wasmtime::Engine::new(&config) {
-            Ok(engine) => return Ok((engine, Allocation::Pooled { pagemap_scan })),
+            Ok(engine) => return Ok(Built { engine, allocation: Allocation::Pooled { pagemap_scan } }),
             Err(error) => tracing::warn!("no pool could be reserved, so instances are allocated on demand: {error:#}"),
         }
     }
-    let mut config = config(settings, compiler);
-    // Address space may be short: reserve only what a memory has asked for, and move it when it grows.
-    config
-        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
-        .memory_reservation(0)
-        .memory_reservation_for_growth(1 << 20)
-        .memory_guard_size(1 << 16)
-        .guard_before_linear_memory(false);
+    let config = config(settings.stack, false, compiler);
     let engine = wasmtime::Engine::new(&config).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
-    Ok((engine, Allocation::OnDemand))
-}
-
-fn config(settings: &EngineSettings, compiler: Strategy) -> Config {
-    let mut config = Config::new();
-    config
-        .strategy(compiler)
-        .epoch_interruption(true)
-        .max_wasm_stack(settings.stack)
-        // No more than are reported: walking a deep recursion takes longer than the recursion itself.
-        .wasm_backtrace_max_frames(NonZeroUsize::new(super::limits::FRAMES))
-        .wasm_memory64(false)
-        .wasm_multi_memory(false)
-        .wasm_relaxed_simd(false)
-        .wasm_tail_call(false);
-    config
+    Ok(Built { engine, allocation: Allocation::OnDemand })
 }
 
 /// Returns whether the machine may swap: the kernel's scan misses pages that were swapped out (wasmtime#14357), and one

@@ -171,8 +171,13 @@ fn hint(module: &str, name: &str) -> Option<&'static str> {
             "AssemblyScript's runtime calls it; compile with --use abort= (or a function of your own), or link it with \
              `WasmBackend::link`"
         }
-        ("env", "memory") => "it imports its memory; link it without --import-memory, and export the memory instead",
-        ("env", "__indirect_function_table") => "it imports its table; link it without --import-table",
+        ("env", "memory") => {
+            "it imports its memory; link it without --import-memory, and export the memory instead, or offer one with \
+             `WasmBackend::offer_memory`"
+        }
+        ("env", "__indirect_function_table") => {
+            "it imports its table; link it without --import-table, or offer one with `WasmBackend::offer_table`"
+        }
         ("gojs" | "go", _) | ("env", "runtime.ticks" | "runtime.sleepTicks" | "syscall/js.valueGet") => {
             "Go's runtime for JavaScript calls it; build with GOOS=wasip1 -buildmode=c-shared or TinyGo's wasm-unknown \
              target"
@@ -289,6 +294,17 @@ pub enum WasmCallError {
     OutOfTable {
         /// The limit in elements.
         limit: usize,
+    },
+    /// The memory of all instances of the engine is used up, and the plugin could not go on without more.
+    #[error(
+        "the plugin needs more than is left of the engine's {limit} bytes for all instances{holders}: try again later, or \
+         raise `EngineBuilder::memory_budget`"
+    )]
+    OverBudget {
+        /// The budget in bytes.
+        limit: u64,
+        /// Who has it, as text.
+        holders: String,
     },
     /// The bytes do not fit into the plugin's buffer.
     #[error("{len} bytes do not fit into the plugin's buffer of {capacity}")]
@@ -420,6 +436,80 @@ impl WasmCallError {
     }
 }
 
+/// The reason for which a module was not compiled in a [child](super::EngineBuilder::compile_in_child).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// Address space ran out.
+    #[error("compiling it takes more than the {limit} bytes of address space allowed: see `CompileLimits::memory`")]
+    OutOfMemory {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Processor time ran out.
+    #[error("compiling it takes more than {limit:?} of processor time: see `CompileLimits::cpu`")]
+    OutOfProcessorTime {
+        /// The limit.
+        limit: Duration,
+    },
+    /// It was not compiled in time.
+    #[error("it was not compiled after {deadline:?}: see `CompileLimits::deadline`")]
+    TooLate {
+        /// The deadline.
+        deadline: Duration,
+    },
+    /// The code is too large.
+    #[error("its code is longer than the {limit} bytes allowed: see `CompileLimits::output`")]
+    OutputTooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Nobody waited for the result any more, and the child was killed.
+    #[error("its compilation was ended, because the attempt was over or its generation gone")]
+    Abandoned,
+    /// The compiler refuses the module.
+    #[error("the compiler refuses it: {message}")]
+    Refused {
+        /// Why.
+        message: String,
+    },
+    /// The child ended before it had finished.
+    #[error("the child that compiled it {ended}{output}")]
+    Died {
+        /// How: by which signal, or with which exit code.
+        ended: String,
+        /// What it printed last.
+        output: String,
+    },
+    /// The code that the child returned is not for this engine.
+    #[error("the code from the child cannot be loaded: {0}")]
+    Unusable(String),
+    /// The child could not be started.
+    #[error("the child process for a compilation could not be started: {0}")]
+    Start(#[source] std::io::Error),
+    /// The child was not this program, or went another way.
+    #[error(
+        "the child {ended} without coming to hotslot::rehearsal_point(){output}: call it before anything else in main"
+    )]
+    NotReached {
+        /// How it ended.
+        ended: String,
+        /// What it printed last.
+        output: String,
+    },
+    /// The program did not say where a child does its work.
+    #[error("a compilation in a child starts this program again: call hotslot::rehearsal_point() first thing in main")]
+    NoRehearsalPoint,
+    /// The program has more rights than the user who started it.
+    #[error(
+        "a program with raised privileges does not take what it does from its environment: it cannot compile in a child"
+    )]
+    Privileged,
+    /// Limits of a child are enforced on Linux only.
+    #[error("modules can be compiled in a child on Linux only")]
+    Unsupported,
+}
+
 /// The reason for which an engine did not start, or a function could not be linked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -433,6 +523,9 @@ pub enum EngineError {
     /// A thread could not be spawned.
     #[error("could not spawn a thread: {0}")]
     NoThread(#[source] std::io::Error),
+    /// It is to [compile in a child](super::EngineBuilder::compile_in_child), and the first one could not.
+    #[error("modules cannot be compiled in a child: {0}")]
+    NoChild(#[from] CompileError),
     /// The directory for compiled modules cannot be used.
     #[error("{} cannot be the cache directory: {reason}", path.display())]
     CacheDir {

@@ -1,12 +1,14 @@
 //! What an instance's store holds, and what a function of the host learns of the instance that calls it.
 
+use std::any::Any;
 use std::sync::Arc;
+use std::time::Instant;
 
 use wasmtime::{Caller, Memory, Store, UpdateDeadline};
 
 use super::engine::Engine;
-use super::error::Misuse;
-use super::limits::Bounds;
+use super::error::{Misuse, WasmCallError};
+use super::limits::{Bounds, CallLimits, CallOptions};
 use crate::PluginScope;
 use crate::host::{BoundService, PluginHost, PluginInfo};
 
@@ -22,6 +24,9 @@ pub struct StoreData {
     pub(super) services: Vec<Arc<BoundService>>,
     /// Bytes that a call may need of the thread's stack: what the engine gives the plugin, and what its host needs.
     pub(super) stack: usize,
+    /// The user's.
+    pub(super) instance_state: Option<Box<dyn Any + Send>>,
+    call_state: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl StoreData {
@@ -34,7 +39,42 @@ impl StoreData {
             memory_name: None,
             services: Vec::new(),
             stack: engine.call_stack(),
+            instance_state: None,
+            call_state: None,
         }
+    }
+
+    /// Begins a call: see [`Bounds::begin`].
+    pub(super) fn begin(
+        &mut self,
+        began: Instant,
+        limits: &CallLimits,
+        options: &CallOptions,
+    ) -> Result<(), WasmCallError> {
+        self.bounds.begin(began, limits, options)?;
+        self.call_state.clone_from(&options.state);
+        Ok(())
+    }
+
+    /// Ends a call: what it brought along is not kept by an instance that is idle.
+    pub(super) fn end(&mut self) {
+        self.call_state = None;
+    }
+
+    /// Returns the state of the instance that calls, as [`WasmBackend::instance_state`](super::WasmBackend::instance_state)
+    /// made it; nothing if that made none, or one of another type.
+    pub fn instance_state<S: 'static>(&self) -> Option<&S> {
+        self.instance_state.as_ref()?.downcast_ref()
+    }
+
+    /// Returns the same to change it.
+    pub fn instance_state_mut<S: 'static>(&mut self) -> Option<&mut S> {
+        self.instance_state.as_mut()?.downcast_mut()
+    }
+
+    /// Returns what the call in progress [brought along](CallOptions::state); nothing if that is nothing, or of another type.
+    pub fn call_state<S: 'static>(&self) -> Option<&S> {
+        self.call_state.as_ref()?.downcast_ref()
     }
 
     /// Returns which plugin calls.

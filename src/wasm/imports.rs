@@ -10,7 +10,7 @@ use wasmtime::{Caller, Extern, Linker, Store};
 
 use super::error::Misuse;
 use super::host::{StoreData, guest_bytes, memory};
-use super::signature::{ImportSignatures, Signature};
+use super::signature::{HostImports, Offered, Signature};
 use crate::host::{CallErrorKind, Level, PluginHost, plugin_text};
 use crate::nesting::Watch;
 
@@ -80,7 +80,7 @@ fn log_event(mut caller: Caller<'_, StoreData>, level: u32, texts: u32, count: u
 }
 
 /// Lists the functions that a linker offers, for admission to compare a module's imports with.
-pub(super) fn signatures(linker: &Linker<StoreData>, store: &mut Store<StoreData>) -> ImportSignatures {
+pub(super) fn signatures(linker: &Linker<StoreData>, store: &mut Store<StoreData>) -> HostImports {
     let functions: Vec<_> = linker
         .iter(&mut *store)
         .filter_map(|(module, name, item)| Some((module.to_owned(), name.to_owned(), item.into_func()?)))
@@ -89,7 +89,7 @@ pub(super) fn signatures(linker: &Linker<StoreData>, store: &mut Store<StoreData
         .into_iter()
         .map(|(module, name, function)| {
             let ty = function.ty(&*store);
-            ((module, name), Signature::of(ty.params(), ty.results()))
+            ((module, name), Offered::Function(Signature::of(ty.params(), ty.results())))
         })
         .collect()
 }

@@ -1,7 +1,8 @@
 //! Chooses the instance for a call: a fresh one, one that has been used before, or the only one.
 
+use std::any::Any;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -9,17 +10,18 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use wasmtime::{Store, WasmParams, WasmResults};
 
+use super::account::Account;
 use super::binder::{Binder, Call, Func};
 use super::code::Code;
-use super::engine::{Engine, Holder, Reclaim};
+use super::engine::{Engine, Holder, OverBudget, Reclaim};
 use super::error::WasmCallError;
 use super::exports::INITIALIZE;
 use super::host::{StoreData, enforce};
-use super::limits::{Bounds, CallLimits, CallOptions};
+use super::limits::{Bounds, CallLimits, CallOptions, Denied};
 use super::permits::{Permit, Permits};
-use crate::host::{PluginHost, record_wait};
+use crate::host::{PluginHost, PluginInfo, record_wait};
 use crate::nesting::{Nested, Refusal, Watch, is_nested, refuse};
-use crate::{PluginScope, State, StopSignal, escape_untrusted};
+use crate::{PluginScope, State, StopSignal};
 
 /// Which instance of a plugin a call gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +58,9 @@ impl InstancePolicy {
 /// Makes a user's struct of functions from an instance.
 pub(super) type Bind<C> = Arc<dyn Fn(&mut Binder<'_>) -> Result<C, WasmCallError> + Send + Sync>;
 
+/// Makes a user's state for an instance.
+pub(super) type MakeState = Arc<dyn Fn(&PluginInfo) -> Box<dyn Any + Send> + Send + Sync>;
+
 /// One instance with all that belongs to it. Fields are dropped in this order, so that the memory is back with the engine
 /// before the permit is.
 pub(super) struct Instance<C> {
@@ -82,6 +87,7 @@ pub(super) struct Instances<C> {
     pub(super) calls: Arc<Permits>,
     pub(super) max_wait: Duration,
     pub(super) engine: Engine,
+    pub(super) instance_state: Option<MakeState>,
     pub(super) idle: Arc<Idle<C>>,
 }
 
@@ -111,6 +117,7 @@ impl<C: Send + 'static> Instances<C> {
         record_wait(asked.elapsed());
         acquired.and_then(|(_permit, mut instance)| {
             let result = work(&mut instance);
+            instance.store.data_mut().end();
             self.give_back(instance);
             result
         })
@@ -162,26 +169,35 @@ impl<C: Send + 'static> Instances<C> {
     /// Makes an instance with its initial state.
     pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
         let permit = self.engine.instance_permit(self.max_wait).inspect_err(|_| note_nested())?;
-        let bounds = Bounds::new(&self.limits, self.stop.clone());
+        let account = Account::new(&self.engine, &self.idle.memory);
+        let bounds = Bounds::new(&self.limits, self.stop.clone(), account);
         let _nested = Nested::enter(self.engine.call_stack())?;
-        let host = StoreData::new(&self.engine, Arc::clone(&self.host), self.scope.clone(), bounds);
+        let mut host = StoreData::new(&self.engine, Arc::clone(&self.host), self.scope.clone(), bounds);
+        host.instance_state = self.instance_state.as_ref().map(|make| make(self.host.plugin()));
         let code = self.code.load_full();
-        let mut store = Store::new(code.linked.module().engine(), host);
+        let mut store = Store::new(code.engine(), host);
         enforce(&mut store);
-        store.data_mut().bounds.begin(began, &self.limits, options)?;
+        store.data_mut().begin(began, &self.limits, options)?;
         store.data_mut().memory_name.clone_from(&code.exports.memory);
         // What `start` calls in the host is called by the plugin.
         let watch = Watch::begin();
-        let wasm = self.scope.enter(|| code.linked.instantiate(&mut store)).map_err(|error| {
+        let wasm = self.scope.enter(|| code.instantiate(&mut store)).map_err(|error| {
             match WasmCallError::from_call(&error, store.data().bounds.clues(), watch) {
-                // Neither a trap nor an interruption: the allocator failed.
-                WasmCallError::Host(failure) if !failure.is_misuse => WasmCallError::NoInstance(failure.text),
+                // Neither a trap nor an interruption: there was not enough for what it has from the start.
+                WasmCallError::Host(failure) if !failure.is_misuse => match &store.data().bounds.clues().denied {
+                    Some(Denied::Budget(OverBudget { limit, holders })) => {
+                        WasmCallError::OverBudget { limit: *limit, holders: holders.clone() }
+                    }
+                    _ => WasmCallError::NoInstance(failure.text),
+                },
                 other => other,
             }
         })?;
         let memory = code.exports.memory.as_deref().and_then(|name| code.exports.get(name));
         let memory = memory.and_then(|export| wasm.get_module_export(&mut store, export));
-        store.data_mut().memory = memory.and_then(wasmtime::Extern::into_memory);
+        if let Some(memory) = memory.and_then(wasmtime::Extern::into_memory) {
+            store.data_mut().memory = Some(memory);
+        }
         let mut binder = Binder { store: &mut store, instance: wasm, exports: &code.exports };
         // Once, and before anything else of the plugin runs.
         if let Some(initialize) = binder.optional::<(), ()>(INITIALIZE)? {
@@ -215,7 +231,7 @@ impl<C: Send + 'static> Instances<C> {
 
 impl<C> Instance<C> {
     fn begin(&mut self, began: Instant, limits: &CallLimits, options: &CallOptions) -> Result<(), WasmCallError> {
-        self.store.data_mut().bounds.begin(began, limits, options)
+        self.store.data_mut().begin(began, limits, options)
     }
 
     /// Looks up a function that is hotslot's own.
@@ -249,6 +265,8 @@ pub(super) struct Idle<C> {
     instances: Mutex<Vec<Instance<C>>>,
     /// How many instances of the generation there are, those in a call included.
     alive: Arc<AtomicUsize>,
+    /// Bytes that they have.
+    memory: Arc<AtomicU64>,
     policy: InstancePolicy,
     limits: CallLimits,
     stop: StopSignal,
@@ -290,6 +308,7 @@ impl<C: Send + 'static> Idle<C> {
         let idle = Arc::new(Idle {
             instances: Mutex::default(),
             alive: Arc::default(),
+            memory: Arc::default(),
             policy,
             limits: limits.clone(),
             stop: stop.clone(),
@@ -328,7 +347,7 @@ impl<C: Send + 'static> Idle<C> {
         let Some(schema) = self.schema.clone() else { return Ok(()) };
         // The generation has been told to stop, and may be overdue: that is no reason to lose its state.
         let data = instance.store.data_mut();
-        data.bounds = Bounds::new(&self.limits, StopSignal::new());
+        data.bounds.outlive_stop();
         data.bounds.begin(Instant::now(), &self.limits, &CallOptions::new())?;
         let bytes = instance.save()?;
         self.state.store(Some(Arc::new(State { schema, bytes })));
@@ -374,7 +393,12 @@ where
 
     fn holder(&self) -> Holder {
         let plugin = self.host.plugin();
-        let name = format!("slot `{}` generation {}", escape_untrusted(&plugin.slot), plugin.generation);
-        Holder { name, is_retired: self.stop.is_raised(), instances: self.alive.load(Ordering::Relaxed) }
+        Holder {
+            slot: Arc::clone(&plugin.slot),
+            generation: plugin.generation,
+            is_retired: self.stop.is_raised(),
+            instances: self.alive.load(Ordering::Relaxed),
+            memory: self.memory.load(Ordering::Relaxed),
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! Limits of one call: time, memory, tables. The stack is limited by the [engine](super::EngineBuilder::stack).
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wasmtime::{FrameInfo, ResourceLimiter, Trap, WasmBacktrace};
 
+use super::account::Account;
+use super::engine::OverBudget;
 use super::error::{HostFailure, Misuse, TEXT_LIMIT, WasmCallError};
 use crate::StopSignal;
 use crate::nesting::Watch;
@@ -17,7 +21,7 @@ use crate::text::plugin_text;
 /// use hotslot::wasm::CallLimits;
 ///
 /// let limits = CallLimits { deadline: Duration::from_millis(50), ..CallLimits::default() };
-/// assert_eq!(limits.memory, 64 << 20);
+/// assert_eq!(limits.memory, 32 << 20);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallLimits {
@@ -26,7 +30,11 @@ pub struct CallLimits {
     /// It is checked every [tick](super::EngineBuilder::tick) while the plugin's code runs, but not inside a function of
     /// the host.
     pub deadline: Duration,
-    /// Bytes of memory of one instance; growing beyond them fails inside the plugin. 64 MiB by default.
+    /// Bytes of memory of one instance; growing beyond them fails inside the plugin. 32 MiB by default.
+    ///
+    /// A single instruction can work on all of it, and is not interrupted: `memory.copy` for instance, which is slowest in
+    /// memory that was never touched. Of the default that takes 26 ms of a processor's time, as
+    /// `tests/it/wasm/bulk.rs` measured once. With more memory a call can overrun its deadline by as much more.
     pub memory: usize,
     /// Elements of each table, at most 100,000. 10,000 by default.
     pub table_elements: usize,
@@ -37,7 +45,7 @@ pub struct CallLimits {
 
 impl Default for CallLimits {
     fn default() -> CallLimits {
-        CallLimits { deadline: Duration::from_secs(1), memory: 64 << 20, table_elements: 10_000, answer: 32 << 20 }
+        CallLimits { deadline: Duration::from_secs(1), memory: 32 << 20, table_elements: 10_000, answer: 32 << 20 }
     }
 }
 
@@ -54,10 +62,11 @@ impl Default for CallLimits {
 /// cancel.raise();
 /// # let _ = options;
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct CallOptions {
     deadline: Option<Duration>,
     cancel: Option<StopSignal>,
+    pub(super) state: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl CallOptions {
@@ -78,6 +87,21 @@ impl CallOptions {
         self.cancel = Some(signal.clone());
         self
     }
+
+    /// Brings something along for the functions of the host that the plugin calls meanwhile: they find it as
+    /// [`StoreData::call_state`](super::StoreData::call_state). It is let go when the call ends.
+    pub fn state<S: Send + Sync + 'static>(mut self, state: Arc<S>) -> CallOptions {
+        self.state = Some(state);
+        self
+    }
+}
+
+impl fmt::Debug for CallOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CallOptions { deadline, cancel, state } = self;
+        let mut options = f.debug_struct("CallOptions");
+        options.field("deadline", deadline).field("cancel", cancel).field("state", &state.is_some()).finish()
+    }
 }
 
 /// The reason for which a call was ended from outside.
@@ -97,10 +121,11 @@ impl fmt::Display for Interruption {
 impl std::error::Error for Interruption {}
 
 /// A growth that was refused to a plugin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Denied {
     Memory { limit: usize },
     Table { limit: usize },
+    Budget(OverBudget),
 }
 
 /// What helps to explain a trap.
@@ -123,10 +148,11 @@ pub(super) struct Bounds {
     until: Instant,
     deadline: Duration,
     clues: Clues,
+    account: Account,
 }
 
 impl Bounds {
-    pub(super) fn new(limits: &CallLimits, stop: StopSignal) -> Bounds {
+    pub(super) fn new(limits: &CallLimits, stop: StopSignal, account: Account) -> Bounds {
         let CallLimits { deadline, memory, table_elements, answer } = *limits;
         Bounds {
             memory,
@@ -137,7 +163,13 @@ impl Bounds {
             until: Instant::now(),
             deadline,
             clues: Clues::default(),
+            account,
         }
+    }
+
+    /// Has the instance go on although its generation has been told to stop.
+    pub(super) fn outlive_stop(&mut self) {
+        self.stop = StopSignal::new();
     }
 
     /// Sets the limits for a call that began at `began`.
@@ -206,19 +238,46 @@ impl Bounds {
     }
 }
 
+impl Bounds {
+    fn take(&mut self, bytes: u64) -> Result<(), Denied> {
+        self.account.take(bytes).map_err(Denied::Budget)
+    }
+}
+
+/// Bytes that an element of a table counts as.
+const TABLE_ELEMENT: u64 = 8;
+
 /// The plugin's allocator sees a refusal as a failed growth; what becomes of that is up to the plugin.
 impl ResourceLimiter for Bounds {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let fits = desired <= self.memory;
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let fits = match desired <= self.memory {
+            true => self.take((desired - current) as u64),
+            false => Err(Denied::Memory { limit: self.memory }),
+        };
         // A plugin that got less afterwards has found a way.
-        self.clues.denied = (!fits).then_some(Denied::Memory { limit: self.memory });
-        Ok(fits)
+        self.clues.denied = fits.err();
+        Ok(self.clues.denied.is_none())
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let fits = desired <= self.table_elements;
-        self.clues.denied = (!fits).then_some(Denied::Table { limit: self.table_elements });
-        Ok(fits)
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        tracing::debug!("a memory could not grow: {error:#}");
+        self.account.undo();
+        Ok(())
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let fits = match desired <= self.table_elements {
+            true => self.take((desired - current) as u64 * TABLE_ELEMENT),
+            false => Err(Denied::Table { limit: self.table_elements }),
+        };
+        self.clues.denied = fits.err();
+        Ok(self.clues.denied.is_none())
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        tracing::debug!("a table could not grow: {error:#}");
+        self.account.undo();
+        Ok(())
     }
 }
 
@@ -253,6 +312,9 @@ impl WasmCallError {
         match (trap, denied) {
             (Some(_), Some(Denied::Memory { limit })) => WasmCallError::OutOfMemory { limit: *limit },
             (Some(_), Some(Denied::Table { limit })) => WasmCallError::OutOfTable { limit: *limit },
+            (Some(_), Some(Denied::Budget(OverBudget { limit, holders }))) => {
+                WasmCallError::OverBudget { limit: *limit, holders: holders.clone() }
+            }
             (Some(trap), None) => match panic {
                 Some(panic) => WasmCallError::Trapped { reason: panic.clone(), site: None, frames: frames(error) },
                 None => WasmCallError::Trapped { reason: trap.to_string(), site: site(error), frames: frames(error) },

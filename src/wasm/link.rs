@@ -35,7 +35,7 @@ impl From<WasmCallError> for CallError {
             WasmCallError::Trapped { .. } | WasmCallError::NotCreated(_) => CallErrorKind::Panicked,
             WasmCallError::DeadlineExceeded(_) => CallErrorKind::DeadlineExceeded,
             WasmCallError::Retired => CallErrorKind::Retired,
-            WasmCallError::Saturated { .. } => CallErrorKind::Saturated,
+            WasmCallError::Saturated { .. } | WasmCallError::OverBudget { .. } => CallErrorKind::Saturated,
             WasmCallError::OutOfMemory { .. } | WasmCallError::OutOfTable { .. } => CallErrorKind::OutOfMemory,
             WasmCallError::OutOfBounds { .. } | WasmCallError::AnswerTooLarge { .. } | WasmCallError::Unbound(_) => {
                 CallErrorKind::Malformed
@@ -76,6 +76,7 @@ mod tests {
             WasmCallError::Cancelled,
             WasmCallError::Retired,
             WasmCallError::Saturated { what: "", limit: 0, holders: String::new() },
+            WasmCallError::OverBudget { limit: 0, holders: String::new() },
             WasmCallError::OutOfMemory { limit: 0 },
             WasmCallError::OutOfTable { limit: 0 },
             WasmCallError::InputTooLarge { len: 0, capacity: 0 },

@@ -55,8 +55,12 @@
 //! | garbage, a truncated or a wrong module | an error deep in a compiler | one pass before it: validation, required exports, allowed imports, interface, versions; every refusal says what and where | `validate`, `sections`, `admission` |
 //! | a serde type whose fields changed on one side | a value is read as another one | the contract describes types down to the field; refused by type and field | `sections`, `admission` |
 //! | a module made to be hard to compile | minutes and gigabytes for a few KB | [`ModuleLimits`], before anything is compiled: bytes and counts, and what a compiler's work grows with | `validate`, `effort` |
+//! | what is still hard to compile | the host's memory and processors, for as long as it takes | a child process [compiles](EngineBuilder::compile_in_child), under limits of address space, processor time, time and output; it is killed when its attempt is over | `compile_child`, `child` |
+//! | code that comes back from a child cut short, or is somebody else's output | it is run | a MAC with a key that only this child got; then sealed here, and only that is loaded | `compile_child`, `seal` |
+//! | many instances, each within its limits | together they are all of the host's memory | a [budget](EngineBuilder::memory_budget) of the engine; idle instances and warm generations give theirs up first, and the refusal says who has the rest | `budget`, `account`, `engine` |
 //! | proposals that nobody asked for | 64-bit memories, threads and so on by default | not enabled | `validate`, `engine` |
 //! | an endless loop, also in `start` | the thread is lost | a deadline that begins before the instance is made; each call checks its own, every tick | `limits`, `host`, `engine` |
+//! | one instruction that works on all of the memory, which nothing interrupts | a call overruns its deadline | the [default](CallLimits::memory) is so small that it takes a tenth of a second at the most | `limits` |
 //! | ending one call ends others | neighbours on the same engine are killed, too | each call checks *its own* deadline, caller and generation | `limits`, `host` |
 //! | a replaced plugin does not finish its calls | its memory is never freed | after the slot's `drain_timeout` its calls are ended, and its memory is freed | `limits`, `instances` |
 //! | a memory or a table bomb | the host runs out of memory | [`CallLimits`]; a refused growth is an error inside the plugin, and a typed one outside | `limits` |
@@ -70,7 +74,7 @@
 //! | an address or a text for a function of the host that is none | the host's error, or nobody's | it ends the call as the plugin's fault, and counts in its probation | `host`, `imports` |
 //! | an answer that points anywhere | a panic, or foreign bytes | every address is checked against the plugin's memory | `binder`, `host`, `imports` |
 //! | an instance in an unknown state after a trap | wrong answers | it is dropped, whatever the policy | `instances` |
-//! | a compiled module of unknown origin | its machine code runs | only what this user's engine has written is loaded: a keyed MAC in a private directory | `disk_cache` |
+//! | a compiled module of unknown origin | its machine code runs | only what this user's engine has written is loaded: a keyed MAC in a private directory | `seal`, `disk_cache` |
 //! | a cache directory that is full, mounted for reading only, or shared with another process number 1 | no start, or a lost entry | what can be read is used, the rest is compiled; said once, and in the status | `disk_cache` |
 //! | a cache entry that is cut short or damaged | a crash, or no start | skipped, counted, removed and compiled again | `disk_cache` |
 //! | many compilations at once | every core is busy | one at a time, on a [bounded number](EngineBuilder::compile_threads) of threads | `compile` |
@@ -114,6 +118,12 @@
 //! | `hotslot`, `wait` | `(i64) -> i32` | waits so many nanoseconds, or less if the plugin has to stop; returns 1 if it has |
 //! | `hotslot`, `service`, `invoke` | | what `hotslot-plugin` calls [services](WasmBackend::service) of the host through |
 //!
+//! Memories, tables and globals can be [offered](WasmBackend::offer_memory), too: each instance gets its own.
+//!
+//! A function that is linked is the same for all instances. What it keeps for one of them is the
+//! [state of the instance](WasmBackend::instance_state), and what a caller brings along is the
+//! [state of the call](CallOptions::state).
+//!
 //! # A declared interface in another language
 //! For Rust, `hotslot_plugin::export!` writes the exports and sections of a module. In another language the module has
 //! to export a `memory` and these functions, and `cargo hotslot describe` adds the sections:
@@ -144,17 +154,22 @@
 //! - Calls are synchronous, on the caller's thread. An asynchronous host makes them where it may block, and can
 //!   [cancel](CallOptions::cancel) them.
 //! - A deadline ends the plugin's code, not a function of the host that it has called.
-//! - A compilation is bounded by [`ModuleLimits`], not by a timeout: one that outlasts the slot's `reload_timeout` runs to
-//!   its end, and its result is cached for the next attempt.
+//! - A compilation in this process is bounded by [`ModuleLimits`], not by a timeout: one that outlasts the slot's
+//!   `reload_timeout` runs to its end, and its result is cached for the next attempt. One [in a
+//!   child](EngineBuilder::compile_in_child) ends there.
 
+mod account;
 mod admission;
 mod backend;
 mod binder;
+mod budget;
 mod builder;
 mod call_frame;
 mod code;
 mod compile;
+mod compile_child;
 mod compile_queue;
+mod config;
 mod disk_cache;
 mod effort;
 mod engine;
@@ -167,8 +182,10 @@ mod instances;
 mod limits;
 mod link;
 mod module_limits;
+mod offered;
 mod permits;
 mod plugin;
+mod seal;
 mod sections;
 mod signature;
 mod state;
@@ -180,8 +197,10 @@ pub use binder::{Binder, Call, Func, GuestBuffer};
 pub use builder::DangerousEngineBuilder;
 pub use builder::EngineBuilder;
 pub use compile::DiskCacheStatus;
-pub use engine::{Allocation, Engine, EngineStatus};
-pub use error::{EngineError, HostFailure, ModuleError, WasmCallError};
+pub use compile_child::CompileLimits;
+pub(crate) use compile_child::compilation_role;
+pub use engine::{Allocation, Engine, EngineStatus, Holder};
+pub use error::{CompileError, EngineError, HostFailure, ModuleError, WasmCallError};
 pub use host::{StoreData, guest_bytes, guest_str};
 pub(crate) use inspect::inspect;
 pub use instances::InstancePolicy;

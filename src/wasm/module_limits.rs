@@ -21,6 +21,8 @@ pub struct ModuleLimits {
     pub nesting: u32,
     /// Locals of one function, its parameters included. 5,000.
     pub locals: u32,
+    /// Operands on the stack at once, in one function. 1,000.
+    pub operands: u32,
     /// Locals times loops of one function, which the compiler's work grows with. 1,000,000.
     pub loop_locals: u64,
     /// Types. 2,000.
@@ -48,7 +50,7 @@ pub struct ModuleLimits {
     /// Blocks, branches and targets of all functions. 400,000.
     pub total_blocks: u64,
     /// Values that can be alive where a function's control flow splits or joins: operands and locals, summed up over its
-    /// blocks. 1,000,000.
+    /// blocks. A call through a table or into the engine counts as two of them, for what is checked there. 1,000,000.
     pub live_values: u64,
     /// The same of all functions. 5,000,000.
     pub total_live_values: u64,
@@ -73,6 +75,7 @@ impl Default for ModuleLimits {
             body: 256 << 10,
             nesting: 256,
             locals: 5_000,
+            operands: 1_000,
             loop_locals: 1_000_000,
             types: 2_000,
             arity: 64,

@@ -35,12 +35,80 @@ impl fmt::Display for Signature {
     }
 }
 
-/// The signatures of the functions that the host offers, by module and name.
-pub(super) type ImportSignatures = HashMap<(String, String), Signature>;
+/// What the host offers under one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Offered {
+    Function(Signature),
+    /// Pages.
+    Memory {
+        minimum: u64,
+        maximum: Option<u64>,
+    },
+    /// Elements.
+    Table {
+        minimum: u64,
+        maximum: Option<u64>,
+    },
+    Global {
+        ty: String,
+        is_mutable: bool,
+    },
+}
+
+impl Offered {
+    /// Returns whether an import of the second kind takes what the first one is.
+    pub(super) fn fits(&self, import: &Offered) -> bool {
+        let within = |(minimum, maximum): (&u64, &Option<u64>), (least, most): (&u64, &Option<u64>)| {
+            minimum >= least && most.is_none_or(|most| maximum.is_some_and(|maximum| maximum <= most))
+        };
+        match (self, import) {
+            (Offered::Memory { minimum, maximum }, Offered::Memory { minimum: least, maximum: most })
+            | (Offered::Table { minimum, maximum }, Offered::Table { minimum: least, maximum: most }) => {
+                within((minimum, maximum), (least, most))
+            }
+            _ => self == import,
+        }
+    }
+}
+
+impl fmt::Display for Offered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let range = |minimum: &u64, maximum: &Option<u64>| match maximum {
+            Some(maximum) => format!("{minimum} to {maximum}"),
+            None => format!("{minimum} or more"),
+        };
+        match self {
+            Offered::Function(signature) => write!(f, "a function {signature}"),
+            Offered::Memory { minimum, maximum } => write!(f, "a memory of {} pages", range(minimum, maximum)),
+            Offered::Table { minimum, maximum } => {
+                write!(f, "a table of {} references to functions", range(minimum, maximum))
+            }
+            Offered::Global { ty, is_mutable: true } => write!(f, "a mutable global {ty}"),
+            Offered::Global { ty, is_mutable: false } => write!(f, "a constant global {ty}"),
+        }
+    }
+}
+
+/// What the host offers, by module and name.
+pub(super) type HostImports = HashMap<(String, String), Offered>;
 
 #[cfg(test)]
 mod tests {
-    use super::Signature;
+    use super::{Offered, Signature};
+
+    #[test]
+    fn an_import_takes_what_is_within_its_limits() {
+        let memory = |minimum, maximum| Offered::Memory { minimum, maximum };
+        assert!(memory(2, Some(4)).fits(&memory(1, None)) && memory(2, Some(4)).fits(&memory(2, Some(4))));
+        assert!(!memory(2, Some(4)).fits(&memory(3, None)), "too small");
+        assert!(!memory(2, Some(4)).fits(&memory(1, Some(3))), "may become too large");
+        assert!(!memory(2, None).fits(&memory(1, Some(3))), "may become too large");
+        assert!(!memory(2, None).fits(&Offered::Table { minimum: 1, maximum: None }));
+        let global = |ty: &str, is_mutable| Offered::Global { ty: ty.to_owned(), is_mutable };
+        assert!(global("i32", true).fits(&global("i32", true)));
+        assert!(!global("i32", true).fits(&global("i32", false)) && !global("i32", true).fits(&global("i64", true)));
+        assert_eq!(memory(2, Some(4)).to_string(), "a memory of 2 to 4 pages");
+    }
 
     #[test]
     fn a_signature_reads_the_same_whoever_wrote_it() {

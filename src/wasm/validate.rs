@@ -16,7 +16,7 @@ use super::error::ModuleError;
 use super::exports::{INITIALIZE, INTERFACE_EXPORTS, START, STATE_EXPORTS};
 use super::module_limits::ModuleLimits;
 use super::sections::Sections;
-use super::signature::{ImportSignatures, Signature};
+use super::signature::{HostImports, Offered, Signature};
 use crate::Manifest;
 use crate::text::plugin_text;
 
@@ -39,11 +39,7 @@ pub(super) struct Requirements {
 }
 
 /// Checks a module in one pass, and returns its manifest, or what is wrong with it and where.
-pub(super) fn check(
-    bytes: &[u8],
-    requirements: &Requirements,
-    imports: &ImportSignatures,
-) -> Result<Manifest, ModuleError> {
+pub(super) fn check(bytes: &[u8], requirements: &Requirements, imports: &HostImports) -> Result<Manifest, ModuleError> {
     at_most("bytes of module", bytes.len(), requirements.limits.size, 0)?;
     if Parser::is_component(bytes) {
         return Err(ModuleError::Component);
@@ -60,6 +56,7 @@ pub(super) fn check(
         effort: Effort::default(),
         initialisation: Initialisation::default(),
         has_memory: false,
+        imports_memory: false,
     };
     for payload in parser.parse_all(bytes) {
         let payload = payload?;
@@ -79,13 +76,15 @@ pub(super) fn check(
 
 struct Pass<'a> {
     requirements: &'a Requirements,
-    imports: &'a ImportSignatures,
+    imports: &'a HostImports,
     sections: Sections,
     functions: FuncValidatorAllocations,
     effort: Effort,
     initialisation: Initialisation,
     /// It defines a memory.
     has_memory: bool,
+    /// It imports the host's.
+    imports_memory: bool,
 }
 
 impl Pass<'_> {
@@ -187,7 +186,7 @@ impl Pass<'_> {
     }
 
     fn import(
-        &self,
+        &mut self,
         import: wasmparser::Import<'_>,
         offset: usize,
         known: types::TypesRef<'_>,
@@ -198,18 +197,34 @@ impl Pass<'_> {
         };
         let found = match import.ty {
             TypeRef::Func(index) | TypeRef::FuncExact(index) => {
-                let signature = signature(known, known.core_type_at_in_module(index));
-                if signature == *offered {
-                    return Ok(());
-                }
-                format!("a function {signature}")
+                Offered::Function(signature(known, known.core_type_at_in_module(index)))
             }
-            TypeRef::Table(_) => "a table".to_owned(),
-            TypeRef::Memory(_) => "a memory".to_owned(),
-            TypeRef::Global(_) => "a global".to_owned(),
-            TypeRef::Tag(_) => "a tag".to_owned(),
+            TypeRef::Memory(ty) => Offered::Memory { minimum: ty.initial, maximum: ty.maximum },
+            TypeRef::Table(ty) if ty.element_type == wasmparser::RefType::FUNCREF => {
+                Offered::Table { minimum: ty.initial, maximum: ty.maximum }
+            }
+            TypeRef::Global(ty) => Offered::Global { ty: ty.content_type.to_string(), is_mutable: ty.mutable },
+            TypeRef::Table(_) | TypeRef::Tag(_) => {
+                let found = if matches!(import.ty, TypeRef::Tag(_)) { "a tag" } else { "a table of other references" };
+                let (found, offered) = (found.to_owned(), offered.to_string());
+                return Err(ModuleError::WrongImport { module, name, found, offered, offset });
+            }
         };
-        Err(ModuleError::WrongImport { module, name, found, offered: format!("a function {offered}"), offset })
+        if !offered.fits(&found) {
+            let (found, offered) = (found.to_string(), offered.to_string());
+            return Err(ModuleError::WrongImport { module, name, found, offered, offset });
+        }
+        match offered {
+            Offered::Memory { minimum, .. } => {
+                self.imports_memory = true;
+                let bytes = minimum.saturating_mul(1 << 16);
+                at_most("bytes of memory from the start", bytes, self.requirements.memory, offset)
+            }
+            Offered::Table { minimum, .. } => {
+                at_most("table elements from the start", *minimum, self.requirements.table_elements, offset)
+            }
+            Offered::Function(_) | Offered::Global { .. } => Ok(()),
+        }
     }
 
     /// Validates one function, and counts what makes its compilation expensive.
@@ -245,6 +260,7 @@ impl Pass<'_> {
             // The function itself is the outermost block.
             let nesting = validator.control_stack_height().saturating_sub(1);
             limit("nested blocks", nesting.into(), limits.nesting.into(), offset)?;
+            limit("operands on the stack", validator.operand_stack_height().into(), limits.operands.into(), offset)?;
             limit("locals times loops", effort.loops * locals, limits.loop_locals, offset)?;
             effort.check_function(limits, offset, index)?;
         }
@@ -263,7 +279,8 @@ impl Pass<'_> {
         if is_function(START) && !self.requirements.exports.iter().any(|(name, _)| name == START) {
             return Err(ModuleError::Command);
         }
-        if !exported.values().any(|item| matches!(item, types::EntityType::Memory(_)))
+        if !self.imports_memory
+            && !exported.values().any(|item| matches!(item, types::EntityType::Memory(_)))
             && let Some(reason) = self.needs_memory(types)
         {
             return Err(ModuleError::NoMemory { reason });

@@ -212,7 +212,7 @@ macro_rules! conformance {
 }
 
 conformance!(in_process, super::InProcess);
-#[cfg(all(feature = "backends", target_os = "linux"))]
+#[cfg(all(feature = "native", target_os = "linux"))]
 conformance!(native, crate::native::Libraries);
 #[cfg(feature = "backends")]
 conformance!(wasm, super::Wasm);

@@ -14,7 +14,14 @@ mod hand_over;
 mod interface;
 mod leases;
 mod markers;
-#[cfg(all(feature = "backends", target_os = "linux"))]
+// What the tests of libraries need of it.
+#[cfg(all(feature = "native", not(feature = "backends"), target_os = "linux"))]
+#[allow(dead_code, reason = "it builds modules, too")]
+mod interface {
+    pub(crate) mod built;
+}
+#[cfg(all(feature = "native", target_os = "linux"))]
+#[cfg_attr(not(feature = "backends"), allow(dead_code, unused_imports))]
 mod native;
 mod probation;
 mod properties;

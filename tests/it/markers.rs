@@ -1,10 +1,10 @@
 //! What may be sent to other threads and used by several of them: every type of which the docs say so.
 
 use hotslot::host::{BoundService, CallError, Contract, ContractError, MethodNumbers, Offers, PluginHost, PluginInfo};
-#[cfg(feature = "backends")]
+#[cfg(feature = "native")]
 use hotslot::native::{Library, Native, NativePlugin, RawNative};
 use hotslot::{Auto, Backend, BoxError, KeepAlive, PluginScope, StopSignal};
-#[cfg(feature = "backends")]
+#[cfg(feature = "native")]
 use hotslot::{Inspection, host::InterfaceLink};
 use hotslot_fixture_interface::v1_0::Fixture;
 use hotslot_plugin::abi;
@@ -35,7 +35,7 @@ fn what_the_host_has_goes_to_any_thread() {
     is_both::<BoxError>();
 }
 
-#[cfg(feature = "backends")]
+#[cfg(feature = "native")]
 #[test]
 fn what_a_library_is_to_the_host_does_too() {
     is_both::<Native>();

@@ -1,14 +1,13 @@
 //! The rehearsal as the child sees it: this program, told by an environment variable to load a plugin and exit.
 
-use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::process::{Call, FOLDER_VARIABLE, LOADED, PASSED, REACHED, REFUSED, VARIABLE};
+use super::call::{Call, FOLDER_VARIABLE, LOADED, PASSED, REACHED, REFUSED, VARIABLE};
+use crate::child::Role;
 use crate::failures::FailureCounter;
 use crate::host::{Offers, plugin_text};
 use crate::native::descriptor;
@@ -21,39 +20,19 @@ use crate::{Artifact, BoxError, Digest, LoadContext, Payload, PluginScope, StopS
 
 pub(super) type OwnPart<'a> = Box<dyn FnOnce(Vec<u8>) -> Result<(), BoxError> + 'a>;
 
-/// Set once this program has come by a rehearsal point as a host.
-static ARMED: AtomicBool = AtomicBool::new(false);
-/// Set if this process is a rehearsal.
-static REHEARSING: AtomicBool = AtomicBool::new(false);
-
-/// Returns whether this program has come by a rehearsal point as a host.
-pub(super) fn is_armed() -> bool {
-    ARMED.load(Ordering::Relaxed)
-}
-
-/// Returns whether this process is a rehearsal.
-pub(super) fn is_rehearsing() -> bool {
-    REHEARSING.load(Ordering::Relaxed)
-}
-
-/// Enters the rehearsal point: returns in a host, and plays the part and exits in a child.
-pub(super) fn enter(own: Option<OwnPart<'_>>) {
-    let call = std::env::var_os(VARIABLE);
-    let call = call.as_deref().and_then(OsStr::to_str).and_then(Call::read);
-    let Some(call) = call.filter(|_| !privileged()) else {
-        ARMED.store(true, Ordering::Relaxed);
-        return;
+/// Returns what a child is for that rehearses; `own` is the program's part in it.
+pub(super) fn role(own: Option<OwnPart<'_>>) -> Role<'_> {
+    let play = move |told: &str| {
+        let Some(call) = Call::read(told) else { return };
+        say(&call, REACHED, "");
+        let played = catch_unwind(AssertUnwindSafe(|| play(&call, own)));
+        match played {
+            Ok(Ok(())) => say(&call, PASSED, ""),
+            Ok(Err(error)) => say(&call, REFUSED, &with_sources(&*error)),
+            Err(_) => say(&call, REFUSED, "the program's part in the rehearsal panicked"),
+        }
     };
-    REHEARSING.store(true, Ordering::Relaxed);
-    limit(&call);
-    say(&call, REACHED, "");
-    let played = catch_unwind(AssertUnwindSafe(|| play(&call, own)));
-    match played {
-        Ok(Ok(())) => say(&call, PASSED, ""),
-        Ok(Err(error)) => say(&call, REFUSED, &with_sources(&*error)),
-        Err(_) => say(&call, REFUSED, "the program's part in the rehearsal panicked"),
-    }
-    leave()
+    Role { variable: VARIABLE, play: Box::new(play) }
 }
 
 /// Writes a marked line; on a line of its own, whatever the plugin printed before.
@@ -134,70 +113,4 @@ fn create(call: &Call, bytes: Vec<u8>, config: Arc<[u8]>, place: &Place) -> Resu
     // Threads of the plugin may look at it until the process is gone.
     std::mem::forget(host);
     Ok(())
-}
-
-/// Returns whether this program has more rights than its user, who then must not choose what it runs.
-#[cfg(target_os = "linux")]
-pub(super) fn privileged() -> bool {
-    // SAFETY: reads a value that the kernel gave this process.
-    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
-}
-
-#[cfg(all(unix, not(target_os = "linux")))]
-pub(super) fn privileged() -> bool {
-    // SAFETY: four system calls that cannot fail.
-    unsafe { libc::getuid() != libc::geteuid() || libc::getgid() != libc::getegid() }
-}
-
-#[cfg(not(unix))]
-pub(super) fn privileged() -> bool {
-    false
-}
-
-/// Takes the limits on.
-#[cfg(unix)]
-fn limit(call: &Call) {
-    macro_rules! at_most {
-        ($resource:ident, $soft:expr, $hard:expr) => {{
-            // A platform's limit may have fewer bits, and a process may only lower its own.
-            let most = |limit: u64| libc::rlim_t::try_from(limit).unwrap_or(libc::RLIM_INFINITY);
-            let mut limit = libc::rlimit { rlim_cur: most($soft), rlim_max: most($hard) };
-            // SAFETY: system calls on a value of this function.
-            unsafe {
-                let mut given = limit;
-                if libc::getrlimit(libc::$resource, &raw mut given) == 0 {
-                    limit.rlim_cur = limit.rlim_cur.min(given.rlim_max);
-                    limit.rlim_max = limit.rlim_max.min(given.rlim_max);
-                }
-                libc::setrlimit(libc::$resource, &raw const limit);
-            }
-        }};
-    }
-    at_most!(RLIMIT_CORE, 0, 0);
-    at_most!(RLIMIT_FSIZE, call.file_size, call.file_size);
-    if let Some(memory) = call.memory {
-        at_most!(RLIMIT_AS, memory, memory);
-    }
-    if let Some(cpu) = call.cpu {
-        // The soft limit's signal says what was spent; at the hard limit it would be SIGKILL.
-        at_most!(RLIMIT_CPU, cpu, cpu.saturating_add(1));
-    }
-    // Should the host be gone by the deadline, nobody else ends this process.
-    let seconds = u32::try_from(call.deadline.saturating_add(1)).unwrap_or(u32::MAX);
-    // SAFETY: sets a timer whose signal ends the process.
-    unsafe { libc::alarm(seconds) };
-}
-
-#[cfg(not(unix))]
-fn limit(_: &Call) {}
-
-/// Ends the child. Its exit handlers are not part of the rehearsal: in the host they run when the host ends.
-fn leave() -> ! {
-    #[cfg(unix)]
-    // SAFETY: ends the process at once, and the output has been flushed.
-    unsafe {
-        libc::_exit(0)
-    }
-    #[cfg(not(unix))]
-    std::process::exit(0)
 }

@@ -3,23 +3,22 @@
 //!
 //! The child first loads what is mapped already and shares something with the plugin: see [`shared`](super::shared).
 //!
-//! The child is this program again. It comes as far as [`rehearsal_point`], the first line of `main`, recognises its
-//! part by an environment variable, plays it and exits. The artifact comes to it as its standard input, a file; what
-//! it prints goes to another file, in which its verdict is marked with a token that only this rehearsal has.
+//! [`child`](crate::child) has how it is started. Its standard input is the artifact; what it prints goes to a file, in
+//! which its verdict is marked with a token that only this rehearsal has.
 
+mod call;
 mod child;
-mod process;
 
+use std::ffi::OsStr;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 use std::{io, iter};
 
-use super::load_file::{Scratch, Source};
-use crate::private_dir::{PrivateDir, random};
+use super::load_file::Source;
+use crate::child::{self as children, Ended, Limits, Memory, Role, Scratch, Start, last_words, seconds, wait};
+use crate::private_dir::random;
 use crate::{BoxError, Payload};
-use process::{
-    Call, Ended, FILE_SLACK, LOADED, PASSED, REACHED, REFUSED, describe, last_words, read_back, seconds, start, wait,
-};
+use call::{Call, FILE_SLACK, FOLDER_VARIABLE, LOADED, PASSED, REACHED, REFUSED, VARIABLE};
 
 /// Limits a rehearsal. The child also writes no core file, and no file much larger than the artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +72,10 @@ impl Policy {
     }
 }
 
-/// Returns whether this process can rehearse libraries: it came by a [rehearsal point](rehearsal_point), and has no more
+/// Returns whether this process can rehearse libraries: it came by a [rehearsal point](crate::rehearsal_point), and has no more
 /// rights than its user.
 pub fn can_rehearse() -> bool {
-    (child::is_armed() && !child::privileged()) || child::is_rehearsing()
+    children::is_armed() && (!children::privileged() || children::is_child())
 }
 
 /// How a rehearsal failed.
@@ -151,17 +150,14 @@ pub(super) enum Part {
     Create(Arc<[u8]>),
 }
 
-/// Marks where a child process takes its part. Call it first thing in `main`, if you [rehearse](super::Native::rehearse).
-///
-/// In the host it returns at once. In a child it loads the plugin, after those that are mapped in the host and share a needed
-/// library or a unified symbol with it, makes an instance, destroys it, and ends the process. The instance gets the configuration, and a host that ignores its messages.
-pub fn rehearsal_point() {
-    child::enter(None);
+/// Marks the [rehearsal point](crate::rehearsal_point), with a part of your own: `part` gets the artifact's bytes and says whether they will do.
+pub fn rehearsal_point_with(part: impl FnOnce(Vec<u8>) -> Result<(), BoxError>) {
+    children::enter(Some(child::role(Some(Box::new(part)))));
 }
 
-/// Marks the [rehearsal point](rehearsal_point), with a part of your own: `part` gets the artifact's bytes and says whether they will do.
-pub fn rehearsal_point_with(part: impl FnOnce(Vec<u8>) -> Result<(), BoxError>) {
-    child::enter(Some(Box::new(part)));
+/// Returns what a child is for that rehearses.
+pub(crate) fn rehearsal_role() -> Role<'static> {
+    child::role(None)
 }
 
 impl Rehearsal {
@@ -170,13 +166,13 @@ impl Rehearsal {
     /// In a child nothing is done: it *is* the rehearsal.
     pub(super) fn run(&self, rehearsed: &Rehearsed<'_>, source: &Source) -> Result<(), RehearsalError> {
         let Rehearsed { artifact, beside, part } = rehearsed;
-        if child::is_rehearsing() {
+        if children::is_child() {
             return Ok(());
         }
-        if !child::is_armed() {
+        if !children::is_armed() {
             return Err(RehearsalError::NoRehearsalPoint);
         }
-        if child::privileged() {
+        if children::privileged() {
             return Err(RehearsalError::Privileged);
         }
         let config: &[u8] = match part {
@@ -191,22 +187,34 @@ impl Rehearsal {
             token: format!("{:016x}", random()),
             create: matches!(part, Part::Create(_)),
             from_memory: folder.is_none(),
-            deadline: seconds(self.deadline),
-            memory: self.memory,
-            cpu: self.cpu.map(seconds),
-            file_size: largest as u64 + FILE_SLACK,
             config: config.len(),
             beside: beside.iter().map(|payload| payload.bytes().len()).collect(),
+        };
+        let limits = Limits {
+            deadline: seconds(self.deadline),
+            memory: self.memory.map_or(Memory::Unlimited, Memory::Total),
+            cpu: self.cpu.map(seconds),
+            file_size: largest as u64 + FILE_SLACK,
         };
         let parts: Vec<&[u8]> =
             iter::once(config).chain(beside.iter().map(Payload::bytes)).chain([*artifact]).collect();
         let input = Scratch::new(&parts).map_err(RehearsalError::Start)?;
         let mut output = Scratch::new(&[]).map_err(RehearsalError::Start)?;
-        let ended = start(&call, folder.as_ref().map(PrivateDir::path), &input, &output)
-            .and_then(|child| wait(child, self.deadline))
-            .map_err(RehearsalError::Start)?;
-        let printed = read_back(&mut output).map_err(RehearsalError::Start)?;
-        self.judge(ended, &printed, &call.token)
+        let environment: Vec<_> =
+            folder.iter().map(|folder| (FOLDER_VARIABLE, folder.path().as_os_str() as &OsStr)).collect();
+        let start = Start {
+            variable: VARIABLE,
+            limits: &limits,
+            told: &call.write(),
+            environment: &environment,
+            input: &input,
+            output: &output,
+            errors: &output,
+        };
+        let ended =
+            start.start().and_then(|child| wait(child, self.deadline, &|| false)).map_err(RehearsalError::Start)?;
+        let printed = output.read_back(u64::MAX).map_err(RehearsalError::Start)?;
+        self.judge(ended, &String::from_utf8_lossy(&printed), &call.token)
     }
 
     fn judge(&self, ended: Ended, printed: &str, token: &str) -> Result<(), RehearsalError> {
@@ -225,13 +233,10 @@ impl Rehearsal {
             return Err(RehearsalError::Refused { message: message.trim_start().to_owned() });
         }
         let output = last_words(printed, token);
-        let ended = match ended {
-            Ended::InTime(Some(status)) => describe(status),
-            Ended::InTime(None) => {
-                "ended (how, this process did not see: something else in it waits for children)".to_owned()
-            }
-            Ended::Killed => return Err(RehearsalError::TooLate { deadline: self.deadline, output }),
-        };
+        if let Ended::Killed = ended {
+            return Err(RehearsalError::TooLate { deadline: self.deadline, output });
+        }
+        let ended = ended.describe();
         Err(match said(REACHED) {
             Some(_) => RehearsalError::Died { ended, output },
             None => RehearsalError::NotReached { ended, output },

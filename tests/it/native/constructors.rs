@@ -14,6 +14,7 @@ use super::fixtures::TemporaryFolder;
 use super::process::{alone, in_a_process};
 use super::{c_answering, c_library};
 use crate::support::{Values, eventually};
+#[cfg(feature = "backends")]
 use crate::wasm;
 
 type Answer = unsafe extern "C" fn() -> i32;
@@ -87,6 +88,7 @@ fn the_first_lease_of_a_thread_does_not_wait_for_a_constructor() {
     });
 }
 
+#[cfg(feature = "backends")]
 #[test]
 fn a_reload_whose_constructor_does_not_end_ends_at_its_deadline_and_others_go_on() {
     alone(|| {
@@ -141,5 +143,6 @@ fn the_process_can_end_while_a_constructor_does_not() {
 #[test]
 fn a_backend_says_whether_its_plugins_taint_threads() {
     assert!(raw().taints_threads());
+    #[cfg(feature = "backends")]
     assert!(!wasm::backend(&wasm::engine()).taints_threads());
 }

@@ -29,7 +29,7 @@ pub(crate) fn close<T: ?Sized + Send + Sync>(slot: HotSlot<T>, census: &Census) 
 }
 
 /// For the libraries that the tests build.
-#[cfg(feature = "backends")]
+#[cfg(feature = "native")]
 pub(crate) fn trust() -> hotslot::native::Trust {
     // SAFETY: they are ours, and what they do is what is tested.
     unsafe { hotslot::native::Trust::assume() }

@@ -52,9 +52,18 @@ pub(crate) struct End {
 }
 
 /// Runs src/bin/sacrificial.rs.
-#[cfg(feature = "backends")]
+#[cfg(feature = "native")]
 pub(crate) fn sacrificial<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> End {
     run(Command::new(env!("CARGO_BIN_EXE_sacrificial")).args(arguments))
+}
+
+/// Runs src/bin/compiling.rs, with one more variable.
+#[cfg(feature = "backends")]
+pub(crate) fn compiling<A: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = A>,
+    variable: Option<(&str, &str)>,
+) -> End {
+    run(Command::new(env!("CARGO_BIN_EXE_compiling")).args(arguments).envs(variable))
 }
 
 /// Runs a program of this package with one argument.

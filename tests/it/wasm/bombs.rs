@@ -10,7 +10,7 @@ use hotslot::wasm::{CallLimits, Engine, ModuleLimits, WasmPlugin};
 
 /// A module under construction, in the binary format: the text would be megabytes.
 #[derive(Default)]
-struct Encoder {
+pub(super) struct Encoder {
     /// Parameters and results, all `i32`.
     types: Vec<(u32, u32)>,
     /// Type, locals, and code with its `end`.
@@ -24,7 +24,7 @@ struct Encoder {
     data: Vec<Vec<u8>>,
 }
 
-fn leb(mut number: u32) -> Vec<u8> {
+pub(super) fn leb(mut number: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
@@ -80,7 +80,7 @@ impl Encoder {
     }
 
     /// One function of type `() -> ()` with this code, after one of type `() -> (64 x i32)` at index 0 to call.
-    fn of_code(functions: u32, locals: u32, code: Vec<u8>) -> Vec<u8> {
+    pub(super) fn of_code(functions: u32, locals: u32, code: Vec<u8>) -> Vec<u8> {
         let source = [[0x41, 0].repeat(64), vec![0x0b]].concat();
         let mut encoder =
             Encoder { types: vec![(0, 0), (0, 64), (64, 64)], memory: true, table: Some(10), ..Encoder::default() };
@@ -92,12 +92,12 @@ impl Encoder {
 }
 
 /// So many values on the stack, 64 for two bytes.
-fn operands(count: usize) -> Vec<u8> {
+pub(super) fn operands(count: usize) -> Vec<u8> {
     [0x10, 0].repeat(count / 64)
 }
 
 /// Adds so many values up and branches on the sum: a value that nobody uses is not alive.
-fn used(count: usize) -> Vec<u8> {
+pub(super) fn used(count: usize) -> Vec<u8> {
     [vec![0x6a; count - 1], vec![0x04, 0x40, 0x0b]].concat()
 }
 
@@ -105,7 +105,7 @@ fn used(count: usize) -> Vec<u8> {
 type Shape = (&'static str, fn(usize) -> Vec<u8>, &'static [usize]);
 
 const DROP: u8 = 0x1a;
-const LOOP: [u8; 3] = [0x03, 0x40, 0x0b];
+pub(super) const LOOP: [u8; 3] = [0x03, 0x40, 0x0b];
 
 const SHAPES: &[Shape] = &[
     (
@@ -196,6 +196,41 @@ const SHAPES: &[Shape] = &[
             Encoder::of_code(1, 0, code.concat())
         },
         &[500, 5_000],
+    ),
+    (
+        "6 functions with 4,032 operands alive, 960 more in N nested ifs",
+        |n| {
+            let inner = [operands(960), [0x20, 1, 0x04, 0x40, 0x41, 1, 0x21, 0, 0x0b].repeat(8), used(960)].concat();
+            let nested = [vec![0x41, 0, 0x28, 0, 0, 0x04, 0x40], inner, vec![0x0b]].concat();
+            Encoder::of_code(6, 4, [operands(4_032), nested.repeat(n), used(4_032)].concat())
+        },
+        &[1, 2, 4],
+    ),
+    (
+        "960 operands alive across N calls through a table",
+        |n| Encoder::of_code(1, 0, [operands(960), [0x41, 0, 0x11, 0, 0].repeat(n), used(960)].concat()),
+        &[100, 230, 2_272],
+    ),
+    (
+        "960 operands alive across N of memory.grow",
+        |n| {
+            let grow = [0x41, 0, 0x40, 0, DROP].repeat(n);
+            Encoder::of_code(1, 0, [operands(960), grow, used(960)].concat())
+        },
+        &[100, 230, 1_136],
+    ),
+    (
+        "960 operands alive across N calls",
+        |n| Encoder::of_code(1, 0, [operands(960), [0x10, 1].repeat(n), used(960)].concat()),
+        &[230, 2_272, 20_000],
+    ),
+    (
+        "960 operands alive across N divisions",
+        |n| {
+            let divide = [0x41, 7, 0x20, 0, 0x6d, 0x21, 0].repeat(n);
+            Encoder::of_code(1, 1, [operands(960), divide, used(960)].concat())
+        },
+        &[230, 2_272, 20_000],
     ),
     ("N empty loops", |n| Encoder::of_code(1, 0, LOOP.repeat(n)), &[1_000, 3_000, 9_000]),
     (
@@ -377,6 +412,7 @@ fn unlimited() -> ModuleLimits {
         body: usize::MAX,
         nesting: u32::MAX,
         locals: u32::MAX,
+        operands: u32::MAX,
         loop_locals: u64::MAX,
         types: u32::MAX,
         arity: usize::MAX,
@@ -438,7 +474,7 @@ fn effort(by: u64) -> ModuleLimits {
 }
 
 /// Why a module is refused with these limits.
-fn refused(bytes: &[u8], limits: ModuleLimits) -> Option<String> {
+pub(super) fn refused(bytes: &[u8], limits: ModuleLimits) -> Option<String> {
     let engine = Engine::builder().max_instances(4).build().unwrap();
     let calls = CallLimits { table_elements: 100_000, ..super::limits() };
     let backend = engine.bind(|_| Ok(())).module_limits(limits).call_limits(calls);
@@ -470,17 +506,20 @@ fn bombs_of_every_shape_are_refused_before_the_compiler_sees_them() {
     let of_all = refused(&medium, ModuleLimits::default()).expect("many functions of medium effort are one large one");
     assert!(of_all.contains("of all functions"), "{of_all}");
     for (name, size, what) in [
-        ("6,400 operands alive across N loops", 1_000, "values alive in blocks"),
-        ("N x 64 operands alive across 300 ifs", 100, "values alive in blocks"),
+        ("6,400 operands alive across N loops", 30, "operands on the stack"),
+        ("6 functions with 4,032 operands alive, 960 more in N nested ifs", 2, "operands on the stack"),
+        ("N x 64 operands alive across 300 ifs", 100, "operands on the stack"),
         ("4,000 ifs with a call, N locals", 5_000, "values alive in blocks"),
         ("N br_if with 64 arguments", 45_000, "passed values"),
         ("br_table with N targets of 64 arguments", 25_000, "values alive in blocks"),
         ("br_table with N targets", 250_000, "blocks and branches"),
-        ("N calls with 64 results", 50_000, "passed values"),
+        ("N calls with 64 results", 50_000, "operands on the stack"),
         ("N loops over 64 arguments", 5_000, "passed values"),
         ("20,000 functions of 64 parameters, N of them in a table", 5_000, "passed values of all functions"),
         ("N of memory.grow", 10_000, "passed values"),
         ("N calls through a table", 5_000, "passed values"),
+        ("960 operands alive across N calls through a table", 2_272, "values alive in blocks"),
+        ("960 operands alive across N of memory.grow", 1_136, "values alive in blocks"),
         ("N empty loops", 85_000, "loops"),
         ("N functions of 1,000 loops with a br_if", 21, "loops of all functions"),
         ("50 segments of N elements with a computed offset", 5_000, "elements"),

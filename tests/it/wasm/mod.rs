@@ -6,15 +6,23 @@ mod answers;
 #[cfg(target_os = "linux")]
 mod attempts;
 mod bombs;
+mod budget;
+#[cfg(target_os = "linux")]
+mod bulk;
 mod cache;
 mod calls;
+#[cfg(target_os = "linux")]
+mod child;
 #[cfg(target_os = "linux")]
 mod config;
 mod host;
 mod instances;
 mod limits;
 mod nesting;
+mod offered;
 mod retirement;
+#[cfg(target_os = "linux")]
+mod search;
 mod specification;
 mod start;
 mod state;
@@ -115,9 +123,9 @@ pub(crate) fn slot() -> HotSlot<Plugin> {
     HotSlot::builder(backend(&engine())).open(module("1.0.0", 1)).unwrap()
 }
 
-/// The ordinary limits, for machines that have a lot else to do.
+/// The ordinary limits, for machines that have a lot else to do, and with memory that shows in the process's.
 pub(crate) fn limits() -> CallLimits {
-    CallLimits { deadline: PATIENCE, ..CallLimits::default() }
+    CallLimits { deadline: PATIENCE, memory: 64 << 20, ..CallLimits::default() }
 }
 
 /// A call that never ends, and what ends it after 5 ms.
