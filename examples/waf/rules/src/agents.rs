@@ -2,7 +2,7 @@
 
 use crate::catalogue::Rule;
 use crate::cut;
-use crate::view::{Hits, View, find_any};
+use crate::view::{Hits, View};
 use crate::words::words;
 
 static TOOLS: &[&str] = words!(
@@ -24,7 +24,7 @@ static PATHS: &[&str] =
     &["/rfiinc.txt", "acunetix-wvs", "appscan_fingerprint", "muieblackcat", "nessustest", "netsparker-", "w00tw00t"];
 
 pub(crate) fn user_agent(view: &View<'_>, hits: &mut Hits) {
-    for (at, tool) in find_any(TOOLS, view.lower) {
+    for (at, tool) in view.find_any(TOOLS, view.lower) {
         let end = at + tool.len();
         if tool.ends_with('/') || !cut::from(view.lower, end).starts_with(|c: char| c.is_ascii_alphabetic()) {
             hits.add(Rule::BotTool, cut::between(view.text, at, end));

@@ -3,7 +3,7 @@
 use crate::catalogue::Rule;
 use crate::cut;
 use crate::parts::Place;
-use crate::view::{Hits, View, excerpt, find_any, prefixes, prose_words};
+use crate::view::{Hits, View, excerpt, prefixes, prose_words};
 use crate::words::words;
 
 /// In a value with this many plain words, a path is probably being talked about.
@@ -77,7 +77,7 @@ static WRAPPERS: &[&str] = words!(
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
     let path = normal(view.lower);
     traversal(view, hits);
-    for (at, _) in find_any(WRAPPERS, view.lower) {
+    for (at, _) in view.find_any(WRAPPERS, view.lower) {
         hits.add(Rule::LfiWrapper, excerpt(view.text, at, 60));
     }
     let mention = |rule| if prose_words(view.text) < PROSE { rule } else { Rule::LfiMention };
@@ -151,7 +151,7 @@ fn traversal(view: &View<'_>, hits: &mut Hits) {
     let mut steps = 0;
     let mut at = 0;
     while let Some(dots) = cut::from(view.text, at).find("..").map(|found| found + at) {
-        let end = dots + bytes[dots..].iter().take_while(|byte| **byte == b'.').count();
+        let end = dots + bytes.iter().skip(dots).take_while(|byte| **byte == b'.').count();
         at = end;
         let separator = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b'/' | b'\\'));
         let before = dots.checked_sub(1).and_then(|before| bytes.get(before));

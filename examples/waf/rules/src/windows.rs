@@ -3,7 +3,7 @@
 use crate::catalogue::Rule;
 use crate::cut;
 use crate::parts::Place;
-use crate::view::{Hits, View, excerpt, find_any, is_word, listed, occurrences, prefixes, prose_words};
+use crate::view::{Hits, View, excerpt, is_word, listed, prefixes, prose_words};
 use crate::words::words;
 
 /// Programs that come with Windows and are hardly ever words of prose.
@@ -73,6 +73,9 @@ static POWERSHELL: &[&str] = &[
     "start-process ",
 ];
 
+/// What it takes, in steps, to look at a command.
+const SEGMENT: usize = 64;
+
 /// What a condition or a loop may run.
 static STATEMENTS: &[&str] =
     words!("call cmd copy del dir echo else erase exit for goto if md move pause rd rem ren set start type");
@@ -93,7 +96,8 @@ fn programs(view: &View<'_>, hits: &mut Hits) {
     let few = prose_words(view.text) < 7;
     let header = matches!(view.place, Place::Header | Place::UserAgent);
     let mut start = true;
-    for segment in carets.split(['&', '|', ';', '\n', '\r', '`']) {
+    let segments = carets.split(['&', '|', ';', '\n', '\r', '`']);
+    for segment in segments.take_while(|_| view.work.spend(SEGMENT)) {
         let words = segment.trim_start_matches(|c: char| c.is_whitespace() || "(@'\\".contains(c));
         let end = words.find(|c: char| c.is_whitespace() || "<>(),/='".contains(c)).unwrap_or(words.len());
         let (name, arguments) = words.split_at(end);
@@ -147,7 +151,7 @@ fn programs(view: &View<'_>, hits: &mut Hits) {
         }
         start = false;
     }
-    for (at, before, _) in occurrences(view.lower, ".exe") {
+    for (at, before, _) in view.occurrences(view.lower, ".exe") {
         let name = cut::until(view.lower, at)
             .rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
             .next()
@@ -175,11 +179,11 @@ fn loops(view: &View<'_>, hits: &mut Hits) {
     if !view.text.contains('%') {
         return;
     }
-    for (at, before, after) in occurrences(view.lower, "for") {
+    for (at, before, after) in view.occurrences(view.lower, "for") {
         if before.is_some_and(is_word) || after.is_none_or(is_word) {
             continue;
         }
-        let rest = excerpt(view.lower, at + 3, 512);
+        let rest = view.look(view.lower, at + 3, 512, 4);
         let Some((options, variable)) = rest.split_once('%') else { continue };
         let clean = options.trim_start().is_empty() || options.trim_start().starts_with(['/', '"', '\\']);
         let Some((_, set)) = variable.split_once(" in") else { continue };
@@ -199,11 +203,11 @@ fn loops(view: &View<'_>, hits: &mut Hits) {
 
 /// `if /i not "%a%"=="x" …`, `if exist file …`, `if defined x …`, `if a equ b …`.
 fn conditions(view: &View<'_>, hits: &mut Hits) {
-    for (at, before, after) in occurrences(view.lower, "if") {
+    for (at, before, after) in view.occurrences(view.lower, "if") {
         if before.is_some_and(is_word) || !after.is_some_and(|byte| byte.is_ascii_whitespace() || byte == b'/') {
             continue;
         }
-        let rest = excerpt(view.lower, at + 2, 512).trim_start();
+        let rest = view.look(view.lower, at + 2, 512, 8).trim_start();
         let found = excerpt(view.text, at, 60);
         let (insensitive, rest) = match rest.strip_prefix("/i ") {
             Some(rest) => (true, rest.trim_start()),
@@ -267,7 +271,7 @@ fn comparison(rest: &str) -> bool {
 }
 
 fn powershell(view: &View<'_>, hits: &mut Hits) {
-    for (at, before, after) in occurrences(view.lower, "-") {
+    for (at, before, after) in view.occurrences(view.lower, "-") {
         if !before.is_some_and(|byte| byte.is_ascii_alphabetic())
             || !after.is_some_and(|byte| byte.is_ascii_alphabetic())
         {
@@ -297,7 +301,7 @@ fn powershell(view: &View<'_>, hits: &mut Hits) {
         }
     }
 
-    for (at, word) in find_any(POWERSHELL, view.lower) {
+    for (at, word) in view.find_any(POWERSHELL, view.lower) {
         let short = word.len() == 3;
         let lead = cut::until(view.lower, at).trim_end();
         let separated = lead.is_empty() || lead.ends_with(['|', ';', '&', '(']);
