@@ -131,6 +131,7 @@ catalogue! {
 
 impl Rule {
     /// What the catalogue says of it.
+    #[allow(clippy::indexing_slicing, reason = "the list has an entry for every rule")]
     pub fn entry(self) -> &'static Entry {
         &CATALOGUE[self as usize]
     }

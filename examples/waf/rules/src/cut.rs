@@ -39,5 +39,8 @@ fn no_offset_is_inside_of_a_character() {
     }
     assert_eq!(between(text, 2, 6), "½");
     assert_eq!(between(text, 6, 2), "");
-    assert_eq!((byte(text, 0), byte(text, 7), byte_before(text, 0), byte_before(text, 1)), (Some(b'a'), None, None, Some(b'a')));
+    assert_eq!(
+        (byte(text, 0), byte(text, 7), byte_before(text, 0), byte_before(text, 1)),
+        (Some(b'a'), None, None, Some(b'a'))
+    );
 }

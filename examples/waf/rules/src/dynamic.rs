@@ -18,7 +18,7 @@ const SMALLEST_PATTERN: usize = 512;
 const AUTOMATON: usize = 8;
 const BYTES_PER_STEP: usize = 16;
 /// What a match takes.
-const MATCH: usize = 24;
+const MATCH: usize = 30;
 
 /// The dynamic rules, ready to be matched.
 #[derive(Debug, Default)]

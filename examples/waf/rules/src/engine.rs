@@ -20,13 +20,16 @@ pub struct Rules {
     limits: Limits,
 }
 
-/// What it takes, in steps, to look at a part at all, and at each of its bytes: to decode it, and to read it as everything that
-/// it could be.
-const PART: usize = 2000;
+/// What it takes, in steps, to find the parts of a request, per byte; to look at a part at all; and at each of its bytes: to
+/// decode it, and to read it as everything that it could be.
+const PARSING: usize = 4;
+const PART: usize = 300;
 const DECODING: usize = 8;
 const READING: usize = 64;
 const READING_WORD: usize = 16;
 const READING_FILE: usize = 16;
+/// What it takes besides where something may begin.
+const MARK: usize = 40;
 
 /// What a built-in rule does when it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +90,8 @@ impl Rules {
         let mut case =
             Case { waf: self, work: &work, unread, decision: Decision::allow(), score: 0, hits: Hits::default() };
         let mut left = self.limits.clone();
+        let headers: usize = request.headers().map(|(name, value)| name.len() + value.len()).sum();
+        work.spend((request.target.len() + headers + request.body.len()) * PARSING);
         case.whole(request);
         let complete = parts::each(request, &mut |part| {
             let length = part.name.len() + part.text.len();
@@ -180,11 +185,12 @@ impl Case<'_> {
     fn detect(&mut self, part: &Part, text: &str) {
         let word = is_name(text);
         let reading = match part.place {
-            Place::File | Place::FileName => READING_FILE,
+            Place::File => READING_FILE,
             _ if word => READING_WORD,
             _ => READING,
         };
-        if !self.work.spend(text.len() * reading) {
+        let marks = text.bytes().filter(|byte| !byte.is_ascii_alphanumeric() && *byte != b' ').count();
+        if !self.work.spend(text.len() * reading + marks * MARK) {
             return;
         }
         let lower = text.to_ascii_lowercase();
@@ -261,10 +267,10 @@ impl Case<'_> {
             }
             let verdict = if score >= settings.threshold {
                 match settings.action {
-                Some(action) => action.into(),
-                None if family == Family::Limits => self.unread,
-                None => Verdict::Block,
-            }
+                    Some(action) => action.into(),
+                    None if family == Family::Limits => self.unread,
+                    None => Verdict::Block,
+                }
             } else if score >= settings.log_threshold {
                 Verdict::Log
             } else {

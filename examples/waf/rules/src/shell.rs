@@ -19,7 +19,7 @@ use plain::Plain;
 static RUN_BY_NAME: &[&str] = words!("args cmd code command daemon exec execute run shell");
 
 /// What it takes, in steps, to look at a command.
-const COMMAND: usize = 64;
+const COMMAND: usize = 300;
 
 /// In a value with this many plain words, a word at its start is prose.
 const PROSE: usize = 7;
@@ -185,9 +185,8 @@ fn command(view: &View<'_>, plain: &Plain, place: Range<usize>, lead: Lead, word
     // What is left of the segment begins with the word.
     let start = place.start + (segment.len() - rest.len());
     let hidden = lower.is_some() || plain.dropped_inside(start..start + word.len());
-    let obfuscated = word.len() > 1
-        && hidden
-        && (lead != Lead::Start || shaped || wrapped || inner || class == Class::Rare);
+    let obfuscated =
+        word.len() > 1 && hidden && (lead != Lead::Start || shaped || wrapped || inner || class == Class::Rare);
     let shown = excerpt(segment.trim(), 0, 60);
     if strong || obfuscated {
         hits.add(rule, shown);
@@ -437,7 +436,7 @@ const TARGETS: [&str; 18] = [
 ];
 
 /// How often a pattern's bytes are read for each target.
-const GLOB: usize = 4;
+const GLOB: usize = 12;
 
 fn globs(view: &View<'_>, hits: &mut Hits) {
     for word in view.lower.split(|c: char| c.is_whitespace() || ";|&`\"'=,<>".contains(c)) {

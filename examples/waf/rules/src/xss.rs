@@ -4,7 +4,7 @@ use crate::catalogue::Rule;
 use crate::cut;
 use crate::parts::Place;
 use crate::view::{Hits, View, excerpt, is_word, listed, prefixes, prose_words};
-use crate::words::words;
+use crate::words::{List, words};
 
 /// Elements that load or run something by being there.
 static ACTIVE: &[&str] = words!(
@@ -17,7 +17,7 @@ static GENERIC: &[&str] =
     &["base", "form", "frame", "layer", "link", "math", "meta", "object", "param", "portal", "set", "style", "xml"];
 
 /// Events, or how their names begin.
-static EVENTS: &[&str] = words!(
+static EVENTS: &List = &List::of(words!(
     "abort activate after animation auxclick bad before beforeunload begin blur bounce cached cancel canplay
      cellchange change checking click close command connect contentvisibility contextmenu control copy cuechange cut
      data dblclick deactivate device disconnect drag drop durationchange emptied end ended error exit filterchange
@@ -27,10 +27,10 @@ static EVENTS: &[&str] = words!(
      readystatechange redo rejectionhandled repeat reset resize resume reverse row scroll search securitypolicy seek
      select show slotchange stalled start stop storage submit suspend syncrestored timeerror timeupdate toggle touch
      trackchange transition undo unhandledrejection unload urlflip volumechange waiting webkit wheel zoom"
-);
+));
 
 /// Schemes that run what follows them.
-static SCHEMES: &[&str] = &["ecmascript:", "javascript:", "jscript:", "livescript:", "mocha:", "vbscript:"];
+static SCHEMES: &List = &List::of(&["ecmascript:", "javascript:", "jscript:", "livescript:", "mocha:", "vbscript:"]);
 
 /// Properties through which a script reaches into the page, behind the object that has them.
 const REACH: &[(&str, &[&str])] = &[
@@ -102,24 +102,28 @@ const REACH: &[(&str, &[&str])] = &[
 ];
 
 /// The objects alone.
-static OBJECTS: &[&str] = &{
-    let mut objects = [""; REACH.len()];
-    let mut at = 0;
-    while at < REACH.len() {
-        objects[at] = REACH[at].0;
-        at += 1;
-    }
-    objects
+#[allow(clippy::indexing_slicing, reason = "an index that is wrong does not compile")]
+static OBJECTS: &List = &{
+    const NAMES: [&str; REACH.len()] = {
+        let mut names = [""; REACH.len()];
+        let mut at = 0;
+        while at < REACH.len() {
+            names[at] = REACH[at].0;
+            at += 1;
+        }
+        names
+    };
+    List::of(&NAMES)
 };
 
 /// What it takes, in steps, to look at the beginning of an element.
-const OPENING: usize = 64;
+const OPENING: usize = 250;
 
 /// Objects whose properties are asked for by text to hide which: `self["al"+"ert"]`.
-static ROOTS: &[&str] = words!("content document frames globalthis parent self this top window");
+static ROOTS: &List = &List::of(words!("content document frames globalthis parent self this top window"));
 
 /// Calls through the back door, written without spaces.
-static DOORS: &[&str] = &[
+static DOORS: &List = &List::of(&[
     "$on.constructor",
     "(0,eval)",
     ".apply`",
@@ -138,13 +142,13 @@ static DOORS: &[&str] = &[
     "`${alert",
     "eval.call",
     "{{constructor",
-];
+]);
 
 /// Functions that run text or show that text ran.
-static CALLS: &[&str] = words!(
+static CALLS: &List = &List::of(words!(
     "alert atob btoa confirm createcontextualfragment eval execscript fetch fromcharcode import importscripts prompt
      setimmediate setinterval settimeout unescape xmlhttprequest"
-);
+));
 
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
     if !view
@@ -196,10 +200,11 @@ fn markup(view: &View<'_>, hits: &mut Hits) {
                 hits.add(Rule::XssTag, found);
             }
         } else if let Some(declaration) = rest.strip_prefix('!') {
-            let declaration = excerpt(declaration, 0, 512);
-            let fetches =
-                declaration.contains("system") || declaration.contains("public") || declaration.contains("entity");
-            if declaration.starts_with("entity") || declaration.starts_with("doctype") && fetches {
+            let fetches = || {
+                let declaration = view.look(declaration, 0, 512, 6);
+                ["system", "public", "entity"].iter().any(|word| declaration.contains(word))
+            };
+            if declaration.starts_with("entity") || declaration.starts_with("doctype") && fetches() {
                 hits.add(Rule::XssEntity, found);
             }
         } else if rest.starts_with("?import")
@@ -236,7 +241,7 @@ fn spaced(mut rest: &str) -> Option<String> {
 /// Whether one of an element's attributes handles an event.
 fn attributes(view: &View<'_>, behind: &str) -> bool {
     let tag = excerpt(behind, 0, 512).split('>').next().unwrap_or_default();
-    let tag = view.look(tag, 0, 512, 2);
+    let tag = view.look(tag, 0, 512, 4);
     view.occurrences(tag, "on").any(|(at, before, _)| {
         before.is_some_and(|byte| !byte.is_ascii_alphanumeric() && byte != b'-' && byte != b'_')
             && handler(cut::from(tag, at)).is_some_and(|name| name.len() > 3)
@@ -262,8 +267,7 @@ fn handlers(view: &View<'_>, hits: &mut Hits) {
         let quoted = matches!(before, Some(b'"' | b'\'' | b'`'));
         // An event that is not known yet, where nothing else is said.
         let tight = cut::from(view.lower, at + name.len()).starts_with('=');
-        let unknown =
-            name.len() > 7 && tight && *terse.get_or_insert_with(|| prose_words(view.text) < 3);
+        let unknown = name.len() > 7 && tight && *terse.get_or_insert_with(|| prose_words(view.text) < 3);
         if known && name.len() > 4 || quoted && name.len() > 5 || unknown {
             hits.add(Rule::XssHandler, excerpt(view.text, at, 60));
         }
@@ -288,7 +292,7 @@ fn uris(view: &View<'_>, hits: &mut Hits) {
     }
     // Browsers drop tabs, line ends and other control characters inside of a scheme.
     let tight: String = view.lower.chars().filter(|c| !c.is_control() && *c != '\\').collect();
-    if tight.len() != view.lower.len() {
+    if tight.len() != view.lower.len() && (tight.contains("script:") || tight.contains("mocha:")) {
         let fits = |scheme: &&&str| {
             !view.lower.contains(**scheme)
                 && view.occurrences(&tight, scheme).any(|(_, before, _)| !before.is_some_and(is_word))
@@ -373,9 +377,9 @@ fn scripts(view: &View<'_>, hits: &mut Hits) {
     let script = alone || view.text.contains(['(', '=', '[', '`', ';', '<', '"', '\'']);
     for (at, object) in view.find_any(OBJECTS, lower) {
         let rest = cut::from(lower, at + object.len()).trim_start();
-        let reaches = REACH.iter().any(|(name, members)| {
-            *name == object && members.iter().any(|member| rest.starts_with(member))
-        });
+        let reaches = REACH
+            .iter()
+            .any(|(name, members)| *name == object && members.iter().any(|member| rest.starts_with(member)));
         if reaches && (script || object.contains('_')) {
             hits.add(Rule::XssDom, excerpt(view.text, at, 60));
         }

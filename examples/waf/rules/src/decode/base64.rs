@@ -29,7 +29,14 @@ pub fn base64(text: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 #[test]
 fn lines_and_padding_do_not_matter() {
-    for (text, bytes) in [("", Some(&b""[..])), ("aGk=", Some(b"hi")), ("aG\r\nk", Some(b"hi")), ("aGkh", Some(b"hi!")), ("aG.k", None), ("aG=k", None)] {
+    for (text, bytes) in [
+        ("", Some(&b""[..])),
+        ("aGk=", Some(b"hi")),
+        ("aG\r\nk", Some(b"hi")),
+        ("aGkh", Some(b"hi!")),
+        ("aG.k", None),
+        ("aG=k", None),
+    ] {
         assert_eq!(base64(text.as_bytes()).as_deref(), bytes, "{text}");
     }
 }

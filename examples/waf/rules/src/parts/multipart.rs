@@ -30,7 +30,8 @@ pub(super) fn each(content_type: &str, body: &[u8], see: &mut dyn FnMut(Part) ->
     let Some((preamble, mut rest)) = split(body, &delimiter) else {
         return odd("no delimiter", see) && section(body, see);
     };
-    if !preamble.is_empty() && !(odd("text in front of the first part", see) && other(preamble, see)) {
+    let alone = preamble.is_empty() || odd("text in front of the first part", see) && other(preamble, see);
+    if !alone {
         return false;
     }
     loop {
@@ -252,7 +253,10 @@ mod tests {
             "multipart/form-data; boundary=xyz, text/plain",
             &format!("multipart/form-data; boundary={}", "x".repeat(71)),
         ] {
-            assert!(parts(content_type, plain.as_bytes()).iter().any(|part| part.starts_with("unread")), "{content_type}");
+            assert!(
+                parts(content_type, plain.as_bytes()).iter().any(|part| part.starts_with("unread")),
+                "{content_type}"
+            );
         }
         for body in [
             plain.replace("\r\n", "\n"),

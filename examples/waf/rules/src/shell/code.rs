@@ -4,29 +4,29 @@ use crate::catalogue::Rule;
 use crate::cut;
 use crate::parts::Place;
 use crate::view::{Hits, View, excerpt, is_word};
-use crate::words::words;
+use crate::words::{List, words};
 
 /// Openings that are code wherever they stand.
-static OPENINGS: &[&str] = words!(
+static OPENINGS: &List = &List::of(words!(
     "!!javax.script !!python/object !ruby/object #_memberaccess #context[ $_cookie[ $_get[ $_post[ $_request[
      $_server[ $globals[ <!--#echo <!--#exec <!--#include <%= <%@ <?= <?php <cfexecute @java. [php] _$$nd_func$$_
      __import__( __schema{types allow_url_include auto_prepend_file child_process class.module. classloader.
      freemarker.template global.process io.popen( java.lang. javax.script kernel.exec kernel.system ognl. os.popen(
      os.system( phpinfo( pickle.loads process.binding( process.mainmodule processbuilder( rO0AB runtime.getruntime
      scripting.filesystemobject subprocess. system.diagnostics.process unserialize( wscript.shell xwork2. yaml.load("
-);
+));
 
 /// Expressions that a logger or a template engine looks up.
-static LOOKUPS: &[&str] = words!(
+static LOOKUPS: &List = &List::of(words!(
     "#{t( ${::- ${ctx: ${date: ${dns: ${env: ${java: ${jndi: ${lower: ${script: ${sys: ${t( ${upper: ${url: ${{ *{t("
-);
+));
 
 /// Functions that run a command or code, when called with something.
-static RUNS: &[&str] = words!(
+static RUNS: &List = &List::of(words!(
     "assert base64_decode call_user_func create_function curl_exec exec execfile execsync file_get_contents
      file_put_contents fsockopen gzinflate ob_start passthru pcntl_exec popen preg_replace proc_open shell_exec
      spawnsync str_rot13 system"
-);
+));
 
 pub(super) fn inspect(view: &View<'_>, hits: &mut Hits) {
     for (at, _) in view.find_any(OPENINGS, view.lower) {
@@ -74,7 +74,7 @@ fn templates(view: &View<'_>, hits: &mut Hits) {
     for (open, close) in [("{{", "}}"), ("${", "}"), ("#{", "}"), ("%{", "}"), ("<%", "%>"), ("@(", ")"), ("{%", "%}")]
     {
         for (at, ..) in view.occurrences(view.lower, open) {
-            let rest = view.look(view.lower, at + open.len(), 200, 1);
+            let rest = view.look(view.lower, at + open.len(), 200, 3);
             let Some((inside, _)) = rest.split_once(close) else { continue };
             let inside = inside.trim();
             let sum = inside.split(['*', '+', '-']).count() > 1
@@ -97,7 +97,7 @@ fn templates(view: &View<'_>, hits: &mut Hits) {
                 "system(",
                 "exec(",
             ];
-            if !view.work.spend(inside.len() * reach.len() / 2) {
+            if !view.work.spend(inside.len() * reach.len() * 2) {
                 return;
             }
             let page = open == "{{" || view.place != Place::Body;

@@ -106,7 +106,9 @@ fn words_are_read_as_a_shell_reads_them() {
 #[cfg(test)]
 #[test]
 fn a_word_with_something_left_out_is_known() {
-    for (written, hidden) in [("w'h'oami", true), ("'whoami'", false), ("who^ami", true), ("wh$@oami", true), ("whoami$@", false)] {
+    for (written, hidden) in
+        [("w'h'oami", true), ("'whoami'", false), ("who^ami", true), ("wh$@oami", true), ("whoami$@", false)]
+    {
         let plain = Plain::of(written);
         assert_eq!(plain.dropped_inside(0..plain.len()), hidden, "{written}");
     }

@@ -9,7 +9,7 @@ use crate::catalogue::Rule;
 use crate::view::{Hits, View, excerpt, listed};
 
 /// What it takes, in steps, to look at what may begin at a token.
-const TOKEN: usize = 24;
+const TOKEN: usize = 120;
 
 pub(super) fn inspect(context: Context, view: &View<'_>, hits: &mut Hits) {
     let tokens = tokens(view.lower, context);

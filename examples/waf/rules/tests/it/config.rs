@@ -140,9 +140,10 @@ fn a_file_written_from_a_config_is_read_back() {
 /// What the host says is to happen to what cannot be inspected, unless the rule file says so itself.
 #[test]
 fn what_is_not_looked_at_gets_the_verdict_that_the_host_wants() {
-    // Two thousand bytes in front of an attack, as many parameters as are looked at.
-    let target = format!("/?{}q=1%20union%20select%201,2", "a&".repeat(1000));
-    let of = |waf: &Rules, said: &str| inspect(waf, &Sent { target: &target, headers: &[(":if-unread", said)], body: b"" });
+    // Twenty thousand bytes in front of an attack, as many parameters as are looked at.
+    let target = format!("/?{}q=1%20union%20select%201,2", "a&".repeat(10_000));
+    let of =
+        |waf: &Rules, said: &str| inspect(waf, &Sent { target: &target, headers: &[(":if-unread", said)], body: b"" });
     for (said, verdict) in
         [("block", Verdict::Block), ("challenge", Verdict::Challenge), ("log", Verdict::Log), ("?", Verdict::Block)]
     {
@@ -168,7 +169,8 @@ fn a_spent_budget_has_a_verdict_of_its_own() {
 fn the_address_of_the_client_reaches_dynamic_rules_and_nothing_else() {
     let rule = r#"{ "id": "banned", "where": ["headers"], "kind": "contains", "pattern": ":client: 192.0.2.", "action": "block" }"#;
     let banned = waf(&format!("{{ \"dynamic\": [{rule}] }}"));
-    let from = |address: &str| inspect(&banned, &Sent { target: "/", headers: &[(":client", address)], body: b"" }).verdict;
+    let from =
+        |address: &str| inspect(&banned, &Sent { target: "/", headers: &[(":client", address)], body: b"" }).verdict;
     assert_eq!((from("192.0.2.7"), from("198.51.100.1")), (Verdict::Block, Verdict::Allow));
 }
 
@@ -179,5 +181,8 @@ fn a_body_that_can_be_read_in_two_ways_is_not_waved_through() {
     let decision = inspect(&Rules::default(), &Sent { target: "/", headers: &two, body: b"{}" });
     assert_eq!((decision.verdict, decision.reason.unwrap().rule.as_str()), (Verdict::Block, "limits-unread"));
     let form = [("Content-Type", "multipart/form-data; boundary=x; boundary=y")];
-    assert_eq!(inspect(&Rules::default(), &Sent { target: "/", headers: &form, body: b"--x--" }).verdict, Verdict::Block);
+    assert_eq!(
+        inspect(&Rules::default(), &Sent { target: "/", headers: &form, body: b"--x--" }).verdict,
+        Verdict::Block
+    );
 }

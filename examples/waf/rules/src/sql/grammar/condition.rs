@@ -134,9 +134,7 @@ impl Scan<'_, '_> {
         let Some(after) = self.get(next) else { return };
         let own_quote = before.text.len() > 1 && before.kind == Kind::Text;
         let direct = before.end() == self.at(at).start && after.start == self.at(at).end();
-        let markup = || {
-            self.markup || before.start > 0 && cut::until(self.view.text, before.start).ends_with('=')
-        };
+        let markup = || self.markup || before.start > 0 && cut::until(self.view.text, before.start).ends_with('=');
         let chained = after.kind == Kind::Text && self.kind(next + 1) == Some(Kind::Compare);
         if own_quote
             && (chained || after.kind == Kind::Open)

@@ -107,9 +107,9 @@ impl Scan<'_, '_> {
                 let bracket = self.kind(at + 1) == Some(Kind::Left)
                     && self.get(at + 1).is_some_and(|t| t.start == self.at(at).end());
                 let behind = at > 0 && self.kind(at - 1) == Some(Kind::Right);
-                let wildcard = self
-                    .get(at + 1)
-                    .is_some_and(|t| matches!(t.kind, Kind::Text | Kind::Open) && t.text.as_bytes().get(1) == Some(&b'%'));
+                let wildcard = self.get(at + 1).is_some_and(|t| {
+                    matches!(t.kind, Kind::Text | Kind::Open) && t.text.as_bytes().get(1) == Some(&b'%')
+                });
                 let open = self.kind(at + 1) == Some(Kind::Left) && self.tokens.len() < 5;
                 let cut = self.broken && at == 1 && word != "like";
                 if (bracket || open) && behind || wildcard || cut {
