@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod archive;
 mod bombs;
+mod clients;
 mod clock;
 mod compiled;
 mod config;
