@@ -78,7 +78,9 @@ async fn a_malformed_host_or_target_is_refused() {
         let answer = raw(node.data, format!("{request}\r\nConnection: close\r\n\r\n").as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.0 400"), "{request:?}: {answer}");
     }
-    for request in ["GET / HTTP/1.1\r\nHost: a:80", "GET http://A/?x HTTP/1.1\r\nHost: a", "GET / HTTP/1.1\r\nHost: [::1]:1"] {
+    for request in
+        ["GET / HTTP/1.1\r\nHost: a:80", "GET http://A/?x HTTP/1.1\r\nHost: a", "GET / HTTP/1.1\r\nHost: [::1]:1"]
+    {
         let answer = raw(node.data, format!("{request}\r\nConnection: close\r\n\r\n").as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{request:?}: {answer}");
     }
@@ -99,7 +101,10 @@ async fn no_protocol_but_a_websocket_is_changed_to() {
         let sent = read_until(&mut server, "\r\n\r\n").await.to_ascii_lowercase();
         assert!(!sent.contains("upgrade") && !sent.contains("http2-settings"), "{sent}");
         // An upstream that changes the protocol all the same.
-        server.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n").await.unwrap();
+        server
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n")
+            .await
+            .unwrap();
         let answer = read_until(&mut client, "\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
     }
@@ -112,7 +117,9 @@ async fn what_is_inspected_is_what_is_sent() {
     let node = in_front_of(address, "");
     let mut client = TcpStream::connect(node.data).await.unwrap();
     client
-        .write_all(b"GET http://a.example/x?y HTTP/1.1\r\nHost: a.example\r\nConnection: x-hidden\r\nX-Hidden: do=b\r\n\r\n")
+        .write_all(
+            b"GET http://a.example/x?y HTTP/1.1\r\nHost: a.example\r\nConnection: x-hidden\r\nX-Hidden: do=b\r\n\r\n",
+        )
         .await
         .unwrap();
     let (mut server, _) = listener.accept().await.unwrap();
@@ -120,7 +127,11 @@ async fn what_is_inspected_is_what_is_sent() {
     assert!(sent.starts_with("get /x?y http/1.1\r\n") && sent.contains("\r\nhost: a.example\r\n"), "{sent}");
     assert!(!sent.contains("x-hidden"), "{sent}");
     // The host is inspected, too.
-    let answer = raw(node.data, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x\r\nX-Forwarded-Host: do=b\r\nConnection: close\r\nY: do=b\r\n\r\n").await;
+    let answer = raw(
+        node.data,
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x\r\nX-Forwarded-Host: do=b\r\nConnection: close\r\nY: do=b\r\n\r\n",
+    )
+    .await;
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
 }
 
@@ -128,7 +139,15 @@ async fn what_is_inspected_is_what_is_sent() {
 async fn a_connection_without_a_whole_header_is_cut_off_whatever_it_begins_with() {
     let node = Node::configured(&Module::new("1.0.0"), "[waf.proxy]\nheader_timeout_seconds = 0.3");
     for listener in [node.data, node.admin] {
-        for beginning in ["", "P", "PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "G", "GET / HTTP/1.1\r\nHost:"] {
+        for beginning in [
+            "",
+            "P",
+            "PRI",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            "G",
+            "GET / HTTP/1.1\r\nHost:",
+        ] {
             raw(listener, beginning.as_bytes()).await;
         }
     }
@@ -208,21 +227,28 @@ async fn what_is_over_the_limits_of_the_rules_is_decided_by_the_same_setting() {
 /// FAULTS 76: what is dear to inspect condemns no version.
 #[tokio::test]
 async fn thirty_dear_requests_undo_no_deployment() {
-    let probation = "[waf.wasm.probation]\nmin_calls = 10\nmax_error_rate = 0.05\n[waf.wasm.limits]\ndeadline_milliseconds = 50";
+    let probation =
+        "[waf.wasm.probation]\nmin_calls = 10\nmax_error_rate = 0.05\n[waf.wasm.limits]\ndeadline_milliseconds = 50";
     let node = with_rules(probation, "{}");
     let module = std::fs::read("rules/universal-waf.wasm").unwrap();
     let answer = node.upload(&[&module[..], b"\0\x05\x04more"].concat()).await;
     assert_eq!(answer.status, OK, "{}", answer.text());
     let digest = node.version().await["digest"].clone();
     let kind = "application/x-www-form-urlencoded";
-    for body in [format!("a={}", "<".repeat(64 << 10)), format!("a={}", "if a ".repeat(12 << 10)), "$(".repeat(32 << 10)] {
+    for body in
+        [format!("a={}", "<".repeat(60 << 10)), format!("a={}", "if a ".repeat(12 << 10)), "$(".repeat(30 << 10)]
+    {
         for _ in 0..10 {
             request(node.data, Method::POST, "/").header("content-type", kind).body(body.clone()).send().await;
         }
     }
     assert_eq!(node.get("/").await.status, OK);
     let errors = node.admin("/api/v1/wasm/errors").await;
-    assert_eq!((&errors["versions"][0]["on_probation"], &node.version().await["digest"]), (&json!(true), &digest), "{errors}");
+    assert_eq!(
+        (&errors["versions"][0]["on_probation"], &node.version().await["digest"]),
+        (&json!(true), &digest),
+        "{errors}"
+    );
 }
 
 #[tokio::test]
