@@ -66,6 +66,10 @@ struct Watch {
     /// What has come of the message.
     seen: BytesMut,
     looks: usize,
+    /// How much of a message that goes on is still to come.
+    skip: usize,
+    /// Whether nothing more is looked at.
+    done: bool,
     /// Whether the body is a sequence of messages with a length in front of each, as gRPC has it.
     framed: bool,
     /// What has come and must not go on yet.
@@ -120,13 +124,23 @@ impl Held {
     /// Has what is still to come looked at before it goes on. What has been read has been looked at.
     pub fn watch(&mut self, cap: usize, judge: Judge) {
         let seen = BytesMut::from(&self.beginning()[..]);
-        self.watch = Some(Watch { judge, cap, seen, looks: LOOKS, framed: false, waiting: VecDeque::new() });
+        self.watch = Some(Watch {
+            judge,
+            cap,
+            seen,
+            looks: LOOKS,
+            skip: 0,
+            done: false,
+            framed: false,
+            waiting: VecDeque::new(),
+        });
     }
 
     /// Has all of it looked at, message by message.
     pub fn watch_messages(&mut self, cap: usize, judge: Judge) {
         let waiting = VecDeque::new();
-        self.watch = Some(Watch { judge, cap, seen: BytesMut::new(), looks: 0, framed: true, waiting });
+        self.watch =
+            Some(Watch { judge, cap, seen: BytesMut::new(), looks: 0, skip: 0, done: false, framed: true, waiting });
     }
 
     pub fn progress(&self) -> Arc<Progress> {
@@ -148,6 +162,10 @@ impl Held {
 impl Watch {
     /// A piece has come. Pieces that may go on are put into `ready`.
     fn take(&mut self, frame: Frame<Bytes>, ready: &mut VecDeque<Frame<Bytes>>) -> Result<(), Refused> {
+        if self.done {
+            ready.push_back(frame);
+            return Ok(());
+        }
         if let Some(data) = frame.data_ref() {
             self.seen.extend_from_slice(data);
         }
@@ -160,9 +178,7 @@ impl Watch {
             // What is not looked at goes on or does not: there is nothing more to be found out.
             self.look(so)?;
             self.seen.clear();
-            self.looks = usize::MAX;
-            self.cap = usize::MAX;
-            self.judge = Box::new(|_, _| true);
+            self.done = true;
         } else if self.looks == 0 {
             return Ok(());
         } else {
@@ -181,23 +197,24 @@ impl Watch {
     /// Looks at every message that is there: a flag, four bytes of length, the message.
     fn messages(&mut self, ready: &mut VecDeque<Frame<Bytes>>) -> Result<(), Refused> {
         loop {
-            let Some((head, rest)) = self.seen.split_at_checked(5) else { break };
-            let length = head[1..].iter().fold(0, |length: usize, byte| length << 8 | usize::from(*byte));
+            let skipped = self.skip.min(self.seen.len());
+            self.skip -= skipped;
+            let _ = self.seen.split_to(skipped);
+            let Some((head, rest)) = self.seen.split_first_chunk::<5>().filter(|_| self.skip == 0) else { break };
+            let [_, length @ ..] = *head;
+            let length = u32::from_be_bytes(length) as usize;
             if length > self.cap {
                 if !(self.judge)(&Bytes::new(), So::TooLong) {
                     return Err(Refused);
                 }
-            } else if rest.len() >= length
-                && !(self.judge)(&Bytes::copy_from_slice(&self.seen[..5 + length]), So::Whole)
-            {
+            } else if rest.len() < length {
+                break;
+            } else if !(self.judge)(&Bytes::copy_from_slice(&self.seen[..5 + length]), So::Whole) {
                 return Err(Refused);
             }
-            if rest.len() < length {
-                // Pieces go on when all messages in them have been looked at.
-                return Ok(());
-            }
-            let _ = self.seen.split_to(5 + length);
+            self.skip = 5 + length;
         }
+        // Pieces go on when all messages in them have been looked at.
         if self.seen.is_empty() {
             ready.append(&mut self.waiting);
         }

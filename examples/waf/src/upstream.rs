@@ -43,7 +43,7 @@ pub struct Connections<B> {
 }
 
 enum Pool<B> {
-    Http1(Client<Connector, B>),
+    Http1(Box<Client<Connector, B>>),
     /// Over HTTP/2 the host of a request takes the place of the address, by which the usual pool tells connections apart: that
     /// would be one for each host that clients think up.
     Http2 {
@@ -67,13 +67,13 @@ where
             let connections = (0..CONNECTIONS).map(|_| Mutex::default()).collect();
             Pool::Http2 { connector: connector(connect_timeout, true)?, connections, next: AtomicUsize::new(0) }
         } else {
-            Pool::Http1(
+            Pool::Http1(Box::new(
                 Client::builder(TokioExecutor::new())
                     .pool_timer(TokioTimer::new())
                     // Shorter than what servers usually grant, so that a request rarely meets a connection that is closing.
                     .pool_idle_timeout(Duration::from_secs(15))
                     .build(connector(connect_timeout, false)?),
-            )
+            ))
         };
         Ok(Connections { upstream, pool })
     }

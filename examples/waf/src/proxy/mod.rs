@@ -198,9 +198,9 @@ impl Look {
         Box::new(move |message, so| {
             let action = match (so, message.first()) {
                 (So::TooLong, _) | (_, None) => self.ask(&[], Some(Unread::TooLong)),
-                (_, Some(0)) => self.ask(&message[5..], None),
+                (_, Some(0)) => self.ask(message.get(5..).unwrap_or_default(), None),
                 (_, Some(1)) if packed.contains_key(CONTENT_ENCODING) => {
-                    match readable(&packed, message.slice(5..), self.cap) {
+                    match readable(&packed, message.slice(message.len().min(5)..), self.cap) {
                         Ok(message) => self.ask(&message, None),
                         Err(unread) => self.ask(&[], Some(unread)),
                     }
