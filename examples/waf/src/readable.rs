@@ -163,7 +163,7 @@ mod tests {
     }
 
     /// `q=<script>` in Brotli and in Zstandard, as their own programs write it.
-    const BROTLI: &[u8] = &[11, 4, 128, 113, 61, 60, 115, 99, 114, 105, 112, 116, 62, 3];
+    const BROTLI: &[u8] = &[139, 4, 128, 113, 61, 60, 115, 99, 114, 105, 112, 116, 62, 3];
     const ZSTD: &[u8] = &[40, 181, 47, 253, 32, 10, 81, 0, 0, 113, 61, 60, 115, 99, 114, 105, 112, 116, 62];
 
     #[test]
