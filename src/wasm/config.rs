@@ -4,6 +4,9 @@ use std::num::NonZeroUsize;
 
 use wasmtime::{Config, InstanceAllocationStrategy, Strategy};
 
+/// How many functions of a trap are named. A recursion that overflowed the stack has very many.
+pub(super) const FRAMES: usize = 32;
+
 /// Builds an engine that compiles for one with these settings, and has no pool.
 pub(super) fn compiling(stack: usize, pooled: bool, compiler: Strategy) -> wasmtime::Result<wasmtime::Engine> {
     // A pool has no part in what code is compiled.
@@ -27,7 +30,7 @@ pub(super) fn config(stack: usize, pooled: bool, compiler: Strategy) -> Config {
         .epoch_interruption(true)
         .max_wasm_stack(stack)
         // No more than are reported: walking a deep recursion takes longer than the recursion itself.
-        .wasm_backtrace_max_frames(NonZeroUsize::new(super::limits::FRAMES))
+        .wasm_backtrace_max_frames(NonZeroUsize::new(FRAMES))
         .wasm_memory64(false)
         .wasm_multi_memory(false)
         .wasm_relaxed_simd(false)

@@ -327,13 +327,10 @@ impl WasmCallError {
     }
 }
 
-/// How many functions of a trap are named. A recursion that overflowed the stack has very many.
-pub(super) const FRAMES: usize = 32;
-
 /// Names the functions of a trap, from the innermost.
 fn frames(error: &wasmtime::Error) -> Vec<String> {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
-    let frames = backtrace.frames().iter().take(FRAMES);
+    let frames = backtrace.frames().iter().take(super::config::FRAMES);
     let name = |frame: &FrameInfo| match frame.func_name() {
         Some(name) => plugin_text(demangled(name).as_bytes(), 256),
         None => format!("function {}", frame.func_index()),

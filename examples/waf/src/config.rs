@@ -11,6 +11,9 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use waf_interface::Verdict;
+
+use crate::net::Network;
 use crate::upstream::Upstream;
 
 /// What the file may say.
@@ -31,6 +34,8 @@ pub struct Config {
     /// The folder in which the node keeps what it must not forget.
     pub data: PathBuf,
     pub failure_policy: Spanned<FailurePolicy>,
+    /// What becomes of what cannot be inspected.
+    pub uninspected: Uninspected,
     pub proxy: Proxy,
     pub admin: Admin,
     pub wasm: Wasm,
@@ -45,10 +50,31 @@ pub struct Config {
 pub enum FailurePolicy {
     /// It is answered with 503.
     Closed,
-    /// It is let through, and logged.
+    /// It is let through, and logged. Needs the setting `uninspected = "log"`, because clients can choose what has no verdict.
     Open,
     /// The last version that did not fail gives the verdict; without one it is answered with 503.
     LastGood,
+}
+
+/// What becomes of a request, or of the part of it, that cannot be inspected: a body that goes on behind the part that is held
+/// back, encodings that are not known, what is over the rules' limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Uninspected {
+    #[default]
+    Block,
+    Challenge,
+    Log,
+}
+
+impl From<Uninspected> for Verdict {
+    fn from(uninspected: Uninspected) -> Verdict {
+        match uninspected {
+            Uninspected::Block => Verdict::Block,
+            Uninspected::Challenge => Verdict::Challenge,
+            Uninspected::Log => Verdict::Log,
+        }
+    }
 }
 
 /// The data plane.
@@ -66,9 +92,14 @@ pub struct Proxy {
     pub body_timeout: Seconds,
     #[serde(rename = "connect_timeout_seconds")]
     pub connect_timeout: Seconds,
-    /// By when the upstream has to begin its answer.
+    /// By when the upstream has to begin its answer, from when the request was sent or last went on.
     #[serde(rename = "response_timeout_seconds")]
     pub response_timeout: Seconds,
+    /// How long a client may take to read what was sent to it.
+    #[serde(rename = "send_timeout_seconds")]
+    pub send_timeout: Seconds,
+    /// Whose word of a client's address counts.
+    pub trusted_proxies: Vec<Network>,
     /// How long requests that are under way may take when the node stops.
     #[serde(rename = "shutdown_timeout_seconds")]
     pub shutdown_timeout: Seconds,
@@ -146,9 +177,9 @@ pub struct Probation {
     pub window: Seconds,
     /// The share of calls that may fail.
     pub max_error_rate: Share,
-    /// What 99 of 100 calls have to stay below.
+    /// What 99 of 100 calls have to stay below. Not judged if not set: how long a call takes is up to the clients, too.
     #[serde(rename = "max_latency_milliseconds")]
-    pub max_latency: Milliseconds,
+    pub max_latency: Option<Milliseconds>,
     /// Nothing is judged before so many calls.
     pub min_calls: u64,
     /// How many failed requests at once are put to the version before, too. With 0, whatever fails counts.
@@ -208,6 +239,7 @@ impl Default for Config {
             upstream: None,
             data: PathBuf::from("waf-data"),
             failure_policy: Spanned::new(0..0, FailurePolicy::Closed),
+            uninspected: Uninspected::default(),
             proxy: Proxy::default(),
             admin: Admin::default(),
             wasm: Wasm::default(),
@@ -227,6 +259,8 @@ impl Default for Proxy {
             body_timeout: Seconds::whole(10),
             connect_timeout: Seconds::whole(5),
             response_timeout: Seconds::whole(60),
+            send_timeout: Seconds::whole(30),
+            trusted_proxies: Vec::new(),
             shutdown_timeout: Seconds::whole(10),
         }
     }
@@ -281,7 +315,7 @@ impl Default for Probation {
         Probation {
             window: Seconds::whole(30),
             max_error_rate: Share(0.05),
-            max_latency: Milliseconds(Duration::from_millis(25)),
+            max_latency: None,
             min_calls: 20,
             second_opinions: 4,
         }
@@ -351,6 +385,11 @@ impl Config {
     fn check(&self) -> Result<(), (usize, String)> {
         if *self.failure_policy.get_ref() == FailurePolicy::LastGood && self.wasm.keep_previous_versions == 0 {
             let problem = "the failure policy last_good needs keep_previous_versions of at least 1";
+            return Err((self.failure_policy.span().start, problem.to_owned()));
+        }
+        if *self.failure_policy.get_ref() == FailurePolicy::Open && self.uninspected != Uninspected::Log {
+            let problem =
+                "the failure policy open lets through what no rules have seen: it needs uninspected = \"log\"";
             return Err((self.failure_policy.span().start, problem.to_owned()));
         }
         match (&self.archive.folder, &self.archive.s3) {
@@ -482,6 +521,9 @@ mod tests {
             ("[waf.wasm.limits]\nconcurrent_calls = 0", 2, "nonzero"),
             ("[waf.admin]\ntoken = \"short\"", 2, "16 characters"),
             ("[waf]\n\nfailure_policy = \"last_good\"\n[waf.wasm]\nkeep_previous_versions = 0", 3, "last_good needs"),
+            ("[waf]\nfailure_policy = \"open\"", 2, "uninspected"),
+            ("[waf]\nuninspected = \"pass\"", 2, "pass"),
+            ("[waf.proxy]\ntrusted_proxies = [\"10.0.0.0/33\"]", 2, "no network"),
             ("[waf.archive]\nfolder = \"a\"\n[waf.archive.s3]\nbucket = \"b\"", 3, "either a folder"),
             ("[waf\n", 1, ""),
         ] {

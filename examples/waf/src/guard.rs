@@ -15,6 +15,7 @@ use crate::hold::{Holds, Waiting};
 use crate::json::moment;
 use crate::live::Traffic;
 use crate::metrics::Metrics;
+use crate::readable::Unread;
 use crate::rules::{Failure, Inspected, inspect};
 
 /// How many errors are remembered.
@@ -100,8 +101,24 @@ impl Guard {
         }
     }
 
-    /// Asks the rules about a request.
-    pub fn inspect(&self, request: &Inspected<'_>, id: &HeaderValue) -> Action {
+    /// Asks the rules about a request. What of it they do not get to see is decided by what the request says about that, if the
+    /// rules do not say more.
+    pub fn inspect(&self, request: &Inspected<'_>, unread: Option<Unread>, id: &HeaderValue) -> Action {
+        let Some(unread) = unread else { return self.inspect_all(request, id) };
+        let verdict = request.if_unread;
+        let text = |text: &str| text.to_owned();
+        let reason = Reason { rule: text("uninspected"), part: text("body"), matched: text(unread.name()), score: 0 };
+        let own = Decision { verdict, reason: Some(reason) };
+        if verdict == Verdict::Block {
+            return self.act(own, id);
+        }
+        match (self.inspect_all(request, id), self.act(own, id)) {
+            (Action::Pass, own) => own,
+            (other, _) => other,
+        }
+    }
+
+    fn inspect_all(&self, request: &Inspected<'_>, id: &HeaderValue) -> Action {
         let waiting = self.holds.ask();
         let rules = self.slot.load();
         match self.ask(&rules, request, waiting) {

@@ -14,10 +14,13 @@ mod demo;
 mod deploy;
 mod guard;
 mod hold;
+mod impatient;
 mod json;
 mod live;
 mod metrics;
+mod net;
 mod proxy;
+mod readable;
 mod release;
 mod request_id;
 mod rules;
@@ -104,6 +107,7 @@ async fn listen(config: &Config, admin: Admin, stopping: tokio::sync::watch::Sen
     let terms = Terms {
         max_connections: config.proxy.max_connections,
         header_timeout: config.proxy.header_timeout.0,
+        send_timeout: config.proxy.send_timeout.0,
         shutdown_timeout: config.proxy.shutdown_timeout.0,
     };
     let stop = admin.stop.clone();
@@ -114,7 +118,7 @@ async fn listen(config: &Config, admin: Admin, stopping: tokio::sync::watch::Sen
     let data_listener = bind(config.listen).await?;
     let admin_listener = bind(config.admin.listen).await?;
     let guard = admin.deployments.guard_handle();
-    let proxy = Arc::new(Proxy::new(Arc::clone(&guard), upstream.clone(), config.proxy.clone())?);
+    let proxy = Arc::new(Proxy::new(Arc::clone(&guard), upstream.clone(), config.proxy.clone(), config.uninspected)?);
     println!("waf: serving on http://{}, in front of {upstream}", data_listener.local_addr()?);
     println!("waf: the admin API and its page are on http://{}", admin_listener.local_addr()?);
 

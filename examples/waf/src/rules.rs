@@ -1,6 +1,7 @@
 //! The rules as the node sees them: plugins of the interface [`Waf`], made with a rule file, in a slot.
 
 use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 
 use hotslot::host::{CallError, CallErrorKind};
@@ -8,7 +9,7 @@ use hotslot::native::{Native, Trust};
 use hotslot::wasm::{self, CallLimits, InstancePolicy};
 use hotslot::{Auto, BoxError, Format, HotSlot, Probation, escape_untrusted};
 use hyper::{HeaderMap, Method, Uri};
-use waf_interface::{Decision, FieldTooLong, Reason, Waf};
+use waf_interface::{CLIENT, Decision, FieldTooLong, IF_UNREAD, Reason, Verdict, Waf};
 
 use crate::config::{self, Config, Limits, Sample};
 use crate::release::Release;
@@ -19,6 +20,9 @@ pub struct Inspected<'a> {
     pub target: &'a Uri,
     pub headers: &'a HeaderMap,
     pub body: &'a [u8],
+    pub client: IpAddr,
+    /// What is to happen to what the rules cannot inspect.
+    pub if_unread: Verdict,
 }
 
 /// Why there is no verdict.
@@ -139,10 +143,13 @@ pub fn open(
 
 /// Inspecting is repeatable: a request that fails on the version before, too, counts against neither.
 fn probation(limits: &config::Probation) -> Probation {
-    Probation::new(limits.window.0)
+    let probation = Probation::new(limits.window.0)
         .max_failed_share(limits.max_error_rate.0, limits.min_calls)
-        .max_latency(FAST_SHARE, limits.max_latency.0, limits.min_calls)
-        .second_opinions(limits.second_opinions)
+        .second_opinions(limits.second_opinions);
+    match limits.max_latency {
+        Some(most) => probation.max_latency(FAST_SHARE, most.0, limits.min_calls),
+        None => probation,
+    }
 }
 
 thread_local! {
@@ -152,7 +159,10 @@ thread_local! {
 
 /// Returns what the rules say of a request.
 pub fn inspect(rules: &dyn Waf, request: &Inspected<'_>) -> Result<Decision, Failure> {
-    let headers = request.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let client = request.client.to_string();
+    let own = [(CLIENT, client.as_str()), (IF_UNREAD, request.if_unread.name())];
+    let own = own.into_iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    let headers = request.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).chain(own);
     let target = request.target.path_and_query().map_or("/", |target| target.as_str());
     let result = WRITTEN.with_borrow_mut(|written| {
         let method = request.method.as_str().as_bytes();
@@ -172,7 +182,14 @@ fn safe(Reason { rule, part, matched, score }: Reason) -> Reason {
 fn prove(rules: &dyn Waf, samples: &[Sample]) -> Result<(), BoxError> {
     for Sample { name, method, target, headers, body, verdict } in samples {
         let (method, target, headers) = (method.parse()?, target.parse()?, headers.try_into()?);
-        let request = Inspected { method: &method, target: &target, headers: &headers, body: body.as_bytes() };
+        let request = Inspected {
+            method: &method,
+            target: &target,
+            headers: &headers,
+            body: body.as_bytes(),
+            client: Ipv4Addr::LOCALHOST.into(),
+            if_unread: Verdict::Block,
+        };
         let got = inspect(rules, &request)
             .map_err(|failure| format!("the sample {name:?} got no verdict: {failure}"))?
             .verdict as u32;

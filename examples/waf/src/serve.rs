@@ -14,11 +14,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
 use crate::body::Body;
+use crate::impatient::Impatient;
 
 /// What a listener grants its clients.
 #[derive(Clone, Copy)]
@@ -26,9 +27,15 @@ pub struct Terms {
     pub max_connections: usize,
     /// By when a connection has to say something, and a request's header has to be there.
     pub header_timeout: Duration,
+    /// How long a client may take to read what was sent to it.
+    pub send_timeout: Duration,
     /// How long requests that are under way may take once the listener is told to stop.
     pub shutdown_timeout: Duration,
 }
+
+/// A connection's place among those that a listener has room for, to be kept by whatever outlives it.
+#[derive(Clone)]
+pub struct Place(#[allow(dead_code, reason = "held")] Arc<OwnedSemaphorePermit>);
 
 /// Answers requests with `answer` until `stop` is raised; then finishes those that are under way.
 pub async fn serve<A, F>(listener: TcpListener, terms: Terms, mut stop: watch::Receiver<bool>, answer: A)
@@ -49,19 +56,40 @@ where
         let (stream, peer, place) = accepted;
         let (http, watcher, answer, mut stop) = (Arc::clone(&http), graceful.watcher(), answer.clone(), stop.clone());
         tokio::spawn(async move {
-            let _place = place;
-            // Until the first byte is there nobody measures the time but us.
-            let mut first = [0];
-            tokio::select! {
-                spoken = timeout(terms.header_timeout, stream.peek(&mut first)) => if spoken.is_err() { return },
-                _ = stop.wait_for(|stop| *stop) => return,
-            }
-            let service = service_fn(move |request| {
+            let place = Place(Arc::new(place));
+            let spoken = Arc::new(Notify::new());
+            let first = Arc::clone(&spoken);
+            let held = place.clone();
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                first.notify_one();
+                request.extensions_mut().insert(held.clone());
                 let answer = answer(peer, request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-            if let Err(error) = watcher.watch(connection).await {
+            let stream = TokioIo::new(Impatient::new(stream, terms.send_timeout));
+            let connection = http.serve_connection_with_upgrades(stream, service).into_owned();
+            let connection = watcher.watch(connection);
+            tokio::pin!(connection);
+            // Until the first request is there, whatever is spoken until then, nobody measures the time but us: what may become
+            // the preface of HTTP/2 is waited for without an end.
+            let late = async {
+                tokio::select! {
+                    late = timeout(terms.header_timeout, spoken.notified()) => late.is_err(),
+                    _ = stop.wait_for(|stop| *stop) => true,
+                }
+            };
+            let ended = tokio::select! {
+                ended = &mut connection => Some(ended),
+                late = late => match late {
+                    true => return,
+                    false => None,
+                },
+            };
+            let ended = match ended {
+                Some(ended) => ended,
+                None => connection.await,
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "connection");
             }
         });
@@ -73,10 +101,7 @@ where
 }
 
 /// The next connection, once there is room for it.
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     let place = Arc::clone(room).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {

@@ -12,6 +12,8 @@
 //! | for each header: length of the name, length of the value, name, value | 2 + 4 + n + m |
 //! | length of the body, then the body | 4 + n |
 //!
+//! A name that begins with a colon, which no client can send, is the host's own word: [`CLIENT`] and [`IF_UNREAD`].
+//!
 //! Nothing follows the body. Names and values are bytes, not text: what an attacker sends need not be UTF-8.
 #![forbid(unsafe_code)]
 
@@ -93,6 +95,14 @@ impl Reason {
     /// How many characters of the match, and of the part's name, a reason quotes.
     pub const LONGEST_MATCH: usize = 80;
 }
+
+/// The name of the header by which the host says what the client's address is: that of the first hop which is not a trusted
+/// proxy.
+pub const CLIENT: &str = ":client";
+
+/// The name of the header by which the host says what is to happen to what the rules cannot inspect: the
+/// [name](Verdict::name) of a verdict.
+pub const IF_UNREAD: &str = ":if-unread";
 
 /// The version of the format, its first byte.
 pub const VERSION: u8 = 1;

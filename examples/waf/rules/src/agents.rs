@@ -2,10 +2,10 @@
 
 use crate::catalogue::Rule;
 use crate::cut;
-use crate::view::{Hits, View, find_any};
-use crate::words::words;
+use crate::view::{Hits, View};
+use crate::words::{List, words};
 
-static TOOLS: &[&str] = words!(
+static TOOLS: &List = &List::of(words!(
     "absinthe acunetix appscan arachni brutus bsqlbf burpcollaborator burpsuite cgichk commix crackmapexec crowbar
      dalfox detectify dirb dirbuster dirsearch dotdotpwn evilscanner feroxbuster ffuf fimap gobuster grabber
      grendel-scan havij hydra inspathx invicti jaeles jbrofuzz joomscan jorgee l9explore l9tcpid lfisuite libwhisker
@@ -13,7 +13,7 @@ static TOOLS: &[&str] = words!(
      nuclei openvas padbuster pangolin paros pmafind rapid7 rustbuster sipvicious skipfish sqlbrute sqlmap sqlninja
      sqlpowerinjector sqlsus struts-pwn sundayddr sysscan tplmap uil2pn vega/ w3af wapiti webbandit webinspect
      webshag wfuzz whatweb whcc/ wprecon wpscan xsser xsstrike zap/ zeus-scanner zgrab zmeu"
-);
+));
 
 /// Headers that a tool adds to say who it is.
 static HEADERS: &[&str] =
@@ -24,7 +24,7 @@ static PATHS: &[&str] =
     &["/rfiinc.txt", "acunetix-wvs", "appscan_fingerprint", "muieblackcat", "nessustest", "netsparker-", "w00tw00t"];
 
 pub(crate) fn user_agent(view: &View<'_>, hits: &mut Hits) {
-    for (at, tool) in find_any(TOOLS, view.lower) {
+    for (at, tool) in view.find_any(TOOLS, view.lower) {
         let end = at + tool.len();
         if tool.ends_with('/') || !cut::from(view.lower, end).starts_with(|c: char| c.is_ascii_alphabetic()) {
             hits.add(Rule::BotTool, cut::between(view.text, at, end));

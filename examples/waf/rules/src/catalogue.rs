@@ -16,7 +16,7 @@ pub enum Family {
     Rce,
     /// Bad bots.
     Scanner,
-    /// More than the rules are willing to look at.
+    /// More than the rules are willing to look at, and what they cannot read.
     Limits,
 }
 
@@ -125,10 +125,13 @@ catalogue! {
     BotProbe "scanner-probe" Scanner 5 "A header or path that only such a tool sends.";
 
     TooMuch "limits-exceeded" Limits 5 "More parameters or bytes than the limits allow to look at.";
+    TooDear "limits-work" Limits 5 "More work than the limits allow to do.";
+    Unread "limits-unread" Limits 5 "A part that cannot be read, or that a server may read differently.";
 }
 
 impl Rule {
     /// What the catalogue says of it.
+    #[allow(clippy::indexing_slicing, reason = "the list has an entry for every rule")]
     pub fn entry(self) -> &'static Entry {
         &CATALOGUE[self as usize]
     }

@@ -18,6 +18,16 @@ pub(crate) fn between(text: &str, start: usize, end: usize) -> &str {
     from(until(text, end), start)
 }
 
+/// The byte at an offset, if there is one.
+pub(crate) fn byte(text: &str, at: usize) -> Option<u8> {
+    text.as_bytes().get(at).copied()
+}
+
+/// The byte in front of an offset, if there is one.
+pub(crate) fn byte_before(text: &str, at: usize) -> Option<u8> {
+    byte(text, at.checked_sub(1)?)
+}
+
 #[cfg(test)]
 #[test]
 fn no_offset_is_inside_of_a_character() {
@@ -29,4 +39,8 @@ fn no_offset_is_inside_of_a_character() {
     }
     assert_eq!(between(text, 2, 6), "½");
     assert_eq!(between(text, 6, 2), "");
+    assert_eq!(
+        (byte(text, 0), byte(text, 7), byte_before(text, 0), byte_before(text, 1)),
+        (Some(b'a'), None, None, Some(b'a'))
+    );
 }

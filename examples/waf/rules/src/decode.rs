@@ -3,11 +3,13 @@
 //! Every step reads its input once. The number of rounds is fixed, and a round never makes text longer, except the
 //! first one, which may double it: a byte that is not UTF-8 becomes a character of two bytes.
 
+mod base64;
 mod entity;
 mod escape;
 mod percent;
 mod utf8;
 
+pub use base64::base64;
 pub use percent::{form, percent};
 pub use utf8::text;
 

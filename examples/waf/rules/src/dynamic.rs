@@ -8,9 +8,17 @@ use regex_lite::{Regex, RegexBuilder};
 
 use crate::config::{ConfigError, DynamicRule, Kind, Where};
 use crate::cut;
+use crate::work::Work;
 
 /// What a compiled pattern may take, in bytes.
 const LARGEST_PATTERN: usize = 64 * 1024;
+/// What one is tried with first; the largest one is this, doubled a few times.
+const SMALLEST_PATTERN: usize = 512;
+/// What it takes, in steps, to match a byte: with all texts at once, and for so many bytes of a compiled pattern.
+const AUTOMATON: usize = 8;
+const BYTES_PER_STEP: usize = 16;
+/// What a match takes.
+const MATCH: usize = 30;
 
 /// The dynamic rules, ready to be matched.
 #[derive(Debug, Default)]
@@ -22,7 +30,16 @@ pub(crate) struct Dynamic {
 #[derive(Debug)]
 struct Matchers {
     texts: Option<(NFA, Vec<usize>)>,
-    patterns: Vec<(Regex, usize)>,
+    patterns: Vec<Pattern>,
+}
+
+#[derive(Debug)]
+struct Pattern {
+    regex: Regex,
+    /// Its rule.
+    index: usize,
+    /// What it takes at most, in steps, to match it against a byte.
+    steps: usize,
 }
 
 impl Dynamic {
@@ -47,17 +64,31 @@ impl Dynamic {
     }
 
     /// Every match of a rule that looks here.
-    pub(crate) fn each<'t>(&self, place: Where, text: &'t str, mut see: impl FnMut(&DynamicRule, &'t str)) {
+    pub(crate) fn each<'t>(
+        &self,
+        place: Where,
+        text: &'t str,
+        work: &Work,
+        mut see: impl FnMut(&DynamicRule, &'t str),
+    ) {
         for (_, matchers) in self.places.iter().filter(|(known, _)| *known == place) {
             if let Some((automaton, indices)) = &matchers.texts {
-                for found in automaton.try_find_overlapping_iter(text.into()).into_iter().flatten() {
-                    let matched = cut::between(text, found.start(), found.end());
-                    see(&self.rules[indices[found.pattern().as_usize()]], matched);
+                if !work.spend(text.len() * AUTOMATON) {
+                    return;
+                }
+                let found = automaton.try_find_overlapping_iter(text.into()).into_iter().flatten();
+                for found in found.take_while(|_| work.spend(MATCH)) {
+                    let rule = indices.get(found.pattern().as_usize()).and_then(|index| self.rules.get(*index));
+                    let Some(rule) = rule else { continue };
+                    see(rule, cut::between(text, found.start(), found.end()));
                 }
             }
-            for (pattern, index) in &matchers.patterns {
-                if let Some(found) = pattern.find(text) {
-                    see(&self.rules[*index], found.as_str());
+            for Pattern { regex, index, steps } in &matchers.patterns {
+                if !work.spend(text.len().saturating_mul(*steps)) {
+                    return;
+                }
+                if let (Some(found), Some(rule)) = (regex.find(text), self.rules.get(*index)) {
+                    see(rule, found.as_str());
                 }
             }
         }
@@ -77,13 +108,23 @@ fn texts<'a>(rules: impl Iterator<Item = Indexed<'a>>) -> Result<Option<(NFA, Ve
     Ok(Some((automaton, indices)))
 }
 
-fn patterns<'a>(rules: impl Iterator<Item = Indexed<'a>>) -> Result<Vec<(Regex, usize)>, ConfigError> {
+fn patterns<'a>(rules: impl Iterator<Item = Indexed<'a>>) -> Result<Vec<Pattern>, ConfigError> {
     rules
         .map(|(index, rule)| {
-            let built = RegexBuilder::new(&rule.pattern).case_insensitive(true).size_limit(LARGEST_PATTERN).build();
-            built
-                .map(|pattern| (pattern, index))
-                .map_err(|error| ConfigError::Pattern { rule: rule.id.clone(), message: error.to_string() })
+            let (regex, size) = smallest(&rule.pattern)
+                .map_err(|error| ConfigError::Pattern { rule: rule.id.clone(), message: error.to_string() })?;
+            Ok(Pattern { regex, index, steps: size / BYTES_PER_STEP })
         })
         .collect()
+}
+
+/// A pattern, with a size in bytes within which it could be compiled: it may take a step for every state that it has.
+fn smallest(pattern: &str) -> Result<(Regex, usize), regex_lite::Error> {
+    let mut size = SMALLEST_PATTERN;
+    loop {
+        match RegexBuilder::new(pattern).case_insensitive(true).size_limit(size).build() {
+            Err(_) if size < LARGEST_PATTERN => size *= 2,
+            built => return built.map(|regex| (regex, size)),
+        }
+    }
 }

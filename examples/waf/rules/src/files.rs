@@ -3,14 +3,20 @@
 use crate::catalogue::Rule;
 use crate::cut;
 use crate::parts::Place;
-use crate::view::{Hits, View, excerpt, find_any, prefixes, prose_words};
-use crate::words::words;
+use crate::view::{Hits, View, excerpt, prefixes, prose_words};
+use crate::words::{List, words};
+
+/// What a path may begin behind, in a text.
+const BEGINS_PATH: &[u8] = b"/=:(<>@|`,;";
+
+/// What it takes, in steps, to look at the beginning of a path.
+const BEGINNING: usize = 60;
 
 /// In a value with this many plain words, a path is probably being talked about.
 const PROSE: usize = 6;
 
 /// Files and folders of operating systems, from their root.
-static SYSTEM: &[&str] = words!(
+static SYSTEM: &List = &List::of(words!(
     "autoexec.bat boot/grub boot/vmlinuz config.sys dev/fd/ dev/kmem dev/mem dev/sda dev/shm/ etc/aliases etc/apache2
      etc/bash etc/cron. etc/crontab etc/debian_version etc/default/ etc/docker etc/environment etc/exports etc/fstab
      etc/ftpusers etc/group etc/hostname etc/hosts etc/httpd etc/inetd.conf etc/init etc/issue etc/kubernetes
@@ -27,19 +33,19 @@ static SYSTEM: &[&str] = words!(
      var/lib/docker var/lib/kubelet var/lib/mysql var/log/ var/mail/ var/run/ var/spool/ var/www/ wamp/ windows/debug
      windows/microsoft.net windows/panther windows/php.ini windows/repair windows/system32 windows/syswow64 winnt/
      xampp/"
-);
+));
 
 /// Those of them that nobody mentions by accident.
-static CRITICAL: &[&str] = words!(
+static CRITICAL: &List = &List::of(words!(
     "boot.ini dev/tcp/ dev/udp/ etc/gshadow etc/master.passwd etc/passwd etc/shadow etc/sudoers ntds.dit proc/self
      root/. run/secrets win.ini windows/system.ini windows/win.ini"
-);
+));
 
 /// Folders of which any file is suspicious only when it is the whole value.
-static SYSTEM_ALONE: &[&str] = &["dev/", "etc/", "proc/", "root/", "sys/", "tmp/", "var/tmp/"];
+static SYSTEM_ALONE: &List = &List::of(&["dev/", "etc/", "proc/", "root/", "sys/", "tmp/", "var/tmp/"]);
 
 /// Files and folders that hold secrets or configuration.
-static SECRET: &[&str] = words!(
+static SECRET: &List = &List::of(words!(
     ".aider .ansible/ .aws/ .azure/ .bash_history .bash_logout .bash_profile .bashrc .boto .bundle/ .bzr/ .cargo/
      .circleci/ .claude/ .composer/ .config/ .continue/ .cshrc .curlrc .cursor/ .cvs .docker/ .dockercfg
      .dockerignore .drone .ds_store .env .fetchmailrc .forward .gcloud/ .gem/ .git-credentials .git/ .gitattributes
@@ -52,7 +58,7 @@ static SECRET: &[&str] = words!(
      dockerfile global.asa id_dsa id_ecdsa id_ed25519 id_rsa keystore.jks localsettings.php master.key parameters.yml
      phpinfo.php privkey.pem sam.bak secrets.yml server.key sftp-config.json terraform.tfstate tomcat-users.xml
      web-inf/ web.config wp-config"
-);
+));
 
 /// Endings of files that stay behind on a server and are nobody's business.
 static LEFTOVER: &[&str] = words!(
@@ -62,22 +68,25 @@ static LEFTOVER: &[&str] = words!(
 );
 
 /// Endings of uploads that a server would run or obey.
-static EXECUTABLE: &[&str] = words!(
+static EXECUTABLE: &List = &List::of(words!(
     ".asa .ascx .ashx .asmx .asp .aspx .cdx .cer .cfc .cfm .cfml .cgi .config .cshtml .htaccess .htpasswd .jsp .jspa
      .jspf .jspx .jsv .jsw .pgif .phar .php .php3 .php4 .php5 .php7 .php8 .phps .pht .phtm .phtml .shtml .user.ini
      .vbhtml .war"
-);
+));
 
-static WRAPPERS: &[&str] = words!(
+static WRAPPERS: &List = &List::of(words!(
     "bzip2:// compress.zlib:// data://text data:text/plain;base64,pd9wa dict:// expect:// file:/// file://localhost
      glob:// gopher:// jar:file jar:http ldap://127. local_file: netdoc: ogg:// phar:// php:// rar:// ssh2. tftp://
      view-source:file zip:// zlib://"
-);
+));
 
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
     let path = normal(view.lower);
+    if !view.work.spend(path.bytes().filter(|byte| BEGINS_PATH.contains(byte)).count() * BEGINNING) {
+        return;
+    }
     traversal(view, hits);
-    for (at, _) in find_any(WRAPPERS, view.lower) {
+    for (at, _) in view.find_any(WRAPPERS, view.lower) {
         hits.add(Rule::LfiWrapper, excerpt(view.text, at, 60));
     }
     let mention = |rule| if prose_words(view.text) < PROSE { rule } else { Rule::LfiMention };
@@ -118,11 +127,11 @@ fn normal(lower: &str) -> String {
 }
 
 /// Where one of the list's entries begins a path: behind a separator, or at the start of a value without spaces.
-fn find(path: &str, list: &[&'static str]) -> Option<usize> {
+fn find(path: &str, list: &List) -> Option<usize> {
     let alone = !path.contains(char::is_whitespace);
     let mut before = if alone { b'/' } else { b' ' };
     for (at, byte) in path.bytes().enumerate() {
-        if matches!(before, b'/' | b'=' | b':' | b'(' | b'<' | b'>' | b'@' | b'|' | b'`' | b',' | b';') {
+        if BEGINS_PATH.contains(&before) {
             let rest = cut::from(path, at);
             let complete = |entry: &str| {
                 !entry.ends_with(|c: char| c.is_ascii_alphanumeric())
@@ -151,7 +160,7 @@ fn traversal(view: &View<'_>, hits: &mut Hits) {
     let mut steps = 0;
     let mut at = 0;
     while let Some(dots) = cut::from(view.text, at).find("..").map(|found| found + at) {
-        let end = dots + bytes[dots..].iter().take_while(|byte| **byte == b'.').count();
+        let end = dots + bytes.iter().skip(dots).take_while(|byte| **byte == b'.').count();
         at = end;
         let separator = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b'/' | b'\\'));
         let before = dots.checked_sub(1).and_then(|before| bytes.get(before));
@@ -221,7 +230,9 @@ fn requested(path: &str, hits: &mut Hits) {
 pub(crate) fn upload_name(view: &View<'_>, hits: &mut Hits) {
     let name: String = view.lower.chars().filter(|c| !c.is_whitespace() && *c != '\0').collect();
     let name = name.split(&[';', ':'][..]).next().unwrap_or_default().trim_end_matches('.');
-    let inner = EXECUTABLE.iter().any(|ending| name.ends_with(ending) || name.contains(&format!("{ending}.")));
+    let ends = |at: usize, ending: &str| matches!(cut::byte(name, at + ending.len()), None | Some(b'.'));
+    let inner =
+        name.match_indices('.').any(|(at, _)| prefixes(EXECUTABLE, cut::from(name, at)).any(|ending| ends(at, ending)));
     let hidden = name.rsplit(['/', '\\']).next().is_some_and(|last| last.starts_with('.') && last.len() > 1);
     if inner || hidden || find(&normal(name), SECRET).is_some() {
         hits.add(Rule::RceUpload, view.text);
@@ -241,7 +252,7 @@ pub(crate) fn upload(view: &View<'_>, hits: &mut Hits) {
 #[cfg(test)]
 #[test]
 fn lists_are_sorted() {
-    for list in [SYSTEM, CRITICAL, SECRET] {
+    for list in [SYSTEM, CRITICAL, SECRET, EXECUTABLE, WRAPPERS] {
         assert!(list.is_sorted());
     }
 }

@@ -5,13 +5,14 @@
 //! a command line would be read, and says which constructs it saw. Each construct is a [rule](catalogue) with a weight;
 //! the weights of one part of the request add up per family, and the rule file says from which score on a family acts.
 //!
-//! The time for a request is linear in its length, and no detector recurses.
+//! The work for a request is linear in its length and has a budget, and no detector recurses.
 //!
 //! This crate is the plugin `universal-waf` of the interface [`waf_interface::Waf`]: a module if it is compiled for wasm32,
 //! and a library for every other target.
 
-// What cuts text is `cut`, or a search that hands out the pieces: an offset of one's own may lie inside of a character.
-#![deny(clippy::string_slice)]
+// What cuts text is `cut`, or a search that hands out the pieces: an offset of one's own may lie inside of a character, or
+// behind the end.
+#![cfg_attr(not(test), deny(clippy::string_slice, clippy::indexing_slicing))]
 
 pub mod catalogue;
 pub mod config;
@@ -30,6 +31,7 @@ mod sql;
 mod view;
 mod windows;
 mod words;
+mod work;
 mod xss;
 
 pub use config::{Config, ConfigError};

@@ -32,6 +32,10 @@ pub enum Place {
     File,
     /// A body that is plain text.
     Body,
+    /// What the host says of the request, as a header.
+    Host,
+    /// Nothing that was sent: what stands here could not be read, or not in one way only.
+    Unread,
 }
 
 /// One value of a request, as text with the encoding of its transport taken off.
@@ -57,10 +61,11 @@ impl Part {
             Place::Body => return "body".to_owned(),
             Place::ArgName => return "arg-name".to_owned(),
             Place::Arg => "arg",
-            Place::Header | Place::UserAgent => "header",
+            Place::Header | Place::UserAgent | Place::Host => "header",
             Place::Cookie => "cookie",
             Place::FileName => "file-name",
             Place::File => "file",
+            Place::Unread => "unread",
         };
         format!("{kind}:{}", self.name)
     }
@@ -94,11 +99,14 @@ pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
     if !see(Part::new(Place::Path, "", decode::text(&decode::percent(path)))) || !form(query, see) {
         return false;
     }
-    let mut content_type = String::new();
+    let mut content_type: Option<String> = None;
     for (name, value) in request.headers() {
         let name = decode::text(name).to_ascii_lowercase();
         let seen = match name.as_str() {
             "cookie" => value.split(|byte| *byte == b';').all(|pair| cookie(pair, see)),
+            // The host's own words: dynamic rules see the client's address.
+            waf_interface::CLIENT => see(Part::new(Place::Host, &name, decode::text(value))),
+            host if host.starts_with(':') => true,
             skipped if SKIPPED.contains(&skipped) || skipped.starts_with("sec-") => true,
             "user-agent" => see(Part::new(Place::UserAgent, &name, decode::text(value))),
             "x-filename" | "x-file-name" => {
@@ -106,7 +114,12 @@ pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
             }
             _ => {
                 if name == "content-type" {
-                    content_type = decode::text(value);
+                    let text = decode::text(value);
+                    let twice = content_type.as_ref().is_some_and(|other| *other != text);
+                    if twice && !see(Part::new(Place::Unread, &name, "more than one".to_owned())) {
+                        return false;
+                    }
+                    content_type.get_or_insert(text);
                 }
                 see(Part::new(Place::Header, &name, decode::text(&decode::percent(value))))
             }
@@ -115,7 +128,7 @@ pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
             return false;
         }
     }
-    body(&content_type, request.body, see)
+    body(&content_type.unwrap_or_default(), request.body, see)
 }
 
 fn body(content_type: &str, body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
@@ -123,8 +136,8 @@ fn body(content_type: &str, body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> b
     let start = body.trim_ascii_start().first();
     if body.is_empty() {
         true
-    } else if let Some(boundary) = multipart::boundary(content_type) {
-        multipart::each(boundary.as_bytes(), body, see)
+    } else if multipart::is_multipart(content_type) {
+        multipart::each(content_type, body, see)
     } else if kind.contains("json") || (kind.is_empty() && matches!(start, Some(b'{' | b'['))) {
         json::each(body, see)
     } else if kind.contains("xml") || (kind.is_empty() && body.trim_ascii_start().starts_with(b"<?xml")) {
@@ -157,7 +170,10 @@ fn form(bytes: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
 
 fn split(bytes: &[u8], at: u8) -> (&[u8], &[u8]) {
     match bytes.iter().position(|byte| *byte == at) {
-        Some(position) => (&bytes[..position], &bytes[position + 1..]),
+        Some(position) => {
+            let (before, behind) = bytes.split_at(position);
+            (before, behind.get(1..).unwrap_or_default())
+        }
         None => (bytes, b""),
     }
 }

@@ -5,21 +5,27 @@ mod code;
 mod commands;
 mod plain;
 
+use std::ops::Range;
+
 use crate::catalogue::Rule;
 use crate::cut;
 use crate::parts::Place;
-use crate::view::{Hits, View, excerpt, is_word, listed, occurrences, prose_words};
+use crate::view::{Hits, View, excerpt, is_word, listed, prose_words};
 use crate::words::words;
 use commands::{Class, class};
+use plain::Plain;
 
 /// Names of parameters that a careless program hands to a shell.
 static RUN_BY_NAME: &[&str] = words!("args cmd code command daemon exec execute run shell");
+
+/// What it takes, in steps, to look at a command.
+const COMMAND: usize = 300;
 
 /// In a value with this many plain words, a word at its start is prose.
 const PROSE: usize = 7;
 
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
-    let plain = plain::text(view.text);
+    let plain = Plain::of(view.text);
     expansions(view, hits);
     code::inspect(view, hits);
     if view.text.contains('/') {
@@ -46,40 +52,45 @@ enum Lead {
     Line,
 }
 
-fn segments(view: &View<'_>, plain: &str, hits: &mut Hits) {
-    let bytes = plain.as_bytes();
+fn segments(view: &View<'_>, plain: &Plain, hits: &mut Hits) {
     let words = prose_words(view.text);
     let mut lead = Lead::Start;
     let mut from = 0;
     let mut backticks = 0;
     let mut blank = true;
-    for at in 0..=bytes.len() {
-        let next = match bytes.get(at) {
+    for at in 0..=plain.len() {
+        let before = cut::byte_before(plain, at);
+        let next = match cut::byte(plain, at) {
             None => Lead::Start,
             Some(b';' | b'|') if blank => Lead::First,
             Some(b';' | b'|') => Lead::Separator,
-            Some(b'&') if bytes.get(at + 1) == Some(&b'&') || at > 0 && bytes[at - 1] == b'&' => Lead::Separator,
+            Some(b'&') if cut::byte(plain, at + 1) == Some(b'&') || before == Some(b'&') => Lead::Separator,
             Some(b'&') => Lead::Ampersand,
             Some(b'\n' | b'\r') => Lead::Line,
             Some(b'`') => {
                 backticks += 1;
                 if backticks % 2 == 1 { Lead::Substitution } else { Lead::Ampersand }
             }
-            Some(b'(') if at > 0 && matches!(bytes[at - 1], b'$' | b'<' | b'>') => Lead::Substitution,
-            Some(b'{') if at == 0 || matches!(bytes[at - 1], b';' | b' ') => Lead::Ampersand,
+            Some(b'(') if matches!(before, Some(b'$' | b'<' | b'>')) => Lead::Substitution,
+            Some(b'{') if matches!(before, None | Some(b';' | b' ')) => Lead::Ampersand,
             Some(byte) => {
-                blank &= byte.is_ascii_whitespace() || b"'\"".contains(byte);
+                blank &= byte.is_ascii_whitespace() || b"'\"".contains(&byte);
                 continue;
             }
         };
-        command(view, cut::between(plain, from, at), lead, words, bytes.get(at).copied(), hits);
+        if !view.work.spend(COMMAND) {
+            return;
+        }
+        command(view, plain, from..at, lead, words, hits);
         from = at + 1;
         lead = next;
     }
 }
 
 /// One command: the text between two separators.
-fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: Option<u8>, hits: &mut Hits) {
+fn command(view: &View<'_>, plain: &Plain, place: Range<usize>, lead: Lead, words: usize, hits: &mut Hits) {
+    let segment = cut::between(plain, place.start, place.end);
+    let closed_by = cut::byte(plain, place.end);
     let direct = matches!(lead, Lead::Start | Lead::Line);
     let rule = if direct { Rule::RceDirect } else { Rule::RceCommand };
     if hits.has(rule) {
@@ -171,8 +182,11 @@ fn command(view: &View<'_>, segment: &str, lead: Lead, words: usize, closed_by: 
                 }
         }
     };
-    let obfuscated = commands::obfuscated(view.text, word)
-        && (lead != Lead::Start || shaped || wrapped || inner || class == Class::Rare);
+    // What is left of the segment begins with the word.
+    let start = place.start + (segment.len() - rest.len());
+    let hidden = lower.is_some() || plain.dropped_inside(start..start + word.len());
+    let obfuscated =
+        word.len() > 1 && hidden && (lead != Lead::Start || shaped || wrapped || inner || class == Class::Rare);
     let shown = excerpt(segment.trim(), 0, 60);
     if strong || obfuscated {
         hits.add(rule, shown);
@@ -195,7 +209,7 @@ fn mixed_case(word: &str) -> bool {
     let letters = word.as_bytes();
     letters.len() > 2
         && letters.iter().all(u8::is_ascii_alphabetic)
-        && letters.windows(2).filter(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase()).count() > 0
+        && letters.iter().zip(letters.iter().skip(1)).any(|(a, b)| a.is_ascii_lowercase() && b.is_ascii_uppercase())
         && letters.iter().filter(|letter| letter.is_ascii_uppercase()).count() > 1
 }
 
@@ -230,7 +244,7 @@ fn any_is_argument(arguments: &str) -> bool {
 fn is_argument(word: &str) -> bool {
     let bytes = word.as_bytes();
     let path = word.starts_with('/') && !word.starts_with("//") && bytes.len() > 1 || word == "/";
-    let drive = bytes.len() > 2 && bytes[1] == b':' && matches!(bytes[2], b'\\' | b'/');
+    let drive = matches!(bytes, [_, b':', b'\\' | b'/', ..]);
     let relative =
         word.starts_with("./") || word.starts_with("../") || word.starts_with("~/") || word == ".." || word == ".";
     let inner = word.contains("/etc/") || word.contains("://") || word.contains("$(");
@@ -247,7 +261,7 @@ fn is_argument(word: &str) -> bool {
 fn expansions(view: &View<'_>, hits: &mut Hits) {
     let text = view.text;
     let lower = view.lower;
-    let compact: String = text.chars().filter(|c| !c.is_whitespace()).take(4096).collect();
+    let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
     if compact.contains("(){:") || lower.trim_start().starts_with("() {") || lower.contains("() { :") {
         hits.add(Rule::RceShellshock, excerpt(text, 0, 60));
     }
@@ -255,16 +269,16 @@ fn expansions(view: &View<'_>, hits: &mut Hits) {
     aliases(view, hits);
     tildes(view, hits);
     for opening in ["<(", ">(", "$("] {
-        for (at, ..) in occurrences(text, opening) {
+        for (at, ..) in view.occurrences(text, opening) {
             let inside = excerpt(text, at + 2, 200);
             let word = inside.split(|c: char| !(c.is_ascii_lowercase() || c == '_')).next().unwrap_or_default();
             let closed = inside.contains(')');
             if class(first_word(inside.trim_start()).0).is_some() && closed && opening != "$(" {
                 hits.add(Rule::RceExpansion, excerpt(text, at, 60));
-            } else if word.len() > 1
+            } else if text.len() < 40
+                && word.len() > 1
                 && cut::from(inside, word.len()).starts_with(')')
                 && prose_words(text) < 2
-                && text.len() < 40
             {
                 hits.add(Rule::RceVariable, excerpt(text, at, 60));
             }
@@ -273,7 +287,7 @@ fn expansions(view: &View<'_>, hits: &mut Hits) {
     if !text.contains('$') {
         return;
     }
-    for (at, ..) in occurrences(text, "$(") {
+    for (at, ..) in view.occurrences(text, "$(") {
         let inside = cut::from(text, at + 2).trim_start();
         let page = ["document", "this", "window", "function", "'", "\"", "`", "e.", "event", "html", "(", ".", "#"];
         let arithmetic =
@@ -287,14 +301,14 @@ fn expansions(view: &View<'_>, hits: &mut Hits) {
             hits.add(Rule::RceExpansion, excerpt(text, at, 60));
         }
     }
-    for (at, ..) in occurrences(text, "$[") {
+    for (at, ..) in view.occurrences(text, "$[") {
         if cut::from(text, at + 2).starts_with(|c: char| c.is_ascii_digit() || c == '$' || c == '(')
             && excerpt(text, at, 200).contains(']')
         {
             hits.add(Rule::RceExpansion, excerpt(text, at, 60));
         }
     }
-    for (at, ..) in occurrences(text, "${") {
+    for (at, ..) in view.occurrences(text, "${") {
         let inside = cut::from(text, at + 2);
         let operator = inside.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
         let shell = inside.starts_with(['#', '!', '@', '*'])
@@ -336,13 +350,13 @@ fn tildes(view: &View<'_>, hits: &mut Hits) {
 
 /// `{cat,/etc/passwd}`, `{l,-lh}s`.
 fn braces(view: &View<'_>, hits: &mut Hits) {
-    for (at, before, _) in occurrences(view.text, "{") {
+    for (at, before, _) in view.occurrences(view.text, "{") {
         let rest = cut::from(view.text, at + 1);
         let Some(end) = rest.bytes().take(128).position(|byte| matches!(byte, b'}' | b' ' | b'"' | b':' | b'{')) else {
             continue;
         };
         let inside = cut::until(rest, end);
-        let closed = rest.as_bytes()[end] == b'}';
+        let closed = cut::byte(rest, end) == Some(b'}');
         let items: Vec<&str> = inside.split(',').collect();
         let shaped = items.first() == Some(&"") && items.iter().any(|item| class(item) == Some(Class::Rare))
             || items
@@ -355,7 +369,7 @@ fn braces(view: &View<'_>, hits: &mut Hits) {
 }
 
 fn aliases(view: &View<'_>, hits: &mut Hits) {
-    for (at, before, after) in occurrences(view.lower, "alias") {
+    for (at, before, after) in view.occurrences(view.lower, "alias") {
         if before.is_some_and(is_word) || after != Some(b' ') {
             continue;
         }
@@ -373,7 +387,7 @@ fn aliases(view: &View<'_>, hits: &mut Hits) {
 fn program_paths(view: &View<'_>, plain: &str, hits: &mut Hits) {
     let plain = plain.to_ascii_lowercase().replace("//", "/").replace("/./", "/");
     let spoken = prose_words(view.text) >= PROSE;
-    for (at, before, _) in occurrences(&plain, "bin/") {
+    for (at, before, _) in view.occurrences(&plain, "bin/") {
         if before.is_some_and(|byte| is_word(byte) && byte != b's') {
             continue;
         }
@@ -421,14 +435,22 @@ const TARGETS: [&str; 18] = [
     "/usr/bin/python",
 ];
 
+/// How often a pattern's bytes are read for each target.
+const GLOB: usize = 12;
+
 fn globs(view: &View<'_>, hits: &mut Hits) {
-    for word in view.lower.split(|c: char| c.is_whitespace() || ";|&`\"'=,<>".contains(c)).take(512) {
+    for word in view.lower.split(|c: char| c.is_whitespace() || ";|&`\"'=,<>".contains(c)) {
         let Some(at) = word.find('/') else { continue };
-        let pattern = &word.as_bytes()[at..];
+        let pattern = cut::from(word, at).as_bytes();
         let wild = pattern.iter().any(|byte| matches!(byte, b'?' | b'*' | b'['));
         let letters = pattern.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
-        if wild && letters >= 2 && pattern.len() < 128 && TARGETS.iter().any(|target| glob(pattern, target.as_bytes()))
-        {
+        if !wild || letters < 2 || pattern.len() >= 128 {
+            continue;
+        }
+        if !view.work.spend(TARGETS.len() * pattern.len() * GLOB) {
+            return;
+        }
+        if TARGETS.iter().any(|target| glob(pattern, target.as_bytes())) {
             hits.add(Rule::RceGlob, word);
         }
     }
@@ -438,35 +460,26 @@ fn globs(view: &View<'_>, hits: &mut Hits) {
 fn glob(pattern: &[u8], path: &[u8]) -> bool {
     let (mut p, mut at) = (0, 0);
     let mut back: Option<(usize, usize)> = None;
-    while at < path.len() {
+    while let Some(&byte) = path.get(at) {
         let (fits, length) = match pattern.get(p) {
             Some(b'*') => {
                 back = Some((p + 1, at));
                 p += 1;
                 continue;
             }
-            Some(b'?') => (path[at] != b'/', 1),
-            Some(b'[') => match pattern[p + 1..].iter().skip(1).position(|byte| *byte == b']') {
-                Some(end) => {
-                    let set = &pattern[p + 1..p + 2 + end];
-                    let negated = matches!(set.first(), Some(b'!' | b'^'));
-                    let range =
-                        set.windows(3).any(|range| range[1] == b'-' && (range[0]..=range[2]).contains(&path[at]));
-                    (negated != (range || set.contains(&path[at])), set.len() + 2)
-                }
-                None => (false, 1),
-            },
-            Some(byte) => (*byte == path[at], 1),
+            Some(b'?') => (byte != b'/', 1),
+            Some(b'[') => set(pattern.get(p + 1..).unwrap_or_default(), byte),
+            Some(same) => (*same == byte, 1),
             None => (false, 1),
         };
         if fits {
             p += length;
             at += 1;
             // `[e//]tc//` names the same file as `[e]tc/`.
-            while at > 0 && path[at - 1] == b'/' && pattern.get(p) == Some(&b'/') {
+            while byte == b'/' && pattern.get(p) == Some(&b'/') {
                 p += 1;
             }
-        } else if let Some((star, taken)) = back.filter(|(_, taken)| path[*taken] != b'/') {
+        } else if let Some((star, taken)) = back.filter(|(_, taken)| path.get(*taken) != Some(&b'/')) {
             back = Some((star, taken + 1));
             p = star;
             at = taken + 1;
@@ -474,7 +487,16 @@ fn glob(pattern: &[u8], path: &[u8]) -> bool {
             return false;
         }
     }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+    pattern.iter().skip(p).all(|byte| *byte == b'*')
+}
+
+/// Whether a byte is in the set that begins here, behind its bracket, and how long the set is with its brackets.
+fn set(rest: &[u8], byte: u8) -> (bool, usize) {
+    let Some(end) = rest.iter().skip(1).position(|byte| *byte == b']') else { return (false, 1) };
+    let set = rest.get(..=end).unwrap_or_default();
+    let negated = matches!(set.first(), Some(b'!' | b'^'));
+    let range = set.windows(3).any(|range| matches!(range, [low, b'-', high] if (*low..=*high).contains(&byte)));
+    (negated != (range || set.contains(&byte)), set.len() + 2)
 }
 
 #[cfg(test)]

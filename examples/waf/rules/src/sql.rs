@@ -8,7 +8,7 @@ mod words;
 use crate::catalogue::Rule;
 use crate::cut;
 use crate::parts::Place;
-use crate::view::{Hits, View, excerpt, listed, occurrences};
+use crate::view::{Hits, View, excerpt, listed};
 use crate::words::words;
 
 /// Operators of document databases.
@@ -63,7 +63,7 @@ fn document_operators(view: &View<'_>, hits: &mut Hits) {
     if view.place != Place::ArgName {
         return;
     }
-    for (at, ..) in occurrences(view.lower, "$") {
+    for (at, ..) in view.occurrences(view.lower, "$") {
         let name = cut::from(view.lower, at).bytes().skip(1).take_while(u8::is_ascii_alphanumeric).count();
         let operator = excerpt(view.lower, at, 1 + name);
         let opened = at == 0 || cut::until(view.lower, at).ends_with(['[', '.', '"']);
@@ -75,7 +75,7 @@ fn document_operators(view: &View<'_>, hits: &mut Hits) {
 
 /// Comments that run (`/*! … */`) and comments inside of a word.
 fn comments(view: &View<'_>, hits: &mut Hits) {
-    for (at, before, _) in occurrences(view.lower, "/*") {
+    for (at, before, _) in view.occurrences(view.lower, "/*") {
         let rest = cut::from(view.lower, at + 2);
         let letter = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphabetic());
         if rest.strip_prefix('!').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric())) {

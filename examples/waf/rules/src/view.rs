@@ -3,6 +3,8 @@
 use crate::catalogue::{CATALOGUE, Rule};
 use crate::cut;
 use crate::parts::Place;
+use crate::words::List;
+use crate::work::Work;
 
 /// A decoded value, beside its lower-case twin of the same length.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +13,40 @@ pub(crate) struct View<'a> {
     pub(crate) name: &'a str,
     pub(crate) text: &'a str,
     pub(crate) lower: &'a str,
+    pub(crate) work: &'a Work,
+}
+
+/// What it takes, in steps, to look at the beginning of something that may be an attack.
+const CANDIDATE: usize = 150;
+
+impl<'a> View<'a> {
+    /// Where a text occurs, with the byte before and the byte behind each occurrence, for as long as the budget lasts.
+    pub(crate) fn occurrences<'t>(
+        &self,
+        text: &'t str,
+        needle: &'t str,
+    ) -> impl Iterator<Item = (usize, Option<u8>, Option<u8>)> + use<'a, 't> {
+        let work = self.work;
+        occurrences(text, needle).take_while(move |_| work.spend(CANDIDATE))
+    }
+
+    /// The entries of a sorted list that stand in a text where a word begins or, if they begin with a mark, anywhere, for as
+    /// long as the budget lasts. The text is read once, however long the list.
+    pub(crate) fn find_any<'l>(
+        &self,
+        list: &'l List,
+        text: &'l str,
+    ) -> impl Iterator<Item = (usize, &'static str)> + use<'a, 'l> {
+        let work = self.work;
+        find_any(list, text).take_while(move |_| work.spend(CANDIDATE))
+    }
+
+    /// At most `length` bytes from here on, each of which is going to be read so many times. Nothing if the budget does not
+    /// allow that.
+    pub(crate) fn look<'t>(&self, text: &'t str, at: usize, length: usize, times: usize) -> &'t str {
+        let near = excerpt(text, at, length);
+        if self.work.spend(near.len() * times) { near } else { "" }
+    }
 }
 
 /// What was found in one part of a request: each rule once, with what it matched first.
@@ -40,33 +76,18 @@ impl Hits {
     }
 }
 
-/// Where a word list occurs in text, with the byte before and the byte behind each occurrence.
-pub(crate) fn occurrences<'t>(
-    text: &'t str,
-    needle: &'t str,
-) -> impl Iterator<Item = (usize, Option<u8>, Option<u8>)> + 't {
-    text.match_indices(needle).map(move |(at, _)| {
-        let bytes = text.as_bytes();
-        (at, at.checked_sub(1).map(|before| bytes[before]), bytes.get(at + needle.len()).copied())
-    })
+fn occurrences<'t>(text: &'t str, needle: &'t str) -> impl Iterator<Item = (usize, Option<u8>, Option<u8>)> + 't {
+    text.match_indices(needle).map(move |(at, _)| (at, cut::byte_before(text, at), cut::byte(text, at + needle.len())))
 }
 
-/// Where a word begins, or a mark stands.
-pub(crate) fn starts(text: &str) -> impl Iterator<Item = usize> + '_ {
+fn find_any<'l>(list: &'l List, text: &'l str) -> impl Iterator<Item = (usize, &'static str)> + 'l {
     let mut inside = false;
-    text.bytes().enumerate().filter_map(move |(at, byte)| {
+    let starts = text.bytes().enumerate().filter_map(move |(at, byte)| {
         let before = std::mem::replace(&mut inside, is_word(byte));
-        (!before || !inside).then_some(at)
-    })
-}
-
-/// The entries of a sorted list that stand in a text where a word begins or, if they begin with a mark, anywhere. The
-/// text is read once, however long the list.
-pub(crate) fn find_any<'l>(
-    list: &'l [&'static str],
-    text: &'l str,
-) -> impl Iterator<Item = (usize, &'static str)> + 'l {
-    starts(text).flat_map(move |at| prefixes(list, cut::from(text, at)).map(move |entry| (at, entry)))
+        // Where a word begins, or a mark stands.
+        ((!before || !inside) && list.begins_with(byte)).then_some(at)
+    });
+    starts.flat_map(move |at| prefixes(list, cut::from(text, at)).map(move |entry| (at, entry)))
 }
 
 /// Whether a byte can be part of a word.
@@ -88,17 +109,25 @@ pub(crate) fn prose_words(text: &str) -> usize {
 }
 
 /// The entries of a sorted list, of two bytes or more each, that `text` starts with.
-pub(crate) fn prefixes<'l>(list: &'l [&'static str], text: &'l str) -> impl Iterator<Item = &'static str> + 'l {
-    let head =
-        |entry: &str| entry.as_bytes().iter().take(2).copied().fold(0, |head: u16, byte| head << 8 | u16::from(byte));
+pub(crate) fn prefixes<'l>(list: &'l List, text: &'l str) -> impl Iterator<Item = &'static str> + 'l {
     // Two bytes tell nearly all entries apart; only what shares them is compared in full.
     let wanted = head(text);
-    let from = list.partition_point(|entry| head(entry) < wanted);
-    list[from..]
-        .iter()
+    let from = match text.bytes().next() {
+        Some(first) if list.begins_with(first) => list.partition_point(|entry| head(entry) < wanted),
+        _ => list.len(),
+    };
+    list.iter()
+        .skip(from)
         .copied()
         .take_while(move |entry| head(entry) == wanted)
         .filter(move |entry| text.starts_with(entry))
+}
+
+fn head(text: &str) -> u16 {
+    match text.as_bytes() {
+        [first, second, ..] => u16::from_be_bytes([*first, *second]),
+        _ => 0,
+    }
 }
 
 /// Whether a sorted list has this word.

@@ -3,8 +3,8 @@
 use crate::catalogue::Rule;
 use crate::cut;
 use crate::parts::Place;
-use crate::view::{Hits, View, excerpt, find_any, is_word, listed, occurrences, prefixes, prose_words};
-use crate::words::words;
+use crate::view::{Hits, View, excerpt, is_word, listed, prefixes, prose_words};
+use crate::words::{List, words};
 
 /// Programs that come with Windows and are hardly ever words of prose.
 static PROGRAMS: &[&str] = words!(
@@ -43,7 +43,7 @@ static VERBS: &[&str] = words!(
 );
 
 /// What a cmdlet's noun begins with.
-static NOUNS: &[&str] = words!(
+static NOUNS: &List = &List::of(words!(
     "acl adcomputer addomain adforest adgroup adtrust aduser alias apppackage appx authenticode bitlocker
      bitstransfer childitem cimclass ciminstance cimsession clipboard clixml command computer content counter
      credential csv culture date disk dns driver event executionpolicy expression file firewall formatdata help
@@ -52,10 +52,10 @@ static NOUNS: &[&str] = words!(
      psprovider psreadline psrepository pssession pssnapin random restmethod restricted runspace scheduled
      securestring service shortcut smb string table tpm trace transcript type uiculture unique variable verb volume
      warning webrequest wevent windowsfeature windowsoptional winevent wmi wsman xml"
-);
+));
 
 /// What PowerShell runs downloaded or hidden commands with.
-static POWERSHELL: &[&str] = &[
+static POWERSHELL: &List = &List::of(&[
     "-encodedcommand",
     "-executionpolicy bypass",
     "-windowstyle hidden",
@@ -71,7 +71,13 @@ static POWERSHELL: &[&str] = &[
     "new-object net.webclient",
     "new-object system.net",
     "start-process ",
-];
+]);
+
+/// What it takes, in steps, to look at a cmdlet's name.
+const CMDLET: usize = 250;
+
+/// What it takes, in steps, to look at a command.
+const SEGMENT: usize = 200;
 
 /// What a condition or a loop may run.
 static STATEMENTS: &[&str] =
@@ -93,7 +99,8 @@ fn programs(view: &View<'_>, hits: &mut Hits) {
     let few = prose_words(view.text) < 7;
     let header = matches!(view.place, Place::Header | Place::UserAgent);
     let mut start = true;
-    for segment in carets.split(['&', '|', ';', '\n', '\r', '`']) {
+    let segments = carets.split(['&', '|', ';', '\n', '\r', '`']);
+    for segment in segments.take_while(|_| view.work.spend(SEGMENT)) {
         let words = segment.trim_start_matches(|c: char| c.is_whitespace() || "(@'\\".contains(c));
         let end = words.find(|c: char| c.is_whitespace() || "<>(),/='".contains(c)).unwrap_or(words.len());
         let (name, arguments) = words.split_at(end);
@@ -147,7 +154,7 @@ fn programs(view: &View<'_>, hits: &mut Hits) {
         }
         start = false;
     }
-    for (at, before, _) in occurrences(view.lower, ".exe") {
+    for (at, before, _) in view.occurrences(view.lower, ".exe") {
         let name = cut::until(view.lower, at)
             .rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
             .next()
@@ -175,11 +182,11 @@ fn loops(view: &View<'_>, hits: &mut Hits) {
     if !view.text.contains('%') {
         return;
     }
-    for (at, before, after) in occurrences(view.lower, "for") {
+    for (at, before, after) in view.occurrences(view.lower, "for") {
         if before.is_some_and(is_word) || after.is_none_or(is_word) {
             continue;
         }
-        let rest = excerpt(view.lower, at + 3, 512);
+        let rest = view.look(view.lower, at + 3, 512, 8);
         let Some((options, variable)) = rest.split_once('%') else { continue };
         let clean = options.trim_start().is_empty() || options.trim_start().starts_with(['/', '"', '\\']);
         let Some((_, set)) = variable.split_once(" in") else { continue };
@@ -199,11 +206,11 @@ fn loops(view: &View<'_>, hits: &mut Hits) {
 
 /// `if /i not "%a%"=="x" …`, `if exist file …`, `if defined x …`, `if a equ b …`.
 fn conditions(view: &View<'_>, hits: &mut Hits) {
-    for (at, before, after) in occurrences(view.lower, "if") {
+    for (at, before, after) in view.occurrences(view.lower, "if") {
         if before.is_some_and(is_word) || !after.is_some_and(|byte| byte.is_ascii_whitespace() || byte == b'/') {
             continue;
         }
-        let rest = excerpt(view.lower, at + 2, 512).trim_start();
+        let rest = view.look(view.lower, at + 2, 512, 16).trim_start();
         let found = excerpt(view.text, at, 60);
         let (insensitive, rest) = match rest.strip_prefix("/i ") {
             Some(rest) => (true, rest.trim_start()),
@@ -267,7 +274,7 @@ fn comparison(rest: &str) -> bool {
 }
 
 fn powershell(view: &View<'_>, hits: &mut Hits) {
-    for (at, before, after) in occurrences(view.lower, "-") {
+    for (at, before, after) in view.occurrences(view.lower, "-") {
         if !before.is_some_and(|byte| byte.is_ascii_alphabetic())
             || !after.is_some_and(|byte| byte.is_ascii_alphabetic())
         {
@@ -282,6 +289,9 @@ fn powershell(view: &View<'_>, hits: &mut Hits) {
             .position(|byte| !byte.is_ascii_alphabetic())
             .map_or(view.lower.len(), |end| at + 1 + end);
         let (verb, noun) = (cut::between(view.lower, verb_start, at), cut::between(view.lower, at + 1, noun_end));
+        if !view.work.spend(CMDLET) {
+            return;
+        }
         let hyphened = cut::from(view.lower, noun_end).starts_with('-')
             || cut::until(view.lower, verb_start).ends_with(['-', '/', '.', '_']);
         let cased = cut::from(view.text, verb_start).starts_with(|c: char| c.is_ascii_uppercase())
@@ -297,7 +307,7 @@ fn powershell(view: &View<'_>, hits: &mut Hits) {
         }
     }
 
-    for (at, word) in find_any(POWERSHELL, view.lower) {
+    for (at, word) in view.find_any(POWERSHELL, view.lower) {
         let short = word.len() == 3;
         let lead = cut::until(view.lower, at).trim_end();
         let separated = lead.is_empty() || lead.ends_with(['|', ';', '&', '(']);

@@ -1,4 +1,39 @@
 //! Word lists written as text, split when the crate is compiled.
+#![allow(clippy::indexing_slicing, reason = "an index that is wrong does not compile")]
+
+use std::ops::Deref;
+
+/// A sorted list whose entries are looked for all over a text.
+#[derive(Debug)]
+pub(crate) struct List {
+    words: &'static [&'static str],
+    /// The bytes that an entry begins with, all of them ASCII, as bits: most places of a text need no search.
+    firsts: u128,
+}
+
+impl List {
+    pub(crate) const fn of(words: &'static [&'static str]) -> List {
+        let (mut firsts, mut at) = (0, 0);
+        while at < words.len() {
+            firsts |= 1 << words[at].as_bytes()[0];
+            at += 1;
+        }
+        List { words, firsts }
+    }
+
+    /// Returns whether an entry begins with this byte.
+    pub(crate) fn begins_with(&self, byte: u8) -> bool {
+        byte < 128 && self.firsts >> byte & 1 == 1
+    }
+}
+
+impl Deref for List {
+    type Target = [&'static str];
+
+    fn deref(&self) -> &[&'static str] {
+        self.words
+    }
+}
 
 /// A list of the words in a text, in its order, as a `&'static [&'static str]`.
 macro_rules! words {

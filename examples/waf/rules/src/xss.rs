@@ -3,8 +3,8 @@
 use crate::catalogue::Rule;
 use crate::cut;
 use crate::parts::Place;
-use crate::view::{Hits, View, excerpt, find_any, is_word, listed, occurrences, prefixes, prose_words, starts};
-use crate::words::words;
+use crate::view::{Hits, View, excerpt, is_word, listed, prefixes, prose_words};
+use crate::words::{List, words};
 
 /// Elements that load or run something by being there.
 static ACTIVE: &[&str] = words!(
@@ -17,7 +17,7 @@ static GENERIC: &[&str] =
     &["base", "form", "frame", "layer", "link", "math", "meta", "object", "param", "portal", "set", "style", "xml"];
 
 /// Events, or how their names begin.
-static EVENTS: &[&str] = words!(
+static EVENTS: &List = &List::of(words!(
     "abort activate after animation auxclick bad before beforeunload begin blur bounce cached cancel canplay
      cellchange change checking click close command connect contentvisibility contextmenu control copy cuechange cut
      data dblclick deactivate device disconnect drag drop durationchange emptied end ended error exit filterchange
@@ -27,13 +27,20 @@ static EVENTS: &[&str] = words!(
      readystatechange redo rejectionhandled repeat reset resize resume reverse row scroll search securitypolicy seek
      select show slotchange stalled start stop storage submit suspend syncrestored timeerror timeupdate toggle touch
      trackchange transition undo unhandledrejection unload urlflip volumechange waiting webkit wheel zoom"
-);
+));
 
 /// Schemes that run what follows them.
-static SCHEMES: &[&str] = &["ecmascript:", "javascript:", "jscript:", "livescript:", "mocha:", "vbscript:"];
+static SCHEMES: &List = &List::of(&["ecmascript:", "javascript:", "jscript:", "livescript:", "mocha:", "vbscript:"]);
 
 /// Properties through which a script reaches into the page, behind the object that has them.
 const REACH: &[(&str, &[&str])] = &[
+    (".__proto__", &[""]),
+    (".constructor(", &[""]),
+    (".insertadjacent", &["html", "element"]),
+    ("[\"constructor\"]", &[""]),
+    ("['constructor']", &[""]),
+    ("__proto__[", &[""]),
+    ("constructor.", &["constructor", "prototype"]),
     (
         "document.",
         &[
@@ -65,6 +72,15 @@ const REACH: &[(&str, &[&str])] = &[
             "write",
         ],
     ),
+    ("innerhtml", &["=", " =", "\\x3d"]),
+    ("localstorage.", &["getitem", "setitem", "key("]),
+    ("location.", &["assign(", "hash", "href=", "href =", "replace("]),
+    ("navigator.", &["sendbeacon", "serviceworker"]),
+    ("object.", &["defineproperty", "assign(window", "constructor"]),
+    ("outerhtml", &["=", " ="]),
+    ("reflect.", &["apply", "construct", "get("]),
+    ("sessionstorage.", &["getitem", "setitem", "key("]),
+    ("string.", &["fromcharcode", "fromcodepoint"]),
     (
         "window.",
         &[
@@ -83,29 +99,31 @@ const REACH: &[(&str, &[&str])] = &[
             "top",
         ],
     ),
-    ("location.", &["assign(", "hash", "href=", "href =", "replace("]),
-    ("localstorage.", &["getitem", "setitem", "key("]),
-    ("sessionstorage.", &["getitem", "setitem", "key("]),
-    ("string.", &["fromcharcode", "fromcodepoint"]),
-    ("navigator.", &["sendbeacon", "serviceworker"]),
-    ("reflect.", &["apply", "construct", "get("]),
-    ("constructor.", &["constructor", "prototype"]),
-    ("object.", &["defineproperty", "assign(window", "constructor"]),
-    ("innerhtml", &["=", " =", "\\x3d"]),
-    ("outerhtml", &["=", " ="]),
-    (".insertadjacent", &["html", "element"]),
-    (".__proto__", &[""]),
-    ("__proto__[", &[""]),
-    (".constructor(", &[""]),
-    ("[\"constructor\"]", &[""]),
-    ("['constructor']", &[""]),
 ];
 
+/// The objects alone.
+#[allow(clippy::indexing_slicing, reason = "an index that is wrong does not compile")]
+static OBJECTS: &List = &{
+    const NAMES: [&str; REACH.len()] = {
+        let mut names = [""; REACH.len()];
+        let mut at = 0;
+        while at < REACH.len() {
+            names[at] = REACH[at].0;
+            at += 1;
+        }
+        names
+    };
+    List::of(&NAMES)
+};
+
+/// What it takes, in steps, to look at the beginning of an element.
+const OPENING: usize = 250;
+
 /// Objects whose properties are asked for by text to hide which: `self["al"+"ert"]`.
-static ROOTS: &[&str] = words!("content document frames globalthis parent self this top window");
+static ROOTS: &List = &List::of(words!("content document frames globalthis parent self this top window"));
 
 /// Calls through the back door, written without spaces.
-static DOORS: &[&str] = &[
+static DOORS: &List = &List::of(&[
     "$on.constructor",
     "(0,eval)",
     ".apply`",
@@ -124,13 +142,13 @@ static DOORS: &[&str] = &[
     "`${alert",
     "eval.call",
     "{{constructor",
-];
+]);
 
 /// Functions that run text or show that text ran.
-static CALLS: &[&str] = words!(
+static CALLS: &List = &List::of(words!(
     "alert atob btoa confirm createcontextualfragment eval execscript fetch fromcharcode import importscripts prompt
      setimmediate setinterval settimeout unescape xmlhttprequest"
-);
+));
 
 pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
     if !view
@@ -157,7 +175,8 @@ pub(crate) fn inspect(view: &View<'_>, hits: &mut Hits) {
 
 /// Elements. What opens one is `<`, or in US-ASCII with the high bit ignored `¼`.
 fn markup(view: &View<'_>, hits: &mut Hits) {
-    for (at, c) in view.lower.char_indices().filter(|(_, c)| matches!(c, '<' | '¼')) {
+    let opens = view.lower.char_indices().filter(|(_, c)| matches!(c, '<' | '¼'));
+    for (at, c) in opens.take_while(|_| view.work.spend(OPENING)) {
         let rest = cut::from(view.lower, at + c.len_utf8());
         let found = excerpt(view.text, at, 60);
         // Behind another accented letter it is half of a letter that was decoded byte by byte.
@@ -175,16 +194,17 @@ fn markup(view: &View<'_>, hits: &mut Hits) {
                 hits.add(Rule::XssCharset, found);
             }
         } else if listed(ACTIVE, name) && delimited {
-            let before = cut::until(view.lower, at).bytes().last();
+            let before = cut::byte_before(view.lower, at);
             let generic = before.is_some_and(is_word) && behind.starts_with(['>', ',']) && listed(GENERIC, name);
             if !generic {
                 hits.add(Rule::XssTag, found);
             }
         } else if let Some(declaration) = rest.strip_prefix('!') {
-            let declaration = excerpt(declaration, 0, 512);
-            let fetches =
-                declaration.contains("system") || declaration.contains("public") || declaration.contains("entity");
-            if declaration.starts_with("entity") || declaration.starts_with("doctype") && fetches {
+            let fetches = || {
+                let declaration = view.look(declaration, 0, 512, 6);
+                ["system", "public", "entity"].iter().any(|word| declaration.contains(word))
+            };
+            if declaration.starts_with("entity") || declaration.starts_with("doctype") && fetches() {
                 hits.add(Rule::XssEntity, found);
             }
         } else if rest.starts_with("?import")
@@ -193,34 +213,36 @@ fn markup(view: &View<'_>, hits: &mut Hits) {
         {
             hits.add(Rule::XssTag, found);
         }
-        if !name.is_empty() && attributes(behind) {
+        if !name.is_empty() && attributes(view, behind) {
             hits.add(Rule::XssHandler, found);
         }
     }
 }
 
 /// A name written with a space behind each letter.
-fn spaced(rest: &str) -> Option<String> {
+fn spaced(mut rest: &str) -> Option<String> {
     let mut name = String::new();
-    let mut pieces = rest.split(|c: char| c.is_ascii_whitespace()).filter(|piece| !piece.is_empty());
-    for piece in pieces.by_ref().take(12) {
-        match piece.as_bytes() {
-            [letter] if letter.is_ascii_alphabetic() => name.push(char::from(*letter)),
-            [letter, b'>' | b'/' | b'=', ..] if letter.is_ascii_alphabetic() => {
-                name.push(char::from(*letter));
+    for _ in 0..12 {
+        let mut chars = rest.trim_start_matches(|c: char| c.is_ascii_whitespace()).chars();
+        let Some(letter) = chars.next().filter(char::is_ascii_alphabetic) else { break };
+        match chars.next() {
+            None | Some('>' | '/' | '=') => {
+                name.push(letter);
                 break;
             }
-            _ => break,
+            Some(space) if space.is_ascii_whitespace() => name.push(letter),
+            Some(_) => break,
         }
+        rest = chars.as_str();
     }
     (name.len() > 2).then_some(name)
 }
 
 /// Whether one of an element's attributes handles an event.
-fn attributes(behind: &str) -> bool {
-    let near = excerpt(behind, 0, 512);
-    let tag = near.split('>').next().unwrap_or(near);
-    occurrences(tag, "on").any(|(at, before, _)| {
+fn attributes(view: &View<'_>, behind: &str) -> bool {
+    let tag = excerpt(behind, 0, 512).split('>').next().unwrap_or_default();
+    let tag = view.look(tag, 0, 512, 4);
+    view.occurrences(tag, "on").any(|(at, before, _)| {
         before.is_some_and(|byte| !byte.is_ascii_alphanumeric() && byte != b'-' && byte != b'_')
             && handler(cut::from(tag, at)).is_some_and(|name| name.len() > 3)
     })
@@ -234,7 +256,8 @@ fn handler(rest: &str) -> Option<&str> {
 
 /// `" onload=…`, without the element around it.
 fn handlers(view: &View<'_>, hits: &mut Hits) {
-    for (at, before, _) in occurrences(view.lower, "on") {
+    let mut terse = None;
+    for (at, before, _) in view.occurrences(view.lower, "on") {
         let boundary = before.is_none_or(|byte| {
             byte.is_ascii_whitespace()
                 || matches!(byte, b'"' | b'\'' | b'`' | b'/' | b';' | b'<' | b',' | 0x0b | 0x1c..=0x1f)
@@ -244,7 +267,7 @@ fn handlers(view: &View<'_>, hits: &mut Hits) {
         let quoted = matches!(before, Some(b'"' | b'\'' | b'`'));
         // An event that is not known yet, where nothing else is said.
         let tight = cut::from(view.lower, at + name.len()).starts_with('=');
-        let unknown = name.len() > 7 && tight && prose_words(view.text) < 3;
+        let unknown = name.len() > 7 && tight && *terse.get_or_insert_with(|| prose_words(view.text) < 3);
         if known && name.len() > 4 || quoted && name.len() > 5 || unknown {
             hits.add(Rule::XssHandler, excerpt(view.text, at, 60));
         }
@@ -256,7 +279,7 @@ fn uris(view: &View<'_>, hits: &mut Hits) {
         return;
     }
 
-    for (at, scheme) in find_any(SCHEMES, view.lower) {
+    for (at, scheme) in view.find_any(SCHEMES, view.lower) {
         // "JavaScript: The Good Parts" is a title.
         let rest = cut::from(view.lower, at + scheme.len());
         let title = rest.starts_with(' ')
@@ -269,16 +292,16 @@ fn uris(view: &View<'_>, hits: &mut Hits) {
     }
     // Browsers drop tabs, line ends and other control characters inside of a scheme.
     let tight: String = view.lower.chars().filter(|c| !c.is_control() && *c != '\\').collect();
-    if tight.len() != view.lower.len() {
+    if tight.len() != view.lower.len() && (tight.contains("script:") || tight.contains("mocha:")) {
         let fits = |scheme: &&&str| {
             !view.lower.contains(**scheme)
-                && occurrences(&tight, scheme).any(|(_, before, _)| !before.is_some_and(is_word))
+                && view.occurrences(&tight, scheme).any(|(_, before, _)| !before.is_some_and(is_word))
         };
         if let Some(scheme) = SCHEMES.iter().find(fits) {
             hits.add(Rule::XssUri, scheme);
         }
     }
-    for (at, before, _) in occurrences(view.lower, "data:") {
+    for (at, before, _) in view.occurrences(view.lower, "data:") {
         let rest = excerpt(view.lower, at + 5, 128);
         let kind = [
             "text/html",
@@ -352,17 +375,17 @@ fn scripts(view: &View<'_>, hits: &mut Hits) {
     let lower = view.lower;
     let alone = view.place != Place::Path && !view.text.trim().contains(char::is_whitespace);
     let script = alone || view.text.contains(['(', '=', '[', '`', ';', '<', '"', '\'']);
-    for at in starts(lower) {
-        for (object, members) in REACH {
-            let Some(rest) = cut::from(lower, at).strip_prefix(object) else { continue };
-            let rest = rest.trim_start();
-            if members.iter().any(|member| rest.starts_with(member)) && (script || object.contains('_')) {
-                hits.add(Rule::XssDom, excerpt(view.text, at, 60));
-            }
+    for (at, object) in view.find_any(OBJECTS, lower) {
+        let rest = cut::from(lower, at + object.len()).trim_start();
+        let reaches = REACH
+            .iter()
+            .any(|(name, members)| *name == object && members.iter().any(|member| rest.starts_with(member)));
+        if reaches && (script || object.contains('_')) {
+            hits.add(Rule::XssDom, excerpt(view.text, at, 60));
         }
     }
     let plain = if lower.contains("/*") || lower.contains("//") { uncommented(lower) } else { lower.to_owned() };
-    for (at, root) in find_any(ROOTS, &plain) {
+    for (at, root) in view.find_any(ROOTS, &plain) {
         let inside = cut::from(&plain, at + root.len()).trim_start().strip_prefix('[').map(str::trim_start);
         if inside.is_some_and(|inside| inside.starts_with(['"', '\'', '`', '/', '+', '!', '\\'])) {
             hits.add(Rule::XssDom, excerpt(&plain, at, 60));
@@ -371,14 +394,14 @@ fn scripts(view: &View<'_>, hits: &mut Hits) {
     let tight: String = lower.chars().filter(|c| !c.is_whitespace()).collect();
     let tight = without_comments(&tight);
     calls(view, hits);
-    tricks(&tight, hits);
+    tricks(view, &tight, hits);
 }
 
 fn calls(view: &View<'_>, hits: &mut Hits) {
     let awaits = view.text.contains("await");
 
-    for (at, name) in find_any(CALLS, view.lower) {
-        let before = at.checked_sub(1).map(|before| view.lower.as_bytes()[before]);
+    for (at, name) in view.find_any(CALLS, view.lower) {
+        let before = cut::byte_before(view.lower, at);
         let rest = cut::from(view.lower, at + name.len()).trim_start();
         let direct = rest.len() == view.lower.len() - at - name.len();
         let Some(argument) = rest.strip_prefix(['(', '`']) else { continue };
@@ -403,7 +426,7 @@ fn calls(view: &View<'_>, hits: &mut Hits) {
             hits.add(Rule::XssCall, excerpt(view.text, at, 60));
         }
     }
-    for (at, before, _) in occurrences(view.lower, "function") {
+    for (at, before, _) in view.occurrences(view.lower, "function") {
         let rest = cut::from(view.lower, at + 8).trim_start();
         let made =
             cut::until(view.lower, at).trim_end().ends_with("new") && before == Some(b' ') && rest.starts_with('(');
@@ -419,25 +442,15 @@ fn calls(view: &View<'_>, hits: &mut Hits) {
 }
 
 /// Scripts written with punctuation only, and calls through the back door.
-fn tricks(tight: &str, hits: &mut Hits) {
-    let mut run = 0;
-    let mut from = 0;
-    for (at, byte) in tight.bytes().enumerate() {
-        if matches!(byte, b'[' | b']' | b'(' | b')' | b'!' | b'+' | b'{' | b'}') {
-            run += 1;
-            let part = cut::between(tight, from, at + 1);
-            if (8..=64).contains(&run)
-                && part.contains("[]")
-                && (part.contains("!+") || part.contains("![") || part.contains("+[]") || part.contains("[+"))
-            {
-                hits.add(Rule::XssObfuscated, part);
-            }
-        } else {
-            run = 0;
-            from = at + 1;
+fn tricks(view: &View<'_>, tight: &str, hits: &mut Hits) {
+    let marks = tight.split(|c| !matches!(c, '[' | ']' | '(' | ')' | '!' | '+' | '{' | '}'));
+    for run in marks.filter(|run| run.len() >= 8) {
+        let part = excerpt(run, 0, 64);
+        if part.contains("[]") && ["!+", "![", "+[]", "[+"].iter().any(|sum| part.contains(sum)) {
+            hits.add(Rule::XssObfuscated, part);
         }
     }
-    for (_, door) in find_any(DOORS, tight) {
+    for (_, door) in view.find_any(DOORS, tight) {
         hits.add(Rule::XssObfuscated, door);
     }
     if tight.contains("\\u{") && tight.contains('(') {
@@ -448,7 +461,7 @@ fn tricks(tight: &str, hits: &mut Hits) {
 #[cfg(test)]
 #[test]
 fn lists_are_sorted() {
-    for list in [ACTIVE, GENERIC, EVENTS, SCHEMES, DOORS, ROOTS, CALLS] {
+    for list in [ACTIVE, GENERIC, EVENTS, SCHEMES, OBJECTS, DOORS, ROOTS, CALLS] {
         assert!(list.is_sorted());
     }
 }

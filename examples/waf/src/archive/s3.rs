@@ -24,7 +24,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn open(config: &S3) -> std::result::Result<AmazonS3, BoxError> {
-    let client = Client::builder(TokioExecutor::new()).build(connector(CONNECT_TIMEOUT)?);
+    let client = Client::builder(TokioExecutor::new()).build(connector(CONNECT_TIMEOUT, false)?);
     let mut builder = AmazonS3Builder::from_env()
         .with_http_connector(Hyper(client))
         .with_retry(RetryConfig { retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() })

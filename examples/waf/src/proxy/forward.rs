@@ -1,84 +1,98 @@
-//! Sends a request on and its answer back, body by body as they come, and connects the two ends of an upgrade.
+//! Sends a request on and its answer back, body by body as they come, and connects the two ends of a websocket.
 
-use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hotslot::BoxError;
 use http_body_util::BodyExt;
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::HeaderValue;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode, Version};
-use hyper_util::client::legacy::Client;
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
-use super::headers::{end_hop, set_forwarded, set_upgrade, upgrade};
-use super::plain;
+use super::headers::{end_hop, set_upgrade, upgrade};
+use super::{plain, refuse};
 use crate::body::{Body, Held};
-use crate::upstream::{Connector, Upstream};
+use crate::serve::Place;
+use crate::upstream::{Connections, Upstream};
 
 pub struct Forward {
-    upstream: Upstream,
-    client: Client<Connector, Held>,
+    connections: Connections<Held>,
     response_timeout: Duration,
 }
 
 impl Forward {
     pub fn new(upstream: Upstream, connect_timeout: Duration, response_timeout: Duration) -> Result<Forward, BoxError> {
-        Ok(Forward { client: upstream.client(connect_timeout)?, upstream, response_timeout })
+        Ok(Forward { connections: Connections::new(upstream, connect_timeout)?, response_timeout })
     }
 
-    /// The upstream's answer, or one that says why there is none.
-    pub async fn send(&self, peer: SocketAddr, mut request: Request<Held>, id: &HeaderValue) -> Response<Body> {
-        let wanted = upgrade(request.headers()).filter(|_| request.version() == Version::HTTP_11);
-        let client_side = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
-        let host = match request.uri().authority() {
-            Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
-            None => request.headers().get(HOST).cloned(),
-        };
-        *request.uri_mut() = self.upstream.uri(request.uri().path_and_query());
-        *request.version_mut() = Version::HTTP_11;
-        let headers = request.headers_mut();
-        end_hop(headers);
-        set_forwarded(headers, peer.ip(), host.as_ref(), id);
-        if let Some(host) = host {
-            headers.insert(HOST, host);
-        }
-        if let Some(protocol) = wanted {
-            set_upgrade(headers, protocol);
-        }
-        match timeout(self.response_timeout, self.client.request(request)).await {
-            Ok(Ok(answer)) => pass_back(answer, client_side),
-            Ok(Err(error)) => {
-                tracing::warn!(request = ?id, error = &error as &dyn std::error::Error, "upstream");
-                plain(StatusCode::BAD_GATEWAY, "the upstream cannot be reached\n")
+    /// The upstream's answer, or one that says why there is none. `refused` tells that the rules refused the rest of the body.
+    pub async fn send(
+        &self,
+        mut request: Request<Held>,
+        websocket: bool,
+        refused: &AtomicBool,
+        id: &HeaderValue,
+    ) -> Response<Body> {
+        let place = request.extensions_mut().remove::<Place>();
+        let client_side = websocket.then(|| hyper::upgrade::on(&mut request));
+        let progress = request.body().progress();
+        let answer = self.connections.request(request);
+        tokio::pin!(answer);
+        loop {
+            // An upload may take as long as it goes on.
+            let latest = progress.latest();
+            tokio::select! {
+                answer = &mut answer => match answer {
+                    Ok(answer) => return pass_back(answer, client_side, place),
+                    Err(_) if refused.load(Ordering::Acquire) => return refuse(id),
+                    Err(error) => {
+                        tracing::warn!(request = ?id, error = &*error as &dyn std::error::Error, "upstream");
+                        return plain(StatusCode::BAD_GATEWAY, "the upstream cannot be reached\n");
+                    }
+                },
+                () = sleep_until((latest + self.response_timeout).into()) => if progress.latest() == latest {
+                    return plain(StatusCode::GATEWAY_TIMEOUT, "the upstream took too long\n");
+                },
             }
-            Err(_) => plain(StatusCode::GATEWAY_TIMEOUT, "the upstream took too long\n"),
         }
     }
 }
 
-fn pass_back(mut answer: Response<hyper::body::Incoming>, client_side: Option<OnUpgrade>) -> Response<Body> {
-    let granted = (answer.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| upgrade(answer.headers())).flatten();
-    let upstream_side = granted.is_some().then(|| hyper::upgrade::on(&mut answer));
-    end_hop(answer.headers_mut());
-    if let Some(protocol) = granted {
-        set_upgrade(answer.headers_mut(), protocol);
-    }
-    if let (Some(client_side), Some(upstream_side)) = (client_side, upstream_side) {
+fn pass_back(
+    mut answer: Response<hyper::body::Incoming>,
+    client_side: Option<OnUpgrade>,
+    place: Option<Place>,
+) -> Response<Body> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let granted = upgrade(answer.headers()).is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        let Some(client_side) = client_side.filter(|_| granted) else {
+            return plain(StatusCode::BAD_GATEWAY, "the upstream changed the protocol\n");
+        };
+        let upstream_side = hyper::upgrade::on(&mut answer);
+        end_hop(answer.headers_mut());
+        set_upgrade(answer.headers_mut(), HeaderValue::from_static("websocket"));
         tokio::spawn(async move {
+            // The connection counts for as long as it is used.
+            let _place = place;
             if let Err(error) = tunnel(client_side, upstream_side).await {
                 tracing::debug!(%error, "upgraded connection");
             }
         });
+    } else {
+        end_hop(answer.headers_mut());
     }
     answer.map(|body| body.map_err(Into::into).boxed_unsync())
 }
 
+/// How long the client may take to read the answer that grants the change.
+const CHANGE: Duration = Duration::from_secs(30);
+
 /// Copies both ways until both ends have said all.
 async fn tunnel(client_side: OnUpgrade, upstream_side: OnUpgrade) -> Result<(), BoxError> {
-    let (client, upstream) = tokio::try_join!(client_side, upstream_side)?;
+    let (client, upstream) = timeout(CHANGE, async { tokio::try_join!(client_side, upstream_side) }).await??;
     copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await?;
     Ok(())
 }

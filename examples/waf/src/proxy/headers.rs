@@ -1,11 +1,13 @@
 //! Headers on their way through: what ends at this hop, and what is added for the next one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+
+use crate::net::Network;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -13,10 +15,12 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Those that concern one connection only: RFC 9110, section 7.6.1.
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP: [HeaderName; 10] = [
     CONNECTION,
+    HTTP2_SETTINGS,
     KEEP_ALIVE,
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
@@ -62,27 +66,81 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(UPGRADE, protocol);
 }
 
-/// Says where a request came from. What the client itself said of its way is kept in front.
-pub fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: Option<&HeaderValue>, id: &HeaderValue) {
-    let mut way: Vec<u8> = Vec::new();
-    for earlier in headers.get_all(X_FORWARDED_FOR) {
-        way.extend_from_slice(earlier.as_bytes());
-        way.extend_from_slice(b", ");
+/// Says where a request came from, and returns the client's address. Only a trusted proxy's word of that is kept: from anyone
+/// else, the headers for it are dropped, however they are spelled.
+pub fn set_forwarded(
+    headers: &mut HeaderMap,
+    peer: IpAddr,
+    trusted: &[Network],
+    host: &HeaderValue,
+    id: &HeaderValue,
+) -> IpAddr {
+    let trusts = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut way = Vec::new();
+    if trusts(peer) {
+        way = said(headers);
+    } else {
+        let forged: Vec<HeaderName> = headers.keys().filter(|name| tells_the_way(name.as_str())).cloned().collect();
+        for name in forged {
+            headers.remove(name);
+        }
     }
-    way.extend_from_slice(peer.to_string().as_bytes());
-    if let Ok(way) = HeaderValue::from_bytes(&way) {
+    headers.remove(FORWARDED);
+    // The last one that is no trusted proxy. What is behind an address that cannot be read is anybody's word.
+    let mut client = peer;
+    for earlier in way.iter().rev() {
+        let Some(address) = trusts(client).then(|| address(earlier)).flatten() else { break };
+        client = address;
+    }
+    way.push(peer.to_string());
+    if let Ok(way) = HeaderValue::try_from(way.join(", ")) {
         headers.insert(X_FORWARDED_FOR, way);
     }
-    if let Some(host) = host {
+    if !headers.contains_key(X_FORWARDED_HOST) {
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
     headers.insert(X_REQUEST_ID, id.clone());
+    client
+}
+
+/// The stations of a request so far, as `X-Forwarded-For` or, without it, `Forwarded` has them.
+fn said(headers: &HeaderMap) -> Vec<String> {
+    let all = |name: HeaderName| {
+        headers.get_all(name).into_iter().flat_map(names).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+    };
+    let way: Vec<String> = all(X_FORWARDED_FOR);
+    if !way.is_empty() {
+        return way;
+    }
+    let elements: Vec<String> = all(FORWARDED);
+    let stations = elements.iter().map(|element| {
+        let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+        pairs
+            .filter(|(name, _)| name.trim().eq_ignore_ascii_case("for"))
+            .map(|(_, value)| value.trim().trim_matches('"'))
+    });
+    stations.filter_map(|mut values| values.next()).map(str::to_owned).collect()
+}
+
+/// An address, perhaps with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.split_once(']')).map_or(text, |(address, _)| address);
+    bare.parse().ok().or_else(|| text.parse().ok().map(|address: SocketAddr| address.ip()))
+}
+
+/// Whether servers take a header for a proxy's word. Some take an underscore for a hyphen.
+fn tells_the_way(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    name.starts_with("x-forwarded")
+        || ["forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "x-request-id"].contains(&name.as_str())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{HeaderMap, HeaderValue, end_hop, set_forwarded};
+    use super::{HeaderMap, HeaderValue, Network, end_hop, set_forwarded};
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         lines.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
@@ -109,14 +167,62 @@ mod tests {
         assert_eq!(passing, left);
     }
 
+    fn forwarded(passing: &mut HeaderMap, peer: &str, trusted: &[&str]) -> String {
+        let trusted: Vec<Network> = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        let (host, id) = (HeaderValue::from_static("example.com"), HeaderValue::from_static("7"));
+        set_forwarded(passing, peer.parse().unwrap(), &trusted, &host, &id).to_string()
+    }
+
     #[test]
     fn the_way_of_a_request_grows_by_one() {
-        let mut passing = headers(&[("x-forwarded-for", "192.0.2.1"), ("x-request-id", "forged")]);
-        let (host, id) = (HeaderValue::from_static("example.com"), HeaderValue::from_static("7"));
-        set_forwarded(&mut passing, [198, 51, 100, 2].into(), Some(&host), &id);
+        let mut passing =
+            headers(&[("x-forwarded-for", "192.0.2.1"), ("x-request-id", "forged"), ("x-forwarded-proto", "https")]);
+        assert_eq!(forwarded(&mut passing, "198.51.100.2", &["198.51.100.0/24"]), "192.0.2.1");
         assert_eq!(passing["x-forwarded-for"], "192.0.2.1, 198.51.100.2");
         assert_eq!(passing["x-forwarded-host"], "example.com");
-        assert_eq!(passing["x-forwarded-proto"], "http");
+        assert_eq!(passing["x-forwarded-proto"], "https");
         assert_eq!(passing["x-request-id"], "7");
+    }
+
+    #[test]
+    fn nobody_but_a_trusted_proxy_says_where_a_request_came_from() {
+        let forged = [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x_forwarded_for", "192.0.2.1"),
+            ("x-forwarded-prefix", "/admin"),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "192.0.2.1"),
+            ("forwarded", "for=192.0.2.1;host=internal"),
+        ];
+        let mut passing = headers(&forged);
+        assert_eq!(forwarded(&mut passing, "198.51.100.2", &["10.0.0.0/8"]), "198.51.100.2");
+        let left = headers(&[
+            ("x-forwarded-for", "198.51.100.2"),
+            ("x-forwarded-host", "example.com"),
+            ("x-forwarded-proto", "http"),
+            ("x-request-id", "7"),
+        ]);
+        assert_eq!(passing, left);
+    }
+
+    #[test]
+    fn the_client_is_the_last_one_that_no_proxy_is() {
+        for (way, client) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("1.1.1.1, 192.0.2.1", "192.0.2.1"),
+            ("1.1.1.1, 192.0.2.1, 10.0.0.1", "192.0.2.1"),
+            ("1.1.1.1, unknown, 10.0.0.1", "10.0.0.1"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("192.0.2.1:5000", "192.0.2.1"),
+            ("", "10.9.9.9"),
+        ] {
+            assert_eq!(
+                forwarded(&mut headers(&[("x-forwarded-for", way)]), "10.9.9.9", &["10.0.0.0/8"]),
+                client,
+                "{way}"
+            );
+        }
+        let mut passing = headers(&[("forwarded", "for=1.1.1.1, For=\"[2001:db8::1]:80\";proto=https")]);
+        assert_eq!(forwarded(&mut passing, "10.9.9.9", &["10.0.0.0/8"]), "2001:db8::1");
     }
 }

@@ -1,25 +1,33 @@
 //! The data plane: every request is shown to the rules, and those that may go on are streamed to the upstream.
 
+mod arrival;
 mod challenge;
 mod forward;
 mod headers;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::task::block_in_place;
 use tokio::time::timeout;
+use waf_interface::Verdict;
 
+use self::arrival::arrive;
 use self::challenge::Challenge;
 use self::forward::Forward;
 use self::headers::X_REQUEST_ID;
-use crate::body::{Body, Held, full};
+use crate::body::{Body, Held, Judge, So, full};
 use crate::config;
+use crate::config::Uninspected;
 use crate::guard::{Action, Guard};
+use crate::readable::{Unread, readable};
 use crate::request_id::RequestIds;
 use crate::rules::Inspected;
 use crate::upstream::Upstream;
@@ -33,12 +41,18 @@ pub struct Proxy {
     challenge: Challenge,
     ids: RequestIds,
     terms: config::Proxy,
+    uninspected: Uninspected,
 }
 
 impl Proxy {
-    pub fn new(guard: Arc<Guard>, upstream: Upstream, terms: config::Proxy) -> Result<Proxy, hotslot::BoxError> {
+    pub fn new(
+        guard: Arc<Guard>,
+        upstream: Upstream,
+        terms: config::Proxy,
+        uninspected: Uninspected,
+    ) -> Result<Proxy, hotslot::BoxError> {
         let forward = Forward::new(upstream, terms.connect_timeout.0, terms.response_timeout.0)?;
-        Ok(Proxy { guard, forward, challenge: Challenge::new(), ids: RequestIds::new(), terms })
+        Ok(Proxy { guard, forward, challenge: Challenge::new(), ids: RequestIds::new(), terms, uninspected })
     }
 
     /// Answers one request.
@@ -60,12 +74,19 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy\n");
         }
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let arrival = match arrive(&mut parts, peer.ip(), &self.terms.trusted_proxies, id) {
+            Ok(arrival) => arrival,
+            Err(problem) => return plain(StatusCode::BAD_REQUEST, &format!("{problem}\n")),
+        };
         let cap = self.terms.inspect_body_bytes;
-        let body = if body.is_end_stream() || cap == 0 {
+        let messages = has_messages(&parts.headers) && !body.is_end_stream();
+        // Who says how long a body is sends it without waiting for anything.
+        let streams = !parts.headers.contains_key(CONTENT_LENGTH) && !parts.headers.contains_key(CONTENT_ENCODING);
+        let mut body = if body.is_end_stream() || messages {
             Held::unread(body)
         } else {
-            match timeout(self.terms.body_timeout.0, Held::read(body, cap)).await {
+            match timeout(self.terms.body_timeout.0, Held::read(body, cap, streams)).await {
                 Ok(Ok(held)) => held,
                 Ok(Err(error)) => {
                     tracing::debug!(%peer, %error, "request body");
@@ -74,29 +95,126 @@ impl Proxy {
                 Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body of the request took too long\n"),
             }
         };
-        let beginning = body.beginning(cap);
-        let seen = Inspected { method: &parts.method, target: &parts.uri, headers: &parts.headers, body: &beginning };
-        // The rules are called right here, on a worker of the runtime: a call takes some ten microseconds, less than
-        // moving it to another thread and back, and its deadline bounds the worst one. Only for a large body the
-        // runtime is told to move the worker's other tasks out of the way first.
-        let action = if beginning.len() < LARGE {
-            self.guard.inspect(&seen, id)
-        } else {
-            block_in_place(|| self.guard.inspect(&seen, id))
+        let look = Look {
+            guard: Arc::clone(&self.guard),
+            parts: parts.clone(),
+            client: arrival.client,
+            if_unread: self.uninspected.into(),
+            cap,
+            id: id.clone(),
         };
-        match action {
+        let beginning = if messages { Bytes::new() } else { body.beginning() };
+        let pauses = streams && beginning.len() <= cap && !body.is_whole();
+        let so = match beginning.len() > cap {
+            true => So::TooLong,
+            false if pauses => So::Far,
+            false => So::Whole,
+        };
+        match look.at(&beginning, so) {
             Action::Pass => {}
             Action::Block => return refuse(id),
-            Action::Challenge if self.challenge.is_passed(peer.ip(), &parts.headers) => {}
-            Action::Challenge => return self.challenge.page(peer.ip(), &parts.headers),
+            Action::Challenge if self.challenge.is_passed(arrival.client, &parts.headers) => {}
+            Action::Challenge => return self.challenge.page(arrival.client, &parts.headers),
             Action::Unavailable => {
                 let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, "the rules gave no verdict: try again\n");
                 answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
                 return answer;
             }
         }
-        self.forward.send(peer, Request::from_parts(parts, body), id).await
+        let refused = Arc::new(AtomicBool::new(false));
+        if messages {
+            body.watch_messages(cap, look.messages(Arc::clone(&refused)));
+        } else if pauses {
+            body.watch(cap, look.judge(Arc::clone(&refused)));
+        }
+        self.forward.send(Request::from_parts(parts, body), arrival.websocket, &refused, id).await
     }
+}
+
+/// Whether a body is a sequence of messages to be answered one by one.
+fn has_messages(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes();
+        kind == b"application/grpc" || kind.starts_with(b"application/grpc+") || kind.starts_with(b"application/grpc;")
+    })
+}
+
+/// A request whose body is looked at while it comes.
+struct Look {
+    guard: Arc<Guard>,
+    parts: Parts,
+    client: IpAddr,
+    if_unread: Verdict,
+    cap: usize,
+    id: HeaderValue,
+}
+
+impl Look {
+    /// What is to happen, after this much of the body.
+    fn at(&self, body: &Bytes, so: So) -> Action {
+        let read = match so {
+            So::TooLong => Err(Unread::TooLong),
+            // The end may be in the middle of a character.
+            So::Far => Ok(body.clone()),
+            So::Whole => readable(&self.parts.headers, body.clone(), self.cap),
+        };
+        match read {
+            Ok(body) => self.ask(&body, None),
+            Err(unread) => self.ask(body.get(..self.cap).unwrap_or(body), Some(unread)),
+        }
+    }
+
+    fn ask(&self, body: &[u8], unread: Option<Unread>) -> Action {
+        let seen = Inspected {
+            method: &self.parts.method,
+            target: &self.parts.uri,
+            headers: &self.parts.headers,
+            body,
+            client: self.client,
+            if_unread: self.if_unread,
+        };
+        // The rules are called right here, on a worker of the runtime: a call takes some ten microseconds, less than
+        // moving it to another thread and back, and its deadline bounds the worst one. Only for a large body the
+        // runtime is told to move the worker's other tasks out of the way first.
+        if body.len() < LARGE {
+            self.guard.inspect(&seen, unread, &self.id)
+        } else {
+            block_in_place(|| self.guard.inspect(&seen, unread, &self.id))
+        }
+    }
+
+    /// Looks at a body while it comes. It is too late for a challenge.
+    fn judge(self, refused: Arc<AtomicBool>) -> Judge {
+        Box::new(move |body, so| keep(matches!(self.at(body, so), Action::Pass), &refused))
+    }
+
+    /// Looks at messages: a flag that tells whether it is compressed, four bytes of length, and the message.
+    fn messages(self, refused: Arc<AtomicBool>) -> Judge {
+        let mut packed = self.parts.headers.clone();
+        packed.remove(CONTENT_ENCODING);
+        if let Some(encoding) = packed.get("grpc-encoding").cloned() {
+            packed.insert(CONTENT_ENCODING, encoding);
+        }
+        Box::new(move |message, so| {
+            let action = match (so, message.first()) {
+                (So::TooLong, _) | (_, None) => self.ask(&[], Some(Unread::TooLong)),
+                (_, Some(0)) => self.ask(message.get(5..).unwrap_or_default(), None),
+                (_, Some(1)) if packed.contains_key(CONTENT_ENCODING) => {
+                    match readable(&packed, message.slice(message.len().min(5)..), self.cap) {
+                        Ok(message) => self.ask(&message, None),
+                        Err(unread) => self.ask(&[], Some(unread)),
+                    }
+                }
+                _ => self.ask(&[], Some(Unread::Encoding)),
+            };
+            keep(matches!(action, Action::Pass), &refused)
+        })
+    }
+}
+
+fn keep(passes: bool, refused: &AtomicBool) -> bool {
+    refused.fetch_or(!passes, Ordering::AcqRel);
+    passes
 }
 
 /// The client learns the request's id and nothing of the rules; the log has the rest.

@@ -26,7 +26,7 @@ async fn closed_is_the_default() {
 
 #[tokio::test]
 async fn open_lets_requests_through_that_have_no_verdict() {
-    let node = Node::configured(&Module::new("1.0.0"), "[waf]\nfailure_policy = \"open\"");
+    let node = Node::configured(&Module::new("1.0.0"), "[waf]\nfailure_policy = \"open\"\nuninspected = \"log\"");
     assert_eq!(statuses(&node).await, [OK, OK, OK, OK, OK, OK, NO]);
 }
 

@@ -42,7 +42,7 @@ async fn a_challenge_is_passed_by_doing_what_its_page_says() {
 
 #[tokio::test]
 async fn headers_end_where_they_should_and_say_where_a_request_came_from() {
-    let node = Node::start(&Module::new("1.0.0"));
+    let node = Node::configured(&Module::new("1.0.0"), "[waf.proxy]\ntrusted_proxies = [\"127.0.0.0/8\"]");
     let answer = request(node.data, Method::GET, "/echo?a=1")
         .header("connection", "x-private")
         .header("x-private", "1")
@@ -67,7 +67,8 @@ async fn headers_end_where_they_should_and_say_where_a_request_came_from() {
 
 #[tokio::test]
 async fn a_body_is_inspected_up_to_the_cap_and_goes_on_whole() {
-    let node = Node::configured(&Module::new("1.0.0"), "[waf.proxy]\ninspect_body_bytes = 1000");
+    let node =
+        Node::configured(&Module::new("1.0.0"), "[waf]\nuninspected = \"log\"\n[waf.proxy]\ninspect_body_bytes = 1000");
     let send = |body: Vec<u8>| request(node.data, Method::POST, "/size").body(body).send();
     let with = |at: usize| [vec![b'.'; at], b"do=b".to_vec(), vec![b'.'; 3_000_000]].concat();
     assert_eq!(send(with(0)).await.status, StatusCode::FORBIDDEN);
@@ -79,7 +80,8 @@ async fn a_body_is_inspected_up_to_the_cap_and_goes_on_whole() {
 
 #[tokio::test]
 async fn a_chunked_body_goes_on_as_it_comes() {
-    let node = Node::configured(&Module::new("1.0.0"), "[waf.proxy]\ninspect_body_bytes = 4");
+    let node =
+        Node::configured(&Module::new("1.0.0"), "[waf]\nuninspected = \"log\"\n[waf.proxy]\ninspect_body_bytes = 4");
     let mut stream = TcpStream::connect(node.data).await.unwrap();
     let head = "POST /size HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();

@@ -92,7 +92,7 @@ fn name(piece: &str) -> Option<(char, usize)> {
     let name = name.to_ascii_lowercase();
     if behind.starts_with(';') {
         let at = NAMES.binary_search_by(|(known, _)| (*known).cmp(&name)).ok()?;
-        return Some((NAMES[at].1, length + 1));
+        return NAMES.get(at).map(|(_, c)| (*c, length + 1));
     }
     let bare = BARE.iter().find(|bare| **bare == name)?;
     NAMES.iter().find(|(known, _)| known == bare).map(|(_, c)| (*c, length))

@@ -27,7 +27,7 @@ fn escaped(rest: &str) -> Option<(char, usize)> {
         [b'x', digits @ ..] => (digits.get(..2)?, 3),
         [b'u', b'{', digits @ ..] => {
             let close = digits.iter().take(7).position(|byte| *byte == b'}')?;
-            (&digits[..close], close + 3)
+            (digits.get(..close)?, close + 3)
         }
         [b'u', digits @ ..] => (digits.get(..4)?, 5),
         _ => return None,

@@ -8,14 +8,16 @@ pub fn text(bytes: &[u8]) -> String {
     while !rest.is_empty() {
         let valid = match std::str::from_utf8(rest) {
             Ok(valid) => valid,
-            Err(error) => std::str::from_utf8(&rest[..error.valid_up_to()]).unwrap_or_default(),
+            Err(error) => {
+                rest.get(..error.valid_up_to()).and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default()
+            }
         };
         out.push_str(valid);
-        rest = &rest[valid.len()..];
-        if let Some((&first, others)) = rest.split_first() {
+        rest = rest.get(valid.len()..).unwrap_or_default();
+        if let Some(&first) = rest.first() {
             let (c, length) = overlong(rest).unwrap_or((char::from(first), 1));
             out.push(c);
-            rest = &others[length - 1..];
+            rest = rest.get(length..).unwrap_or_default();
         }
     }
     out
@@ -23,11 +25,11 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// An ASCII character written in two, three or four bytes, and how many they are.
 fn overlong(bytes: &[u8]) -> Option<(char, usize)> {
-    let (tail, length) = match bytes {
-        [0xc0 | 0xc1, tail, ..] => (((bytes[0] & 1) << 6) | (tail & 0x3f), 2),
-        [0xe0, high @ (0x80 | 0x81), tail, ..] => (((high & 1) << 6) | (tail & 0x3f), 3),
-        [0xf0, 0x80, high @ (0x80 | 0x81), tail, ..] => (((high & 1) << 6) | (tail & 0x3f), 4),
+    let (high, tail, length) = match bytes {
+        [high @ (0xc0 | 0xc1), tail, ..] => (high, tail, 2),
+        [0xe0, high @ (0x80 | 0x81), tail, ..] => (high, tail, 3),
+        [0xf0, 0x80, high @ (0x80 | 0x81), tail, ..] => (high, tail, 4),
         _ => return None,
     };
-    (bytes[length - 1] & 0xc0 == 0x80).then_some((char::from(tail), length))
+    (tail & 0xc0 == 0x80).then_some((char::from((high & 1) << 6 | tail & 0x3f), length))
 }

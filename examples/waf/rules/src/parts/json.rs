@@ -7,7 +7,7 @@ pub(super) fn each(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
     let mut rest = body;
     let mut key = String::new();
     while let Some(open) = rest.iter().position(|byte| *byte == b'"') {
-        let (string, behind) = string(&rest[open + 1..]);
+        let (string, behind) = string(rest.get(open + 1..).unwrap_or_default());
         rest = behind;
         let seen = if rest.trim_ascii_start().first() == Some(&b':') {
             key.clone_from(&string);
@@ -39,7 +39,7 @@ fn string(bytes: &[u8]) -> (String, &[u8]) {
         }
         flush(&mut units, &mut out);
         match (byte, escape) {
-            (b'"', _) => return (decode::text(&out), &bytes[at + 1..]),
+            (b'"', _) => return (decode::text(&out), bytes.get(at + 1..).unwrap_or_default()),
             (_, Some(escape)) => {
                 out.push(match escape {
                     b'n' => b'\n',

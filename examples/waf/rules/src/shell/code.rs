@@ -3,33 +3,33 @@
 use crate::catalogue::Rule;
 use crate::cut;
 use crate::parts::Place;
-use crate::view::{Hits, View, excerpt, find_any, is_word, occurrences};
-use crate::words::words;
+use crate::view::{Hits, View, excerpt, is_word};
+use crate::words::{List, words};
 
 /// Openings that are code wherever they stand.
-static OPENINGS: &[&str] = words!(
+static OPENINGS: &List = &List::of(words!(
     "!!javax.script !!python/object !ruby/object #_memberaccess #context[ $_cookie[ $_get[ $_post[ $_request[
      $_server[ $globals[ <!--#echo <!--#exec <!--#include <%= <%@ <?= <?php <cfexecute @java. [php] _$$nd_func$$_
      __import__( __schema{types allow_url_include auto_prepend_file child_process class.module. classloader.
      freemarker.template global.process io.popen( java.lang. javax.script kernel.exec kernel.system ognl. os.popen(
      os.system( phpinfo( pickle.loads process.binding( process.mainmodule processbuilder( rO0AB runtime.getruntime
      scripting.filesystemobject subprocess. system.diagnostics.process unserialize( wscript.shell xwork2. yaml.load("
-);
+));
 
 /// Expressions that a logger or a template engine looks up.
-static LOOKUPS: &[&str] = words!(
+static LOOKUPS: &List = &List::of(words!(
     "#{t( ${::- ${ctx: ${date: ${dns: ${env: ${java: ${jndi: ${lower: ${script: ${sys: ${t( ${upper: ${url: ${{ *{t("
-);
+));
 
 /// Functions that run a command or code, when called with something.
-static RUNS: &[&str] = words!(
+static RUNS: &List = &List::of(words!(
     "assert base64_decode call_user_func create_function curl_exec exec execfile execsync file_get_contents
      file_put_contents fsockopen gzinflate ob_start passthru pcntl_exec popen preg_replace proc_open shell_exec
      spawnsync str_rot13 system"
-);
+));
 
 pub(super) fn inspect(view: &View<'_>, hits: &mut Hits) {
-    for (at, _) in find_any(OPENINGS, view.lower) {
+    for (at, _) in view.find_any(OPENINGS, view.lower) {
         hits.add(Rule::RceCode, excerpt(view.text, at, 60));
     }
     // A serialised object of Java, in base64.
@@ -37,7 +37,7 @@ pub(super) fn inspect(view: &View<'_>, hits: &mut Hits) {
         hits.add(Rule::RceCode, excerpt(view.text, 0, 60));
     }
 
-    for (at, name) in find_any(RUNS, view.lower) {
+    for (at, name) in view.find_any(RUNS, view.lower) {
         let argument = cut::from(view.lower, at + name.len()).trim_start().strip_prefix('(').map(str::trim_start);
         let given = argument.is_some_and(|argument| {
             argument.starts_with(['"', '\'', '$', '`', '\\'])
@@ -54,7 +54,7 @@ pub(super) fn inspect(view: &View<'_>, hits: &mut Hits) {
 
 /// PHP's serialised objects, `O:8:"stdClass":…`.
 fn serialised(view: &View<'_>, hits: &mut Hits) {
-    for (at, before, _) in occurrences(view.lower, "o:") {
+    for (at, before, _) in view.occurrences(view.lower, "o:") {
         let rest = cut::from(view.lower, at + 2).trim_start_matches('+');
         let digits = rest.bytes().take(6).take_while(u8::is_ascii_digit).count();
         if digits > 0 && cut::from(rest, digits).starts_with(":\"") && !before.is_some_and(is_word) {
@@ -65,7 +65,7 @@ fn serialised(view: &View<'_>, hits: &mut Hits) {
 
 /// Expressions that a logger or a template engine would evaluate.
 fn templates(view: &View<'_>, hits: &mut Hits) {
-    for (at, _) in find_any(LOOKUPS, view.lower) {
+    for (at, _) in view.find_any(LOOKUPS, view.lower) {
         hits.add(Rule::RceTemplate, excerpt(view.text, at, 60));
     }
     if !view.lower.contains(['{', '%', '(']) {
@@ -73,8 +73,8 @@ fn templates(view: &View<'_>, hits: &mut Hits) {
     }
     for (open, close) in [("{{", "}}"), ("${", "}"), ("#{", "}"), ("%{", "}"), ("<%", "%>"), ("@(", ")"), ("{%", "%}")]
     {
-        for (at, ..) in occurrences(view.lower, open) {
-            let rest = excerpt(view.lower, at + open.len(), 200);
+        for (at, ..) in view.occurrences(view.lower, open) {
+            let rest = view.look(view.lower, at + open.len(), 200, 3);
             let Some((inside, _)) = rest.split_once(close) else { continue };
             let inside = inside.trim();
             let sum = inside.split(['*', '+', '-']).count() > 1
@@ -97,6 +97,9 @@ fn templates(view: &View<'_>, hits: &mut Hits) {
                 "system(",
                 "exec(",
             ];
+            if !view.work.spend(inside.len() * reach.len() * 2) {
+                return;
+            }
             let page = open == "{{" || view.place != Place::Body;
             if page && sum || reach.iter().any(|word| inside.contains(word)) {
                 hits.add(Rule::RceTemplate, excerpt(view.text, at, 60));

@@ -97,11 +97,6 @@ pub(super) fn class(word: &str) -> Option<Class> {
     })
 }
 
-/// Whether a word stands in the value only with something in between that a shell drops.
-pub(super) fn obfuscated(text: &str, word: &str) -> bool {
-    word.len() > 1 && !text.contains(word)
-}
-
 #[cfg(test)]
 #[test]
 fn lists_are_sorted_and_apart() {

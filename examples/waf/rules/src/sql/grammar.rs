@@ -8,9 +8,21 @@ use super::words::{COMMON, ENGLISH, SCHEMA, TELLING, TYPES, VARIABLES};
 use crate::catalogue::Rule;
 use crate::view::{Hits, View, excerpt, listed};
 
+/// What it takes, in steps, to look at what may begin at a token.
+const TOKEN: usize = 120;
+
 pub(super) fn inspect(context: Context, view: &View<'_>, hits: &mut Hits) {
     let tokens = tokens(view.lower, context);
-    let mut scan = Scan { view, broken: context != Context::Bare && breaks_out(&tokens), tokens: &tokens, hits };
+    if !view.work.spend(tokens.len() * TOKEN) {
+        return;
+    }
+    let mut scan = Scan {
+        view,
+        tokens: &tokens,
+        markup: view.text.contains('<'),
+        broken: context != Context::Bare && breaks_out(&tokens),
+        hits,
+    };
     if scan.broken {
         scan.breakout();
     }
@@ -76,14 +88,22 @@ fn is_operand(token: &Token<'_>) -> bool {
 struct Scan<'s, 'v> {
     view: &'s View<'v>,
     tokens: &'s [Token<'v>],
+    /// Whether the value may be markup, in which comparisons of literals are attributes.
+    markup: bool,
     /// The value closes the quote that it landed in.
     broken: bool,
     hits: &'s mut Hits,
 }
 
-impl Scan<'_, '_> {
-    fn get(&self, at: usize) -> Option<&Token<'_>> {
+impl<'v> Scan<'_, 'v> {
+    fn get(&self, at: usize) -> Option<&Token<'v>> {
         self.tokens.get(at)
+    }
+
+    /// The token here; behind the last one, a token that means nothing.
+    fn at(&self, at: usize) -> Token<'v> {
+        let end = Token { kind: Kind::Other, text: "", start: self.view.lower.len() };
+        self.get(at).copied().unwrap_or(end)
     }
 
     fn kind(&self, at: usize) -> Option<Kind> {
@@ -139,7 +159,7 @@ impl Scan<'_, '_> {
     }
 
     fn step(&mut self, at: usize) {
-        let token = self.tokens[at];
+        let token = self.at(at);
         match token.kind {
             Kind::Word => {
                 self.keyword(at, token.text);
@@ -185,7 +205,7 @@ impl Scan<'_, '_> {
     }
 
     fn json(&mut self, at: usize) {
-        let operator = self.tokens[at].text;
+        let operator = self.at(at).text;
         let quoted = |token: Option<&Token<'_>>| {
             token.is_some_and(|t| matches!(t.kind, Kind::Text | Kind::Open) && t.text.len() > 2)
         };
@@ -207,9 +227,9 @@ impl Scan<'_, '_> {
 
     fn cast(&mut self, at: usize) {
         let tight = at > 0
-            && self.tokens[at - 1].end() == self.tokens[at].start
-            && self.get(at + 1).is_some_and(|t| t.start == self.tokens[at].end());
-        let value = at > 0 && matches!(self.tokens[at - 1].kind, Kind::Word | Kind::Text | Kind::Right | Kind::Number);
+            && self.at(at - 1).end() == self.at(at).start
+            && self.get(at + 1).is_some_and(|t| t.start == self.at(at).end());
+        let value = at > 0 && matches!(self.at(at - 1).kind, Kind::Word | Kind::Text | Kind::Right | Kind::Number);
         if tight && value && self.get(at + 1).is_some_and(|name| name.kind == Kind::Word && listed(TYPES, name.text)) {
             self.hit(Rule::SqlCast, at - 1);
         }
@@ -217,7 +237,7 @@ impl Scan<'_, '_> {
 
     /// `1.e(…)`, `1.e.tables`: MySQL reads a number with an empty exponent.
     fn exponent(&mut self, at: usize) {
-        let number = self.tokens[at];
+        let number = self.at(at);
         let touches = self.get(at + 1).is_some_and(|next| {
             next.start == number.end() && matches!(next.kind, Kind::Left | Kind::Dot | Kind::Right | Kind::Comma)
         });
@@ -234,7 +254,7 @@ impl Scan<'_, '_> {
             self.hit(Rule::SqlDangling, 0);
         }
         for at in 0..self.tokens.len() {
-            let name = self.tokens[at];
+            let name = self.at(at);
             let known = name.kind == Kind::Word && self.kind(at + 1) == Some(Kind::Left);
             if known
                 && listed(TELLING, name.text)
@@ -247,7 +267,7 @@ impl Scan<'_, '_> {
             {
                 common += 1;
                 self.hit(Rule::SqlCall, at);
-                if at > 1 && self.tokens[at - 1].kind == Kind::Left && self.is_known_call(at - 2) {
+                if at > 1 && self.at(at - 1).kind == Kind::Left && self.is_known_call(at - 2) {
                     self.hit(Rule::SqlNested, at);
                 }
             }

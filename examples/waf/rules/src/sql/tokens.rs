@@ -100,11 +100,12 @@ pub(crate) fn tokens(lower: &str, context: Context) -> Vec<Token<'_>> {
 
 /// The kind of the token that starts here, and its end. White space and closed comments have no kind.
 fn next(lower: &str, at: usize, before: Option<&Token<'_>>) -> (Option<Kind>, usize) {
-    let bytes = &lower.as_bytes()[at..];
+    let bytes = cut::from(lower, at).as_bytes();
     let run = |fits: fn(u8) -> bool| at + bytes.iter().take_while(|byte| fits(**byte)).count();
     let two = bytes.get(..2).unwrap_or_default();
     let three = bytes.get(..3).unwrap_or_default();
-    match bytes[0] {
+    let Some(&first) = bytes.first() else { return (None, lower.len()) };
+    match first {
         byte if byte.is_ascii_whitespace() || byte == 0x0b => (None, run(|b| b.is_ascii_whitespace() || b == 0x0b)),
         b'0'..=b'9' => (Some(Kind::Number), at + number(bytes)),
         b'.' if bytes.get(1).is_some_and(u8::is_ascii_digit) && before.is_none_or(|token| token.end() != at) => {
@@ -118,12 +119,12 @@ fn next(lower: &str, at: usize, before: Option<&Token<'_>>) -> (Option<Kind>, us
                 None => (Some(Kind::Other), at + 1),
             }
         }
-        b'@' if three.len() > 1 && (bytes[1] == b'@' || is_name(bytes[1])) => {
-            let name = bytes[1..].iter().take_while(|byte| **byte == b'@' || is_name(**byte)).count();
+        b'@' if bytes.get(1).is_some_and(|byte| *byte == b'@' || is_name(*byte)) => {
+            let name = bytes.iter().skip(1).take_while(|byte| **byte == b'@' || is_name(**byte)).count();
             (Some(Kind::Variable), at + 1 + name)
         }
         b'@' if two == b"@>" || two == b"@?" || two == b"@@" => (Some(Kind::Json), at + 2),
-        b'/' if two == b"/*" => match find(&bytes[2..], b"*/") {
+        b'/' if two == b"/*" => match find(bytes.get(2..).unwrap_or_default(), b"*/") {
             Some(end) => (None, at + end + 4),
             None => (Some(Kind::Comment), lower.len()),
         },
@@ -156,7 +157,7 @@ fn is_name(byte: u8) -> bool {
 
 /// The length of a number; `0x…` too, and an exponent, which MySQL lets be empty.
 fn number(bytes: &[u8]) -> usize {
-    let run = |from: usize, fits: fn(&u8) -> bool| from + bytes[from..].iter().take_while(|byte| fits(byte)).count();
+    let run = |from: usize, fits: fn(&u8) -> bool| from + bytes.iter().skip(from).take_while(|byte| fits(byte)).count();
     if bytes.starts_with(b"0x") || bytes.starts_with(b"0b") {
         return run(2, u8::is_ascii_hexdigit);
     }

@@ -91,6 +91,7 @@ fn more_than_the_limits_is_reported() {
     assert_eq!(get(&few, "/?a=1").verdict, Verdict::Allow);
     for target in ["/?a=1&b=2&c=3".to_owned(), format!("/?a={}", "x".repeat(101))] {
         assert_eq!(get(&few, &target).reason.unwrap().rule, "limits-exceeded");
+        assert_eq!(get(&few, &target).verdict, Verdict::Block);
     }
 }
 
@@ -134,4 +135,54 @@ fn a_dynamic_rule_that_is_wrong_is_named() {
 fn a_file_written_from_a_config_is_read_back() {
     let config = Config::parse(include_bytes!("../../waf-config.json")).unwrap();
     assert_eq!(Config::parse(&serde_json::to_vec(&config).unwrap()).unwrap(), config);
+}
+
+/// What the host says is to happen to what cannot be inspected, unless the rule file says so itself.
+#[test]
+fn what_is_not_looked_at_gets_the_verdict_that_the_host_wants() {
+    // Twenty thousand bytes in front of an attack, as many parameters as are looked at.
+    let target = format!("/?{}q=1%20union%20select%201,2", "a&".repeat(10_000));
+    let of =
+        |waf: &Rules, said: &str| inspect(waf, &Sent { target: &target, headers: &[(":if-unread", said)], body: b"" });
+    for (said, verdict) in
+        [("block", Verdict::Block), ("challenge", Verdict::Challenge), ("log", Verdict::Log), ("?", Verdict::Block)]
+    {
+        let decision = of(&Rules::default(), said);
+        assert_eq!((decision.verdict, decision.reason.unwrap().rule.as_str()), (verdict, "limits-exceeded"), "{said}");
+    }
+    let file = waf(r#"{ "families": { "limits": { "action": "challenge" } } }"#);
+    assert_eq!(of(&file, "log").verdict, Verdict::Challenge);
+    let rule = waf(r#"{ "rules": { "limits-exceeded": { "action": "log" } } }"#);
+    assert_eq!(of(&rule, "block").verdict, Verdict::Log);
+    assert_eq!(get(&Rules::default(), &target).verdict, Verdict::Block);
+}
+
+#[test]
+fn a_spent_budget_has_a_verdict_of_its_own() {
+    let poor = waf(r#"{ "limits": { "work": 20000 } }"#);
+    let decision = value(&poor, &"x = y; ".repeat(100));
+    assert_eq!((decision.verdict, decision.reason.unwrap().rule.as_str()), (Verdict::Block, "limits-work"));
+    assert_eq!(value(&poor, "short").verdict, Verdict::Allow);
+}
+
+#[test]
+fn the_address_of_the_client_reaches_dynamic_rules_and_nothing_else() {
+    let rule = r#"{ "id": "banned", "where": ["headers"], "kind": "contains", "pattern": ":client: 192.0.2.", "action": "block" }"#;
+    let banned = waf(&format!("{{ \"dynamic\": [{rule}] }}"));
+    let from =
+        |address: &str| inspect(&banned, &Sent { target: "/", headers: &[(":client", address)], body: b"" }).verdict;
+    assert_eq!((from("192.0.2.7"), from("198.51.100.1")), (Verdict::Block, Verdict::Allow));
+}
+
+/// Of a form and a JSON body, each server has its own idea.
+#[test]
+fn a_body_that_can_be_read_in_two_ways_is_not_waved_through() {
+    let two = [("Content-Type", "application/json"), ("Content-Type", "text/plain")];
+    let decision = inspect(&Rules::default(), &Sent { target: "/", headers: &two, body: b"{}" });
+    assert_eq!((decision.verdict, decision.reason.unwrap().rule.as_str()), (Verdict::Block, "limits-unread"));
+    let form = [("Content-Type", "multipart/form-data; boundary=x; boundary=y")];
+    assert_eq!(
+        inspect(&Rules::default(), &Sent { target: "/", headers: &form, body: b"--x--" }).verdict,
+        Verdict::Block
+    );
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use universal_waf::{Decision, Reason, Rules};
 
 /// Pieces of attacks and of encodings; strung together they reach deeper than random bytes do.
-const PIECES: &[&str] = &[
+pub(crate) const PIECES: &[&str] = &[
     "'",
     "\"",
     "`",
@@ -118,7 +118,7 @@ const PIECES: &[&str] = &[
 const WIDE: &[char] = &['\u{85}', '\u{a0}', '¼', '\u{301}', '\u{2003}', '\u{200b}', '\u{2028}', '\u{ff1c}', '😀'];
 
 /// What the rules look for and cut text at, beside the pieces above.
-const MARKS: &[&str] = &[
+pub(crate) const MARKS: &[&str] = &[
     "/bin/cat",
     "usr/bin/perl",
     "/sbin/",

@@ -2,7 +2,9 @@
 
 mod artifact;
 mod config;
+mod cost;
 mod evasion;
 mod hostile;
+mod metered;
 mod plugin;
 mod support;

@@ -11,12 +11,19 @@ pub(crate) struct Sent<'a> {
     pub(crate) body: &'a [u8],
 }
 
+impl Sent<'_> {
+    /// The request as the rules get it.
+    pub(crate) fn written(&self) -> Vec<u8> {
+        let mut written = Vec::new();
+        let headers = self.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        waf_interface::encode(&mut written, b"POST", self.target.as_bytes(), headers, self.body).unwrap();
+        written
+    }
+}
+
 /// What the rules say of it.
 pub(crate) fn inspect(waf: &Rules, sent: &Sent<'_>) -> Decision {
-    let mut written = Vec::new();
-    let headers = sent.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    waf_interface::encode(&mut written, b"POST", sent.target.as_bytes(), headers, sent.body).unwrap();
-    waf.inspect(&Request::decode(&written).unwrap())
+    waf.inspect(&Request::decode(&sent.written()).unwrap())
 }
 
 /// What the rules say of a target alone.

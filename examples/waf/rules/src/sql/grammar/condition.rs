@@ -23,7 +23,7 @@ impl Scan<'_, '_> {
                 let open = matches!(self.kind(next), Some(Kind::Text | Kind::Open))
                     && self.get(next).is_some_and(|t| t.text.starts_with('\''));
                 let bare = self.tokens.len() == 3
-                    && self.tokens[0].text.len() == 1
+                    && self.at(0).text.len() == 1
                     && self.kind(2) == Some(Kind::Open)
                     && self.view.text.len() < 12;
                 if bare
@@ -54,7 +54,7 @@ impl Scan<'_, '_> {
             }
             return;
         };
-        let text = self.tokens[at].text;
+        let text = self.at(at).text;
         if self.is_known_call(left)
             && (word || self.broken)
             && (appended
@@ -133,10 +133,8 @@ impl Scan<'_, '_> {
         let next = self.skip(at + 1, |token| matches!(token.kind, Kind::Left | Kind::Arithmetic));
         let Some(after) = self.get(next) else { return };
         let own_quote = before.text.len() > 1 && before.kind == Kind::Text;
-        let direct = before.end() == self.tokens[at].start && after.start == self.tokens[at].end();
-        let markup = || {
-            self.view.text.contains('<') || before.start > 0 && cut::until(self.view.text, before.start).ends_with('=')
-        };
+        let direct = before.end() == self.at(at).start && after.start == self.at(at).end();
+        let markup = || self.markup || before.start > 0 && cut::until(self.view.text, before.start).ends_with('=');
         let chained = after.kind == Kind::Text && self.kind(next + 1) == Some(Kind::Compare);
         if own_quote
             && (chained || after.kind == Kind::Open)

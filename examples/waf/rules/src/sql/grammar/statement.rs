@@ -91,13 +91,13 @@ impl Scan<'_, '_> {
                 let compared = self.get(at + 1).is_some_and(is_operand)
                     && self.get(at + 2).is_some_and(|t| t.kind == Kind::Compare)
                     && self.get(at + 3).is_some_and(is_operand);
-                let literals = compared && is_literal(&self.tokens[at + 1]) && is_literal(&self.tokens[at + 3]);
-                let appended = at == 0 || self.broken && at <= 2 || at == 1 && is_literal(&self.tokens[0]);
+                let literals = compared && is_literal(&self.at(at + 1)) && is_literal(&self.at(at + 3));
+                let appended = at == 0 || self.broken && at <= 2 || at == 1 && is_literal(&self.at(0));
                 if literals
                     || compared
                         && appended
                         && word == "having"
-                        && (is_literal(&self.tokens[at + 1]) || is_literal(&self.tokens[at + 3]))
+                        && (is_literal(&self.at(at + 1)) || is_literal(&self.at(at + 3)))
                     || compared && self.broken && at <= 2
                 {
                     self.hit(Rule::SqlClause, at);
@@ -105,11 +105,11 @@ impl Scan<'_, '_> {
             }
             "like" | "rlike" | "regexp" => {
                 let bracket = self.kind(at + 1) == Some(Kind::Left)
-                    && self.get(at + 1).is_some_and(|t| t.start == self.tokens[at].end());
+                    && self.get(at + 1).is_some_and(|t| t.start == self.at(at).end());
                 let behind = at > 0 && self.kind(at - 1) == Some(Kind::Right);
-                let wildcard = self
-                    .get(at + 1)
-                    .is_some_and(|t| matches!(t.kind, Kind::Text | Kind::Open) && t.text.get(1..2) == Some("%"));
+                let wildcard = self.get(at + 1).is_some_and(|t| {
+                    matches!(t.kind, Kind::Text | Kind::Open) && t.text.as_bytes().get(1) == Some(&b'%')
+                });
                 let open = self.kind(at + 1) == Some(Kind::Left) && self.tokens.len() < 5;
                 let cut = self.broken && at == 1 && word != "like";
                 if (bracket || open) && behind || wildcard || cut {
@@ -243,7 +243,7 @@ impl Scan<'_, '_> {
             _ => false,
         };
         let uppercase = {
-            let token = self.tokens[at];
+            let token = self.at(at);
             cut::between(self.view.text, token.start, token.end()).bytes().all(|byte| byte.is_ascii_uppercase())
         };
         let ended = self.is_name(object)

@@ -1,0 +1,234 @@
+//! The body as the upstream is going to read it: decompressed, and in UTF-8. What cannot be turned into that is not inspected,
+//! and the setting `uninspected` decides.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use encoding_rs::Encoding;
+use hyper::HeaderMap;
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
+
+/// How many times its own size a body may take, once it takes more than [`SMALL`].
+const MOST_RATIO: usize = 200;
+const SMALL: usize = 16 << 10;
+
+/// Why a body, or a part of it, cannot be inspected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It goes on behind what is held back.
+    TooLong,
+    /// Its encoding is unknown, applied more than once, or not what it says.
+    Encoding,
+    /// It is larger than may be inspected, or than its compressed size allows, once it is decompressed.
+    Bomb,
+    /// Its character set is unknown or not what it says, or a form is in one that changes what its bytes mean.
+    Charset,
+}
+
+impl Unread {
+    /// Returns a few words for the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unread::TooLong => "longer than inspect_body_bytes",
+            Unread::Encoding => "content-encoding",
+            Unread::Bomb => "larger than inspect_body_bytes when decompressed",
+            Unread::Charset => "charset",
+        }
+    }
+}
+
+/// Returns a whole body as the rules are to see it, of at most `cap` bytes.
+pub fn readable(headers: &HeaderMap, body: Bytes, cap: usize) -> Result<Bytes, Unread> {
+    if body.is_empty() {
+        return Ok(body);
+    }
+    in_utf8(headers, decompressed(headers, body, cap)?)
+}
+
+fn decompressed(headers: &HeaderMap, body: Bytes, cap: usize) -> Result<Bytes, Unread> {
+    let mut encodings = Vec::new();
+    for value in headers.get_all(CONTENT_ENCODING) {
+        let value = value.to_str().map_err(|_| Unread::Encoding)?;
+        encodings.extend(value.split(',').map(|name| name.trim().to_ascii_lowercase()));
+    }
+    encodings.retain(|name| name != "identity");
+    let name = match &encodings[..] {
+        [] => return Ok(body),
+        [name] => name.as_str(),
+        _ => return Err(Unread::Encoding),
+    };
+    let most = cap.min(SMALL.max(body.len().saturating_mul(MOST_RATIO)));
+    let packed = &body[..];
+    let read = |reader: &mut dyn Read| {
+        let mut out = Vec::new();
+        reader.take(most as u64 + 1).read_to_end(&mut out).map_err(|_| Unread::Encoding)?;
+        if out.len() > most { Err(Unread::Bomb) } else { Ok(Bytes::from(out)) }
+    };
+    match name {
+        "gzip" | "x-gzip" => read(&mut flate2::bufread::MultiGzDecoder::new(packed)),
+        "deflate" => {
+            whole(packed, |rest| read(&mut flate2::bufread::ZlibDecoder::new(rest))).or_else(|error| match error {
+                // Some send it without the header that it should have.
+                Unread::Encoding => whole(packed, |rest| read(&mut flate2::bufread::DeflateDecoder::new(rest))),
+                other => Err(other),
+            })
+        }
+        "br" => whole(packed, |rest| read(&mut brotli_decompressor::Decompressor::new(Single(rest), 4096))),
+        "zstd" => whole(packed, |rest| {
+            read(&mut ruzstd::decoding::StreamingDecoder::new(rest).map_err(|_| Unread::Encoding)?)
+        }),
+        _ => Err(Unread::Encoding),
+    }
+}
+
+/// Reads a byte at a time, so that a decoder takes no more than it needs.
+struct Single<'r, 'b>(&'r mut &'b [u8]);
+
+impl Read for Single<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let one = buffer.len().min(1);
+        self.0.read(&mut buffer[..one])
+    }
+}
+
+/// What follows the compressed data is read by some and not by others.
+fn whole(packed: &[u8], read: impl FnOnce(&mut &[u8]) -> Result<Bytes, Unread>) -> Result<Bytes, Unread> {
+    let mut rest = packed;
+    let out = read(&mut rest)?;
+    if rest.is_empty() { Ok(out) } else { Err(Unread::Encoding) }
+}
+
+fn in_utf8(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Unread> {
+    let kind =
+        headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or("?").to_ascii_lowercase()).unwrap_or_default();
+    let charsets: Vec<&str> =
+        kind.split(';').skip(1).filter_map(|parameter| parameter.trim().strip_prefix("charset")).collect();
+    let is_xml = kind.contains("xml") || kind.is_empty() && body.trim_ascii_start().starts_with(b"<?xml");
+    let is_text = is_xml || kind.contains("json") || kind.starts_with("text/") || kind.contains("graphql");
+    let named = match &charsets[..] {
+        [] if is_xml => declared(&body),
+        [] => None,
+        [one] => Some(one.trim_start().strip_prefix('=').unwrap_or("?").trim().trim_matches(['"', '\'']).to_owned()),
+        _ => return Err(Unread::Charset),
+    };
+    let encoding = match named.as_deref() {
+        Some(label) => Some(Encoding::for_label(label.as_bytes()).ok_or(Unread::Charset)?),
+        None => Encoding::for_bom(&body).map(|(encoding, _)| encoding),
+    };
+    let ascii = encoding.is_none_or(|encoding| {
+        encoding == encoding_rs::UTF_8 || encoding.is_ascii_compatible() && encoding.is_single_byte()
+    });
+    // UTF-16 and UTF-32 that nobody announced.
+    let hidden = body.iter().take(4).any(|byte| *byte == 0);
+    match encoding {
+        _ if is_text && hidden && ascii => Err(Unread::Charset),
+        _ if ascii => Ok(body),
+        Some(encoding) if is_text => match encoding.decode(&body) {
+            (_, _, true) => Err(Unread::Charset),
+            (text, _, false) => Ok(Bytes::from(text.into_owned())),
+        },
+        // In a form, what the percent signs stand for is in that character set.
+        _ if named.is_some() => Err(Unread::Charset),
+        // The mark at the beginning of a file is the file's own.
+        _ => Ok(body),
+    }
+}
+
+/// The character set in an XML declaration, which is in ASCII or, behind a mark that says so, in UTF-16.
+fn declared(body: &[u8]) -> Option<String> {
+    let head = body.trim_ascii_start();
+    let end = head.iter().take(256).position(|byte| *byte == b'>')?;
+    let declaration = std::str::from_utf8(&head[..end]).ok()?.strip_prefix("<?xml")?;
+    let (_, value) = declaration.split_once("encoding")?;
+    let value = value.trim_start().strip_prefix('=')?.trim_start();
+    let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    value[1..].split(quote).next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn read(lines: &[(&'static str, &str)], body: &[u8]) -> Result<Vec<u8>, Unread> {
+        let headers = lines.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        readable(&headers, Bytes::copy_from_slice(body), 64 << 10).map(|body| body.to_vec())
+    }
+
+    fn gzip(body: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        out.write_all(body).unwrap();
+        out.finish().unwrap()
+    }
+
+    /// `q=<script>` in Brotli and in Zstandard, as their own programs write it.
+    const BROTLI: &[u8] = &[139, 4, 128, 113, 61, 60, 115, 99, 114, 105, 112, 116, 62, 3];
+    const ZSTD: &[u8] = &[40, 181, 47, 253, 32, 10, 81, 0, 0, 113, 61, 60, 115, 99, 114, 105, 112, 116, 62];
+
+    #[test]
+    fn compressed_bodies_are_read() {
+        let plain = b"q=<script>";
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        zlib.write_all(plain).unwrap();
+        let zlib = zlib.finish().unwrap();
+        let mut raw = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+        raw.write_all(plain).unwrap();
+        let raw = raw.finish().unwrap();
+        for (name, packed) in [
+            ("gzip", gzip(plain)),
+            ("x-gzip, identity", gzip(plain)),
+            ("deflate", zlib.clone()),
+            ("deflate", raw),
+            ("br", BROTLI.to_vec()),
+            ("zstd", ZSTD.to_vec()),
+        ] {
+            assert_eq!(read(&[("content-encoding", name)], &packed).as_deref(), Ok(&plain[..]), "{name}");
+            let cut = &packed[..packed.len() - 3];
+            assert_eq!(read(&[("content-encoding", name)], cut), Err(Unread::Encoding), "{name}, cut");
+            let more = [&packed[..], b"q=<svg>"].concat();
+            assert_eq!(
+                read(&[("content-encoding", name)], &more),
+                Err(Unread::Encoding),
+                "{name}, with more behind it"
+            );
+        }
+    }
+
+    #[test]
+    fn what_no_one_can_read_is_not_read() {
+        let packed = gzip(b"a=1");
+        for name in ["gzip, gzip", "br, gzip", "compress", "", "gzip;q=1", "aws-chunked"] {
+            assert_eq!(read(&[("content-encoding", name)], &packed), Err(Unread::Encoding), "{name}");
+        }
+        let twice = [("content-encoding", "gzip"), ("content-encoding", "gzip")];
+        assert_eq!(read(&twice, &gzip(&packed)), Err(Unread::Encoding));
+        assert_eq!(read(&[("content-encoding", "gzip")], &gzip(&vec![b'a'; 1 << 20])), Err(Unread::Bomb));
+        assert_eq!(read(&[("content-encoding", "gzip")], &gzip(&vec![b'a'; 60 << 10])), Err(Unread::Bomb));
+    }
+
+    #[test]
+    fn character_sets_are_read_or_refused() {
+        let utf16: Vec<u8> = "\u{feff}<script>".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let of = |kind: &str, body: &[u8]| read(&[("content-type", kind)], body);
+        assert_eq!(of("text/plain; charset=utf-16le", &utf16[2..]).as_deref(), Ok(&b"<script>"[..]));
+        assert_eq!(of("application/json", &utf16).as_deref(), Ok(&b"<script>"[..]));
+        assert_eq!(of("application/json", &utf16[2..]), Err(Unread::Charset));
+        assert_eq!(of("application/json; charset=utf-8", &utf16[2..]), Err(Unread::Charset));
+        assert_eq!(of("text/plain; charset=\"windows-1251\"", b"q=1").as_deref(), Ok(&b"q=1"[..]));
+        assert_eq!(of("text/plain; charset=shift_jis", b"\x83\x5c").as_deref(), Ok("ソ".as_bytes()));
+        assert_eq!(of("text/xml", b"<?xml version='1.0' encoding='utf-7'?>"), Err(Unread::Charset));
+        for kind in [
+            "application/x-www-form-urlencoded; charset=ibm037",
+            "application/x-www-form-urlencoded; charset=utf-16",
+            "application/x-www-form-urlencoded; charset=shift_jis",
+            "multipart/form-data; boundary=x; charset=utf-16",
+            "text/plain; charset=utf-7",
+            "text/plain; charset=utf-8; charset=utf-16",
+            "text/plain; charset",
+        ] {
+            assert_eq!(of(kind, b"q=1"), Err(Unread::Charset), "{kind}");
+        }
+        assert_eq!(of("image/png", b"\0\0\0\0").as_deref(), Ok(&b"\0\0\0\0"[..]));
+    }
+}

@@ -1,0 +1,280 @@
+//! Upstreams as people run them: nginx and hypercorn, and a gRPC server, over each version of HTTP, with TLS and without. Where
+//! a program is missing, its test says so and is skipped.
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::HOST;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use crate::support::node::Folder;
+use crate::support::wait::until;
+use crate::support::{Module, Node, request};
+
+/// A program that ends with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Addresses that are free.
+fn free<const N: usize>() -> [SocketAddr; N] {
+    let listeners: [StdListener; N] = std::array::from_fn(|_| StdListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
+}
+
+/// Starts a program, if it is there, and waits until it answers on its address.
+async fn started(mut command: Command, address: SocketAddr) -> Option<Server> {
+    let program = command.get_program().to_owned();
+    let Ok(child) = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn() else {
+        println!("skipped: there is no {}", program.display());
+        return None;
+    };
+    let server = Server(child);
+    until("the server", || async move { TcpStream::connect(address).await.ok().map(drop) }).await;
+    Some(server)
+}
+
+/// Whether Python has these modules.
+fn python_has(modules: &str) -> bool {
+    let found = Command::new("python3").args(["-c", &format!("import {modules}")]).stderr(Stdio::null()).status();
+    let found = found.is_ok_and(|status| status.success());
+    if !found {
+        println!("skipped: Python has no {modules}");
+    }
+    found
+}
+
+/// A certificate for localhost that signs itself.
+fn certificate(folder: &Path) -> bool {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(folder)
+        .stderr(Stdio::null())
+        .status();
+    let made = made.is_ok_and(|status| status.success());
+    if !made {
+        println!("skipped: there is no openssl");
+    }
+    made
+}
+
+/// A node in front of an upstream that it trusts.
+fn node(upstream: &str, folder: &Path) -> Node {
+    let changes = format!("[waf]\nupstream = \"{upstream}\"");
+    Folder::new(&Module::new("1.0.0"), &changes).start_as(|mut command| {
+        command.env("SSL_CERT_FILE", folder.join("cert.pem")).env_remove("SSL_CERT_DIR");
+        command
+    })
+}
+
+/// What an upstream that answers with version and host says to a client of the node.
+async fn asked(node: &Node) -> String {
+    let answer = request(node.data, hyper::Method::POST, "/hello?a=b")
+        .header("host", "shop.example")
+        .body("a body")
+        .send()
+        .await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    answer.text().to_owned()
+}
+
+#[tokio::test]
+async fn nginx_is_spoken_to_in_every_way() {
+    let folder = tempfile::tempdir().unwrap();
+    if !certificate(folder.path()) {
+        return;
+    }
+    let [plain, h2c, tls, h2] = free();
+    let server = |listen: String| {
+        format!(
+            "server {{ listen {listen}; ssl_certificate cert.pem; ssl_certificate_key key.pem;
+            location / {{ return 200 \"$server_protocol $host $request_uri\"; }} }}\n"
+        )
+    };
+    let servers = [
+        server(plain.to_string()),
+        server(format!("{h2c} http2")),
+        server(format!("{tls} ssl")),
+        server(format!("{h2} ssl http2")),
+    ];
+    let config = format!(
+        "daemon off; master_process off; pid nginx.pid; error_log stderr crit; events {{}}
+        http {{ access_log off; client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+        {} }}",
+        servers.concat()
+    );
+    std::fs::write(folder.path().join("nginx.conf"), config).unwrap();
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(folder.path()).args(["-c", "nginx.conf", "-e", "stderr"]);
+    let Some(_server) = started(command, plain).await else { return };
+    for (upstream, version) in [
+        (format!("http://{plain}"), "HTTP/1.1"),
+        (format!("h2c://{h2c}"), "HTTP/2.0"),
+        (format!("https://localhost:{}", tls.port()), "HTTP/1.1"),
+        (format!("https://localhost:{}", h2.port()), "HTTP/1.1"),
+        (format!("h2://localhost:{}", h2.port()), "HTTP/2.0"),
+    ] {
+        let node = node(&upstream, folder.path());
+        for _ in 0..3 {
+            assert_eq!(asked(&node).await, format!("{version} shop.example /hello?a=b"), "{upstream}");
+        }
+    }
+}
+
+const ASGI: &str = r#"
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    hosts = [value.decode() for name, value in scope["headers"] if name == b"host"]
+    text = "%s %s %s %d" % (scope["http_version"], ",".join(hosts), scope["path"], size)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": text.encode()})
+"#;
+
+#[tokio::test]
+async fn hypercorn_is_spoken_to_in_every_way() {
+    let folder = tempfile::tempdir().unwrap();
+    if !python_has("hypercorn") || !certificate(folder.path()) {
+        return;
+    }
+    std::fs::write(folder.path().join("echo.py"), ASGI).unwrap();
+    let [plain, tls] = free();
+    let mut command = Command::new("python3");
+    command.args(["-m", "hypercorn", "echo:app", "--certfile", "cert.pem", "--keyfile", "key.pem"]);
+    command.args(["--bind", &tls.to_string(), "--insecure-bind", &plain.to_string()]).current_dir(folder.path());
+    let Some(_server) = started(command, plain).await else { return };
+    for (upstream, version) in [
+        (format!("http://{plain}"), "1.1"),
+        (format!("h2c://{plain}"), "2"),
+        (format!("https://localhost:{}", tls.port()), "1.1"),
+        (format!("h2://localhost:{}", tls.port()), "2"),
+    ] {
+        let node = node(&upstream, folder.path());
+        assert_eq!(asked(&node).await, format!("{version} shop.example /hello 6"), "{upstream}");
+    }
+}
+
+/// A client with HTTP/2 that sends messages as it likes.
+async fn call(node: &Node, path: &str, first: Option<Bytes>) -> (mpsc::Sender<Bytes>, Incoming) {
+    let stream = TcpStream::connect(node.data).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let (messages, mut coming) = mpsc::channel::<Bytes>(8);
+    // A server may say nothing, not even its header, before there is something to answer.
+    if let Some(first) = first {
+        messages.send(first).await.unwrap();
+    }
+    let body = futures_util::stream::poll_fn(move |cx| coming.poll_recv(cx))
+        .map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+    let request = Request::post(format!("http://shop.example{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(StreamBody::new(body))
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    (messages, answer.into_body())
+}
+
+/// A message as gRPC frames it.
+fn framed(text: &str) -> Bytes {
+    [&[0][..], &(text.len() as u32).to_be_bytes(), text.as_bytes()].concat().into()
+}
+
+/// Reads so many bytes.
+async fn read(body: &mut Incoming, length: usize) -> Vec<u8> {
+    let mut seen = Vec::new();
+    while seen.len() < length {
+        let frame = body.frame().await.expect("more").expect("a frame");
+        seen.extend_from_slice(frame.data_ref().expect("data"));
+    }
+    seen
+}
+
+/// Two messages pass, each of which is answered before the next one is sent; an attack in the third one does not.
+async fn converse(node: &Node, path: &str) {
+    let (messages, mut answer) = call(node, path, Some(framed("one"))).await;
+    assert_eq!(read(&mut answer, 8).await, framed("one"));
+    messages.send(framed("two")).await.unwrap();
+    assert_eq!(read(&mut answer, 8).await, framed("two"));
+    // In two pieces, of which the first one goes on when the second one has been seen.
+    let attack = framed("do=b");
+    messages.send(attack.slice(..7)).await.unwrap();
+    messages.send(attack.slice(7..)).await.unwrap();
+    while let Some(Ok(frame)) = answer.frame().await {
+        assert!(frame.data_ref().is_none_or(|data| !data.ends_with(b"=b")), "{frame:?}");
+    }
+}
+
+const GRPC: &str = r#"
+import sys, grpc
+from concurrent import futures
+
+class Echo(grpc.GenericRpcHandler):
+    def service(self, details):
+        return grpc.stream_stream_rpc_method_handler(lambda requests, context: requests)
+
+server = grpc.server(futures.ThreadPoolExecutor())
+server.add_generic_rpc_handlers((Echo(),))
+server.add_insecure_port(sys.argv[1])
+server.start()
+server.wait_for_termination()
+"#;
+
+#[tokio::test]
+async fn a_grpc_server_is_spoken_to_message_by_message() {
+    if !python_has("grpc") {
+        return;
+    }
+    let [address] = free();
+    let mut command = Command::new("python3");
+    command.args(["-c", GRPC, &address.to_string()]);
+    let Some(_server) = started(command, address).await else { return };
+    let node = Node::configured(&Module::new("1.0.0"), &format!("[waf]\nupstream = \"h2c://{address}\""));
+    converse(&node, "/test.Echo/Say").await;
+}
+
+/// The same without anything else on the machine; the upstream sees one host.
+#[tokio::test]
+async fn messages_are_answered_as_they_come() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = service_fn(|request: Request<Incoming>| async move {
+                assert_eq!((request.version(), request.headers().get(HOST)), (Version::HTTP_2, None));
+                assert_eq!(request.uri().authority().map(|host| host.as_str()), Some("shop.example"));
+                Ok::<_, Infallible>(Response::new(request.into_body()))
+            });
+            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(http.serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    let node = Node::configured(&Module::new("1.0.0"), &format!("[waf]\nupstream = \"h2c://{address}\""));
+    converse(&node, "/").await;
+    // Headers alone are answered, too.
+    let (messages, _) = call(&node, "/", None).await;
+    drop(messages);
+}
