@@ -10,8 +10,8 @@ struct Desk(Folder);
 impl Desk {
     fn new() -> Self {
         let desk = Self(Folder::new());
-        desk.0.write("plugin", b"the bytes of a plugin".to_vec());
-        desk.0.write("rules", b"the rules".to_vec());
+        desk.0.write("plugin", b"the bytes of a plugin");
+        desk.0.write("rules", b"the rules");
         desk
     }
 
@@ -54,7 +54,7 @@ fn a_plugin_is_signed_and_verified() {
         let error = desk.run(wrong).failed(1);
         assert!(error.contains(reason), "{error}");
     }
-    desk.0.write("plugin", b"the bytes of another".to_vec());
+    desk.0.write("plugin", b"the bytes of another");
     let error = desk.run("verify @plugin --root @root.json --slot rules").failed(1);
     assert!(error.contains("it was changed"), "{error}");
 }
@@ -108,8 +108,8 @@ fn a_server_gets_a_key_for_rules_only() {
 #[test]
 fn keys_are_never_overwritten_and_can_have_a_password() {
     let desk = Desk::new();
-    desk.0.write("password", b"correct horse\n".to_vec());
-    desk.0.write("wrong", b"battery staple\n".to_vec());
+    desk.0.write("password", b"correct horse\n");
+    desk.0.write("wrong", b"battery staple\n");
     desk.run("keygen @alice --password-file @password").ok();
     let error = desk.run("keygen @alice --no-password").failed(2);
     assert!(error.contains("exists"), "{error}");
