@@ -24,9 +24,14 @@ pub(crate) enum Memory {
 }
 
 /// What a child prints as its last words when it runs into a limit: this process may not see by which signal it ended.
-pub(crate) const OUT_OF_TIME: &str = "[out of time]";
-pub(crate) const OUT_OF_PROCESSOR_TIME: &str = "[out of processor time]";
-pub(crate) const OUT_OF_FILE_SIZE: &str = "[wrote too much]";
+#[cfg(any(unix, feature = "wasm"))]
+mod last_words {
+    pub(crate) const OUT_OF_TIME: &str = "[out of time]";
+    pub(crate) const OUT_OF_PROCESSOR_TIME: &str = "[out of processor time]";
+    pub(crate) const OUT_OF_FILE_SIZE: &str = "[wrote too much]";
+}
+#[cfg(any(unix, feature = "wasm"))]
+pub(crate) use last_words::{OUT_OF_FILE_SIZE, OUT_OF_PROCESSOR_TIME, OUT_OF_TIME};
 
 impl Limits {
     /// Returns the limits as text, for the environment.

@@ -6,7 +6,7 @@
 //! it looks at the file, so every path carries a serial number that no other load in this process has; and two loads of
 //! the same bytes are two files.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,7 +91,7 @@ enum Backing {
     File(OwnFile),
     /// Open, so that its path leads to it.
     #[cfg(target_os = "linux")]
-    Memory(#[expect(dead_code, reason = "it is only kept open")] File),
+    Memory(#[expect(dead_code, reason = "it is only kept open")] fs::File),
 }
 
 /// A file that is removed by the process that made it, and not by one that was forked from that.
