@@ -16,7 +16,8 @@ use std::time::{Duration, SystemTime};
 /// Describes what a serde type is made of, so that the contract of an [interface](macro@crate::interface) covers it.
 ///
 /// Every serde type that crosses has to have it: derive it beside `Serialize` and `Deserialize`, for each type down to
-/// the innermost. The types of std that serde knows have it. A host refuses a plugin whose types differ in a field, a
+/// the innermost. The types of std that serde knows have it, but for atomics, `Reverse`, `CString`, `OsString`, `Weak` and
+/// tuples of more than twelve: say for those what they are written as, with `#[schema(as = Type)]`. A host refuses a plugin whose types differ in a field, a
 /// variant, a type or their order, and names it.
 ///
 /// ```

@@ -38,7 +38,7 @@ pub unsafe fn value<R>(out: *mut R, body: impl FnOnce() -> R) -> Status {
             Status::OK
         }
         Err(payload) => {
-            message_of(payload);
+            message_alone(payload);
             Status::PANICKED
         }
     }
@@ -56,7 +56,7 @@ unsafe fn bytes(out: *mut Buffer, body: impl FnOnce() -> Result<Vec<u8>, Error>)
         Err(error) => (Status::FAILED, with_sources(&*error).into_bytes()),
     });
     let (status, bytes) =
-        catch_unwind(guarded).unwrap_or_else(|payload| (Status::PANICKED, message_of(payload).into_bytes()));
+        catch_unwind(guarded).unwrap_or_else(|payload| (Status::PANICKED, message_alone(payload).into_bytes()));
     if !out.is_null() {
         // SAFETY: not null, and then valid for one write (P1, P5), which this function demands.
         unsafe { out.write(Buffer::new(bytes)) };
@@ -73,6 +73,13 @@ fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
         source = error.source();
     }
     text
+}
+
+/// Returns the text of a panic whose backtrace is in the log only.
+fn message_alone(payload: Box<dyn Any + Send>) -> String {
+    #[cfg(not(target_arch = "wasm32"))]
+    drop(crate::backtrace::take());
+    message_of(payload)
 }
 
 /// Returns the text of a panic. The payload dies here, inside the plugin that allocated it.
@@ -236,10 +243,13 @@ pub unsafe fn invoke<I: Interface + ?Sized>(plugin: &I, method: u32, frame: *mut
     // SAFETY: P4, which this function demands.
     let answered = catch_unwind(AssertUnwindSafe(|| unsafe { (*frame).answer(plugin, method) }));
     answered.unwrap_or_else(|payload| {
-        let error = CallError::new(CallErrorKind::Panicked, message_of(payload));
-        // A module ends with a trap, whose backtrace its host has.
+        // A module ends with a trap, whose backtrace its host has. An error that unwinds has run no panic hook: what waits is
+        // another panic's.
         #[cfg(not(target_arch = "wasm32"))]
-        let error = match crate::backtrace::take() {
+        let backtrace = crate::backtrace::take().filter(|_| !payload.is::<CallError>());
+        let error = CallError::new(CallErrorKind::Panicked, message_of(payload));
+        #[cfg(not(target_arch = "wasm32"))]
+        let error = match backtrace {
             Some(backtrace) => error.with_cause(backtrace),
             None => error,
         };

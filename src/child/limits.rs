@@ -90,6 +90,16 @@ impl Limits {
             // SAFETY: `last_words` does only what a signal handler may, and is there for as long as the process is.
             unsafe { libc::signal(signal, last_words as *const () as libc::sighandler_t) };
         }
+        // What the host blocks, a child has blocked, too.
+        // SAFETY: system calls on a value of this block.
+        unsafe {
+            let mut ours = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigemptyset(&raw mut ours);
+            for signal in [libc::SIGXCPU, libc::SIGXFSZ, libc::SIGALRM] {
+                libc::sigaddset(&raw mut ours, signal);
+            }
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const ours, std::ptr::null_mut());
+        }
         at_most!(RLIMIT_CORE, 0, 0);
         at_most!(RLIMIT_FSIZE, self.file_size, self.file_size);
         let memory = match self.memory {

@@ -16,7 +16,7 @@ impl Scratch {
     pub(crate) fn new(parts: &[&[u8]]) -> io::Result<Scratch> {
         let name = format!("hotslot-scratch-{:016x}", random());
         #[cfg(target_os = "linux")]
-        let anonymous = crate::memfd::create(&name).map(|file| Scratch { file, _folder: None });
+        let anonymous = crate::memfd::create(&name, false).map(|file| Scratch { file, _folder: None });
         #[cfg(not(target_os = "linux"))]
         let anonymous = Err(io::Error::from(io::ErrorKind::Unsupported));
         let mut scratch = anonymous.or_else(|_: io::Error| {

@@ -34,8 +34,8 @@ pub(super) fn is_undescribed(signature: &str) -> bool {
     let mut rest = signature;
     while let Some(at) = rest.find(":postcard") {
         rest = &rest[at + ":postcard".len()..];
-        // With a description, it is `postcard:` that the type follows.
-        if !rest.starts_with(':') {
+        // It stood at the end of an argument or of a result. A description comes before its type: `postcard:Quote{…}`.
+        if rest.is_empty() || rest.starts_with([',', ')', '>']) {
             return true;
         }
     }
@@ -127,14 +127,17 @@ impl<'a> Item<'a> {
     fn member(&self) -> Member {
         let outline = self.outline();
         let Some(Part::Text(text)) = self.0.first() else { return Member { name: None, number: None, outline } };
-        if let Some((name, rest)) = text.split_once('=') {
+        // As the outline has it.
+        let plain = text.strip_prefix("postcard:").unwrap_or(text);
+        let after = |length: usize| outline.get(length..).unwrap_or_default().to_owned();
+        if let Some((name, rest)) = plain.split_once('=') {
             let end = rest.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(rest.len());
-            let outline = outline[name.len() + 1 + end..].to_owned();
+            let outline = after(name.len() + 1 + end);
             return Member { name: Some(name.to_owned()), number: Some(rest[..end].to_owned()), outline };
         }
         match text.split_once(':') {
             Some((name, _)) if !text.starts_with("postcard:") => {
-                Member { name: Some(name.to_owned()), number: None, outline: outline[name.len() + 1..].to_owned() }
+                Member { name: Some(name.to_owned()), number: None, outline: after(name.len() + 1) }
             }
             _ => Member { name: None, number: None, outline },
         }
@@ -258,6 +261,47 @@ mod tests {
         assert_eq!(difference(&deep, "(u8)->()"), None);
     }
 
+    /// Contracts are untrusted, and modules compare theirs with the host's in the middle of a call.
+    #[test]
+    fn no_text_makes_the_comparison_panic() {
+        let _ = difference("(postcard:a=1)->()", "(u8)->()");
+        const WORDS: [&str; 20] = [
+            "postcard:",
+            "postcard",
+            "a",
+            "bé",
+            "=",
+            ":",
+            "-1",
+            "7",
+            "(",
+            ")",
+            "[",
+            "]",
+            "{",
+            "}",
+            "<",
+            ">",
+            ",",
+            "->",
+            "?",
+            "*3",
+        ];
+        let mut seed = 7_u64;
+        let mut random = |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        for _ in 0..100_000 {
+            let [plugin, host] = [(); 2].map(|()| {
+                let length = 1 + random(12);
+                let inner: String = (0..length).map(|_| WORDS[random(WORDS.len())]).collect();
+                if random(2) == 0 { format!("({inner})->()") } else { inner }
+            });
+            let _ = (difference(&plugin, &host), outline(&plugin), is_undescribed(&host));
+        }
+    }
+
     #[test]
     fn an_outline_is_a_signature_without_fields() {
         assert_eq!(outline("(&str,postcard:Vec<Quote{bid:f64}>)->Side{Buy=1}"), "(&str,Vec<Quote>)->Side");
@@ -272,6 +316,8 @@ mod tests {
             ("(Vec<Note>:postcard,u8)->()", true),
             ("(postcard:Note{a:u8})->()", false),
             ("(postcard:Note{postcard:Vec<u8>})->()", false),
+            ("(postcard:Id{id:\"uuid:postcard\"})->()", false),
+            ("(postcard:Id{note:postcard_note{a:u8}})->()", false),
             ("(u8)->()", false),
         ] {
             assert_eq!(is_undescribed(signature), expected, "{signature}");

@@ -14,7 +14,7 @@ use crate::memfd::create;
 ///
 /// The check comes before `dlopen` because a failed `dlopen` may have run constructors, and is not to be repeated.
 pub(super) fn loadable(name: &str, bytes: &[u8], serial: u64) -> io::Result<(File, PathBuf)> {
-    let mut file = out_of_the_way(&create(name)?)?;
+    let mut file = out_of_the_way(&create(name, true)?)?;
     file.write_all(bytes)?;
     seal(&file)?;
     // Debuggers open it, too, so it does not lead through their own /proc/self. This process has the number that the

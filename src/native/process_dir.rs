@@ -179,49 +179,69 @@ pub(super) fn map_as_code(file: &File) -> io::Result<()> {
     Ok(())
 }
 
+// From linux/magic.h.
+const IN_MEMORY: [i64; 2] = [0x0102_1994 /* tmpfs */, 0x8584_58f6 /* ramfs */];
+#[cfg(unix)]
+const SHARED_BY_MACHINES: [i64; 9] = [
+    0x6969,      // nfs
+    0x6573_5546, // fuse, virtiofs
+    0x0102_1997, // 9p
+    0xff53_4d42, // cifs
+    0xfe53_4d42, // smb2
+    0x5346_414f, // afs
+    0x00c3_6400, // ceph
+    0x0bd0_0bd0, // lustre
+    0x7461_636f, // ocfs2
+];
+
 /// Returns whether what lies at `path` is memory.
 pub(super) fn is_in_memory(path: &Path) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::unix::ffi::OsStrExt;
-        // From linux/magic.h; the types of constants and field differ between targets.
-        const TMPFS: i64 = 0x0102_1994;
-        const RAMFS: i64 = 0x8584_58f6;
-        let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
-        let mut answer = std::mem::MaybeUninit::<libc::statfs>::zeroed();
-        // SAFETY: the path is terminated, and the answer goes to a place of the right type, for which all-zero bytes are
-        // valid.
-        let kind = unsafe {
-            if libc::statfs(path.as_ptr(), answer.as_mut_ptr()) < 0 {
-                return false;
-            }
-            answer.assume_init().f_type
-        };
-        #[allow(clippy::unnecessary_cast, reason = "it has another type on some targets")]
-        let kind = kind as i64 & 0xffff_ffff;
-        kind == TMPFS || kind == RAMFS
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = path;
-        false
-    }
+    file_system(path).is_some_and(|kind| IN_MEMORY.contains(&kind))
+}
+
+/// Returns whether other machines may have the file system mounted on which `path` lies.
+#[cfg(unix)]
+fn is_shared_by_machines(path: &Path) -> bool {
+    file_system(path).is_some_and(|kind| SHARED_BY_MACHINES.contains(&kind))
+}
+
+/// Returns the number of the kind of file system on which `path` lies, where that has one.
+#[cfg(target_os = "linux")]
+fn file_system(path: &Path) -> Option<i64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut answer = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the path is terminated, and the answer goes to a place of the right type, for which all-zero bytes are valid.
+    let kind = unsafe {
+        if libc::statfs(path.as_ptr(), answer.as_mut_ptr()) < 0 {
+            return None;
+        }
+        answer.assume_init().f_type
+    };
+    #[allow(clippy::unnecessary_cast, reason = "it has another type on some targets")]
+    Some(kind as i64 & 0xffff_ffff)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn file_system(_: &Path) -> Option<i64> {
+    None
 }
 
 /// Refuses a place where another user could put a folder of theirs in the place of this process's: one in a folder that
-/// belongs to somebody else, or in which everybody can rename what belongs to others.
+/// belongs to somebody else, or in which a group or everybody can rename what belongs to others.
 #[cfg(unix)]
 fn refuse_if_others_can_rename(parent: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
-    const WRITABLE_BY_ALL: u32 = 0o002;
+    // By the group, too: its bits are also the mask of an access control list.
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
     const STICKY: u32 = 0o1000;
     let user = effective_user();
     for folder in parent.ancestors() {
         let found = fs::symlink_metadata(folder)?;
         let what = if found.uid() != 0 && found.uid() != user {
             "belongs to another user"
-        } else if found.mode() & WRITABLE_BY_ALL != 0 && found.mode() & STICKY == 0 {
-            "can be written by all, without the sticky bit"
+        } else if found.mode() & WRITABLE_BY_OTHERS != 0 && found.mode() & STICKY == 0 {
+            "can be written by others, without the sticky bit"
         } else {
             continue;
         };
@@ -278,10 +298,14 @@ fn lock(path: &Path, how: i32) -> io::Result<Option<File>> {
     Ok(leads_to(path, &own).then_some(folder))
 }
 
-/// Removes the folders of processes that are gone. What cannot be looked at or removed stays.
+/// Removes the folders of processes that are gone. What cannot be looked at or removed stays; so does all on a file system
+/// that other machines may have mounted, where a lock says nothing about them.
 #[cfg(unix)]
 fn remove_leftovers(parent: &Path) {
     use std::os::unix::fs::MetadataExt;
+    if is_shared_by_machines(parent) {
+        return;
+    }
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX))
             && entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == effective_user());
@@ -377,9 +401,11 @@ mod tests {
         let outer = PrivateDir::temporary(&std::env::temp_dir()).unwrap();
         let parent = outer.path().join("inner");
         fs::create_dir(&parent).unwrap();
-        fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let error = ProcessDir::inside(&parent).unwrap_err();
-        assert!(error.to_string().contains("without the sticky bit"), "{error}");
+        for mode in [0o777, 0o770, 0o2775] {
+            fs::set_permissions(outer.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let error = ProcessDir::inside(&parent).unwrap_err();
+            assert!(error.to_string().contains("without the sticky bit"), "{error}");
+        }
         fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o1777)).unwrap();
         ProcessDir::inside(&parent).unwrap();
     }

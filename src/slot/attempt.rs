@@ -525,7 +525,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         }
         let timeout = self.core.settings.reload_timeout;
         let turn = self.core.handing_over.enter(BusyPolicy::Queue, deadline);
-        let _turn = turn.map_err(|_| Refusal(Stage::HandOver, ErrorKind::QueueTimedOut(timeout)))?;
+        let turn = turn.map_err(|_| Refusal(Stage::HandOver, ErrorKind::QueueTimedOut(timeout)))?;
         let current = self.core.lineage.base();
         let Some(hold) = self.core.lineage.load() else { return Ok(None) };
         let old = Lease::new(hold, Location::caller());
@@ -534,11 +534,17 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
             return Err(Refusal(Stage::HandOver, ErrorKind::BaseChanged { base, current }));
         }
         let before = *self.core.held_up.lock();
-        let held = self.core.settings.hold_calls.map(|bound| self.core.hold_calls(base, bound)).transpose();
-        let held = held.map_err(|kind| {
-            self.hand_over.held_up = self.core.held_up.lock().waited - before.waited;
-            Refusal(Stage::HandOver, kind)
-        })?;
+        let (held, _turn) = match self.core.settings.hold_calls {
+            Some(bound) => {
+                let held = self.core.hold_calls(base, bound.min(left(deadline)), turn).map_err(|kind| {
+                    self.hand_over.held_up = self.core.held_up.lock().waited - before.waited;
+                    let is_late = matches!(kind, ErrorKind::HoldTimedOut { .. }) && left(deadline).is_zero();
+                    Refusal(Stage::HandOver, if is_late { ErrorKind::TimedOut(timeout) } else { kind })
+                })?;
+                (Some(held), None)
+            }
+            None => (None, Some(turn)),
+        };
         let exempt_before = self.core.held_up.lock().exempt;
         // The hold of this hand-over is no call.
         let under_way = (self.core.lineage.about_holds_on_serving() as u64).saturating_sub(1);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::current::Hold;
 use super::deadline::after;
-use super::gate::Gate;
+use super::gate::{Gate, Turn};
 use super::generation::{Generation, GenerationRef, Home};
 use super::journal::Journal;
 use super::lineage::{Base, Lineage, Pause, RetiredView, ServingView, Slow};
@@ -79,6 +79,8 @@ pub(super) struct HeldCalls<T: ?Sized + Send + Sync + 'static> {
     pub(super) pause: Pause,
     pub(super) bound: Duration,
     pub(super) until: Instant,
+    /// The next hand-over waits until calls go on: before that, it would find nobody to take the state from.
+    _turn: Turn,
 }
 
 impl<T: ?Sized + Send + Sync + 'static> Drop for HeldCalls<T> {
@@ -233,7 +235,12 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
 
     /// Holds calls, and waits until none is under way on `base`, of which the caller has one lease. Within `bound` of now the
     /// hand-over has to be over.
-    pub(super) fn hold_calls(self: &Arc<Self>, base: Base, bound: Duration) -> Result<HeldCalls<T>, ErrorKind> {
+    pub(super) fn hold_calls(
+        self: &Arc<Self>,
+        base: Base,
+        bound: Duration,
+        turn: Turn,
+    ) -> Result<HeldCalls<T>, ErrorKind> {
         /// How long to look away between two looks. A lease that ends tells nobody: that would be paid for by all of them.
         const SHORTEST: Duration = Duration::from_micros(20);
         const LONGEST: Duration = Duration::from_millis(2);
@@ -242,7 +249,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             let current = self.lineage.base().ok_or(ErrorKind::Closed)?;
             return Err(ErrorKind::BaseChanged { base: Some(base.generation), current: current.generation });
         };
-        let held = HeldCalls { core: Arc::clone(self), pause, bound, until };
+        let held = HeldCalls { core: Arc::clone(self), pause, bound, until, _turn: turn };
         let mut nap = SHORTEST;
         loop {
             let leases = self.lineage.holds_on_serving();

@@ -243,7 +243,8 @@ fn compile(settings: &CompilerSettings) -> Result<(), BoxError> {
     let threads = ThreadPoolBuilder::new().num_threads(settings.threads).build()?;
     let code = threads.install(|| engine.precompile_module(module))?;
     let mut output = io::stdout().lock();
-    // Whatever was printed before `main` is not code.
+    // Whatever was printed before `main` is not code; nor is what waits in the buffer.
+    output.flush()?;
     empty(&output)?;
     output.write_all(blake3::keyed_hash(key, &code).as_bytes())?;
     output.write_all(&code)?;

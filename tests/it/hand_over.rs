@@ -1,11 +1,11 @@
 //! A hand-over that loses nothing, for slots that hold calls meanwhile; and what the others are told of their loss.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use hotslot::{ErrorKind, Outcome, Stage};
+use hotslot::{ErrorKind, Outcome, Stage, Staged};
 
 use crate::assert_kind;
 use crate::support::{PATIENCE, Values, close, eventually, serving};
@@ -36,6 +36,41 @@ fn every_call_counts_while_calls_are_held() {
         is_over.store(true, Ordering::Relaxed);
     });
     assert_eq!(slot.load().state(), made.into_inner());
+    close(slot, &values.census);
+}
+
+/// The second commit comes to its hand-over while the first one's still holds the calls.
+#[test]
+fn of_two_commits_at_once_none_skips_its_hand_over() {
+    let values = Values::new();
+    let slot = values.builder().hold_calls_during_hand_over(PATIENCE).open(b"p 1.0.0 0").unwrap();
+    for round in 1..=200_u64 {
+        slot.load().set_state(round);
+        let staged = [1, 2].map(|which| slot.stage(format!("p 1.0.0 {round} {which}").into_bytes()).unwrap());
+        let ready = Barrier::new(2);
+        let commit = |staged: Staged<_>| {
+            ready.wait();
+            staged.commit()
+        };
+        let committed = thread::scope(|scope| {
+            let commits = staged.map(|staged| scope.spawn(|| commit(staged)));
+            commits.map(|commit| commit.join().unwrap()).into_iter().filter(Result::is_ok).count()
+        });
+        assert_eq!((committed, slot.load().state()), (1, round));
+    }
+    close(slot, &values.census);
+}
+
+#[test]
+fn a_hold_takes_no_longer_than_the_reload_may() {
+    let values = Values::new();
+    let limit = Duration::from_millis(50);
+    let slot = values.builder().hold_calls_during_hand_over(PATIENCE).reload_timeout(limit).open(b"p 1.0.0 1").unwrap();
+    let lease = slot.load();
+    let error = slot.reload(b"p 2.0.0 2").unwrap_err();
+    assert_kind!(error, ErrorKind::TimedOut(after) if *after == limit);
+    assert_eq!((error.stage(), lease.answer(), serving(&slot)), (Stage::HandOver, 1, (1, 1)));
+    drop(lease);
     close(slot, &values.census);
 }
 

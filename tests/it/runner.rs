@@ -45,6 +45,13 @@ fn state_becomes(slot: &HotSlot<Plugin>, state: u64) {
     eventually(&format!("the state is {state}"), || slot.load().state() == state);
 }
 
+/// Stops a runner that waits for its plugin only briefly, and which may therefore still be stopping then.
+fn stop_briefly(runner: Runner<Plugin>, values: &Values) {
+    let slot = runner.stop();
+    eventually("nothing runs any more", || values.census.running().is_empty());
+    close(slot, &values.census);
+}
+
 /// Stops the runner, and checks that all its plugins are gone.
 fn stop(runner: Runner<Plugin>, values: &Values) {
     let slot = runner.stop();
@@ -212,7 +219,7 @@ fn a_plugin_that_does_not_stop_is_reported_and_the_new_one_runs_beside_it() {
     assert_eq!(ended(&events, 1), None, "its end is told when it comes");
     wait_for(&events, |event| matches!(event, Event::Destroyed { generation: 1, .. }).then_some(()));
     assert_eq!(values.census.running(), [2]);
-    stop(runner, &values);
+    stop_briefly(runner, &values);
 }
 
 #[test]
@@ -225,7 +232,7 @@ fn a_hand_over_that_fails_does_not_keep_a_plugin_that_will_not_stop() {
     assert!(message.contains("starts without a state") && message.contains("save fails"), "{message}");
     values.latch.open();
     assert_eq!(ended(&events, 1), None);
-    stop(runner, &values);
+    stop_briefly(runner, &values);
 }
 
 #[test]
@@ -244,7 +251,7 @@ fn a_rollback_to_a_plugin_that_never_stopped_does_not_run_it_twice_at_once() {
     assert_eq!(ended(&events, 1), None);
     started(&events, 1);
     state_becomes(runner.slot(), 2);
-    stop(runner, &values);
+    stop_briefly(runner, &values);
 }
 
 #[test]
@@ -258,7 +265,7 @@ fn a_plugin_that_was_told_to_stop_in_vain_runs_again() {
     assert_eq!(ended(&events, 1), None);
     started(&events, 1);
     state_becomes(runner.slot(), 2);
-    stop(runner, &values);
+    stop_briefly(runner, &values);
 }
 
 /// The time that the old plugin takes to stop is its drain timeout's, not the reload's.

@@ -30,6 +30,18 @@ fn a_lease_stays_with_the_generation_it_was_taken_on() {
 }
 
 #[test]
+fn a_slot_is_shown_with_its_name_and_what_serves() {
+    let values = Values::new();
+    let slot = values.builder().name("prices").open(b"p 1.0.0 1").unwrap();
+    let shown = format!("{slot:?}");
+    assert!(
+        shown.starts_with("HotSlot { name: \"prices\", serving: Some(") && shown.contains("generation: 1"),
+        "{shown}"
+    );
+    close(slot, &values.census);
+}
+
+#[test]
 fn a_lease_is_retired_by_a_swap_and_serves_again_after_a_rollback() {
     let values = Values::new();
     let slot = values.builder().open(b"p 1.0.0 1").unwrap();
