@@ -55,9 +55,18 @@ pub(crate) struct Sign {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Kind {
+pub(crate) enum Kind {
     Plugin,
     Rules,
+}
+
+impl From<Kind> for Subject {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Plugin => Self::Plugin,
+            Kind::Rules => Self::Rules,
+        }
+    }
 }
 
 /// Returns where the manifest of a file lies, and the signatures over it.
@@ -75,13 +84,18 @@ impl Sign {
         let (manifest_path, signature_path) = beside(&self.file);
         let key = self.password.open(&self.key)?;
         let (manifest, before) = if self.add {
-            (read(&manifest_path)?, read_text(&signature_path)?)
+            let bytes = read(&manifest_path)?;
+            // Whoever signs second vouches for the same artifact, not for whatever lies there.
+            let described = Manifest::describes(&bytes, &read(&self.file)?);
+            described.map_err(|error| Failure::Refused(format!("{}: {error}", shown(&manifest_path))))?;
+            (bytes, read_text(&signature_path)?)
         } else {
-            let bytes = self.manifest(key.public().id())?.to_bytes();
-            write(&manifest_path, &bytes)?;
-            (bytes, String::new())
+            (self.manifest(key.public().id())?.to_bytes(), String::new())
         };
         let signature = key.sign(&manifest).map_err(|error| Failure::Misuse(error.to_string()))?;
+        if !self.add {
+            write(&manifest_path, &manifest)?;
+        }
         write(&signature_path, (before + &signature).as_bytes())?;
         let id = key.public().id();
         Ok(format!("{} and {}: signed with key {id}\n", shown(&manifest_path), shown(&signature_path)))
@@ -96,10 +110,7 @@ impl Sign {
         let seconds = || now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let slot = self.slot.clone().expect("clap asks for it");
         let mut manifest = Manifest::new(slot, &read(&self.file)?, counts_with)
-            .subject(match self.subject {
-                Kind::Plugin => Subject::Plugin,
-                Kind::Rules => Subject::Rules,
-            })
+            .subject(self.subject.into())
             .counter(self.counter.unwrap_or_else(seconds))
             .min_counter(self.min_counter);
         if let Some(interface) = &self.interface {

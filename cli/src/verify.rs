@@ -8,7 +8,7 @@ use hotslot::escape_untrusted;
 use hotslot_trust::{NotTrusted, Signed};
 
 use crate::files::{read, read_text, refused, shown};
-use crate::sign::beside;
+use crate::sign::{Kind, beside};
 use crate::trust::trusted;
 use crate::{Failure, Outcome};
 
@@ -22,6 +22,9 @@ pub(crate) struct Verify {
     /// The slot that it is for
     #[arg(long, value_name = "NAME")]
     slot: String,
+    /// What it is to be
+    #[arg(long, value_enum, default_value_t = Kind::Plugin)]
+    subject: Kind,
     /// The interface of the slot
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
@@ -42,7 +45,7 @@ impl Verify {
         let optional = |file: &Option<PathBuf>| file.as_deref().map(read).transpose();
         let (rules, config) = (optional(&self.rules)?, optional(&self.config)?);
         let verified = root
-            .verify(&signed, &self.slot, &bytes, SystemTime::now())
+            .verify(&signed, self.subject.into(), &self.slot, &bytes, SystemTime::now())
             .and_then(|verified| verified.with(rules.as_deref(), config.as_deref()))
             .and_then(|verified| match &self.interface {
                 Some(interface) => verified.for_interface(interface),

@@ -10,7 +10,7 @@
 //! back is possible without a key, to anything that is not below the floor that a later manifest has set.
 //!
 //! ```
-//! use hotslot_trust::{Ledger, Manifest, Purpose, Root, Signed, sign::KeyPair};
+//! use hotslot_trust::{Ledger, Manifest, Purpose, Root, Signed, Subject, sign::KeyPair};
 //! use std::time::SystemTime;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,9 +24,11 @@
 //! // Who hosts: verify, then ask the ledger, then reload.
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("ledger.json");
-//! let verified = root.verify(&signed, "rules", artifact, SystemTime::now())?;
+//! let verified = root.verify(&signed, Subject::Plugin, "rules", artifact, SystemTime::now())?;
 //! let (mut ledger, _) = Ledger::open(&path, &root, [])?;
 //! ledger.accept(&verified, Purpose::Reload { serving: None })?;
+//! // … reload, wait for the end of the probation, and then:
+//! ledger.settle(&verified)?;
 //!
 //! // The same once more is a replay.
 //! assert!(ledger.accept(&verified, Purpose::Reload { serving: None }).is_err());

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Time;
-use crate::{Digest, KeyId};
+use crate::{Digest, KeyId, NotTrusted};
 
 /// The format that this version writes and reads.
 pub(crate) const FORMAT: u32 = 1;
@@ -116,6 +116,20 @@ impl Manifest {
     /// Sets when it ceases to hold. Never if it is not called.
     pub fn expires(self, time: SystemTime) -> Self {
         Self { expires: Some(Time(time)), ..self }
+    }
+
+    /// Checks that a document is a manifest of this artifact: before somebody signs what somebody else has written.
+    ///
+    /// # Errors
+    /// [`NotTrusted::Malformed`] and [`NotTrusted::WrongDigest`].
+    pub fn describes(document: &[u8], artifact: &[u8]) -> Result<Self, NotTrusted> {
+        let manifest: Self =
+            serde_json::from_slice(document).map_err(|error| NotTrusted::Malformed(error.to_string()))?;
+        let (signed, found) = (manifest.digest, Digest::of(artifact));
+        if signed != found {
+            return Err(NotTrusted::WrongDigest { part: "artifact", signed, found });
+        }
+        Ok(manifest)
     }
 
     /// Returns the document to be signed.

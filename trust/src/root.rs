@@ -137,6 +137,14 @@ pub enum NotTrusted {
         /// What it revokes below.
         min_counter: u64,
     },
+    /// It describes something else: rules are no plugin, whoever has signed them.
+    #[error("signed as {signed:?}, and {expected:?} is asked for")]
+    WrongSubject {
+        /// What the manifest says that it is.
+        signed: Subject,
+        /// What it was given as.
+        expected: Subject,
+    },
     /// It is for another slot.
     #[error("signed for the slot {signed:?}, and not for {expected:?}")]
     WrongSlot {
@@ -183,10 +191,21 @@ pub enum NotTrusted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     pub(crate) manifest: Manifest,
+    pub(crate) id: Digest,
     pub(crate) signers: BTreeSet<KeyId>,
 }
 
 impl Verified {
+    /// Returns what identifies the manifest: the digest of its bytes. Two manifests of the same artifact differ in it.
+    pub fn id(&self) -> Digest {
+        self.id
+    }
+
+    /// Returns what the artifact is.
+    pub fn subject(&self) -> Subject {
+        self.manifest.subject
+    }
+
     /// Returns the digest of the artifact.
     pub fn digest(&self) -> Digest {
         self.manifest.digest
@@ -357,7 +376,8 @@ impl Root {
         Err(RootError::Expired { version: self.version, expires: self.expires.to_string() })
     }
 
-    /// Verifies a signed manifest, and that `artifact` is what it describes. The [`Ledger`](crate::Ledger) says whether it
+    /// Verifies a signed manifest, and that `artifact` is what it describes. What the caller takes it for decides which role
+    /// must have signed. The [`Ledger`](crate::Ledger) says whether it
     /// may also be used now.
     ///
     /// # Errors
@@ -365,11 +385,12 @@ impl Root {
     pub fn verify(
         &self,
         signed: &Signed,
+        subject: Subject,
         slot: &str,
         artifact: &[u8],
         now: SystemTime,
     ) -> Result<Verified, NotTrusted> {
-        let verified = self.verify_manifest(signed, slot, now)?;
+        let verified = self.verify_manifest(signed, subject, slot, now)?;
         let (found, expected) = (Digest::of(artifact), verified.manifest.digest);
         if found != expected || artifact.len() as u64 != verified.manifest.size {
             let part = match verified.manifest.subject {
@@ -385,18 +406,26 @@ impl Root {
     ///
     /// # Errors
     /// [`NotTrusted`] says what is wrong.
-    pub fn verify_manifest(&self, signed: &Signed, slot: &str, now: SystemTime) -> Result<Verified, NotTrusted> {
+    pub fn verify_manifest(
+        &self,
+        signed: &Signed,
+        subject: Subject,
+        slot: &str,
+        now: SystemTime,
+    ) -> Result<Verified, NotTrusted> {
         if let Err(RootError::Expired { version, expires }) = self.check_expiry(now) {
             return Err(NotTrusted::RootExpired { version, expires });
         }
-        // What it says of itself decides which role must have signed, and nothing else before it was verified.
         let format = format_of(&signed.manifest).map_err(NotTrusted::Malformed)?;
         if format != FORMAT {
             return Err(NotTrusted::Format(format));
         }
         let manifest: Manifest =
             serde_json::from_slice(&signed.manifest).map_err(|error| NotTrusted::Malformed(error.to_string()))?;
-        let role = match manifest.subject {
+        if manifest.subject != subject {
+            return Err(NotTrusted::WrongSubject { signed: manifest.subject, expected: subject });
+        }
+        let role = match subject {
             Subject::Plugin => Role::Release,
             Subject::Rules => Role::Rules,
         };
@@ -420,7 +449,7 @@ impl Root {
         if let Some(expires) = manifest.expires.filter(|time| now >= time.0) {
             return Err(NotTrusted::Expired { expires: expires.to_string() });
         }
-        Ok(Verified { manifest, signers })
+        Ok(Verified { manifest, id: Digest::of(&signed.manifest), signers })
     }
 
     /// Returns the different keys of this role that have signed `bytes`. A key counts once, however often it has signed

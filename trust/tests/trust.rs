@@ -39,7 +39,7 @@ fn manifest(key: &KeyPair) -> Manifest {
 
 fn verified(root: &Root, key: &KeyPair, counter: u64, min_counter: u64) -> Verified {
     let signed = sign(&manifest(key).counter(counter).min_counter(min_counter), &[key]);
-    root.verify(&signed, "rules", ARTIFACT, now()).unwrap()
+    root.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()).unwrap()
 }
 
 const NEW: Purpose = Purpose::Reload { serving: None };
@@ -49,7 +49,7 @@ fn what_was_signed_is_trusted_and_nothing_else() {
     let (owner, other) = (key(), key());
     let root = root_of(&[&owner]);
     let signed = sign(&manifest(&owner).counter(3).version("1.2.0"), &[&owner]);
-    let verified = root.verify(&signed, "rules", ARTIFACT, now()).unwrap();
+    let verified = root.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()).unwrap();
     assert_eq!((verified.digest(), verified.counter(), verified.slot()), (Digest::of(ARTIFACT), 3, "rules"));
     assert_eq!(
         (verified.version(), verified.signers().collect::<Vec<_>>()),
@@ -57,11 +57,14 @@ fn what_was_signed_is_trusted_and_nothing_else() {
     );
 
     let foreign = sign(&manifest(&other), &[&other]);
-    let error = root.verify(&foreign, "rules", ARTIFACT, now()).unwrap_err();
+    let error = root.verify(&foreign, Subject::Plugin, "rules", ARTIFACT, now()).unwrap_err();
     assert_eq!(error, NotTrusted::TooFewSignatures { role: Role::Release, signed: 0, threshold: 1, root: 1 });
     let unsigned = Signed { signatures: Vec::new(), ..signed.clone() };
-    assert!(matches!(root.verify(&unsigned, "rules", ARTIFACT, now()), Err(NotTrusted::TooFewSignatures { .. })));
-    let error = root.verify(&signed, "rules", b"other bytes", now()).unwrap_err();
+    assert!(matches!(
+        root.verify(&unsigned, Subject::Plugin, "rules", ARTIFACT, now()),
+        Err(NotTrusted::TooFewSignatures { .. })
+    ));
+    let error = root.verify(&signed, Subject::Plugin, "rules", b"other bytes", now()).unwrap_err();
     assert!(error.to_string().starts_with("the plugin has the digest "), "{error}");
 }
 
@@ -71,12 +74,12 @@ fn a_signature_for_another_slot_or_interface_is_refused() {
     let owner = key();
     let root = root_of(&[&owner]);
     let signed = sign(&manifest(&owner).interface("waf/2"), &[&owner]);
-    let error = root.verify(&signed, "prices", ARTIFACT, now()).unwrap_err();
+    let error = root.verify(&signed, Subject::Plugin, "prices", ARTIFACT, now()).unwrap_err();
     assert_eq!(error.to_string(), r#"signed for the slot "rules", and not for "prices""#);
-    let verified = root.verify(&signed, "rules", ARTIFACT, now()).unwrap();
+    let verified = root.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()).unwrap();
     assert!(verified.clone().for_interface("waf/2").is_ok());
     assert!(matches!(verified.for_interface("waf/3"), Err(NotTrusted::WrongInterface { .. })));
-    let silent = root.verify(&sign(&manifest(&owner), &[&owner]), "rules", ARTIFACT, now()).unwrap();
+    let silent = root.verify(&sign(&manifest(&owner), &[&owner]), Subject::Plugin, "rules", ARTIFACT, now()).unwrap();
     assert!(matches!(silent.for_interface("waf/2"), Err(NotTrusted::WrongInterface { signed: None, .. })));
 }
 
@@ -85,7 +88,7 @@ fn rules_and_configuration_are_tied_to_the_plugin_if_it_says_so() {
     let owner = key();
     let root = root_of(&[&owner]);
     let signed = sign(&manifest(&owner).rules(b"rules").config(b"config"), &[&owner]);
-    let verified = root.verify(&signed, "rules", ARTIFACT, now()).unwrap();
+    let verified = root.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()).unwrap();
     assert!(verified.clone().with(Some(b"rules"), Some(b"config")).is_ok());
     for (rules, config, part) in [
         (Some(&b"others"[..]), Some(&b"config"[..]), "rules"),
@@ -96,7 +99,7 @@ fn rules_and_configuration_are_tied_to_the_plugin_if_it_says_so() {
         let error = verified.clone().with(rules, config).unwrap_err();
         assert!(matches!(error, NotTrusted::WrongDigest { part: named, .. } if named == part), "{error}");
     }
-    let free = root.verify(&sign(&manifest(&owner), &[&owner]), "rules", ARTIFACT, now()).unwrap();
+    let free = root.verify(&sign(&manifest(&owner), &[&owner]), Subject::Plugin, "rules", ARTIFACT, now()).unwrap();
     assert!(free.with(Some(b"any"), None).is_ok());
 }
 
@@ -106,15 +109,15 @@ fn a_signature_holds_within_its_time() {
     let owner = key();
     let root = root_of(&[&owner]);
     let signed = sign(&manifest(&owner).not_before(now()).expires(now() + DAY), &[&owner]);
-    let at = |time| root.verify(&signed, "rules", ARTIFACT, time);
+    let at = |time| root.verify(&signed, Subject::Plugin, "rules", ARTIFACT, time);
     assert!(matches!(at(now() - Duration::from_secs(1)), Err(NotTrusted::TooEarly { .. })));
     assert!(at(now()).is_ok());
     assert!(at(now() + DAY - Duration::from_secs(1)).is_ok());
     let error = at(now() + DAY).unwrap_err();
     assert_eq!(error.to_string(), "the signature expired at 2024-10-05T00:00:00Z: sign anew");
     let forever = sign(&manifest(&owner), &[&owner]);
-    assert!(root.verify(&forever, "rules", ARTIFACT, now() + 364 * DAY).is_ok());
-    let error = root.verify(&forever, "rules", ARTIFACT, now() + 365 * DAY).unwrap_err();
+    assert!(root.verify(&forever, Subject::Plugin, "rules", ARTIFACT, now() + 364 * DAY).is_ok());
+    let error = root.verify(&forever, Subject::Plugin, "rules", ARTIFACT, now() + 365 * DAY).unwrap_err();
     assert!(matches!(error, NotTrusted::RootExpired { version: 1, .. }), "{error}");
 }
 
@@ -122,7 +125,9 @@ fn a_signature_holds_within_its_time() {
 fn a_threshold_counts_different_keys() {
     let keys = [key(), key(), key()];
     let root = root_of(&[&keys[0], &keys[1], &keys[2]]).threshold(Role::Release, 2);
-    let by = |signers: &[&KeyPair]| root.verify(&sign(&manifest(&keys[0]), signers), "rules", ARTIFACT, now());
+    let by = |signers: &[&KeyPair]| {
+        root.verify(&sign(&manifest(&keys[0]), signers), Subject::Plugin, "rules", ARTIFACT, now())
+    };
     assert!(by(&[&keys[0], &keys[1]]).is_ok());
     assert!(by(&[&keys[0], &keys[1], &keys[2]]).is_ok());
     let error = by(&[&keys[0], &keys[0]]).unwrap_err();
@@ -132,7 +137,7 @@ fn a_threshold_counts_different_keys() {
     let twice = root_of(&[&keys[0], &keys[0], &keys[1]]).threshold(Role::Release, 2);
     let signed = sign(&manifest(&keys[0]), &[&keys[0], &keys[0]]);
     assert!(matches!(
-        twice.verify(&signed, "rules", ARTIFACT, now()),
+        twice.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()),
         Err(NotTrusted::TooFewSignatures { signed: 1, .. })
     ));
 }
@@ -142,10 +147,16 @@ fn a_key_for_rules_signs_no_plugin() {
     let (release, online) = (key(), key());
     let root = root_of(&[&release]).key(online.public(), [Role::Rules]);
     let plugin = sign(&manifest(&online), &[&online]);
-    assert!(matches!(root.verify(&plugin, "rules", ARTIFACT, now()), Err(NotTrusted::TooFewSignatures { .. })));
+    assert!(matches!(
+        root.verify(&plugin, Subject::Plugin, "rules", ARTIFACT, now()),
+        Err(NotTrusted::TooFewSignatures { .. })
+    ));
     let rules = sign(&manifest(&online).subject(Subject::Rules), &[&online]);
-    assert!(root.verify(&rules, "rules", ARTIFACT, now()).is_ok());
-    let error = root.verify(&rules, "rules", b"others", now()).unwrap_err();
+    assert!(root.verify(&rules, Subject::Rules, "rules", ARTIFACT, now()).is_ok());
+    // What it says that it signs is not what decides.
+    let error = root.verify(&rules, Subject::Plugin, "rules", ARTIFACT, now()).unwrap_err();
+    assert_eq!(error, NotTrusted::WrongSubject { signed: Subject::Rules, expected: Subject::Plugin });
+    let error = root.verify(&rules, Subject::Rules, "rules", b"others", now()).unwrap_err();
     assert!(error.to_string().starts_with("the rule file has"), "{error}");
 }
 
@@ -155,7 +166,7 @@ fn documents_that_are_none_are_refused_by_what_they_are() {
     let root = root_of(&[&owner]);
     let refuse = |document: &[u8]| {
         let signed = Signed { signatures: vec![owner.sign(document).unwrap()], manifest: document.to_vec() };
-        root.verify(&signed, "rules", ARTIFACT, now()).unwrap_err()
+        root.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()).unwrap_err()
     };
     assert!(matches!(refuse(b""), NotTrusted::Malformed(_)));
     assert!(matches!(refuse(b"{\"format\": 1}"), NotTrusted::Malformed(_)));
@@ -183,7 +194,7 @@ fn a_manifest_is_no_root_and_a_root_no_manifest() {
     let root = root_of(&[&owner]);
     let next = root.successor(now() + DAY).to_bytes();
     let signed = Signed { signatures: vec![owner.sign(&next).unwrap()], manifest: next };
-    assert!(matches!(root.verify(&signed, "rules", ARTIFACT, now()), Err(NotTrusted::Malformed(_))));
+    assert!(matches!(root.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()), Err(NotTrusted::Malformed(_))));
     let manifest = manifest(&owner).to_bytes();
     let signature = owner.sign(&manifest).unwrap();
     assert!(matches!(root.follow(&manifest, &[signature]), Err(RootError::Malformed(_))));
@@ -218,9 +229,12 @@ fn what_a_removed_key_has_signed_is_refused() {
     let (stolen, safe) = (key(), key());
     let first = root_of(&[&stolen, &safe]);
     let signed = sign(&manifest(&stolen), &[&stolen]);
-    assert!(first.verify(&signed, "rules", ARTIFACT, now()).is_ok());
+    assert!(first.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()).is_ok());
     let second = first.successor(now() + DAY).without(&stolen.public().id());
-    assert!(matches!(second.verify(&signed, "rules", ARTIFACT, now()), Err(NotTrusted::TooFewSignatures { .. })));
+    assert!(matches!(
+        second.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()),
+        Err(NotTrusted::TooFewSignatures { .. })
+    ));
 }
 
 /// Fault 27: every bit of every document.
@@ -233,12 +247,18 @@ fn no_bit_of_anything_can_be_flipped() {
     for (byte, bit) in flips(signed.manifest.len()) {
         let mut flipped = signed.clone();
         flipped.manifest[byte] ^= bit;
-        assert!(root.verify(&flipped, "rules", ARTIFACT, now()).is_err(), "byte {byte} of the manifest");
+        assert!(
+            root.verify(&flipped, Subject::Plugin, "rules", ARTIFACT, now()).is_err(),
+            "byte {byte} of the manifest"
+        );
     }
     for (byte, bit) in flips(ARTIFACT.len()) {
         let mut flipped = ARTIFACT.to_vec();
         flipped[byte] ^= bit;
-        assert!(root.verify(&signed, "rules", &flipped, now()).is_err(), "byte {byte} of the artifact");
+        assert!(
+            root.verify(&signed, Subject::Plugin, "rules", &flipped, now()).is_err(),
+            "byte {byte} of the artifact"
+        );
     }
     // The comment that is not signed may change, nothing else; what is decoded the same is the same.
     let untrusted = signed.signatures[0].lines().next().unwrap().len() + 1;
@@ -250,7 +270,10 @@ fn no_bit_of_anything_can_be_flipped() {
             continue;
         }
         let flipped = Signed { signatures: vec![flipped], ..signed.clone() };
-        assert!(root.verify(&flipped, "rules", ARTIFACT, now()).is_err(), "byte {byte} of the signature");
+        assert!(
+            root.verify(&flipped, Subject::Plugin, "rules", ARTIFACT, now()).is_err(),
+            "byte {byte} of the signature"
+        );
     }
 }
 
@@ -264,16 +287,16 @@ fn what_is_older_is_refused_after_a_restart_too() {
     let versions: Vec<_> = (0..4).map(|counter| verified(&root, &owner, counter, 0)).collect();
     let (mut ledger, recovery) = Ledger::open(&path, &root, []).unwrap();
     assert_eq!(recovery, Recovery::New);
-    ledger.accept(&versions[0], NEW).unwrap();
-    ledger.accept(&versions[2], NEW).unwrap();
+    for served in [&versions[0], &versions[2]] {
+        ledger.accept(served, NEW).unwrap();
+        ledger.settle(served).unwrap();
+    }
     for _ in 0..2 {
         for old in &versions[..3] {
             let error = ledger.accept(old, NEW).unwrap_err();
             assert!(matches!(error, LedgerError::Replayed { highest: 2, .. }), "{error}");
         }
-        ledger
-            .accept(&versions[2], Purpose::Reload { serving: Some(Digest::of(ARTIFACT)) })
-            .expect("it serves already");
+        ledger.accept(&versions[2], Purpose::Reload { serving: Some(versions[2].id()) }).expect("it serves already");
         ledger.accept(&versions[1], Purpose::Rollback).expect("nothing has revoked it");
         let (again, recovery) = Ledger::open(&path, &root, []).unwrap();
         assert_eq!(recovery, Recovery::Read);
@@ -290,16 +313,21 @@ fn what_was_revoked_stays_out() {
     let root = root_of(&[&owner]);
     let (mut ledger, _) = Ledger::open(&path, &root, []).unwrap();
     ledger.accept(&verified(&root, &owner, 5, 0), NEW).unwrap();
-    ledger.accept(&verified(&root, &owner, 6, 6), NEW).unwrap();
+    let next = verified(&root, &owner, 6, 6);
+    ledger.accept(&next, NEW).unwrap();
+    assert_eq!(ledger.floor("rules", Subject::Plugin), 0, "it has not served for long enough to revoke anything");
+    ledger.settle(&next).unwrap();
     let (mut ledger, _) = Ledger::open(&path, &root, []).unwrap();
-    assert_eq!(ledger.floor("rules"), 6);
-    for purpose in [Purpose::Rollback, NEW, Purpose::Reload { serving: Some(Digest::of(ARTIFACT)) }] {
+    assert_eq!(ledger.floor("rules", Subject::Plugin), 6);
+    for purpose in [Purpose::Rollback, NEW, Purpose::Reload { serving: Some(next.id()) }] {
         let error = ledger.accept(&verified(&root, &owner, 5, 0), purpose).unwrap_err();
         assert!(matches!(error, LedgerError::Revoked { counter: 5, floor: 6 }), "{error}");
     }
     // What has accepted a lower floor later does not lower it, and another slot has its own.
-    ledger.accept(&verified(&root, &owner, 7, 2), NEW).unwrap();
-    assert_eq!((ledger.floor("rules"), ledger.floor("prices")), (6, 0));
+    let later = verified(&root, &owner, 7, 2);
+    ledger.accept(&later, NEW).unwrap();
+    ledger.settle(&later).unwrap();
+    assert_eq!((ledger.floor("rules", Subject::Plugin), ledger.floor("prices", Subject::Plugin)), (6, 0));
 }
 
 /// A key that was stolen and has counted to the end of the numbers.
@@ -310,18 +338,80 @@ fn removing_a_key_drops_what_it_has_counted() {
     let (stolen, safe) = (key(), key());
     let first = root_of(&[&stolen, &safe]);
     let (mut ledger, _) = Ledger::open(&path, &first, []).unwrap();
-    ledger.accept(&verified(&first, &safe, 4, 3), NEW).unwrap();
-    ledger.accept(&verified(&first, &stolen, 1 << 63, 1 << 63), NEW).unwrap();
+    for served in [verified(&first, &safe, 4, 3), verified(&first, &stolen, 1 << 63, 1 << 63)] {
+        ledger.accept(&served, NEW).unwrap();
+        ledger.settle(&served).unwrap();
+    }
     let next = verified(&first, &safe, 5, 0);
     assert!(matches!(ledger.accept(&next, NEW), Err(LedgerError::Revoked { .. })), "locked out");
 
     let second = first.successor(now() + DAY).without(&stolen.public().id());
     ledger.follow(&second).unwrap();
-    assert_eq!(ledger.floor("rules"), 3, "the other key's floor stays");
+    assert_eq!(ledger.floor("rules", Subject::Plugin), 4, "what it revoked stays so, as far as others have counted");
     ledger.accept(&next, NEW).unwrap();
+    ledger.settle(&next).unwrap();
     assert!(matches!(ledger.accept(&next, NEW), Err(LedgerError::Replayed { highest: 5, .. })));
-    let (ledger, _) = Ledger::open(&path, &second, []).unwrap();
-    assert_eq!(ledger.floor("rules"), 3);
+    assert!(matches!(Ledger::open(&path, &first, []), Err(LedgerError::OldRoot { given: 1, followed: 2 })));
+    let (mut ledger, _) = Ledger::open(&path, &second, []).unwrap();
+    assert_eq!(ledger.floor("rules", Subject::Plugin), 4);
+    assert!(matches!(ledger.follow(&first), Err(LedgerError::OldRoot { .. })));
+}
+
+/// A kill, or a swap that failed, between the two.
+#[test]
+fn what_was_accepted_and_never_served_may_be_tried_again_and_revokes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.json");
+    let owner = key();
+    let root = root_of(&[&owner]);
+    let (one, two, other) =
+        (verified(&root, &owner, 1, 0), verified(&root, &owner, 2, 2), verified(&root, &owner, 2, 1));
+    let (mut ledger, _) = Ledger::open(&path, &root, []).unwrap();
+    ledger.accept(&one, NEW).unwrap();
+    ledger.settle(&one).unwrap();
+    ledger.accept(&two, NEW).unwrap();
+    let (mut ledger, _) = Ledger::open(&path, &root, [&one]).unwrap();
+    ledger.accept(&one, Purpose::Rollback).expect("it serves");
+    assert!(matches!(ledger.accept(&other, NEW), Err(LedgerError::Replayed { .. })), "another with its counter");
+    ledger.accept(&two, NEW).expect("the same again");
+    ledger.settle(&two).unwrap();
+    assert!(matches!(ledger.accept(&two, NEW), Err(LedgerError::Replayed { highest: 2, .. })));
+    assert!(matches!(ledger.accept(&one, Purpose::Rollback), Err(LedgerError::Revoked { floor: 2, .. })));
+}
+
+/// The same module with weaker rules is not what serves.
+#[test]
+fn what_serves_is_known_by_its_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    let owner = key();
+    let root = root_of(&[&owner]);
+    let verified = |counter, rules: &[u8]| {
+        let signed = sign(&manifest(&owner).counter(counter).rules(rules), &[&owner]);
+        root.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()).unwrap()
+    };
+    let (weak, strict) = (verified(1, b"weak"), verified(2, b"strict"));
+    let (mut ledger, _) = Ledger::open(folder.path().join("ledger"), &root, []).unwrap();
+    for served in [&weak, &strict] {
+        ledger.accept(served, NEW).unwrap();
+        ledger.settle(served).unwrap();
+    }
+    let serving = Purpose::Reload { serving: Some(strict.id()) };
+    assert!(matches!(ledger.accept(&weak, serving), Err(LedgerError::Replayed { .. })));
+    ledger.accept(&strict, serving).unwrap();
+}
+
+/// A key for rules cannot lock the plugins of its slot.
+#[test]
+fn plugins_and_rules_are_counted_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let owner = key();
+    let root = root_of(&[&owner]);
+    let (mut ledger, _) = Ledger::open(folder.path().join("ledger"), &root, []).unwrap();
+    let signed = sign(&manifest(&owner).subject(Subject::Rules).counter(u64::MAX).min_counter(u64::MAX), &[&owner]);
+    let rules = root.verify(&signed, Subject::Rules, "rules", ARTIFACT, now()).unwrap();
+    ledger.accept(&rules, NEW).unwrap();
+    ledger.settle(&rules).unwrap();
+    ledger.accept(&verified(&root, &owner, 1, 0), NEW).unwrap();
 }
 
 #[test]
@@ -331,15 +421,17 @@ fn a_ledger_that_is_lost_is_made_from_the_archive_and_says_so() {
     let owner = key();
     let root = root_of(&[&owner]);
     let archive = [verified(&root, &owner, 8, 0), verified(&root, &owner, 9, 4), verified(&root, &owner, 3, 0)];
-    for nonsense in [None, Some(&b""[..]), Some(b"{}"), Some(b"{\"format\": 2, \"slots\": {}}"), Some(b"\0\0\0\0")] {
+    for nonsense in [None, Some(&b""[..]), Some(b"{}"), Some(b"\0\0\0\0")] {
         let _ = fs::remove_file(&path);
         if let Some(nonsense) = nonsense {
             fs::write(&path, nonsense).unwrap();
         }
         let (ledger, recovery) = Ledger::open(&path, &root, &archive).unwrap();
-        assert_eq!((recovery, ledger.floor("rules")), (Recovery::Rebuilt, 4));
+        assert_eq!((recovery, ledger.floor("rules", Subject::Plugin)), (Recovery::Rebuilt, 4));
         assert!(matches!(ledger.check(&archive[0], NEW), Err(LedgerError::Replayed { highest: 9, .. })));
     }
+    fs::write(&path, r#"{"format": 2, "anything": 0}"#).unwrap();
+    assert!(matches!(Ledger::open(&path, &root, []), Err(LedgerError::Format { format: 2, .. })), "a later version's");
     fs::write(&path, "nonsense").unwrap();
     assert_eq!(Ledger::open(&path, &root, []).unwrap().1, Recovery::Rebuilt, "it was there");
     // An archive that knows more than the file adds to it.
@@ -409,7 +501,10 @@ fn accepts_for_ever() {
     let (mut ledger, _) = Ledger::open(Path::new(&folder).join("ledger.json"), &root, []).unwrap();
     for counter in 1.. {
         match ledger.accept(&verified(&root, &owner, counter, 0), NEW) {
-            Ok(()) => println!("accepted {counter}"),
+            Ok(()) => {
+                ledger.settle(&verified(&root, &owner, counter, 0)).unwrap();
+                println!("accepted {counter}");
+            }
             Err(LedgerError::Replayed { .. }) => {}
             Err(error) => panic!("{error}"),
         }
@@ -421,6 +516,12 @@ fn keys_are_read_as_minisign_writes_them() {
     let pair = key();
     let public: PublicKey = format!("untrusted comment: minisign public key\n{}\n", pair.public()).parse().unwrap();
     assert_eq!((&public, public.id()), (&pair.public(), pair.public().id()));
+    // The number in front of a key is anybody's choice, and names nothing.
+    let mut letters: Vec<char> = pair.public().to_string().chars().collect();
+    letters[5] = if letters[5] == 'A' { 'B' } else { 'A' };
+    let renumbered: PublicKey = letters.into_iter().collect::<String>().parse().unwrap();
+    assert_eq!(renumbered.id(), pair.public().id());
+    assert_ne!(renumbered, pair.public());
     let again = KeyPair::read(&pair.secret_file().unwrap(), None).unwrap();
     assert_eq!(again.public(), pair.public());
     // The example of minisign-verify's own documentation: a key and a signature that the tool has made.
@@ -440,7 +541,8 @@ fn the_tool_itself_agrees() {
     // It asks for the password of its key, twice for a new one.
     let minisign = |args: &[&str]| {
         let mut child = Command::new("minisign").args(args).current_dir(&folder).stdin(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(b"a password\na password\n").unwrap();
+        // It may end without having read them.
+        let _ = child.stdin.take().unwrap().write_all(b"a password\na password\n");
         assert!(child.wait().unwrap().success(), "{args:?}");
     };
     let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
@@ -451,7 +553,7 @@ fn the_tool_itself_agrees() {
     minisign(&["-S", "-s", "tool.key", "-m", "manifest"]);
     let root = Root::first(&[public], now() + DAY);
     let signed = Signed { manifest, signatures: vec![read("manifest.minisig")] };
-    root.verify(&signed, "rules", ARTIFACT, now()).unwrap();
+    root.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()).unwrap();
 
     let same = KeyPair::read(&read("tool.key"), Some("a password".to_owned())).unwrap();
     fs::write(folder.path().join("manifest.minisig"), same.sign(&signed.manifest).unwrap()).unwrap();
@@ -459,7 +561,10 @@ fn the_tool_itself_agrees() {
     // The older format, which is not prehashed, does not count.
     minisign(&["-S", "-l", "-s", "tool.key", "-m", "manifest"]);
     let legacy = Signed { signatures: vec![read("manifest.minisig")], ..signed };
-    assert!(matches!(root.verify(&legacy, "rules", ARTIFACT, now()), Err(NotTrusted::TooFewSignatures { .. })));
+    assert!(matches!(
+        root.verify(&legacy, Subject::Plugin, "rules", ARTIFACT, now()),
+        Err(NotTrusted::TooFewSignatures { .. })
+    ));
 }
 
 #[test]
@@ -493,6 +598,7 @@ proptest! {
             let found = ledger.accept(&verified(&root, &keys[signer], counter, min), purpose);
             prop_assert_eq!(found.is_ok(), expected);
             if expected {
+                ledger.settle(&verified(&root, &keys[signer], counter, min)).unwrap();
                 accepted.push((signer, counter, min));
             }
             if counter == 3 {

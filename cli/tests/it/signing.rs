@@ -73,6 +73,11 @@ fn two_of_three_sign_and_what_they_sign_is_tied_together() {
     desk.run("sign @plugin --key @alice.key --slot rules --rules @rules --expires 90d").ok();
     let error = desk.run("verify @plugin --root @two.json --slot rules --rules @rules").failed(1);
     assert!(error.contains("1 of 2 keys that may sign this have"), "{error}");
+    desk.0.write("other.manifest", std::fs::read(desk.path("one.json")).unwrap());
+    desk.0.write("other.manifest.minisig", "");
+    desk.0.write("other", "anything");
+    let error = desk.run("sign @other --key @bob.key --add").failed(1);
+    assert!(error.contains("not a manifest"), "{error}");
     desk.run("sign @plugin --key @bob.key --add").ok();
     desk.run("verify @plugin --root @two.json --slot rules --rules @rules").ok();
     let error = desk.run("verify @plugin --root @two.json --slot rules").failed(1);
@@ -96,7 +101,9 @@ fn a_server_gets_a_key_for_rules_only() {
     desk.run("trust init --key @alice.pub --out @one.json").ok();
     desk.run("trust rotate @one.json --add @server.pub=rules --key @alice.key --out @two.json").ok();
     desk.run("sign @rules --key @server.key --slot rules --subject rules").ok();
-    desk.run("verify @rules --root @two.json --slot rules").ok();
+    desk.run("verify @rules --root @two.json --slot rules --subject rules").ok();
+    let error = desk.run("verify @rules --root @two.json --slot rules").failed(1);
+    assert!(error.contains("signed as Rules, and Plugin is asked for"), "{error}");
     desk.run("sign @plugin --key @server.key --slot rules").ok();
     let error = desk.run("verify @plugin --root @two.json --slot rules").failed(1);
     assert!(error.contains("keys with the role Release of root 2"), "{error}");

@@ -196,7 +196,7 @@ pub struct Desired {
     pub plan: Plan,
     /// Whether waves and deadlines stand still until somebody resumes.
     pub paused: bool,
-    /// Whether nothing may be committed and no rollout may start until somebody resumes. Going back is possible.
+    /// Whether nothing may be committed and no rollout may start until somebody resumes. Only an abort goes back meanwhile.
     pub frozen: bool,
 }
 

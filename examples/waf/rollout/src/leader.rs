@@ -97,6 +97,8 @@ pub struct Standing {
     pub reached: usize,
     /// Of those, the ones that serve the target.
     pub serving: usize,
+    /// Those of the open wave that are not heard of any more.
+    pub silent: usize,
     /// Present nodes that the rollout has reached and that refused or condemned the target.
     pub failed: usize,
     /// Present nodes that have answered: staged, refused or condemned.
@@ -129,6 +131,8 @@ pub struct Leader {
     /// How long the phase has lasted, pauses not counted, and when that was last brought up to date.
     elapsed: Millis,
     counted_to: Millis,
+    /// When in the phase the whole wave first served.
+    served_after: Option<Millis>,
     /// The term in which this process leads, and since when.
     leading: Option<(u64, Millis)>,
     /// The document that was written last for a reason that people should know: they are told once it is read back.
@@ -140,6 +144,8 @@ pub struct Leader {
 struct Seen {
     report: Report,
     at: Millis,
+    /// The last rollout in which it staged, refused or condemned the target: then it is of the wave, whatever it reports later.
+    answered: Option<u64>,
 }
 
 /// What a document has to differ in for its deadlines to start anew.
@@ -159,6 +165,7 @@ impl Leader {
             latest: None,
             elapsed: 0,
             counted_to: 0,
+            served_after: None,
             leading: None,
             reason: None,
             alarms: Vec::new(),
@@ -183,6 +190,7 @@ impl Leader {
             let before = self.latest.as_ref().map(stretch);
             if before != Some(stretch(document)) {
                 self.elapsed = 0;
+                self.served_after = None;
                 self.ledger.wave_opened();
             }
             if before.map(|(rollout, ..)| rollout) != Some(document.order.rollout) {
@@ -194,12 +202,22 @@ impl Leader {
 
     /// Takes a node's report. Reports that come late or twice change nothing.
     pub fn reported(&mut self, now: Millis, report: Report) {
-        let last = self.nodes.get(&report.node).map(|seen| (seen.report.boot, seen.report.seq));
-        if last.is_some_and(|last| (report.boot, report.seq) <= last) {
+        // Nobody counts that far: the next number must exist.
+        const MOST: u64 = 1 << 48;
+        if report.order.rollout.max(report.order.step).max(report.term).max(report.aborted) > MOST {
             return;
         }
+        let last = self.nodes.get(&report.node);
+        // A node that was installed anew begins to count anew: believed once the old one is absent.
+        let is_late =
+            |last: &Seen| (report.boot, report.seq) <= (last.report.boot, last.report.seq) && now < last.at + PRESENT;
+        if last.is_some_and(is_late) {
+            return;
+        }
+        let answers = report.staged || report.refused || report.condemned;
+        let answered = if answers { Some(report.order.rollout) } else { last.and_then(|last| last.answered) };
         self.ledger.add(&report);
-        self.nodes.insert(report.node.clone(), Seen { report, at: now });
+        self.nodes.insert(report.node.clone(), Seen { report, at: now, answered });
     }
 
     /// Forgets a node that is gone for good, so that it counts as absent no longer.
@@ -264,7 +282,10 @@ impl Leader {
     pub fn command(&mut self, now: Millis, command: Command) -> Result<LeaderEffect, NotDone> {
         let leader = self.keeper.holder().map(|lease| lease.holder.clone());
         let term = self.term(now).ok_or(NotDone::NotLeading { leader })?;
-        if !self.was_read || self.lost().is_some() {
+        let listens = self.leading.is_none_or(|(of, since)| of != term || now < since + LISTEN);
+        // A wave is chosen among the nodes that were heard, and a store that looks empty may only have lost everything.
+        let rests_on_nodes = self.stored.is_none() || command == Command::Promote;
+        if !self.was_read || self.lost().is_some() || (listens && rests_on_nodes) {
             return Err(NotDone::NotKnown);
         }
         let revision = self.stored.as_ref().map(|(revision, _)| *revision);
@@ -311,26 +332,35 @@ impl Leader {
     }
 
     fn present(&self, now: Millis) -> impl Iterator<Item = &Report> {
-        let is_present = move |seen: &&Seen| now < seen.at + PRESENT && !seen.report.pinned && !seen.report.held;
-        self.nodes.values().filter(is_present).map(|seen| &seen.report)
+        self.taking_part().filter(move |seen| now < seen.at + PRESENT).map(|seen| &seen.report)
+    }
+
+    /// Returns the nodes that nobody holds or has pinned.
+    fn taking_part(&self) -> impl Iterator<Item = &Seen> {
+        self.nodes.values().filter(|seen| !seen.report.pinned && !seen.report.held)
     }
 
     fn standing_of(&self, document: &Desired, now: Millis) -> Standing {
         let rollout = document.order.rollout;
         let mut standing = Standing { known: self.nodes.len(), ..Standing::default() };
-        for report in self.present(now) {
+        for seen in self.taking_part() {
+            let report = &seen.report;
             let here = report.order.rollout == rollout;
             let (staged, failed) = (here && report.staged, here && (report.refused || report.condemned));
             // Who has not answered by the end of the stage does not hold up those that have.
-            let reached = document.wave.admits(Position::of(&report.node, rollout)) && (staged || failed);
+            let of_wave = seen.answered == Some(rollout) && document.wave.admits(Position::of(&report.node, rollout));
+            if now >= seen.at + PRESENT {
+                standing.silent += usize::from(of_wave);
+                continue;
+            }
             standing.present += 1;
             standing.staged += usize::from(staged);
             standing.answered += usize::from(staged || failed);
-            standing.reached += usize::from(reached);
-            standing.serving += usize::from(reached && report.serving == Some(document.target));
+            standing.reached += usize::from(of_wave);
+            standing.serving += usize::from(of_wave && report.serving == Some(document.target));
             // Failures count against the nodes that the rollout has reached, and not against the fleet: one canary that
             // fails is all of the canaries.
-            standing.failed += usize::from(failed && (reached || document.phase == Phase::Stage));
+            standing.failed += usize::from(failed && (of_wave || document.phase == Phase::Stage));
         }
         standing
     }
@@ -352,7 +382,9 @@ impl Leader {
             return None;
         }
         if let Some(seen) = self.lost() {
-            return self.repair(seen, term);
+            // The first to report need not be those that know most.
+            let knows = self.latest.as_ref().is_some_and(|latest| latest.order >= seen);
+            return if listening && !knows { None } else { self.repair(seen, term) };
         }
         let (revision, document) = self.stored.as_ref()?;
         let revision = Some(*revision);
@@ -365,6 +397,8 @@ impl Leader {
         }
         let document = document.clone();
         let next = match self.judge(&document, now) {
+            // What rests on who has not been heard yet can wait.
+            Judgement::Abort(Alarm::TimedOut(_) | Alarm::TooManyFailed { .. }) if listening => return None,
             Judgement::Abort(alarm) => {
                 let next = aborted(&document, term);
                 self.reason = Some((next.clone(), alarm));
@@ -377,7 +411,7 @@ impl Leader {
         Some((revision, next))
     }
 
-    fn judge(&self, document: &Desired, now: Millis) -> Judgement {
+    fn judge(&mut self, document: &Desired, now: Millis) -> Judgement {
         let plan = &document.plan;
         let standing = self.standing_of(document, now);
         let denominator = if document.phase == Phase::Stage { standing.present } else { standing.reached };
@@ -386,7 +420,10 @@ impl Leader {
             return Judgement::Abort(Alarm::TooManyFailed { failed: standing.failed, reached: denominator });
         }
         let enough_of = |part: usize, whole: usize| part > 0 && part * 1000 >= whole * (1000 - most);
-        let enough_present = standing.present * 1000 >= standing.known * plan.min_present_per_mille as usize;
+        let enough_of_all = |part: usize, whole: usize| part * 1000 >= whole * plan.min_present_per_mille as usize;
+        // A release that kills its hosts must not be promoted by those that are left.
+        let enough_present = enough_of_all(standing.present, standing.known)
+            && enough_of_all(standing.reached, standing.reached + standing.silent);
         if document.phase == Phase::Stage {
             let everybody = standing.answered == standing.present;
             let late = self.elapsed > plan.stage_deadline;
@@ -406,9 +443,14 @@ impl Leader {
         let served = standing.serving > 0 && standing.serving + standing.failed >= standing.reached;
         // Once everybody has the target, waves before have shown that it does well; a plan without waves asks for nothing.
         let known = last || comparison == Comparison::AsGood;
-        let late = self.elapsed > bake + plan.commit_deadline;
+        // A wave bakes from when all of it serves.
+        if served {
+            self.served_after.get_or_insert(self.elapsed);
+        }
+        let baked = self.served_after.is_some_and(|after| self.elapsed >= after + bake);
+        let late = self.elapsed > self.served_after.unwrap_or(0) + bake + plan.commit_deadline;
         match () {
-            () if self.elapsed >= bake && served && enough_present && known => Judgement::Advance,
+            () if baked && served && enough_present && known => Judgement::Advance,
             () if late && last && enough_of(standing.serving, standing.reached) => Judgement::Advance,
             () if late => Judgement::Abort(Alarm::TimedOut(Phase::Commit)),
             () => Judgement::Wait,

@@ -2,7 +2,7 @@
 //!
 //! There is no clock in this crate, no socket and no runtime. Events go in together with the time of whoever runs it, and
 //! effects come out; so a whole fleet with all that can befall it runs inside a test, thousands of times (see
-//! `tests/simulation.rs`).
+//! `tests/simulation`).
 //!
 //! # How a rollout goes
 //! One document says what the fleet should do: [`Desired`]. Only the leader writes it, nodes only read it.

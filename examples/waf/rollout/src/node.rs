@@ -19,8 +19,8 @@ pub struct Memory {
     /// The last rollout that it has seen aborted. An aborted rollout stays aborted, also for a store that has lost the
     /// document that said so.
     pub aborted: u64,
-    /// The release that failed its probation here, and the rollout in which it did.
-    pub condemned: Option<(u64, ReleaseId)>,
+    /// The target and the stable release of a rollout, if they failed their probation here, and in which rollout.
+    pub condemned: [Option<(u64, ReleaseId)>; 2],
     /// Whether somebody has changed this node by hand. It follows no document until it is unpinned.
     pub pinned: bool,
 }
@@ -34,7 +34,8 @@ pub enum Event {
     Staged(ReleaseId, Result<(), Refusal>),
     /// The effect [`Effect::Commit`] for this release has ended.
     Committed(ReleaseId, Result<(), Refusal>),
-    /// `failed` did not pass its probation, and the node went back to `serving` on its own.
+    /// `failed` did not pass its probation, and the node went back to `serving` on its own. Send it again after a start,
+    /// unless the effects of the first one were performed.
     ProbationFailed {
         /// What failed.
         failed: ReleaseId,
@@ -144,7 +145,7 @@ pub struct Node {
     serving: Option<ReleaseId>,
     staged: Option<ReleaseId>,
     /// What this node cannot serve, and the rollout in which that was found.
-    refused: Option<(u64, ReleaseId)>,
+    refused: [Option<(u64, ReleaseId)>; 2],
     job: Job,
     /// Failed attempts in a row.
     attempts: u32,
@@ -172,7 +173,7 @@ impl Node {
             document: None,
             serving,
             staged: None,
-            refused: None,
+            refused: [None; 2],
             job: Job::Idle,
             attempts: 0,
             held: false,
@@ -200,6 +201,9 @@ impl Node {
     pub fn report(&mut self, traffic: Traffic) -> Report {
         self.seq += 1;
         let rollout = self.memory.order.rollout;
+        let target = self.document.as_ref().map(|document| document.target);
+        let is_target =
+            |(of, release): (u64, ReleaseId)| of == rollout && target.is_none_or(|target| target == release);
         Report {
             node: self.id.clone(),
             boot: self.memory.boot,
@@ -209,8 +213,8 @@ impl Node {
             aborted: self.memory.aborted,
             settled: self.memory.settled,
             staged: self.document.as_ref().is_some_and(|it| self.has_ready(it.target)),
-            refused: self.refused.is_some_and(|(in_rollout, _)| in_rollout == rollout),
-            condemned: self.memory.condemned.is_some_and(|(in_rollout, _)| in_rollout == rollout),
+            refused: self.refused.into_iter().flatten().any(is_target),
+            condemned: self.memory.condemned.into_iter().flatten().any(is_target),
             serving: self.serving,
             pinned: self.memory.pinned,
             held: self.held,
@@ -258,7 +262,8 @@ impl Node {
             return;
         }
         if document.order.rollout > self.memory.order.rollout {
-            self.refused = None;
+            self.refused = [None; 2];
+            self.memory.condemned = [None; 2];
             self.attempts = 0;
         }
         self.memory.term = document.term;
@@ -309,7 +314,7 @@ impl Node {
     fn failed(&mut self, release: ReleaseId, refusal: Refusal, effects: &mut Vec<Effect>) {
         self.attempts += 1;
         if refusal == Refusal::Final {
-            self.refused = Some((self.memory.order.rollout, release));
+            note(&mut self.refused, (self.memory.order.rollout, release));
             effects.push(Effect::Report);
         }
         self.job = Job::Resting;
@@ -318,7 +323,7 @@ impl Node {
 
     fn condemn(&mut self, failed: ReleaseId, serving: ReleaseId, effects: &mut Vec<Effect>) {
         self.serving = Some(serving);
-        self.memory.condemned = Some((self.memory.order.rollout, failed));
+        note(&mut self.memory.condemned, (self.memory.order.rollout, failed));
         effects.extend([Effect::Remember(self.memory), Effect::Report]);
     }
 
@@ -350,12 +355,17 @@ impl Node {
     fn goal(&self, document: &Desired) -> Goal {
         let rollout = document.order.rollout;
         let usable = |release: &ReleaseId| {
-            self.refused != Some((rollout, *release)) && self.memory.condemned != Some((rollout, *release))
+            let found = Some((rollout, *release));
+            !self.refused.contains(&found) && !self.memory.condemned.contains(&found)
         };
         let target = Some(document.target).filter(usable);
         // The way back is taken whatever happened there before: there is no other.
         if document.phase == Phase::Abort || self.memory.aborted == rollout {
-            return Goal { serve: document.stable, stage: None };
+            // But for one that has failed here, too: then what serves is no worse, unless it is the target.
+            let fails = |stable: &ReleaseId| {
+                self.memory.condemned.contains(&Some((rollout, *stable))) && self.serving != Some(document.target)
+            };
+            return Goal { serve: document.stable.filter(|stable| !fails(stable)), stage: None };
         }
         let stable = document.stable.filter(usable);
         match document.phase {
@@ -371,6 +381,14 @@ impl Node {
 
     fn has_ready(&self, release: ReleaseId) -> bool {
         self.serving == Some(release) || self.staged == Some(release)
+    }
+}
+
+/// Notes a release, beside at most one other of the same rollout: its target and its stable release are two.
+fn note(known: &mut [Option<(u64, ReleaseId)>; 2], found: (u64, ReleaseId)) {
+    if !known.contains(&Some(found)) {
+        known.rotate_right(1);
+        known[0] = Some(found);
     }
 }
 

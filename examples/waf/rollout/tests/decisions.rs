@@ -155,6 +155,22 @@ fn what_failed_its_probation_is_tried_in_a_later_rollout_only() {
 }
 
 #[test]
+fn a_stable_release_that_fails_condemns_no_target() {
+    let mut node = Node::start(NodeId::new("node-1"), Memory::default(), Some(OLD)).0;
+    node.handle(Event::Document(document(2, 0, Phase::Commit)));
+    node.handle(Event::ProbationFailed { failed: OLD, serving: OTHER });
+    assert!(!node.report(Traffic::default()).condemned);
+    node.handle(Event::Staged(NEW, Ok(())));
+    node.handle(Event::Committed(NEW, Ok(())));
+    node.handle(Event::ProbationFailed { failed: NEW, serving: OTHER });
+    assert!(node.report(Traffic::default()).condemned);
+    // Both are known: neither is tried again in this rollout, and an abort does not go round in circles.
+    assert_eq!(does(node.handle(Event::Document(document(2, 1, Phase::Stage)))), []);
+    assert_eq!(does(node.handle(Event::Document(document(2, 2, Phase::Abort)))), []);
+    assert_eq!(node.serving(), Some(OTHER));
+}
+
+#[test]
 fn what_is_transient_is_tried_again_and_what_is_final_is_not() {
     let mut node = node();
     node.handle(Event::Document(document(2, 0, Phase::Stage)));
@@ -438,7 +454,7 @@ fn a_rollout_goes_through_its_waves_and_bakes() {
     assert_eq!(fleet.commit(), 50);
     fleet.pass(16_000);
     assert_eq!(fleet.phase(), Phase::Commit);
-    fleet.pass(4_000);
+    fleet.pass(6_000);
     assert_eq!((fleet.phase(), fleet.desired().settled()), (Phase::Done, Some(NEW)));
     assert_eq!(fleet.alarms, []);
     let order = fleet.desired().order;
@@ -472,6 +488,76 @@ fn the_stage_ends_at_its_deadline() {
         fleet.pass(3_000);
         assert_eq!(fleet.phase(), phase, "{staged} of 50");
     }
+}
+
+#[test]
+fn a_wave_that_is_late_bakes_all_the_same() {
+    let mut fleet = Fleet::new(50);
+    fleet.start(plan());
+    fleet.stage(0..50);
+    fleet.pass(1_000);
+    fleet.pass(70_000);
+    assert_eq!(fleet.commit(), 1);
+    fleet.pass(59_000);
+    assert_eq!(fleet.desired().wave.index, 0, "it has served for less than a minute");
+    fleet.pass(3_000);
+    assert_eq!(fleet.desired().wave.index, 1);
+}
+
+#[test]
+fn a_release_that_kills_its_hosts_is_not_promoted_by_the_one_that_is_left() {
+    let mut fleet = Fleet::new(50);
+    fleet.start(plan());
+    fleet.stage(0..50);
+    fleet.pass(1_000);
+    fleet.commit();
+    fleet.command(Command::Promote).unwrap();
+    assert_eq!(fleet.commit(), 5);
+    let last = fleet.reports.iter().rposition(|report| report.serving == Some(NEW)).unwrap();
+    let last = fleet.reports[last].node.clone();
+    fleet.reports.retain(|report| report.serving == Some(OLD) || report.node == last);
+    fleet.pass(200_000);
+    assert_eq!((fleet.phase(), &fleet.alarms[..]), (Phase::Abort, &[Alarm::TimedOut(Phase::Commit)][..]));
+}
+
+#[test]
+fn a_new_leader_promotes_nobody_and_gives_nothing_up_before_it_has_listened() {
+    let mut fleet = Fleet::new(50);
+    fleet.start(plan());
+    fleet.stage(0..50);
+    fleet.pass(1_000);
+    assert_eq!(fleet.commit(), 1);
+    let reports = std::mem::take(&mut fleet.reports);
+    fleet.leader = Leader::new("second", LeaseTiming::default());
+    while fleet.desired().term == 1 {
+        fleet.pass(500);
+    }
+    fleet.pass(500);
+    assert_eq!(fleet.command(Command::Promote), Err(NotDone::NotKnown));
+    // The first that it hears is one that refused.
+    fleet.reports = vec![Report { refused: true, serving: Some(OLD), seq: 1_000_000, ..reports[0].clone() }];
+    fleet.reports[0].order = fleet.desired().order;
+    fleet.pass(5_000);
+    assert_eq!(fleet.phase(), Phase::Commit);
+}
+
+#[test]
+fn a_node_that_counts_to_the_end_of_the_numbers_is_not_believed() {
+    let mut fleet = Fleet::new(3);
+    fleet.reports[0].order.rollout = u64::MAX;
+    fleet.reports[1].term = u64::MAX;
+    fleet.pass(20_000);
+    assert_eq!((fleet.desired().order, fleet.desired().term), (Order { rollout: 1, step: 1 }, 1));
+}
+
+#[test]
+fn a_node_that_was_installed_anew_is_heard_again() {
+    let mut fleet = Fleet::new(1);
+    let anew = Report { boot: 0, seq: 1, serving: Some(OTHER), ..fleet.reports[0].clone() };
+    fleet.leader.reported(fleet.now + 29_999, anew.clone());
+    assert_eq!(fleet.leader.reports().next().unwrap().0.serving, Some(OLD));
+    fleet.leader.reported(fleet.now + 30_000, anew);
+    assert_eq!(fleet.leader.reports().next().unwrap().0.serving, Some(OTHER));
 }
 
 #[test]
@@ -959,7 +1045,21 @@ fn a_first_release_has_nothing_to_go_back_to() {
     let start = Command::Start(Kind::Release, NEW, plan());
     assert_eq!(leader.command(1, start.clone()), Err(NotDone::NotKnown), "the store was not read");
     leader.desired_read(2, None);
-    let Ok(LeaderEffect::WriteDesired(None, first)) = leader.command(2, start) else { panic!("it starts") };
+    assert_eq!(leader.tick(2), []);
+    assert_eq!(
+        leader.command(9_000, start.clone()),
+        Err(NotDone::NotKnown),
+        "nodes may know of what the store has lost"
+    );
+    let mut renew = |now: Millis| {
+        leader.desired_read(now, None);
+        for effect in leader.tick(now) {
+            let LeaderEffect::WriteLease(_, lease) = effect else { panic!("there is nothing to decide") };
+            leader.lease_read(now, Some((now, lease)));
+        }
+    };
+    (1..=8).for_each(|step| renew(step * 2_000));
+    leader.tick(16_001);
+    let Ok(LeaderEffect::WriteDesired(None, first)) = leader.command(17_003, start) else { panic!("it starts") };
     assert_eq!((first.order, first.stable, first.settled()), (Order { rollout: 1, step: 0 }, None, None));
-    assert_eq!(leader.tick(3), [], "without a document there is nothing to decide");
 }

@@ -119,6 +119,13 @@ fn a_release_that_fails_its_probation_stops_at_the_canary() {
     assert_eq!(sum.done, 0);
 }
 
+/// A wave is all the nodes below a position: one that was away when it was chosen may join the canary.
+#[test]
+fn a_release_that_fails_its_probation_is_stopped_among_faults_too() {
+    let sum = holds(Profile { name: "fails probation everywhere, and faults", faults: true, ..Profile::poisoned(8) });
+    assert_eq!(sum.done, 0);
+}
+
 #[test]
 fn a_release_that_some_nodes_cannot_bear_is_stopped() {
     holds(Profile::sickly(50));
@@ -168,7 +175,7 @@ fn planted_mistakes_are_noticed() {
     is_noticed(Mistake::NoCondemnation, Profile::sickly_and_faulty(50));
     is_noticed(Mistake::FailuresOfTheFleet, Profile::sickly(50));
     is_noticed(Mistake::NoMemory, Profile::faulty(8));
-    is_noticed(Mistake::AbortsForgotten, Profile::forgetful(8));
+    is_noticed(Mistake::AbortsForgotten, Profile::forgetful_and_deaf(8));
     is_noticed(Mistake::WritesWithoutRevision, Profile::faulty(8));
 }
 
