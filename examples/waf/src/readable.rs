@@ -103,8 +103,10 @@ fn in_utf8(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Unread> {
         headers.get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or("?").to_ascii_lowercase()).unwrap_or_default();
     let charsets: Vec<&str> =
         kind.split(';').skip(1).filter_map(|parameter| parameter.trim().strip_prefix("charset")).collect();
-    let is_xml = kind.contains("xml") || kind.is_empty() && body.trim_ascii_start().starts_with(b"<?xml");
-    let is_text = is_xml || kind.contains("json") || kind.starts_with("text/") || kind.contains("graphql");
+    // Parameters say nothing of what a body is.
+    let media = kind.split([';', ',']).next().unwrap_or_default().trim();
+    let is_xml = media.contains("xml") || kind.is_empty() && body.trim_ascii_start().starts_with(b"<?xml");
+    let is_text = is_xml || media.contains("json") || media.starts_with("text/") || media.contains("graphql");
     let named = match &charsets[..] {
         [] if is_xml => declared(&body),
         [] => None,
@@ -228,6 +230,11 @@ mod tests {
             "text/plain; charset",
         ] {
             assert_eq!(of(kind, b"q=1"), Err(Unread::Charset), "{kind}");
+        }
+        // What is no text is in no character set that could be undone, whatever its parameters say.
+        for parameter in ["x=json", "boundary=xml", "a=text/plain"] {
+            let kind = format!("application/x-www-form-urlencoded; {parameter}; charset=utf-16le");
+            assert_eq!(of(&kind, &utf16[2..]), Err(Unread::Charset), "{kind}");
         }
         assert_eq!(of("image/png", b"\0\0\0\0").as_deref(), Ok(&b"\0\0\0\0"[..]));
     }
