@@ -11,6 +11,8 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 /// How many times its own size a body may take, once it takes more than [`SMALL`].
 const MOST_RATIO: usize = 200;
 const SMALL: usize = 16 << 10;
+/// The largest window of Zstandard: RFC 9659. A decoder keeps so much before it gives anything out.
+const LARGEST_WINDOW: u64 = 8 << 20;
 
 /// Why a body, or a part of it, cannot be inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +75,40 @@ fn decompressed(headers: &HeaderMap, body: Bytes, cap: usize) -> Result<Bytes, U
                 other => Err(other),
             })
         }
+        "br" if has_large_window(packed) => Err(Unread::Bomb),
         "br" => whole(packed, |rest| read(&mut brotli_decompressor::Decompressor::new(Single(rest), 4096))),
+        // Of several frames only the first one is decoded: what is behind it is not read.
+        "zstd" if window(packed).ok_or(Unread::Encoding)? > LARGEST_WINDOW => Err(Unread::Bomb),
         "zstd" => whole(packed, |rest| {
             read(&mut ruzstd::decoding::StreamingDecoder::new(rest).map_err(|_| Unread::Encoding)?)
         }),
         _ => Err(Unread::Encoding),
     }
+}
+
+/// The window that a frame of Zstandard asks for: RFC 8878, section 3.1.1.1.
+fn window(frame: &[u8]) -> Option<u64> {
+    let (descriptor, rest) = frame.strip_prefix(b"\x28\xb5\x2f\xfd")?.split_first()?;
+    if descriptor & 0x20 == 0 {
+        let window = u64::from(*rest.first()?);
+        let base = 1 << (10 + (window >> 3));
+        return Some(base + base / 8 * (window & 7));
+    }
+    // A single segment: the window is as large as the content.
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size = rest.get(dictionary..)?;
+    let read = |length: usize| Some(size.get(..length)?.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)));
+    match descriptor >> 6 {
+        0 => read(1),
+        1 => Some(read(2)? + 256),
+        2 => read(4),
+        _ => read(8),
+    }
+}
+
+/// Whether Brotli data has a window beyond those of RFC 7932, which has no meaning for these bits.
+fn has_large_window(packed: &[u8]) -> bool {
+    packed.first().is_some_and(|first| first & 0x7f == 0x11)
 }
 
 /// Reads a byte at a time, so that a decoder takes no more than it needs.
@@ -207,6 +237,34 @@ mod tests {
         assert_eq!(read(&twice, &gzip(&packed)), Err(Unread::Encoding));
         assert_eq!(read(&[("content-encoding", "gzip")], &gzip(&vec![b'a'; 1 << 20])), Err(Unread::Bomb));
         assert_eq!(read(&[("content-encoding", "gzip")], &gzip(&vec![b'a'; 60 << 10])), Err(Unread::Bomb));
+    }
+
+    #[test]
+    fn large_windows_are_refused_before_anything_is_decoded() {
+        let magic = b"\x28\xb5\x2f\xfd";
+        // The last block, raw, of one byte.
+        let block = b"\x09\0\0a";
+        let zstd = |header: &[u8]| read(&[("content-encoding", "zstd")], &[&magic[..], header, block].concat());
+        assert_eq!(zstd(&[0, 0x68]).as_deref(), Ok(&b"a"[..]), "8 MiB");
+        assert_eq!(zstd(&[0x20, 1]).as_deref(), Ok(&b"a"[..]));
+        for header in [
+            &[0, 0x69][..],
+            &[0, 0x80],
+            &[0, 0xff],
+            &[0x40, 0x69, 0, 0],
+            &[0xa0, 1, 0, 0x80, 0],
+            &[0xa1, 0, 1, 0, 0x80, 0],
+            &[0xa3, 0, 0, 0, 0, 1, 0, 0x80, 0],
+            &[0xe0, 0, 0, 0, 0, 0, 0, 0, 0x80],
+        ] {
+            assert_eq!(zstd(header), Err(Unread::Bomb), "{header:x?}");
+        }
+        let twice = [ZSTD, magic, &[0, 0xff], block].concat();
+        assert_eq!(read(&[("content-encoding", "zstd")], &twice), Err(Unread::Encoding));
+        assert_eq!(read(&[("content-encoding", "zstd")], magic), Err(Unread::Encoding));
+        for first in [0x11, 0x91] {
+            assert_eq!(read(&[("content-encoding", "br")], &[first, 0x1e, 3]), Err(Unread::Bomb));
+        }
     }
 
     #[test]
