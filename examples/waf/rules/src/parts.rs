@@ -72,26 +72,28 @@ impl Part {
 }
 
 /// Headers with a grammar so narrow, or content so random, that only noise would be found in them.
-const SKIPPED: [&str; 18] = [
+const QUIET: [&str; 15] = [
     "accept",
     "accept-charset",
     "accept-encoding",
     "accept-language",
-    "authorization",
     "cache-control",
     "connection",
     "content-length",
-    "cookie",
     "date",
     "host",
     "if-modified-since",
     "if-none-match",
     "keep-alive",
     "pragma",
-    "proxy-authorization",
     "te",
     "transfer-encoding",
 ];
+
+/// What the values of such headers are made of.
+fn is_usual(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b" ,;=.*/_+:\"()?~-".contains(byte)
+}
 
 /// Hands every part of the request to `see`, until it returns `false`.
 pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
@@ -107,7 +109,11 @@ pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
             // The host's own words: dynamic rules see the client's address.
             waf_interface::CLIENT => see(Part::new(Place::Host, &name, decode::text(value))),
             host if host.starts_with(':') => true,
-            skipped if SKIPPED.contains(&skipped) || skipped.starts_with("sec-") => true,
+            "authorization" | "proxy-authorization" => true,
+            // Dynamic rules see them, and so does every rule if there is more in them than their grammar needs.
+            quiet if (QUIET.contains(&quiet) || quiet.starts_with("sec-")) && value.iter().all(is_usual) => {
+                see(Part::new(Place::Host, &name, decode::text(value)))
+            }
             "user-agent" => see(Part::new(Place::UserAgent, &name, decode::text(value))),
             "x-filename" | "x-file-name" => {
                 see(Part::new(Place::FileName, &name, decode::text(&decode::percent(value))))
