@@ -72,26 +72,28 @@ impl Part {
 }
 
 /// Headers with a grammar so narrow, or content so random, that only noise would be found in them.
-const SKIPPED: [&str; 18] = [
+const QUIET: [&str; 15] = [
     "accept",
     "accept-charset",
     "accept-encoding",
     "accept-language",
-    "authorization",
     "cache-control",
     "connection",
     "content-length",
-    "cookie",
     "date",
     "host",
     "if-modified-since",
     "if-none-match",
     "keep-alive",
     "pragma",
-    "proxy-authorization",
     "te",
     "transfer-encoding",
 ];
+
+/// What the values of such headers are made of.
+fn is_usual(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b" ,;=.*/_+:\"()?~-".contains(byte)
+}
 
 /// Hands every part of the request to `see`, until it returns `false`.
 pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
@@ -107,7 +109,11 @@ pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
             // The host's own words: dynamic rules see the client's address.
             waf_interface::CLIENT => see(Part::new(Place::Host, &name, decode::text(value))),
             host if host.starts_with(':') => true,
-            skipped if SKIPPED.contains(&skipped) || skipped.starts_with("sec-") => true,
+            "authorization" | "proxy-authorization" => true,
+            // Dynamic rules see them, and so does every rule if there is more in them than their grammar needs.
+            quiet if (QUIET.contains(&quiet) || quiet.starts_with("sec-")) && value.iter().all(is_usual) => {
+                see(Part::new(Place::Host, &name, decode::text(value)))
+            }
             "user-agent" => see(Part::new(Place::UserAgent, &name, decode::text(value))),
             "x-filename" | "x-file-name" => {
                 see(Part::new(Place::FileName, &name, decode::text(&decode::percent(value))))
@@ -131,24 +137,90 @@ pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
     body(&content_type.unwrap_or_default(), request.body, see)
 }
 
+/// Types of JSON that have a value on each line.
+const SEQUENCES: [&str; 5] = ["ndjson", "jsonl", "json-lines", "json-seq", "stream+json"];
+
 fn body(content_type: &str, body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
-    let kind = content_type.to_ascii_lowercase();
-    let start = body.trim_ascii_start().first();
+    let kind = media_type(content_type);
+    let subtype = kind.split_once('/').map_or(kind.as_str(), |(_, subtype)| subtype);
+    let is_form = kind.contains("urlencoded");
+    let is_json = kind.contains("json") && !is_form;
+    let is_xml = !is_json && (subtype == "xml" || subtype.starts_with("xml-") || subtype.ends_with("+xml"));
+    let start = body.trim_ascii_start();
     if body.is_empty() {
         true
     } else if multipart::is_multipart(content_type) {
         multipart::each(content_type, body, see)
-    } else if kind.contains("json") || (kind.is_empty() && matches!(start, Some(b'{' | b'['))) {
+    } else if is_json {
+        let valid = json::is_valid(body, !SEQUENCES.iter().any(|sequence| kind.contains(sequence)));
+        // Whoever does not take it for JSON may take it for a form.
         json::each(body, see)
-    } else if kind.contains("xml") || (kind.is_empty() && body.trim_ascii_start().starts_with(b"<?xml")) {
+            && (valid || see(Part::new(Place::Unread, "json", "no valid JSON".to_owned())) && form(body, see))
+    } else if is_xml || (kind.is_empty() && start.starts_with(b"<?xml")) {
         xml::each(body, see)
-    } else if kind.is_empty() || kind.contains("urlencoded") {
+    } else if kind.is_empty() && matches!(start.first(), Some(b'{' | b'[')) {
+        json::each(body, see) && (json::is_valid(body, true) || form(body, see))
+    } else if kind.is_empty() || is_form {
         form(body, see)
     } else if kind.starts_with("text/") || kind.contains("graphql") {
-        see(Part::new(Place::Body, "", decode::text(body)))
+        // Pages of other sites may send this type unasked, and some servers take it for JSON.
+        let as_json = matches!(start.first(), Some(b'{' | b'['));
+        (!as_json || json::each(body, see)) && see(Part::new(Place::Body, "", decode::text(body)))
+    } else if kind.starts_with("application/grpc") {
+        printable(body, see)
     } else {
-        see(Part::new(Place::File, "body", decode::text(body)))
+        guessed(body, see)
     }
+}
+
+/// The type and subtype alone, in lower case: parameters say nothing of what a body is.
+fn media_type(content_type: &str) -> String {
+    content_type.split([';', ',']).next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// A body of a type that is no text: a server that does not ask for the type reads it as what it looks like.
+fn guessed(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
+    let start = body.trim_ascii_start();
+    let known = match start.first() {
+        Some(b'{' | b'[' | b'"') => {
+            if !json::each(body, see) {
+                return false;
+            }
+            json::is_valid(body, true)
+        }
+        Some(b'<') => {
+            if !xml::each(body, see) {
+                return false;
+            }
+            is_markup(start)
+        }
+        _ => false,
+    };
+    let text = known || !is_text(body) || form(body, see) && see(Part::new(Place::Body, "", decode::text(body)));
+    text && see(Part::new(Place::File, "body", decode::text(body)))
+}
+
+/// Whether what begins with `<` is markup to its end, and no form with a `<` in front.
+fn is_markup(start: &[u8]) -> bool {
+    let tag = start.split(|byte| *byte == b'>').next().unwrap_or_default();
+    let named = tag.get(1).is_some_and(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'?' | b'!'));
+    named && !tag.contains(&b'&') && start.trim_ascii_end().ends_with(b">")
+}
+
+/// Whether these bytes are text. The last character may be cut off.
+fn is_text(bytes: &[u8]) -> bool {
+    !bytes.contains(&0) && std::str::from_utf8(bytes).map_or_else(|error| error.error_len().is_none(), |_| true)
+}
+
+/// Runs of printable characters that are shorter hardly say anything, and there are many.
+const SHORTEST_RUN: usize = 5;
+
+/// A message in a binary format: its texts are in it as they are.
+fn printable(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
+    let runs = body
+        .utf8_chunks()
+        .flat_map(|chunk| chunk.valid().split(|c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n')));
+    runs.filter(|run| run.len() >= SHORTEST_RUN).all(|run| see(Part::new(Place::Arg, "message", run.to_owned())))
 }
 
 fn cookie(pair: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {

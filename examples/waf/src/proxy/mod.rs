@@ -81,8 +81,7 @@ impl Proxy {
         };
         let cap = self.terms.inspect_body_bytes;
         let messages = has_messages(&parts.headers) && !body.is_end_stream();
-        // Who says how long a body is sends it without waiting for anything.
-        let streams = !parts.headers.contains_key(CONTENT_LENGTH) && !parts.headers.contains_key(CONTENT_ENCODING);
+        let streams = streams(&parts.headers);
         let mut body = if body.is_end_stream() || messages {
             Held::unread(body)
         } else {
@@ -129,6 +128,23 @@ impl Proxy {
         }
         self.forward.send(Request::from_parts(parts, body), arrival.websocket, &refused, id).await
     }
+}
+
+/// Whether a body may go on in pieces: what has come of it can be read before the rest is there. Who says how long a body is
+/// sends it without waiting for anything.
+fn streams(headers: &HeaderMap) -> bool {
+    if headers.contains_key(CONTENT_LENGTH) || headers.contains_key(CONTENT_ENCODING) {
+        return false;
+    }
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+    let (kind, more) = (kinds.next(), kinds.next());
+    let in_pieces = |kind: &HeaderValue| {
+        let kind = kind.as_bytes().trim_ascii().to_ascii_lowercase();
+        // A character set can be undone only in the whole.
+        let known = [&b"text/plain"[..], b"application/x-ndjson", b"application/octet-stream"].contains(&&kind[..]);
+        known || kind.starts_with(b"application/grpc") && !kind.windows(7).any(|window| window == b"charset")
+    };
+    more.is_none() && kind.is_none_or(in_pieces)
 }
 
 /// Whether a body is a sequence of messages to be answered one by one.
@@ -231,4 +247,48 @@ fn plain(status: StatusCode, text: &str) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(lines: &[(&'static str, &'static str)]) -> bool {
+        let line = |(name, value): &(&'static str, &'static str)| (name.parse().unwrap(), value.parse().unwrap());
+        streams(&lines.iter().map(line).collect())
+    }
+
+    #[test]
+    fn only_what_can_be_read_in_pieces_goes_on_in_pieces() {
+        assert!(decided(&[]));
+        for kind in [
+            "text/plain",
+            "Text/Plain",
+            "application/x-ndjson",
+            "application/octet-stream",
+            "application/grpc",
+            "application/grpc-web+proto",
+        ] {
+            assert!(decided(&[("content-type", kind)]), "{kind}");
+            assert!(!decided(&[("content-type", kind), ("content-length", "3")]), "{kind}");
+            assert!(!decided(&[("content-type", kind), ("content-encoding", "gzip")]), "{kind}");
+            assert!(!decided(&[("content-type", kind), ("content-type", "text/plain")]), "{kind}");
+        }
+        for kind in [
+            "",
+            "application/x-www-form-urlencoded; charset=ibm037",
+            "application/x-www-form-urlencoded",
+            "text/plain; charset=ibm037",
+            "text/plain; charset=utf-16le",
+            "text/plain, text/plain",
+            "application/x-ndjson;charset=utf-16",
+            "application/grpc-web; CHARSET=ibm037",
+            "application/json",
+            "text/xml",
+            "multipart/form-data; boundary=x",
+            "image/png",
+        ] {
+            assert!(!decided(&[("content-type", kind)]), "{kind}");
+        }
+    }
 }

@@ -1,7 +1,24 @@
 //! The keys and strings of a JSON body, without a tree of it.
 
+use serde::de::IgnoredAny;
+
 use super::{Part, Place};
 use crate::decode;
+
+/// Whether a body is JSON, as far as it goes: one that is cut off is valid if its beginning is. Reads its input once and
+/// keeps a bit of each open bracket. A body that is no `single` value has one on each line.
+pub(super) fn is_valid(body: &[u8], single: bool) -> bool {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let valid = |text: &[u8]| match serde_json::from_slice::<IgnoredAny>(text) {
+        Ok(_) => true,
+        Err(error) => error.is_eof(),
+    };
+    if single {
+        return valid(body);
+    }
+    // A record may begin with a separator: RFC 7464.
+    body.split(|byte| matches!(byte, b'\n' | 0x1e)).all(|line| line.trim_ascii().is_empty() || valid(line))
+}
 
 pub(super) fn each(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
     let mut rest = body;
@@ -90,6 +107,19 @@ mod tests {
     #[test]
     fn escapes_are_undone() {
         assert_eq!(read(r#"["\u003cb\u003E\n\ud83d\ude00\"\/"]"#), ["arg:=<b>\n😀\"/"]);
+    }
+
+    #[test]
+    fn a_body_is_valid_as_far_as_it_goes() {
+        for body in ["{\"a\":[1,null,\"x\"]}", " 1 ", "\u{feff}{}", "{\"a\":\"unfinis", "[1,", "nul", ""] {
+            assert!(is_valid(body.as_bytes(), true), "{body}");
+        }
+        for body in ["a=1", "{'q':'x'}", "{a:1}", "1&a=1", "{}{}", "{}\n{}", "[1}", "[1,]"] {
+            assert!(!is_valid(body.as_bytes(), true), "{body}");
+        }
+        assert!(is_valid(&b"[".repeat(100_000), true));
+        assert!(is_valid(b"{\"a\":1}\n\n\x1e{\"a\":2}\r\n{\"a", false));
+        assert!(!is_valid(b"{\"a\":1}\na=1\n{}", false));
     }
 
     #[test]

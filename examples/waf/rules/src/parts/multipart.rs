@@ -106,6 +106,7 @@ fn section(section: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
     if !known || disposition.odd || both || disposition.get("name").is_none() {
         strange = Some("Content-Disposition");
     }
+    let mut raw = None;
     let content = match encoding.as_str() {
         "" | "7bit" | "8bit" | "binary" => decode::text(content),
         "base64" => decode::base64(content).map_or_else(
@@ -113,7 +114,11 @@ fn section(section: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
                 strange = Some("a part's base64");
                 decode::text(content)
             },
-            |decoded| decode::text(&decoded),
+            |decoded| {
+                // Most servers leave it as it is.
+                raw = Some(decode::text(content));
+                decode::text(&decoded)
+            },
         ),
         _ => {
             strange = Some("a part's Content-Transfer-Encoding");
@@ -128,9 +133,18 @@ fn section(section: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
     if !see(Part::new(Place::ArgName, "", name.clone())) {
         return false;
     }
+    if let Some(raw) = raw
+        && !see(Part::new(Place::Arg, &name, raw))
+    {
+        return false;
+    }
     match file {
         Some(file) => {
-            see(Part::new(Place::FileName, &name, file.to_owned())) && see(Part::new(Place::File, &name, content))
+            // A file without a name is a value for some.
+            let value = !file.trim().is_empty() || see(Part::new(Place::Arg, &name, content.clone()));
+            value
+                && see(Part::new(Place::FileName, &name, file.to_owned()))
+                && see(Part::new(Place::File, &name, content))
         }
         None => see(Part::new(Place::Arg, &name, content)),
     }
@@ -178,6 +192,8 @@ impl Parameters {
                 || value.contains(['\\', '\0', '\r', '\n'])
                 || !behind.starts_with('"') && value.trim_end().contains(['"', '\'', ' ', '\t', ','])
                 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_*".contains(&byte))
+                // Continued or extended: RFC 2231, which few read.
+                || name.contains('*') && name != "filename*"
                 || parameters.get(&name).is_some();
             let value = if behind.starts_with('"') { value } else { value.trim() };
             // Of two of the same name the first one counts, as it does for most parsers.
@@ -230,12 +246,24 @@ mod tests {
     }
 
     #[test]
-    fn a_part_in_base64_is_decoded() {
+    fn a_part_in_base64_is_read_decoded_and_as_it_is() {
         let seen = read(
             b"--xyz\r\nContent-Disposition: form-data; name=q\r\nContent-Transfer-Encoding: base64\r\n\r\n\
             PHNjcmlw\r\ndD4=\r\n--xyz--",
         );
-        assert_eq!(seen, ["arg-name=q", "arg:q=<script>"]);
+        assert_eq!(seen, ["arg-name=q", "arg:q=PHNjcmlw\r\ndD4=", "arg:q=<script>"]);
+    }
+
+    #[test]
+    fn a_file_without_a_name_is_a_value_too() {
+        for name in ["\"\"", "\" \"", ""] {
+            let seen = read(
+                format!("--xyz\r\nContent-Disposition: form-data; name=q; filename={name}\r\n\r\n<script>\r\n--xyz--")
+                    .as_bytes(),
+            );
+            assert!(seen.contains(&"arg:q=<script>".to_owned()), "{seen:?}");
+            assert!(seen.contains(&"file:q=<script>".to_owned()), "{seen:?}");
+        }
     }
 
     #[test]
@@ -267,6 +295,10 @@ mod tests {
             body(&format!("{field}; name=\"r\"")),
             body(&format!("{field}\r\n{field}")),
             body(&format!("{field}; filename=a; filename*=utf-8''b")),
+            body(&format!("{field}; filename*0=a; filename*1=b")),
+            body(&format!("{field}; filename*0*=utf-8''a")),
+            body(&format!("{field}; name*=utf-8''r")),
+            body(&format!("{field}; filename=a; name*0=r")),
             body("Content-Disposition: form-data; name=\"q\\\"; x=\"y\""),
             body("Content-Disposition: form-data; filename=\"a\""),
             body(&format!("{field}\r\n folded: line")),

@@ -186,3 +186,25 @@ fn a_body_that_can_be_read_in_two_ways_is_not_waved_through() {
         Verdict::Block
     );
 }
+
+#[test]
+fn headers_of_a_narrow_grammar_are_seen() {
+    let sent = |rules: &Rules, name: &str, value: &str| {
+        inspect(rules, &Sent { target: "/", headers: &[(name, value)], body: b"" }).verdict
+    };
+    let rule = r#"{ "dynamic": [{ "id": "x", "where": ["headers"], "kind": "contains", "pattern": "xx-evil", "action": "block" }] }"#;
+    for name in ["Accept-Language", "Accept", "If-None-Match", "Cache-Control", "Sec-Fetch-Site", "Sec-CH-UA", "TE"] {
+        assert_eq!(sent(&Rules::default(), name, "${jndi:ldap://e/a}"), Verdict::Block, "{name}");
+        assert_eq!(sent(&waf(rule), name, "xx-evil"), Verdict::Block, "{name}");
+        assert_eq!(sent(&Rules::default(), name, "xx-evil"), Verdict::Allow, "{name}");
+    }
+    for (name, value) in [
+        ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"),
+        ("Accept-Language", "de-CH, de;q=0.9, *;q=0.5"),
+        ("If-None-Match", "W/\"67ab43\", \"54ed21\""),
+        ("Sec-CH-UA", "\"Chromium\";v=\"130\", \"Not?A_Brand\";v=\"99\""),
+        ("Authorization", "Bearer ${x}"),
+    ] {
+        assert_eq!(sent(&Rules::default(), name, value), Verdict::Allow, "{name}");
+    }
+}

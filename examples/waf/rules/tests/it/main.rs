@@ -1,6 +1,7 @@
 //! What the rules promise, asked as a host asks.
 
 mod artifact;
+mod bodies;
 mod config;
 mod cost;
 mod evasion;
