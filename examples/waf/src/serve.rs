@@ -44,7 +44,7 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(terms.header_timeout);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(terms.header_timeout).max_buf_size(64 << 10);
     http.http2().timer(TokioTimer::new()).keep_alive_interval(terms.header_timeout).max_concurrent_streams(256);
     let (http, graceful) = (Arc::new(http), GracefulShutdown::new());
     let room = Arc::new(Semaphore::new(terms.max_connections));
