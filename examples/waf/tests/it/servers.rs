@@ -13,6 +13,7 @@ use hyper::header::HOST;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -359,4 +360,54 @@ async fn a_message_that_does_not_come_to_its_end_is_given_up() {
     let body = StreamBody::new(half.chain(futures_util::stream::pending()));
     let request = Request::post("http://shop.example/").header("content-type", "application/grpc").body(body).unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::REQUEST_TIMEOUT);
+}
+
+/// A client with HTTP/2 can stay, and answer pings, without ever taking a byte of an answer.
+#[tokio::test]
+async fn an_answer_that_a_client_with_http_2_does_not_read_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("[waf]\nupstream = \"http://{}\"", listener.local_addr().unwrap());
+    let changes = format!("{upstream}\n[waf.proxy]\nheader_timeout_seconds = 2\nsend_timeout_seconds = 0.3");
+    let node = Node::configured(&Module::new("1.0.0"), &changes);
+    let stream = TcpStream::connect(node.data).await.unwrap();
+    let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    http.initial_stream_window_size(1);
+    let (mut sender, connection) = http.handshake(TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get("http://shop.example/").body(http_body_util::Empty::<Bytes>::new()).unwrap();
+    let answer = tokio::spawn(async move {
+        let answer = sender.send_request(request).await.unwrap();
+        (sender, answer)
+    });
+    let (mut server, _) = listener.accept().await.unwrap();
+    server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let (_sender, _unread) = answer.await.unwrap();
+    // Until the node closes the connection, because nobody wants the answer.
+    while server.write_all(&[b'.'; 65536]).await.is_ok() {}
+    // What is left of the client's connection goes, too: it is still open on this side.
+    let _ = connection.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_with_http_2_that_rests_is_closed() {
+    let node = Node::configured(&Module::new("1.0.0"), "[waf.proxy]\nheader_timeout_seconds = 2");
+    let stream = TcpStream::connect(node.data).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get("http://shop.example/").body(http_body_util::Empty::<Bytes>::new()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().first(), Some(&b'<'));
+    connection.await.unwrap().unwrap();
+    assert!(sender.is_closed());
+}
+
+/// Accepting a connection is not all there is to connecting.
+#[tokio::test]
+async fn an_upstream_that_accepts_and_says_nothing_is_given_up_after_the_connect_timeout() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("[waf]\nupstream = \"h2://{}\"", silent.local_addr().unwrap());
+    let node =
+        Node::configured(&Module::new("1.0.0"), &format!("{upstream}\n[waf.proxy]\nconnect_timeout_seconds = 0.3"));
+    assert_eq!(node.get("/").await.status, StatusCode::BAD_GATEWAY);
 }
