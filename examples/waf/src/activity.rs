@@ -116,7 +116,7 @@ impl hyper::body::Body for HandedOver {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 
