@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 #![allow(unreachable_pub, reason = "a program has nobody outside")]
 
+mod activity;
 mod admin;
 mod archive;
 mod body;

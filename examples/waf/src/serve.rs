@@ -9,15 +9,15 @@ use axum::Router;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use crate::activity::{Activity, hand_over};
 use crate::body::Body;
 use crate::impatient::Impatient;
 
@@ -44,9 +44,11 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(terms.header_timeout);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(terms.header_timeout).max_buf_size(64 << 10);
     http.http2().timer(TokioTimer::new()).keep_alive_interval(terms.header_timeout).max_concurrent_streams(256);
-    let (http, graceful) = (Arc::new(http), GracefulShutdown::new());
+    let http = Arc::new(http);
+    // Closed when the last connection has ended.
+    let (open, mut closed) = mpsc::channel::<()>(1);
     let room = Arc::new(Semaphore::new(terms.max_connections));
     loop {
         let accepted = tokio::select! {
@@ -54,21 +56,30 @@ where
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let (stream, peer, place) = accepted;
-        let (http, watcher, answer, mut stop) = (Arc::clone(&http), graceful.watcher(), answer.clone(), stop.clone());
+        let (http, open, answer, mut stop) = (Arc::clone(&http), open.clone(), answer.clone(), stop.clone());
         tokio::spawn(async move {
+            let _open = open;
             let place = Place(Arc::new(place));
+            let activity = Arc::new(Activity::default());
+            let requests = Arc::clone(&activity);
             let spoken = Arc::new(Notify::new());
             let first = Arc::clone(&spoken);
             let held = place.clone();
             let service = service_fn(move |mut request: Request<Incoming>| {
                 first.notify_one();
                 request.extensions_mut().insert(held.clone());
+                let under_way = (request.version() == Version::HTTP_2).then(|| Activity::begin(&requests));
                 let answer = answer(peer, request);
-                async move { Ok::<_, Infallible>(answer.await) }
+                async move {
+                    let answer = answer.await;
+                    Ok::<_, Infallible>(match under_way {
+                        Some(under_way) => answer.map(|body| hand_over(body, terms.send_timeout, under_way)),
+                        None => answer,
+                    })
+                }
             });
             let stream = TokioIo::new(Impatient::new(stream, terms.send_timeout));
             let connection = http.serve_connection_with_upgrades(stream, service).into_owned();
-            let connection = watcher.watch(connection);
             tokio::pin!(connection);
             // Until the first request is there, whatever is spoken until then, nobody measures the time but us: what may become
             // the preface of HTTP/2 is waited for without an end.
@@ -78,24 +89,39 @@ where
                     _ = stop.wait_for(|stop| *stop) => true,
                 }
             };
-            let ended = tokio::select! {
+            let mut ended = tokio::select! {
                 ended = &mut connection => Some(ended),
                 late = late => match late {
                     true => return,
                     false => None,
                 },
             };
+            if ended.is_none() {
+                ended = tokio::select! {
+                    ended = &mut connection => Some(ended),
+                    // With HTTP/1.1 a connection that waits for a header is measured by hyper.
+                    () = activity.rests_for(terms.header_timeout) => None,
+                    _ = stop.wait_for(|stop| *stop) => None,
+                };
+            }
             let ended = match ended {
                 Some(ended) => ended,
-                None => connection.await,
+                None => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        ended = &mut connection => ended,
+                        // Its streams have been given up, and the client does not even take the end of them.
+                        () = activity.rests_for(terms.send_timeout) => return,
+                    }
+                }
             };
             if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "connection");
             }
         });
     }
-    drop(listener);
-    if timeout(terms.shutdown_timeout, graceful.shutdown()).await.is_err() {
+    drop((listener, open));
+    if timeout(terms.shutdown_timeout, closed.recv()).await.is_err() {
         tracing::warn!("requests were still under way after the shutdown timeout");
     }
 }

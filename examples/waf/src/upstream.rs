@@ -1,5 +1,6 @@
 //! Where requests go: an origin, and the connections to it.
 
+use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +17,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tower::ServiceExt;
 
 /// An origin server: `http://host` or `https://host` for HTTP/1.1, `h2c://host` or `h2://host` for HTTP/2; the second one of
@@ -48,10 +50,19 @@ enum Pool<B> {
     /// would be one for each host that clients think up.
     Http2 {
         connector: Connector,
-        connections: Vec<Mutex<Option<SendRequest<B>>>>,
+        connect_timeout: Duration,
+        connections: Vec<Mutex<Option<Kept<B>>>>,
         next: AtomicUsize,
     },
 }
+
+/// A connection that is kept, and a number that no other one has.
+type Kept<B> = (usize, SendRequest<B>);
+
+/// How much of an answer may be under way, and of all answers on a connection: one that nobody reads must not fill up what is
+/// granted to the connection, or no other one goes on.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// How many connections with HTTP/2 are kept.
 const CONNECTIONS: usize = 4;
@@ -65,7 +76,8 @@ where
     pub fn new(upstream: Upstream, connect_timeout: Duration) -> Result<Connections<B>, BoxError> {
         let pool = if upstream.http2 {
             let connections = (0..CONNECTIONS).map(|_| Mutex::default()).collect();
-            Pool::Http2 { connector: connector(connect_timeout, true)?, connections, next: AtomicUsize::new(0) }
+            let connector = connector(connect_timeout, true)?;
+            Pool::Http2 { connector, connect_timeout, connections, next: AtomicUsize::new(0) }
         } else {
             Pool::Http1(Box::new(
                 Client::builder(TokioExecutor::new())
@@ -87,28 +99,45 @@ where
                 *request.version_mut() = Version::HTTP_11;
                 Ok(client.request(request).await?)
             }
-            Pool::Http2 { connector, connections, next } => {
+            Pool::Http2 { connector, connect_timeout, connections, next } => {
                 let host =
                     request.headers_mut().remove(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
                 let host = host.unwrap_or_else(|| own.clone());
                 *request.uri_mut() = self.upstream.uri(host, request.uri().path_and_query());
                 *request.version_mut() = Version::HTTP_2;
-                let place = &connections[next.fetch_add(1, Ordering::Relaxed) % connections.len()];
-                let mut sender = {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let place = &connections[number % connections.len()];
+                let (number, mut sender) = {
                     let mut place = place.lock().await;
                     let open = match place.as_mut() {
-                        Some(sender) => sender.ready().await.is_ok() && !sender.is_closed(),
+                        Some((_, sender)) => sender.ready().await.is_ok() && !sender.is_closed(),
                         None => false,
                     };
                     match place.as_ref().filter(|_| open) {
-                        Some(sender) => sender.clone(),
-                        None => place.insert(connect(connector, self.upstream.uri(own, None)).await?).clone(),
+                        Some(kept) => kept.clone(),
+                        None => {
+                            let new = connect(connector, self.upstream.uri(own, None));
+                            let new =
+                                timeout(*connect_timeout, new).await.map_err(|_| "connecting took too long")??;
+                            place.insert((number, new)).clone()
+                        }
                     }
                 };
-                Ok(sender.send_request(request).await?)
+                let answer = sender.send_request(request).await;
+                if answer.as_ref().is_err_and(is_unwelcome) {
+                    // What is under way on it ends on it; the next request finds another one.
+                    place.lock().await.take_if(|(kept, _)| *kept == number);
+                }
+                Ok(answer?)
             }
         }
     }
+}
+
+/// Whether a server wants no more requests on a connection.
+fn is_unwelcome(error: &hyper::Error) -> bool {
+    let reason = error.source().and_then(|error| error.downcast_ref::<h2::Error>()).and_then(h2::Error::reason);
+    matches!(reason, Some(h2::Reason::ENHANCE_YOUR_CALM | h2::Reason::REFUSED_STREAM))
 }
 
 /// A connection that speaks HTTP/2.
@@ -121,6 +150,7 @@ where
     let stream = connector.clone().oneshot(uri).await?;
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(15));
+    http.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     let (sender, connection) = http.handshake(stream).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {

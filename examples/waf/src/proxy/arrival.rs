@@ -75,7 +75,9 @@ fn is_host(host: &str) -> bool {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)),
     };
-    known && !name.is_empty() && (port.is_empty() || port.starts_with(':') && authority.port_u16().is_some())
+    // A sign in front of a number is one to some parsers, and not to others.
+    let digits = port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    known && !name.is_empty() && (port.is_empty() || digits && authority.port_u16().is_some())
 }
 
 #[cfg(test)]
@@ -89,6 +91,10 @@ fn hosts_are_names_and_addresses() {
         ":80",
         "a:",
         "a:b",
+        "a:+80",
+        "a:-80",
+        "a: 80",
+        "[::1]:+80",
         "a:99999",
         "a@b",
         "user:pw@b",

@@ -13,7 +13,7 @@ use tokio::io::copy_bidirectional;
 use tokio::time::{sleep_until, timeout};
 
 use super::headers::{end_hop, set_upgrade, upgrade};
-use super::{plain, refuse};
+use super::{given_up, plain, refuse};
 use crate::body::{Body, Held};
 use crate::serve::Place;
 use crate::upstream::{Connections, Upstream};
@@ -49,6 +49,9 @@ impl Forward {
                     Ok(answer) => return pass_back(answer, client_side, place),
                     Err(_) if refused.load(Ordering::Acquire) => return refuse(id),
                     Err(error) => {
+                        if let Some(cut) = progress.cut() {
+                            return given_up(cut);
+                        }
                         tracing::warn!(request = ?id, error = &*error as &dyn std::error::Error, "upstream");
                         return plain(StatusCode::BAD_GATEWAY, "the upstream cannot be reached\n");
                     }

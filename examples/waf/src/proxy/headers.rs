@@ -33,7 +33,7 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 
 /// Takes out what concerns the connection it came on.
 pub fn end_hop(headers: &mut HeaderMap) {
-    let trailers = headers.get(TE).is_some_and(|te| names(te).any(|name| name.eq_ignore_ascii_case("trailers")));
+    let trailers = headers.get(TE).is_some_and(|te| names(te).iter().any(|name| name.eq_ignore_ascii_case("trailers")));
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -50,8 +50,9 @@ pub fn end_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn names(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    value.to_str().unwrap_or_default().split(',').map(str::trim)
+/// The elements of a list. One that is no text does not hide the others.
+fn names(value: &HeaderValue) -> Vec<String> {
+    String::from_utf8_lossy(value.as_bytes()).split(',').map(|name| name.trim().to_owned()).collect()
 }
 
 /// The protocol that a request or an answer wants to change to.
@@ -75,6 +76,7 @@ pub fn set_forwarded(
     host: &HeaderValue,
     id: &HeaderValue,
 ) -> IpAddr {
+    let peer = peer.to_canonical();
     let trusts = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut way = Vec::new();
     if trusts(peer) {
@@ -106,14 +108,15 @@ pub fn set_forwarded(
     client
 }
 
-/// The stations of a request so far, as `X-Forwarded-For` or, without it, `Forwarded` has them.
+/// The stations of a request so far, as `X-Forwarded-For` or, without it, `Forwarded` has them: a proxy that writes the one
+/// passes on whatever a client has said in the other.
 fn said(headers: &HeaderMap) -> Vec<String> {
     let all = |name: HeaderName| {
-        headers.get_all(name).into_iter().flat_map(names).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+        let texts = headers.get_all(name).into_iter().flat_map(names).filter(|text| !text.is_empty());
+        texts.map(|text| if text.is_ascii() { text } else { "unknown".to_owned() }).collect()
     };
-    let way: Vec<String> = all(X_FORWARDED_FOR);
-    if !way.is_empty() {
-        return way;
+    if headers.contains_key(X_FORWARDED_FOR) {
+        return all(X_FORWARDED_FOR);
     }
     let elements: Vec<String> = all(FORWARDED);
     let stations = elements.iter().map(|element| {
@@ -125,17 +128,43 @@ fn said(headers: &HeaderMap) -> Vec<String> {
     stations.filter_map(|mut values| values.next()).map(str::to_owned).collect()
 }
 
-/// An address, perhaps with a port.
+/// An address, perhaps with a port. One of IPv4 is one, however it is written.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.split_once(']')).map_or(text, |(address, _)| address);
-    bare.parse().ok().or_else(|| text.parse().ok().map(|address: SocketAddr| address.ip()))
+    let address = bare.parse().ok().or_else(|| text.parse().ok().map(|address: SocketAddr| address.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
 }
+
+/// What servers take for a proxy's word, besides `X-Forwarded-*`: of the client, of the request that was meant.
+const WORDS: [&str; 22] = [
+    "forwarded",
+    "x-request-id",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "fastly-client-ip",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-originating-ip",
+    "x-real-ip",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-host",
+    "x-original-host",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
 
 /// Whether servers take a header for a proxy's word. Some take an underscore for a hyphen.
 fn tells_the_way(name: &str) -> bool {
     let name = name.replace('_', "-");
-    name.starts_with("x-forwarded")
-        || ["forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "x-request-id"].contains(&name.as_str())
+    name.starts_with("x-forwarded") || WORDS.contains(&name.as_str())
 }
 
 #[cfg(test)]
@@ -192,6 +221,13 @@ mod tests {
             ("x-forwarded-prefix", "/admin"),
             ("x-forwarded-proto", "https"),
             ("x-real-ip", "192.0.2.1"),
+            ("x-original-url", "/admin"),
+            ("x-rewrite-url", "/admin"),
+            ("x_original_host", "internal"),
+            ("cf-connecting-ip", "192.0.2.1"),
+            ("x-cluster-client-ip", "192.0.2.1"),
+            ("x-remote-ip", "192.0.2.1"),
+            ("x-http-method-override", "DELETE"),
             ("forwarded", "for=192.0.2.1;host=internal"),
         ];
         let mut passing = headers(&forged);
@@ -214,6 +250,8 @@ mod tests {
             ("1.1.1.1, unknown, 10.0.0.1", "10.0.0.1"),
             ("[2001:db8::1]:443", "2001:db8::1"),
             ("192.0.2.1:5000", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("[::ffff:192.0.2.1]:443, ::ffff:10.0.0.1", "192.0.2.1"),
             ("", "10.9.9.9"),
         ] {
             assert_eq!(
@@ -224,5 +262,31 @@ mod tests {
         }
         let mut passing = headers(&[("forwarded", "for=1.1.1.1, For=\"[2001:db8::1]:80\";proto=https")]);
         assert_eq!(forwarded(&mut passing, "10.9.9.9", &["10.0.0.0/8"]), "2001:db8::1");
+    }
+
+    /// A proxy adds to what the client has sent, and passes on `Forwarded`, which it does not know.
+    #[test]
+    fn no_byte_in_one_header_makes_another_one_count() {
+        for way in [&b"\xff, 192.0.2.1"[..], b"192.0.2.1\xff", b"\xc3\xa9", b"", b" , "] {
+            let mut passing = headers(&[("forwarded", "for=203.0.113.9")]);
+            passing.insert("x-forwarded-for", HeaderValue::from_bytes(way).unwrap());
+            let expected = if way.ends_with(b", 192.0.2.1") { "192.0.2.1" } else { "10.9.9.9" };
+            assert_eq!(forwarded(&mut passing, "10.9.9.9", &["10.0.0.0/8"]), expected, "{way:?}");
+            assert!(!passing.contains_key("forwarded"));
+            assert!(passing["x-forwarded-for"].to_str().unwrap().ends_with("10.9.9.9"), "{passing:?}");
+        }
+        let mut passing = headers(&[("x-private", "1")]);
+        passing.insert("connection", HeaderValue::from_bytes(b"x-private, \xff").unwrap());
+        end_hop(&mut passing);
+        assert!(passing.is_empty(), "{passing:?}");
+    }
+
+    #[test]
+    fn a_peer_of_a_listener_for_both_has_its_own_address() {
+        let mut passing = headers(&[]);
+        assert_eq!(forwarded(&mut passing, "::ffff:198.51.100.2", &[]), "198.51.100.2");
+        assert_eq!(passing["x-forwarded-for"], "198.51.100.2");
+        let mut passing = headers(&[("x-forwarded-for", "192.0.2.1")]);
+        assert_eq!(forwarded(&mut passing, "::ffff:10.0.0.1", &["10.0.0.0/8"]), "192.0.2.1");
     }
 }

@@ -23,7 +23,7 @@ use self::arrival::arrive;
 use self::challenge::Challenge;
 use self::forward::Forward;
 use self::headers::X_REQUEST_ID;
-use crate::body::{Body, Held, Judge, So, full};
+use crate::body::{Body, Cut, Held, Judge, So, Unreadable, full};
 use crate::config;
 use crate::config::Uninspected;
 use crate::guard::{Action, Guard};
@@ -32,7 +32,7 @@ use crate::request_id::RequestIds;
 use crate::rules::Inspected;
 use crate::upstream::Upstream;
 
-/// From this size on, a body may keep the rules busy for longer than a worker of the runtime should be away.
+/// From this size on, what is inspected may keep the rules busy for longer than a worker of the runtime should be away.
 const LARGE: usize = 16 << 10;
 
 pub struct Proxy {
@@ -83,15 +83,17 @@ impl Proxy {
         let messages = has_messages(&parts.headers) && !body.is_end_stream();
         let streams = streams(&parts.headers);
         let mut body = if body.is_end_stream() || messages {
-            Held::unread(body)
+            Held::unread(body, self.terms.body_timeout.0)
         } else {
-            match timeout(self.terms.body_timeout.0, Held::read(body, cap, streams)).await {
+            let patience = self.terms.body_timeout.0;
+            match timeout(patience, Held::read(body, cap, streams, patience)).await {
                 Ok(Ok(held)) => held,
-                Ok(Err(error)) => {
+                Ok(Err(Unreadable::Cut(cut))) => return given_up(cut),
+                Ok(Err(Unreadable::Broken(error))) => {
                     tracing::debug!(%peer, %error, "request body");
                     return plain(StatusCode::BAD_REQUEST, "the body of the request broke off\n");
                 }
-                Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body of the request took too long\n"),
+                Err(_) => return given_up(Cut::Slow),
             }
         };
         let look = Look {
@@ -190,18 +192,31 @@ impl Look {
             if_unread: self.if_unread,
         };
         // The rules are called right here, on a worker of the runtime: a call takes some ten microseconds, less than
-        // moving it to another thread and back, and its deadline bounds the worst one. Only for a large body the
-        // runtime is told to move the worker's other tasks out of the way first.
-        if body.len() < LARGE {
+        // moving it to another thread and back, and its deadline bounds the worst one. Only where there is much to
+        // inspect the runtime is told to move the worker's other tasks out of the way first.
+        let headers: usize = seen.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let target = seen.target.path_and_query().map_or(0, |target| target.as_str().len());
+        if target + headers + body.len() < LARGE {
             self.guard.inspect(&seen, unread, &self.id)
         } else {
             block_in_place(|| self.guard.inspect(&seen, unread, &self.id))
         }
     }
 
+    /// The same request without what has been inspected: of its header and target only what says how to take a body.
+    fn later(mut self) -> Look {
+        let kinds: Vec<_> = self.parts.headers.get_all(CONTENT_TYPE).iter().cloned().collect();
+        self.parts.headers = kinds.into_iter().map(|kind| (CONTENT_TYPE, kind)).collect();
+        if let Ok(path) = self.parts.uri.path().parse() {
+            self.parts.uri = path;
+        }
+        self
+    }
+
     /// Looks at a body while it comes. It is too late for a challenge.
     fn judge(self, refused: Arc<AtomicBool>) -> Judge {
-        Box::new(move |body, so| keep(matches!(self.at(body, so), Action::Pass), &refused))
+        let this = self.later();
+        Box::new(move |body, so| keep(matches!(this.at(body, so), Action::Pass), &refused))
     }
 
     /// Looks at messages: a flag that tells whether it is compressed, four bytes of length, and the message.
@@ -211,17 +226,18 @@ impl Look {
         if let Some(encoding) = packed.get("grpc-encoding").cloned() {
             packed.insert(CONTENT_ENCODING, encoding);
         }
+        let this = self.later();
         Box::new(move |message, so| {
             let action = match (so, message.first()) {
-                (So::TooLong, _) | (_, None) => self.ask(&[], Some(Unread::TooLong)),
-                (_, Some(0)) => self.ask(message.get(5..).unwrap_or_default(), None),
+                (So::TooLong, _) | (_, None) => this.ask(&[], Some(Unread::TooLong)),
+                (_, Some(0)) => this.ask(message.get(5..).unwrap_or_default(), None),
                 (_, Some(1)) if packed.contains_key(CONTENT_ENCODING) => {
-                    match readable(&packed, message.slice(message.len().min(5)..), self.cap) {
-                        Ok(message) => self.ask(&message, None),
-                        Err(unread) => self.ask(&[], Some(unread)),
+                    match readable(&packed, message.slice(message.len().min(5)..), this.cap) {
+                        Ok(message) => this.ask(&message, None),
+                        Err(unread) => this.ask(&[], Some(unread)),
                     }
                 }
-                _ => self.ask(&[], Some(Unread::Encoding)),
+                _ => this.ask(&[], Some(Unread::Encoding)),
             };
             keep(matches!(action, Action::Pass), &refused)
         })
@@ -237,6 +253,18 @@ fn keep(passes: bool, refused: &AtomicBool) -> bool {
 fn refuse(id: &HeaderValue) -> Response<Body> {
     let id = id.to_str().unwrap_or_default();
     plain(StatusCode::FORBIDDEN, &format!("The request was blocked. Its id is {id}.\n"))
+}
+
+/// The answer to a request whose body the node has given up on.
+fn given_up(cut: Cut) -> Response<Body> {
+    match cut {
+        Cut::Slow => plain(StatusCode::REQUEST_TIMEOUT, &format!("{cut}\n")),
+        Cut::Crowded => {
+            let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{cut}\n"));
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            answer
+        }
+    }
 }
 
 /// An answer of the node's own.

@@ -63,6 +63,8 @@ async fn a_malformed_host_or_target_is_refused() {
         "GET / HTTP/1.1\r\nHost: user@a",
         "GET / HTTP/1.1\r\nHost: a/b",
         "GET / HTTP/1.1\r\nHost: a:b",
+        "GET / HTTP/1.1\r\nHost: a:+80",
+        "GET http://a:+80/ HTTP/1.1\r\nHost: a:+80",
         "GET / HTTP/1.1\r\nHost: [::1",
         "GET / HTTP/1.1\r\nHost: a\u{e9}",
         "GET http://b/ HTTP/1.1\r\nHost: a",

@@ -13,6 +13,7 @@ use hyper::header::HOST;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -277,4 +278,136 @@ async fn messages_are_answered_as_they_come() {
     // Headers alone are answered, too.
     let (messages, _) = call(&node, "/", None).await;
     drop(messages);
+}
+
+/// An upstream that answers with what it got, and after that with the names of the trailers.
+async fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = service_fn(|request: Request<Incoming>| async move {
+                let got = request.into_body().collect().await?;
+                let trailers = got.trailers().cloned().unwrap_or_default();
+                let names: Vec<_> = trailers.keys().map(|name| name.as_str()).collect();
+                let names = names.join(",");
+                let answer = [&got.to_bytes()[..], names.as_bytes()].concat();
+                Ok::<_, hyper::Error>(Response::new(http_body_util::Full::new(Bytes::from(answer))))
+            });
+            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(http.serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    address
+}
+
+/// Sends a body in these frames, whatever its kind.
+async fn send(node: &Node, kind: &str, more: (&str, &str), frames: Vec<Frame<Bytes>>) -> (StatusCode, Bytes) {
+    let stream = TcpStream::connect(node.data).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let body = StreamBody::new(futures_util::stream::iter(frames.into_iter().map(Ok::<_, Infallible>)));
+    let request = Request::post("http://shop.example/").header("content-type", kind).header(more.0, more.1);
+    let answer = sender.send_request(request.body(body).unwrap()).await.unwrap();
+    (answer.status(), answer.into_body().collect().await.unwrap().to_bytes())
+}
+
+/// How often the rules were called, and how often they had something to log.
+async fn looks(node: &Node) -> [u64; 2] {
+    let metrics = crate::support::get(node.admin, "/metrics").await;
+    ["waf_rules_call_duration_seconds_count ", "waf_verdicts_total{verdict=\"log\"} "].map(|name| {
+        let line = metrics.text().lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |count| count.parse().unwrap())
+    })
+}
+
+#[tokio::test]
+async fn a_header_is_inspected_once_however_many_messages_follow() {
+    let node = Node::configured(&Module::new("1.0.0"), &format!("[waf]\nupstream = \"h2c://{}\"", echo().await));
+    let large = format!("do=l{}", ".".repeat(15_000));
+    for (text, more) in [("", 0), ("one", 100)] {
+        let before = looks(&node).await;
+        let all = Bytes::from(framed(text).repeat(if text.is_empty() { 700 } else { 100 }));
+        let (status, answer) =
+            send(&node, "application/grpc", ("x-large", &large), vec![Frame::data(all.clone())]).await;
+        assert_eq!((status, answer), (StatusCode::OK, all), "{text:?}");
+        let after = looks(&node).await;
+        assert_eq!([after[0] - before[0], after[1] - before[1]], [1 + more, 1], "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_do_not_go_on() {
+    let node = Node::configured(&Module::new("1.0.0"), &format!("[waf]\nupstream = \"h2c://{}\"", echo().await));
+    for (kind, text) in [("application/grpc", framed("text")), ("text/plain", Bytes::from("text"))] {
+        let trailers = [("x-hidden", "do=b")].map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let frames = vec![Frame::data(text.clone()), Frame::trailers(trailers.into_iter().collect())];
+        assert_eq!(send(&node, kind, ("x", "y"), frames).await, (StatusCode::OK, text), "{kind}");
+    }
+}
+
+/// Half a message holds memory, and nothing can go on before the other half is there.
+#[tokio::test]
+async fn a_message_that_does_not_come_to_its_end_is_given_up() {
+    let changes = format!("[waf]\nupstream = \"h2c://{}\"\n[waf.proxy]\nbody_timeout_seconds = 0.3", echo().await);
+    let node = Node::configured(&Module::new("1.0.0"), &changes);
+    let stream = TcpStream::connect(node.data).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let half = futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(framed("message").slice(..7)))]);
+    let body = StreamBody::new(half.chain(futures_util::stream::pending()));
+    let request = Request::post("http://shop.example/").header("content-type", "application/grpc").body(body).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::REQUEST_TIMEOUT);
+}
+
+/// A client with HTTP/2 can stay, and answer pings, without ever taking a byte of an answer.
+#[tokio::test]
+async fn an_answer_that_a_client_with_http_2_does_not_read_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("[waf]\nupstream = \"http://{}\"", listener.local_addr().unwrap());
+    let changes = format!("{upstream}\n[waf.proxy]\nheader_timeout_seconds = 2\nsend_timeout_seconds = 0.3");
+    let node = Node::configured(&Module::new("1.0.0"), &changes);
+    let stream = TcpStream::connect(node.data).await.unwrap();
+    let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    http.initial_stream_window_size(1);
+    let (mut sender, connection) = http.handshake(TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get("http://shop.example/").body(http_body_util::Empty::<Bytes>::new()).unwrap();
+    let answer = tokio::spawn(async move {
+        let answer = sender.send_request(request).await.unwrap();
+        (sender, answer)
+    });
+    let (mut server, _) = listener.accept().await.unwrap();
+    server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let (_sender, _unread) = answer.await.unwrap();
+    // Until the node closes the connection, because nobody wants the answer.
+    while server.write_all(&[b'.'; 65536]).await.is_ok() {}
+    // What is left of the client's connection goes, too: it is still open on this side.
+    let _ = connection.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_with_http_2_that_rests_is_closed() {
+    let node = Node::configured(&Module::new("1.0.0"), "[waf.proxy]\nheader_timeout_seconds = 2");
+    let stream = TcpStream::connect(node.data).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get("http://shop.example/").body(http_body_util::Empty::<Bytes>::new()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().first(), Some(&b'<'));
+    connection.await.unwrap().unwrap();
+    assert!(sender.is_closed());
+}
+
+/// Accepting a connection is not all there is to connecting.
+#[tokio::test]
+async fn an_upstream_that_accepts_and_says_nothing_is_given_up_after_the_connect_timeout() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("[waf]\nupstream = \"h2://{}\"", silent.local_addr().unwrap());
+    let node =
+        Node::configured(&Module::new("1.0.0"), &format!("{upstream}\n[waf.proxy]\nconnect_timeout_seconds = 0.3"));
+    assert_eq!(node.get("/").await.status, StatusCode::BAD_GATEWAY);
 }

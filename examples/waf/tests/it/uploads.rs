@@ -182,6 +182,40 @@ async fn reloads_that_come_too_fast_are_told_when_to_come_back() {
     until("its turn", || is_taken(&modules[1])).await;
 }
 
+/// A body in pieces of one byte, which is held back as a whole, takes the memory of a body of its length.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn small_pieces_of_a_body_take_no_more_memory_than_large_ones() {
+    let node = Node::configured(&Module::new("1.0.0"), "[waf.proxy]\nbody_timeout_seconds = 300");
+    assert_eq!(node.get("/").await.status, StatusCode::OK);
+    let before = peak(node.id());
+    let head = "POST /size HTTP/1.1\r\nHost: a\r\nContent-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\
+                Connection: close\r\n\r\n";
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        let mut stream = TcpStream::connect(node.data).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&b"1\r\n.\r\n".repeat(60_000)).await.unwrap();
+        clients.push(stream);
+    }
+    for mut stream in clients {
+        stream.write_all(b"0\r\n\r\n").await.unwrap();
+        let answer = read_to_end(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("60000"), "{answer}");
+    }
+    // A frame for each piece took a hundred megabytes.
+    let grown = peak(node.id()) - before;
+    assert!(grown < 48 << 10, "{grown} KiB more");
+}
+
+/// The most memory that a process has had, in KiB.
+#[cfg(target_os = "linux")]
+fn peak(id: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 fn files(node: &Node) -> Vec<String> {
     let mut names = Vec::new();
     let mut folders = vec![node.folder.path("")];
