@@ -15,7 +15,7 @@ use world::{Mistake, Outcome, Profile, run};
 
 /// How many seeds a profile is tried with.
 fn seeds(profile: &Profile) -> u64 {
-    let seeds = std::env::var("SEEDS").ok().and_then(|it| it.parse().ok()).unwrap_or(400);
+    let seeds = std::env::var("SEEDS").ok().and_then(|it| it.parse().ok()).unwrap_or(2_000);
     if profile.nodes > 8 { seeds / 4 } else { seeds }
 }
 
