@@ -78,12 +78,7 @@ impl<'a> Item<'a> {
                 parts.push(Part::Text(text));
             }
             let Some(open @ ('(' | '[' | '{' | '<')) = rest.chars().next() else { return Some(Item(parts)) };
-            let close = match open {
-                '(' => ')',
-                '[' => ']',
-                '{' => '}',
-                _ => '>',
-            };
+            let close = closing(open);
             *rest = &rest[1..];
             let mut items = Vec::new();
             while !rest.starts_with(close) {
@@ -106,18 +101,7 @@ impl<'a> Item<'a> {
                 Part::Text(part) => text.push_str(part.strip_prefix("postcard:").unwrap_or(part)),
                 // The fields of a type that has a name.
                 Part::Group('{', _) if at > 0 => {}
-                Part::Group(open, items) => {
-                    let close = match open {
-                        '(' => ')',
-                        '[' => ']',
-                        '{' => '}',
-                        _ => '>',
-                    };
-                    let items: Vec<_> = items.iter().map(Item::outline).collect();
-                    text.push(*open);
-                    text.push_str(&items.join(","));
-                    text.push(close);
-                }
+                Part::Group(open, items) => text.push_str(&bracketed(*open, items, Item::outline)),
             }
         }
         text
@@ -153,6 +137,22 @@ impl<'a> Item<'a> {
             None => text.rsplit([':', '>', '*', '?']).next()?,
         };
         (!name.is_empty()).then_some(name)
+    }
+}
+
+/// Writes items between brackets.
+fn bracketed<'a>(open: char, items: &[Item<'a>], write: impl Fn(&Item<'a>) -> String) -> String {
+    let items: Vec<_> = items.iter().map(write).collect();
+    format!("{open}{}{}", items.join(","), closing(open))
+}
+
+/// Returns the bracket that ends what this one begins.
+fn closing(open: char) -> char {
+    match open {
+        '(' => ')',
+        '[' => ']',
+        '{' => '}',
+        _ => '>',
     }
 }
 
@@ -230,15 +230,7 @@ fn first_difference(plugin: &[Item<'_>], host: &[Item<'_>]) -> Option<String> {
 fn whole(item: &Item<'_>) -> String {
     let part = |part: &Part<'_>| match part {
         Part::Text(text) => (*text).to_owned(),
-        Part::Group(open, items) => {
-            let close = match open {
-                '(' => ')',
-                '[' => ']',
-                '{' => '}',
-                _ => '>',
-            };
-            format!("{open}{}{close}", items.iter().map(whole).collect::<Vec<_>>().join(","))
-        }
+        Part::Group(open, items) => bracketed(*open, items, whole),
     };
     item.0.iter().map(part).collect()
 }

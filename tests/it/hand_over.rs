@@ -64,13 +64,16 @@ fn of_two_commits_at_once_none_skips_its_hand_over() {
 #[test]
 fn a_hold_takes_no_longer_than_the_reload_may() {
     let values = Values::new();
-    let limit = Duration::from_millis(50);
-    let slot = values.builder().hold_calls_during_hand_over(PATIENCE).reload_timeout(limit).open(b"p 1.0.0 1").unwrap();
-    let lease = slot.load();
-    let error = slot.reload(b"p 2.0.0 2").unwrap_err();
-    assert_kind!(error, ErrorKind::TimedOut(after) if *after == limit);
-    assert_eq!((error.stage(), lease.answer(), serving(&slot)), (Stage::HandOver, 1, (1, 1)));
-    drop(lease);
+    let (limit, bound) = (Duration::from_millis(50), 10 * PATIENCE);
+    let slot = values.builder().hold_calls_during_hand_over(bound).reload_timeout(limit).open(b"p 1.0.0 1").unwrap();
+    thread::scope(|scope| {
+        let lease = slot.load();
+        let reload = scope.spawn(|| slot.reload(b"p 2.0.0 2").unwrap_err());
+        eventually("the reload ends though the lease does not", || reload.is_finished());
+        let error = reload.join().unwrap();
+        assert_kind!(error, ErrorKind::TimedOut(after) if *after == limit);
+        assert_eq!((error.stage(), lease.answer(), serving(&slot)), (Stage::HandOver, 1, (1, 1)));
+    });
     close(slot, &values.census);
 }
 

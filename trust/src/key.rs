@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
+use ct_codecs::{Base64, Decoder};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What names a key: the digest of the key itself.
@@ -56,27 +57,10 @@ impl FromStr for PublicKey {
         let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).ok_or(BadKey)?;
         let key = minisign_verify::PublicKey::from_base64(line).map_err(|_| BadKey)?;
         // Two bytes of algorithm, eight of minisign's number, and the key: the number is anybody's choice.
-        let raw = decode(line).ok_or(BadKey)?;
+        let raw = Base64::decode_to_vec(line, None).map_err(|_| BadKey)?;
         let id = blake3::hash(raw.get(10..).ok_or(BadKey)?).to_hex()[..16].to_owned();
         Ok(Self { text: line.to_owned(), id: KeyId(id), key })
     }
-}
-
-/// Decodes base64 that minisign has accepted.
-fn decode(text: &str) -> Option<Vec<u8>> {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0_u32);
-    for letter in text.trim_end_matches('=').bytes() {
-        let value = LETTERS.iter().position(|it| *it == letter)? as u32;
-        held = held << 6 | value;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((held >> bits) as u8);
-            held &= (1 << bits) - 1;
-        }
-    }
-    Some(bytes)
 }
 
 impl fmt::Display for PublicKey {

@@ -200,7 +200,6 @@ impl Ledger {
     pub fn check(&self, verified: &Verified, purpose: Purpose) -> Result<(), LedgerError> {
         let manifest = &verified.manifest;
         let floor = self.floor(&manifest.slot, manifest.subject);
-        // What serves is not taken away by what it has revoked itself, nor by what was accepted and never served.
         if manifest.counter < floor {
             return Err(LedgerError::Revoked { counter: manifest.counter, floor });
         }

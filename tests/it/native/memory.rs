@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use hotslot::native::{Budget, LibraryError, Native, Unload, resident, retained, usage};
 use hotslot::{ErrorKind, Footprint, HotSlot, Release};
@@ -180,19 +180,15 @@ fn a_host_on_its_own_mounts() {
     }
 }
 
-/// Runs [`a_host_on_its_own_mounts`] after `mount`, with `$1` as its private folder if there is one; `None` where nothing can
-/// be mounted.
-fn after(mount: &str, private_folder: Option<&Path>) -> Option<String> {
-    // Where no mount hides it.
-    let library = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    fs::write(&library, c_answering(7)).unwrap();
-    let run = r#" || exit 77; exec "$0" --exact native::memory::a_host_on_its_own_mounts --ignored --nocapture"#;
+/// Prepares a shell with mounts of its own, and none of the folders that the environment names.
+fn on_own_mounts(script: &str) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", &format!("{mount}{run}")]).arg(std::env::current_exe().unwrap());
-    command.env("LIBRARY", library.path()).env_remove("XDG_RUNTIME_DIR").env_remove("TMPDIR");
-    if let Some(folder) = private_folder {
-        command.arg(folder).env("FOLDER", folder);
-    }
+    command.args(["-rm", "sh", "-c", script]).env_remove("XDG_RUNTIME_DIR").env_remove("TMPDIR");
+    command
+}
+
+/// Runs it; `None` where nothing can be mounted, which its exit status 77 says.
+fn ran(mut command: Command) -> Option<(ExitStatus, String)> {
     let Ok(output) = command.output() else {
         println!("skipped: there is no program unshare");
         return None;
@@ -202,7 +198,23 @@ fn after(mount: &str, private_folder: Option<&Path>) -> Option<String> {
         println!("skipped: nothing can be mounted here: {text}");
         return None;
     }
-    assert!(output.status.success(), "{text}");
+    Some((output.status, text))
+}
+
+/// Runs [`a_host_on_its_own_mounts`] after `mount`, with `$1` as its private folder if there is one; `None` where nothing can
+/// be mounted.
+fn after(mount: &str, private_folder: Option<&Path>) -> Option<String> {
+    // Where no mount hides it.
+    let library = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fs::write(&library, c_answering(7)).unwrap();
+    let run = r#" || exit 77; exec "$0" --exact native::memory::a_host_on_its_own_mounts --ignored --nocapture"#;
+    let mut command = on_own_mounts(&format!("{mount}{run}"));
+    command.arg(std::env::current_exe().unwrap()).env("LIBRARY", library.path());
+    if let Some(folder) = private_folder {
+        command.arg(folder).env("FOLDER", folder);
+    }
+    let (status, text) = ran(command)?;
+    assert!(status.success(), "{text}");
     text.lines().find_map(|line| Some(line.split_once("CAME ")?.1.to_owned()))
 }
 
@@ -271,23 +283,9 @@ fn rehearsed_after(mount: &str, settings: &[&str]) -> Option<String> {
     fs::write(path("1.so"), answering(1).bytes()).unwrap();
     fs::write(path("2.so"), answering(2).bytes()).unwrap();
     let run = r#" || exit 77; exec "$0" plugin 1.so 2.so "$@""#;
-    let output = Command::new("unshare")
-        .args(["-rm", "sh", "-c", &format!("{mount}{run}"), env!("CARGO_BIN_EXE_sacrificial")])
-        .args(settings)
-        .current_dir(folder.path())
-        .env_remove("XDG_RUNTIME_DIR")
-        .env_remove("TMPDIR")
-        .output();
-    let Ok(output) = output else {
-        println!("skipped: there is no program unshare");
-        return None;
-    };
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    if output.status.code() == Some(77) || text.contains("unshare failed") {
-        println!("skipped: nothing can be mounted here: {text}");
-        return None;
-    }
-    Some(text)
+    let mut command = on_own_mounts(&format!("{mount}{run}"));
+    command.arg(env!("CARGO_BIN_EXE_sacrificial")).args(settings).current_dir(folder.path());
+    Some(ran(command)?.1)
 }
 
 #[test]

@@ -24,22 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let setting = |name: &str| settings.iter().find_map(|setting| setting.strip_prefix(name)?.strip_prefix('='));
     let number = |name: &str| setting(name).map(str::parse::<u64>).transpose();
-    match setting("children") {
-        // SAFETY: sets what the kernel does with children that end.
-        Some("ignored") => _ = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) },
-        Some("reaped") => {
-            std::thread::spawn(|| {
-                loop {
-                    // SAFETY: waits for any child, which is what such a host does.
-                    let waited = unsafe { libc::wait(std::ptr::null_mut()) };
-                    if waited < 0 {
-                        std::thread::yield_now();
-                    }
-                }
-            });
-        }
-        _ => {}
-    }
+    hotslot_tests::leave_no_children(setting("children"));
     // What a host does with signals, its children inherit.
     for signal in [libc::SIGXCPU, libc::SIGXFSZ] {
         // SAFETY: sets what the kernel does with signals that nothing here sends.

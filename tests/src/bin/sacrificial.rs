@@ -25,23 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(loading) = setting("loading") {
         rehearsal.loading = Duration::from_millis(loading.parse()?);
     }
-    // Hosts that leave no child to be waited for.
-    match setting("children") {
-        // SAFETY: sets what the kernel does with children that end.
-        Some("ignored") => _ = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) },
-        Some("reaped") => {
-            std::thread::spawn(|| {
-                loop {
-                    // SAFETY: waits for any child, which is what such a host does.
-                    let waited = unsafe { libc::wait(std::ptr::null_mut()) };
-                    if waited < 0 {
-                        std::thread::yield_now();
-                    }
-                }
-            });
-        }
-        _ => {}
-    }
+    hotslot_tests::leave_no_children(setting("children"));
     let (good, bad) = (std::fs::read(good)?, std::fs::read(bad)?);
     match &**kind {
         "plugin" => {

@@ -10,11 +10,11 @@ use crate::Millis;
 pub struct Plan {
     /// The waves, in their order. After the last one of them everybody commits, so a plan without waves is one commit.
     pub waves: Vec<WavePlan>,
-    /// How long the last commit is open to everybody before the rollout is done.
+    /// How long everybody has served the target before the rollout is done.
     pub bake: Millis,
     /// How long nodes may take to stage. Then the rollout goes on with those that have, if they are enough, or is aborted.
     pub stage_deadline: Millis,
-    /// How long a wave may take beyond its bake time. Then it is aborted; the last one is done if enough nodes serve.
+    /// How long a wave may take beyond its bake time, which begins when all of it serves. Then it is aborted; the last one is done if enough nodes serve.
     pub commit_deadline: Millis,
     /// Aborts the rollout if more of the nodes that it has reached fail, in thousandths. 1000 never aborts.
     pub max_failed_per_mille: u32,
@@ -30,7 +30,7 @@ pub struct WavePlan {
     /// How many nodes it has, those of the waves before it included. A wave always has at least one node more than the
     /// one before, if there is one left.
     pub size: WaveSize,
-    /// How long it is open before the next one may open.
+    /// How long all of it has served the target before the next one may open.
     pub bake: Millis,
 }
 
