@@ -406,7 +406,16 @@ mod tests {
             let error = ProcessDir::inside(&parent).unwrap_err();
             assert!(error.to_string().contains("without the sticky bit"), "{error}");
         }
-        fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o1777)).unwrap();
-        ProcessDir::inside(&parent).unwrap();
+        // Whoever may write there can rename only what is theirs.
+        for mode in [0o1777, 0o1770] {
+            fs::set_permissions(outer.path(), fs::Permissions::from_mode(mode)).unwrap();
+            ProcessDir::inside(&parent).unwrap();
+        }
+        if effective_user() != 0 {
+            return println!("skipped: only root can give a folder to another user");
+        }
+        std::os::unix::fs::chown(outer.path(), Some(65_534), None).unwrap();
+        let error = ProcessDir::inside(&parent).unwrap_err();
+        assert!(error.to_string().contains("belongs to another user"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use hotslot::{Event, HotSlot};
+use hotslot::{Event, HotSlot, Stage};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 
@@ -86,6 +86,58 @@ fn a_subscriber_that_panics_harms_neither_a_transition_nor_the_reaper() {
         slot.reload(b"p 10.0.0 10 probe=fail").unwrap_err();
         eventually("the reaper has destroyed that, too", || values.census.alive() == [9]);
         assert!(panics.load(Ordering::Relaxed) > 50, "it did panic");
+        close(slot, &values.census);
+    });
+}
+
+/// The stages for which there was a span, by the numbers of their attempts.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<(u64, String)>>>);
+
+impl Subscriber for Spans {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_span() && metadata.target().starts_with("hotslot")
+    }
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        #[derive(Default)]
+        struct Fields(u64, String);
+        impl tracing::field::Visit for Fields {
+            fn record_u64(&mut self, field: &tracing::field::Field, value: u64) {
+                if field.name() == "attempt" {
+                    self.0 = value;
+                }
+            }
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "stage" {
+                    self.1 = format!("{value:?}");
+                }
+            }
+        }
+        let mut fields = Fields::default();
+        span.record(&mut fields);
+        self.0.lock().unwrap().push((fields.0, fields.1));
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn each_stage_that_does_work_has_a_span_with_its_attempt() {
+    alone(|| {
+        let spans = Spans::default();
+        tracing::subscriber::set_global_default(spans.clone()).unwrap();
+        let values = Values::new();
+        let probe = |_: &Plugin| Ok::<(), hotslot::BoxError>(());
+        let slot = values.builder().probe(probe).open(b"p 1.0.0 1").unwrap();
+        spans.0.lock().unwrap().clear();
+        let attempt = slot.reload(b"p 2.0.0 2").unwrap().attempt;
+        let seen = std::mem::take(&mut *spans.0.lock().unwrap());
+        let expected = [Stage::Admit, Stage::Load, Stage::Probe, Stage::HandOver, Stage::Commit];
+        assert_eq!(seen, expected.map(|stage| (attempt, stage.to_string())));
         close(slot, &values.census);
     });
 }

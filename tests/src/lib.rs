@@ -21,3 +21,12 @@ pub fn leave_no_children(how: Option<&str>) {
         _ => {}
     }
 }
+
+/// Opens a file as a host does that does not think of its children: they have it, too.
+#[cfg(unix)]
+pub fn open_for_children(path: &str) -> std::io::Result<()> {
+    let path = std::ffi::CString::new(path)?;
+    // SAFETY: the path is a terminated string.
+    let opened = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY) };
+    if opened < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use hotslot_plugin::abi;
 
-use crate::support::{Folder, PROMISED, Ran, describe, hotslot};
+use crate::support::{Folder, PROMISED, Ran, describe, done, hotslot};
 
 fn check(file: &Path, more: &[&str]) -> Ran {
     hotslot([&["check", file.to_str().expect("the path is UTF-8")], more].concat())
@@ -150,4 +150,38 @@ fn a_wrong_command_line_is_another_matter_than_a_refusal() {
     }
     check(Path::new("/nowhere"), &[]).failed(2);
     hotslot(["no-such-command"]).failed(2);
+}
+
+#[test]
+fn no_command_runs_any_code_of_a_plugin() {
+    let folder = Folder::new();
+    let mark = folder.path("it-ran");
+    let constructor = format!(
+        "\n#include <fcntl.h>\n#include <unistd.h>\n__attribute__((constructor)) static void mark(void) {{ \
+         close(open(\"{}\", O_CREAT | O_WRONLY, 0600)); }}\n",
+        mark.display()
+    );
+    let library = folder.c_fixture("fixture.so", &constructor);
+    // A module whose first instruction would be the end of a command that ran it.
+    let module = PROMISED.strip_suffix(')').expect("it is a module");
+    let module = folder.module("fixture.wasm", &format!("{module} (func $trap unreachable) (start $trap))"));
+    let contract = folder.contract();
+    describe(&module, &contract, &[]).ok();
+    let key = folder.path("alice");
+    let text = |path: &Path| path.to_str().expect("the path is UTF-8").to_owned();
+    hotslot(["keygen", &text(&key), "--no-password"]).ok();
+    let (key, root) = (text(&key.with_extension("key")), text(&folder.path("root.json")));
+    hotslot(["trust", "init", "--key", &key.replace(".key", ".pub"), "--out", &root]).ok();
+    for plugin in [&library, &module].map(|path| text(path)) {
+        hotslot(["inspect", &plugin]).ok();
+        hotslot(["check", &plugin]).ok();
+        hotslot(["check", &plugin, "--against", &text(&contract)]).ok();
+        hotslot(["header", &plugin]).ok();
+        hotslot(["sign", &plugin, "--key", &key, "--slot", "pricer"]).ok();
+        hotslot(["verify", &plugin, "--root", &root, "--slot", "pricer"]).ok();
+    }
+    assert!(!mark.exists(), "the library's constructor ran");
+    // It does run where the library is loaded.
+    done(std::process::Command::new("true").env("LD_PRELOAD", &library));
+    assert!(mark.exists(), "the constructor does nothing");
 }

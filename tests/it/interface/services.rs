@@ -150,3 +150,17 @@ fn a_service_that_calls_the_plugin_that_calls_it_is_an_error_and_not_the_end_of_
         }
     }
 }
+
+#[test]
+fn a_service_outlives_the_generations_that_use_it() {
+    for (kind, slot) in with_ledger() {
+        assert_eq!(slot.load().fail("note").unwrap(), "1", "{kind}");
+        let bytes = match kind {
+            "native" => built::library("").bytes().to_vec(),
+            _ => built::module("").expect("it was built for the slot").bytes().to_vec(),
+        };
+        let report = slot.reload(hotslot::Candidate::new(bytes).force()).unwrap();
+        assert!(report.is_swap(), "{kind}: {report:?}");
+        assert_eq!(slot.load().fail("note").unwrap(), "2", "{kind}: the new generation finds the same ledger");
+    }
+}

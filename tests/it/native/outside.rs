@@ -290,3 +290,21 @@ fn gdb_does_the_same_where_libraries_are_loaded_from_memory() {
         assert!(mapped("-pricer-").iter().all(|line| line.contains("memfd:")), "from elsewhere");
     });
 }
+
+#[test]
+fn a_backtrace_takes_no_more_than_two_hundred_lines() {
+    alone(|| {
+        // SAFETY: no other thread of this process looks at its environment now.
+        unsafe { std::env::set_var("RUST_BACKTRACE", "1") };
+        let log = Log::capture();
+        let slot = super::builder().open(answering(1)).unwrap();
+        for (frames, expected) in [(20_u32, 20..200), (1000, 200..201)] {
+            let before = log.lines().len();
+            assert!(slot.load().call(super::methods::PANIC_DEEP, &frames.to_ne_bytes()).is_err());
+            let lines = log.lines().split_off(before);
+            let first = lines.iter().position(|line| line.contains("far down")).expect("the panic is logged");
+            let count = lines.len() - first - 1;
+            assert!(expected.contains(&count), "{count} lines for {frames} frames");
+        }
+    });
+}

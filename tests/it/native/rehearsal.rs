@@ -179,3 +179,16 @@ fn a_program_without_a_rehearsal_point_is_told_before_a_child_starts() {
     assert!(matches!(reason(&error), RehearsalError::NoRehearsalPoint), "{error}");
     assert!(error.to_string().contains("rehearsal_point() first thing in main"), "{error}");
 }
+
+#[test]
+fn a_child_has_a_group_and_a_timer_of_its_own_and_nothing_of_its_hosts() {
+    let looks = c_library("constructor.c", &["-DLOOK=\"a-file-of-the-host\""]);
+    let folder = TemporaryFolder::new();
+    let path = folder.path().join("a-file-of-the-host");
+    std::fs::write(&path, "").unwrap();
+    let end = reload("raw", &c_answering(1), &looks, &[&format!("open={}", path.display())]);
+    refused(&end, &["leads=1 core=0 timer=1 ends-with-host=1 inherited=0"]);
+    // It is seen where it is inherited.
+    let end = reload("raw", &looks, &c_answering(1), &["unrehearsed=1", &format!("open={}", path.display())]);
+    assert!(end.output.contains("inherited=1"), "{}", end.output);
+}

@@ -345,3 +345,25 @@ fn what_a_plugin_calls_in_the_host_runs_inside_of_its_slots_scope() {
     assert!(service_inside.load(Ordering::SeqCst) && message_inside.load(Ordering::SeqCst));
     assert!(!is_inside());
 }
+
+/// What ends a call that is too long is the module's code, when it runs again; a function of the host is not cut off.
+#[test]
+fn a_deadline_waits_for_the_function_of_the_host_and_ends_the_plugins_code_then() {
+    let deadline = Duration::from_millis(50);
+    let returned = Arc::new(AtomicBool::new(false));
+    let backend = engine().bind(bind).link(|linker| {
+        let returned = Arc::clone(&returned);
+        let outlast = move || {
+            std::thread::sleep(3 * deadline);
+            returned.store(true, Ordering::Relaxed);
+        };
+        linker.func_wrap("env", "outlast", outlast).map(drop)
+    });
+    let import = r#"(import "env" "outlast" (func $outlast))"#;
+    let plugin = runs(import, "", "(call $outlast) (loop $again (br $again)) (i64.const 0)");
+    let slot = HotSlot::builder(backend.unwrap()).open(plugin).unwrap();
+    let options = hotslot::wasm::CallOptions::new().deadline(deadline);
+    let error = slot.load().call_with(&options, |run, call| call.run(run, ())).unwrap_err();
+    assert!(matches!(error, WasmCallError::DeadlineExceeded(_)), "{error}");
+    assert!(returned.load(Ordering::Relaxed), "the function of the host was left in the middle");
+}

@@ -1,5 +1,6 @@
 //! A host that the tests can afford to lose. It opens a slot with one image, reloads another, each after a rehearsal,
-//! and prints what happened: `sacrificial plugin|raw GOOD BAD [deadline=MS] [memory=BYTES] [cpu=S] [folder=PATH] [config=TEXT]`
+//! and prints what happened: `sacrificial plugin|raw GOOD BAD [deadline=MS] [memory=BYTES] [cpu=S] [folder=PATH] [config=TEXT]
+//! [open=PATH] [unrehearsed=1]`
 
 use std::error::Error;
 use std::time::Duration;
@@ -26,6 +27,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         rehearsal.loading = Duration::from_millis(loading.parse()?);
     }
     hotslot_tests::leave_no_children(setting("children"));
+    if let Some(path) = setting("open") {
+        hotslot_tests::open_for_children(path)?;
+    }
     let (good, bad) = (std::fs::read(good)?, std::fs::read(bad)?);
     match &**kind {
         "plugin" => {
@@ -47,7 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             type Answer = unsafe extern "C" fn() -> i32;
             // SAFETY: the type is that of the fixtures; their constructors are what this process is for.
             let backend = unsafe { Native::raw(|library| Ok(library.get::<Answer>("answer")?)) };
-            let mut backend = backend.rehearse(rehearsal);
+            let unrehearsed = setting("unrehearsed").is_some();
+            let mut backend = if unrehearsed { backend.without_rehearsal() } else { backend.rehearse(rehearsal) };
             if let Some(folder) = setting("folder") {
                 backend = backend.private_folder(folder);
             }

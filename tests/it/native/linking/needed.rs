@@ -198,3 +198,28 @@ fn row_54_changed_libraries_can_be_allowed() {
         assert_eq!(answer(&slot), 2000, "the old one answers, as the warning says");
     });
 }
+
+/// Row 54: the C runtime, which an update of the system replaces under every process.
+#[test]
+fn row_54_the_c_runtime_is_not_compared() {
+    alone(|| {
+        // A library of that name, which nothing here needs; the system's own is not replaced for a test.
+        const NAME: &str = "libanl.so.1";
+        let deployment = Deployment::new();
+        let build_runtime = |name: &str| {
+            build_at(&deployment.path(name), "cc", CORE, &[&format!("-Wl,-soname,{NAME}")]).unwrap();
+        };
+        build_runtime(NAME);
+        let folder = deployment.0.path().to_str().unwrap();
+        let flags = [&*format!("-L{folder}"), &format!("-l:{NAME}"), &format!("-Wl,-rpath,{folder}")];
+        let bytes = build("cc", USER, &flags).unwrap();
+        let slot = HotSlot::builder(answers()).open(&bytes).unwrap();
+        build_runtime("new.so");
+        fs::rename(deployment.path("new.so"), deployment.path(NAME)).unwrap();
+        admit(&answers(), &bytes).expect("it is not compared");
+        let listed = hotslot::inspect(&bytes).unwrap().linkage.unwrap().needed;
+        let mapped = listed.iter().find(|library| library.name == NAME).and_then(|library| library.mapped.as_ref());
+        assert_eq!(mapped.expect("it is listed").change, None);
+        drop(slot);
+    });
+}
