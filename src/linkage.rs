@@ -25,6 +25,8 @@ pub struct Linkage {
     pub static_tls: u64,
     /// What its headers do to the whole process.
     pub effects: Vec<ProcessEffect>,
+    /// The protections that it was compiled for, and is marked with (`.note.gnu.property`).
+    pub protections: Vec<Protection>,
     /// What else a reader may want to know of its headers, a sentence each.
     pub remarks: Vec<String>,
     /// Symbols for which this process already has a definition that is used instead of the one that the image was linked
@@ -44,9 +46,12 @@ pub struct NeededLibrary {
     /// What this process has mapped under that name, which the loader takes without looking further. `None` if there is
     /// nothing yet, or if it cannot be known.
     pub mapped: Option<MappedLibrary>,
-    /// The file that would be mapped: set if nothing is mapped yet, and it lies in a folder of a search path or of the
-    /// system.
+    /// The file that would be mapped: set if nothing is mapped yet, and it lies where the loader looks.
     pub file: Option<String>,
+    /// What leads to [`file`](NeededLibrary::file).
+    pub found_through: Option<FoundThrough>,
+    /// The protections that that file is marked with.
+    pub protections: Vec<Protection>,
     /// What the headers of that file do to the whole process.
     pub effects: Vec<ProcessEffect>,
     /// How many bytes that file takes of the loader's fixed reserve for thread-local storage.
@@ -56,7 +61,77 @@ pub struct NeededLibrary {
 #[cfg(feature = "native")]
 impl NeededLibrary {
     pub(crate) fn new(name: String) -> NeededLibrary {
-        NeededLibrary { name, needed_by: None, mapped: None, file: None, effects: Vec::new(), static_tls: 0 }
+        NeededLibrary {
+            name,
+            needed_by: None,
+            mapped: None,
+            file: None,
+            found_through: None,
+            protections: Vec::new(),
+            effects: Vec::new(),
+            static_tls: 0,
+        }
+    }
+}
+
+/// What leads the loader to the file of a library, in the order in which it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum FoundThrough {
+    /// The name is a path.
+    Name,
+    /// A folder that the image names, one that needs it, or the program (`DT_RPATH`, `DT_RUNPATH`).
+    SearchPath,
+    /// A folder in `LD_LIBRARY_PATH`, as it was when the process started.
+    Environment,
+    /// The loader's cache, `/etc/ld.so.cache`.
+    Cache,
+    /// A folder of the system.
+    DefaultFolder,
+}
+
+/// A protection of the control flow, which holds only for code that was compiled for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Protection {
+    /// Calls and jumps by address arrive only where the compiler put a mark (IBT of x86). Per process.
+    IndirectBranchTracking,
+    /// Returns go where the call came from, by a second stack (SHSTK of x86). Per process.
+    ShadowStack,
+    /// Calls and jumps by address arrive only where the compiler put a mark (BTI of AArch64). Per library: code without it is not
+    /// protected, and other code still is.
+    BranchTargets,
+    /// Return addresses are signed (PAC of AArch64). Per function.
+    PointerAuthentication,
+    /// Returns go where the call came from, by a second stack (GCS of AArch64). Per process.
+    GuardedControlStack,
+}
+
+/// What the protection is called.
+impl fmt::Display for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protection::IndirectBranchTracking => "indirect branch tracking (IBT)",
+            Protection::ShadowStack => "shadow stacks (SHSTK)",
+            Protection::BranchTargets => "branch target identification (BTI)",
+            Protection::PointerAuthentication => "pointer authentication (PAC)",
+            Protection::GuardedControlStack => "guarded control stacks (GCS)",
+        })
+    }
+}
+
+#[cfg(feature = "native")]
+impl Protection {
+    /// Returns what makes a compiler put it in.
+    pub(crate) fn flag(self) -> &'static str {
+        match self {
+            Protection::IndirectBranchTracking | Protection::ShadowStack => "-fcf-protection",
+            _ => "-mbranch-protection=standard",
+        }
     }
 }
 

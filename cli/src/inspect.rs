@@ -60,6 +60,7 @@ fn linkage_as_json(linkage: &Linkage) -> serde_json::Value {
         "unique_symbols": linkage.unique_symbols,
         "static_tls": linkage.static_tls,
         "effects": linkage.effects,
+        "protections": linkage.protections,
         "remarks": linkage.remarks,
     })
 }
@@ -80,6 +81,7 @@ fn linkage_lines(linkage: &Linkage) -> Vec<(&'static str, String)> {
         lines.push(("static TLS", format!("{} bytes", linkage.static_tls)));
     }
     lines.extend(linkage.effects.iter().map(|effect| ("effect", format!("it {effect}"))));
+    lines.extend(linkage.protections.iter().map(|protection| ("protection", protection.to_string())));
     lines.extend(linkage.remarks.iter().map(|remark| ("remark", remark.clone())));
     lines
 }

@@ -24,6 +24,9 @@ pub(super) fn of(reason: &str, facts: Option<&Facts>) -> String {
         format!(". A library that it needs is not where the loader looks{}", search_path(facts))
     } else if reason.contains("failed to map segment") {
         ". Code must not be mapped from there: choose a folder where it may, with private_folder".to_owned()
+    } else if reason.contains("CPU ISA level") {
+        ". It was compiled for another processor than this one: compile it, and what it needs, without -march"
+            .to_owned()
     } else if reason.contains("executable stack") {
         ". Link it with -Wl,-z,noexecstack".to_owned()
     } else {

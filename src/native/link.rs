@@ -5,8 +5,10 @@ use super::budget::{self, Budget};
 use super::image::{Facts, Image};
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use super::linkmap;
-use super::static_tls;
-use crate::{Interposition, LibraryChange, Linkage, NeededLibrary, ProcessEffect, Replaced, escape_untrusted};
+use super::{processor, protections, static_tls};
+use crate::{
+    Interposition, LibraryChange, Linkage, NeededLibrary, ProcessEffect, Protection, Replaced, escape_untrusted,
+};
 
 /// Why an image must not be linked into this process.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +77,28 @@ pub enum LinkError {
         /// What has changed.
         change: LibraryChange,
     },
+    /// A protection of the control flow is on in this process, and the image, or a library that it brings, was not compiled for
+    /// it: the loader would turn it off for the whole process, or refuse to load it.
+    #[error(
+        "{protection} are on in this process, and {} is not marked for them, so that loading it would turn them off for the \
+         whole process: compile all of it with {}, or accept it with dangerous().allow_unprotected()",
+        library.as_deref().unwrap_or("the plugin"),
+        protection.flag()
+    )]
+    Unprotected {
+        /// The file of the library that the plugin needs; `None` if it is the plugin itself.
+        library: Option<String>,
+        /// What would be turned off.
+        protection: Protection,
+    },
+    /// Code for a processor that this one is not: the loader refuses it.
+    #[error(
+        "the plugin needs a processor of the level {level}, and this one is below: compile it without -march={level}"
+    )]
+    Processor {
+        /// The level, as compilers call it.
+        level: &'static str,
+    },
     /// More thread-local storage of the initial-exec model than the loader has left, for good.
     #[error(
         "the plugin, with what it needs, takes {size} bytes of the loader's fixed reserve for thread-local storage (static TLS), and {free} are \
@@ -126,6 +150,7 @@ pub(super) struct Allowances {
     pub(super) unique_symbols: bool,
     pub(super) changed_libraries: bool,
     pub(super) replaced_data: bool,
+    pub(super) unprotected: bool,
     pub(super) effects: Vec<ProcessEffect>,
 }
 
@@ -149,9 +174,16 @@ pub(super) fn describe(image: &Image<'_>, for_this_process: bool) -> Linkage {
         unique_symbols: shown(&facts.unique_symbols),
         static_tls: facts.static_tls,
         effects: facts.effects.clone(),
-        remarks: facts.remarks.clone(),
+        protections: facts.properties.protections.clone(),
+        remarks: remarks(facts),
         interposed,
     }
+}
+
+fn remarks(facts: &Facts) -> Vec<String> {
+    let needs = |level| format!("it needs a processor of the level {level}");
+    let level = processor::highest(facts.properties.processor).map(needs);
+    facts.remarks.iter().cloned().chain(level).collect()
 }
 
 /// Lists the libraries that an image names.
@@ -199,13 +231,31 @@ pub(super) fn check(image: &Image<'_>, allowed: &Allowances, budget: &Budget) ->
     if !effects.is_empty() {
         return Err(LinkError::ProcessEffects { effects });
     }
+    if let Some(level) = processor::missing(facts.properties.processor) {
+        return Err(LinkError::Processor { level });
+    }
     let linkage = describe(image, true);
+    if !allowed.unprotected {
+        check_protections(&linkage, &protections::of_this_process())?;
+    }
     for library in &linkage.needed {
         check_needed(library, allowed)?;
     }
     let helpers = linkage.needed.iter().map(|library| library.static_tls);
     check_static_tls(helpers.fold(facts.static_tls, u64::saturating_add), budget)?;
     check_interposed(&linkage, allowed)
+}
+
+/// Refuses what the loader would turn a protection of the process off for.
+fn check_protections(linkage: &Linkage, on: &[Protection]) -> Result<(), LinkError> {
+    let brought = linkage.needed.iter().filter_map(|library| Some((library.file.clone()?, &library.protections)));
+    let all = std::iter::once((None, &linkage.protections)).chain(brought.map(|(file, marks)| (Some(file), marks)));
+    for (library, marks) in all {
+        if let Some(protection) = on.iter().find(|protection| !marks.contains(protection)) {
+            return Err(LinkError::Unprotected { library, protection: *protection });
+        }
+    }
+    Ok(())
 }
 
 fn check_static_tls(size: u64, budget: &Budget) -> Result<(), LinkError> {
@@ -270,4 +320,34 @@ fn check_interposed(linkage: &Linkage, allowed: &Allowances) -> Result<(), LinkE
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LinkError, Linkage, NeededLibrary, Protection, check_protections};
+
+    /// What no process here has on: the real thing is in `tests/it/native/linking/protections.rs`, for machines that have it.
+    #[test]
+    fn what_lacks_a_protection_that_is_on_is_refused_by_name() {
+        const ON: [Protection; 1] = [Protection::ShadowStack];
+        let mut linkage = Linkage { protections: vec![Protection::IndirectBranchTracking], ..Linkage::default() };
+        assert_eq!(check_protections(&linkage, &[]), Ok(()), "it is off");
+        let error = check_protections(&linkage, &ON).unwrap_err();
+        assert_eq!(error, LinkError::Unprotected { library: None, protection: Protection::ShadowStack });
+        let text = error.to_string();
+        assert!(
+            ["shadow stacks", "-fcf-protection", "allow_unprotected"].iter().all(|word| text.contains(word)),
+            "{text}"
+        );
+
+        linkage.protections.push(Protection::ShadowStack);
+        assert_eq!(check_protections(&linkage, &ON), Ok(()));
+        let mut helper = NeededLibrary::new("libhelper.so".to_owned());
+        linkage.needed.push(helper.clone());
+        assert_eq!(check_protections(&linkage, &ON), Ok(()), "what is mapped already was judged by the loader");
+        helper.file = Some("/opt/libhelper.so".to_owned());
+        linkage.needed.push(helper);
+        let error = check_protections(&linkage, &ON).unwrap_err();
+        assert!(error.to_string().contains("/opt/libhelper.so is not marked"), "{error}");
+    }
 }

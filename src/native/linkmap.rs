@@ -4,8 +4,9 @@
 //! Nothing is loaded here. The loader is asked with `RTLD_NOLOAD`, so names match as they will: by path, by the name that
 //! a library was asked for, by `DT_SONAME`, by file.
 
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint, c_void};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 use super::copies;
 use super::image::{Facts, Image, Symbol};
 use super::maps::{MappedFile, Maps};
+use super::search::{Paths, Search, in_folders};
 use super::segments::segments;
 use crate::{Interposition, LibraryChange, MappedLibrary, NeededLibrary, Replaced, escape_untrusted};
 
@@ -89,38 +91,33 @@ pub(super) fn note_mapped() {
 pub(super) fn needed(facts: &Facts) -> Vec<NeededLibrary> {
     let mut found: Vec<NeededLibrary> = Vec::new();
     let mut known: HashSet<String> = HashSet::new();
-    // Each with who needs it, and where to look for it.
-    let wanted = |by: Option<&str>, facts: &Facts, folder: Option<&Path>| -> Vec<Wanted> {
-        let search_path: Vec<String> = facts.search_path.iter().map(|entry| expanded(entry, folder)).collect();
-        let wanted = facts.needed.iter().map(|name| Wanted {
-            name: name.clone(),
-            by: by.map(str::to_owned),
-            search_path: search_path.clone(),
-        });
-        wanted.collect()
-    };
-    let mut queue = VecDeque::from(wanted(None, facts, None));
-    while let Some(Wanted { name, by, search_path }) = queue.pop_front() {
+    let search = LazyCell::new(|| Search::new(search_folders()));
+    let mut queue = VecDeque::from(wanted(None, facts, None, &[]));
+    while let Some(Wanted { name, by, paths }) = queue.pop_front() {
         if !known.insert(name.clone()) || found.len() >= MOST_LIBRARIES {
             continue;
         }
         let mut library = NeededLibrary::new(escape_untrusted(&name).into_owned());
         library.needed_by = by;
         let handle = Handle::of(&name);
-        library.mapped = handle.as_ref().and_then(|handle| mapped(handle, &name, &search_path));
+        library.mapped = handle.as_ref().and_then(|handle| mapped(handle, &name, paths.named()));
         let file = match &library.mapped {
             Some(mapped) => Some(PathBuf::from(&mapped.path)),
-            None if handle.is_none() => find(&name, &search_path).or_else(|| find_in_system(&name)),
+            None if handle.is_none() => search.find(&name, &paths).map(|(file, through)| {
+                library.file = Some(escape_untrusted(&file.to_string_lossy()).into_owned());
+                library.found_through = Some(through);
+                file
+            }),
             None => None,
         };
         // What the runtime needs is the runtime.
         if let Some(file) = file.filter(|_| !is_runtime(&name))
             && let Some(facts) = facts_of(&file)
         {
-            queue.extend(wanted(Some(&library.name), &facts, file.parent()));
+            queue.extend(wanted(Some(&library.name), &facts, file.parent(), &paths.inherited));
             if library.mapped.is_none() {
-                library.file = Some(escape_untrusted(&file.to_string_lossy()).into_owned());
                 library.effects = facts.effects;
+                library.protections = facts.properties.protections;
                 library.static_tls = facts.static_tls;
             }
         }
@@ -133,7 +130,19 @@ pub(super) fn needed(facts: &Facts) -> Vec<NeededLibrary> {
 struct Wanted {
     name: String,
     by: Option<String>,
-    search_path: Vec<String>,
+    paths: Paths,
+}
+
+/// Lists what an image needs, with where to look for it: it lies in `folder`, and is needed by images with the paths `inherited`.
+fn wanted(by: Option<&str>, facts: &Facts, folder: Option<&Path>, inherited: &[String]) -> Vec<Wanted> {
+    let expand = |entries: &[String]| entries.iter().map(|entry| expanded(entry, folder)).collect::<Vec<_>>();
+    // If it has the one, its other one is not looked at, and not passed on either.
+    let own = facts.own_path.as_deref().map(expand);
+    let nearest = if own.is_some() { Vec::new() } else { expand(&facts.inherited_path) };
+    let inherited = nearest.into_iter().chain(inherited.iter().cloned()).collect();
+    let paths = Paths { inherited, own, no_default_folders: facts.no_default_folders };
+    let each = |name: &String| Wanted { name: name.clone(), by: by.map(str::to_owned), paths: paths.clone() };
+    facts.needed.iter().map(each).collect()
 }
 
 /// More libraries than these are not followed.
@@ -158,15 +167,11 @@ fn facts_of(file: &Path) -> Option<Facts> {
     Some(Image::read(&bytes).ok()?.facts().clone())
 }
 
-/// Finds a library where the loader looks by default, without the cache that it has of further folders.
-fn find_in_system(name: &str) -> Option<PathBuf> {
-    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let named = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
-    let mut folders: Vec<String> = named.split([':', ';']).map(str::to_owned).collect();
-    for folder in ["/lib", "/usr/lib"] {
-        folders.extend([format!("{folder}/{multiarch}"), format!("{folder}64"), folder.to_owned()]);
-    }
-    find(name, &folders)
+/// The folders in which the loader looks for what an image needs that names none itself: the program's, those of the environment,
+/// and the system's.
+fn search_folders() -> Vec<String> {
+    // Every process has it, and it names no folders.
+    Handle::of("libc.so.6").and_then(|libc| libc.search_folders()).unwrap_or_default()
 }
 
 /// Describes what is mapped under `name`.
@@ -223,21 +228,12 @@ fn is_same_file(file: &File, mapped: &MappedFile<'_>) -> io::Result<bool> {
 
 /// Looks where the image's own search path leads: the loader does not follow it if it has the name already.
 fn elsewhere(name: &str, mapped: &str, search_path: &[String]) -> Option<LibraryChange> {
-    let found = find(name, search_path)?;
+    let found = if name.contains('/') { None } else { in_folders(name, search_path) }?;
     let (here, there) = (std::fs::metadata(mapped).ok()?, std::fs::metadata(&found).ok()?);
     let is_same = (here.dev(), here.ino()) == (there.dev(), there.ino())
         || (here.size() == there.size() && std::fs::read(mapped).ok()? == std::fs::read(&found).ok()?);
     let path = escape_untrusted(&found.to_string_lossy()).into_owned();
     (!is_same).then_some(LibraryChange::Elsewhere { path })
-}
-
-/// Finds a library in those folders of a search path that mean the same for everybody.
-fn find(name: &str, search_path: &[String]) -> Option<PathBuf> {
-    if name.contains('/') {
-        return None;
-    }
-    let folders = search_path.iter().filter(|folder| folder.starts_with('/') && !folder.contains('$'));
-    folders.map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
 
 /// Says which of the symbols that an image looks up this process defines in the place of what the image was linked with.
@@ -404,6 +400,48 @@ impl Handle {
         // SAFETY: the loader's own string, which lives as long as the link map.
         let name = unsafe { CStr::from_ptr(map.name) };
         Some((OsStr::from_bytes(name.to_bytes()).to_string_lossy().into_owned(), map.dynamic as usize))
+    }
+}
+
+impl Handle {
+    /// Asks the loader where it looks for what this library needs.
+    fn search_folders(&self) -> Option<Vec<String>> {
+        // From dlfcn.h; the libc crate has neither these nor the types.
+        const RTLD_DI_SERINFO: c_int = 4;
+        const RTLD_DI_SERINFOSIZE: c_int = 5;
+        #[repr(C)]
+        #[derive(Clone, Copy)]
+        struct Head {
+            size: usize,
+            count: c_uint,
+        }
+        #[repr(C)]
+        struct Folder {
+            name: *const c_char,
+            flags: c_uint,
+        }
+        let mut head = Head { size: 0, count: 0 };
+        // SAFETY: the handle is open, and with this request the loader writes a head there.
+        if unsafe { libc::dlinfo(self.0, RTLD_DI_SERINFOSIZE, (&raw mut head).cast()) } != 0 {
+            return None;
+        }
+        // In words, so that it is aligned as the loader's type is.
+        let mut room = vec![0_usize; head.size.div_ceil(size_of::<usize>()).max(2)];
+        let list: *mut Head = room.as_mut_ptr().cast();
+        // SAFETY: there is room for a head, aligned as it needs to be.
+        unsafe { list.write(head) };
+        // SAFETY: the handle is open, and the room has the size that the loader asked for, and says so.
+        if unsafe { libc::dlinfo(self.0, RTLD_DI_SERINFO, list.cast()) } != 0 {
+            return None;
+        }
+        // SAFETY: the loader has filled the room: behind the head, so many folders, as many as it said that there were.
+        let folders = unsafe {
+            let first = list.byte_add(std::mem::offset_of!(Head, count) + size_of::<usize>()).cast::<Folder>();
+            std::slice::from_raw_parts(first, head.count as usize)
+        };
+        // SAFETY: each name is a terminated string in the same room, which lives until the end of this function.
+        let name = |folder: &Folder| unsafe { CStr::from_ptr(folder.name) }.to_string_lossy().into_owned();
+        Some(folders.iter().map(name).collect())
     }
 }
 

@@ -45,6 +45,7 @@
 //! | headers that change the process: executable stacks, `-z global`, `-z interpose`, text relocations | they outlive the plugin | refused by name, unless [allowed](Dangerous::allow_effect) | `image`, `link` |
 //! | a needed library is mapped already, and has changed on disk | the new plugin runs with the old helper | refused, unless [allowed](Dangerous::allow_changed_libraries) | `linkmap`, `link` |
 //! | the host has a symbol that the plugin bundles | the host's definition is used | listed and logged; data of another size is refused, unless [allowed](Dangerous::allow_replaced_data) | `linkmap`, `link` |
+//! | shadow stacks are on, and a library was not compiled for them | they are turned off for the process, or it does not load | refused by name, unless [allowed](Dangerous::allow_unprotected) | `image`, `protections`, `link` |
 //! | static TLS runs out | no library that needs any is ever loaded again | measured and counted; refused before, with the remedy | `static_tls`, `budget`, `link` |
 //! | null or wild pointers in a descriptor, lengths that cannot be | SIGSEGV | refused after relocation, before `create` | `entries`, `plugin` |
 //! | lazy binding | the process exits at the first call of a missing symbol | `RTLD_NOW`, and `RTLD_LOCAL` against crosstalk; the error says who has to provide the symbol | `library`, `hints` |
@@ -82,6 +83,8 @@ mod hints;
 mod host;
 mod image;
 mod inspect;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod ld_cache;
 mod library;
 mod link;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -93,8 +96,12 @@ mod maps;
 mod memfd;
 mod plugin;
 mod process_dir;
+mod processor;
+mod protections;
 mod raw;
 mod rehearsal;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod search;
 #[cfg(target_os = "linux")]
 mod segments;
 mod shared;
@@ -209,6 +216,13 @@ macro_rules! linking_allowances {
         /// reads and writes beyond the end of that one.
         pub fn allow_replaced_data(mut self) -> $backend {
             self.0.options.allowed.replaced_data = true;
+            self.0
+        }
+
+        /// Admits images that were not compiled for a protection that is on in this process. The loader then turns that off for
+        /// the whole process, or refuses them, as it was told (`GLIBC_TUNABLES`).
+        pub fn allow_unprotected(mut self) -> $backend {
+            self.0.options.allowed.unprotected = true;
             self.0
         }
 

@@ -5,6 +5,8 @@
 
 use object::elf;
 
+use super::properties::{self, Properties};
+use super::view::{Header, View};
 use crate::ProcessEffect;
 
 /// What was found.
@@ -12,7 +14,16 @@ use crate::ProcessEffect;
 pub(in crate::native) struct Facts {
     pub(in crate::native) soname: Option<String>,
     pub(in crate::native) needed: Vec<String>,
+    /// As it is listed: everything that the image says.
     pub(in crate::native) search_path: Vec<String>,
+    /// The part that the loader looks at first, also for what the needed libraries need (`DT_RPATH`).
+    pub(in crate::native) inherited_path: Vec<String>,
+    /// The part that it looks at after `LD_LIBRARY_PATH`, for the image alone (`DT_RUNPATH`); if there is one, the other one does not
+    /// count.
+    pub(in crate::native) own_path: Option<Vec<String>>,
+    /// Whether the folders of the system are left out.
+    pub(in crate::native) no_default_folders: bool,
+    pub(in crate::native) properties: Properties,
     pub(in crate::native) unique_symbols: Vec<String>,
     pub(in crate::native) effects: Vec<ProcessEffect>,
     pub(in crate::native) remarks: Vec<String>,
@@ -27,12 +38,13 @@ pub(in crate::native) struct Facts {
 impl Facts {
     /// Returns what a load needs of it: the symbols, of which there may be many, were for admission.
     pub(in crate::native) fn for_load(&self) -> Facts {
-        let Facts { needed, search_path, unique_symbols, static_tls, .. } = self;
+        let Facts { needed, search_path, unique_symbols, static_tls, properties, .. } = self;
         Facts {
             needed: needed.clone(),
             search_path: search_path.clone(),
             unique_symbols: unique_symbols.clone(),
             static_tls: *static_tls,
+            properties: properties.clone(),
             ..Facts::default()
         }
     }
@@ -82,6 +94,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Facts, &'static str> {
     let table = Table::read(&view, dynamic).ok_or("its dynamic section")?;
     let image = Mapped { view, headers: &headers, table: &table };
     image.segments(&mut facts);
+    facts.properties = image.properties();
     image.dynamic(&mut facts)?;
     image.symbols(&mut facts)?;
     Ok(facts)
@@ -89,124 +102,6 @@ pub(super) fn read(bytes: &[u8]) -> Result<Facts, &'static str> {
 
 /// The longest name that is kept of a symbol or a library.
 const NAME_LIMIT: usize = 1024;
-
-/// Numbers of an ELF file, of its word size and byte order.
-#[derive(Clone, Copy)]
-struct View<'data> {
-    bytes: &'data [u8],
-    wide: bool,
-    little: bool,
-}
-
-impl<'data> View<'data> {
-    fn new(bytes: &'data [u8]) -> Option<View<'data>> {
-        let (class, order) = (*bytes.get(4)?, *bytes.get(5)?);
-        let (wide, little) = (class == elf::ELFCLASS64.0, order == elf::ELFDATA2LSB.0);
-        let known = (wide || class == elf::ELFCLASS32.0) && (little || order == elf::ELFDATA2MSB.0);
-        known.then_some(View { bytes, wide, little })
-    }
-
-    fn chunk<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        self.bytes.get(at..at.checked_add(N)?)?.try_into().ok()
-    }
-
-    fn half(&self, at: usize) -> Option<u16> {
-        let chunk = self.chunk(at)?;
-        Some(if self.little { u16::from_le_bytes(chunk) } else { u16::from_be_bytes(chunk) })
-    }
-
-    fn number(&self, at: usize) -> Option<u32> {
-        let chunk = self.chunk(at)?;
-        Some(if self.little { u32::from_le_bytes(chunk) } else { u32::from_be_bytes(chunk) })
-    }
-
-    /// Reads four or eight bytes, by the class.
-    fn word(&self, at: usize) -> Option<u64> {
-        if !self.wide {
-            return self.number(at).map(u64::from);
-        }
-        let chunk = self.chunk(at)?;
-        Some(if self.little { u64::from_le_bytes(chunk) } else { u64::from_be_bytes(chunk) })
-    }
-
-    /// Chooses an offset or a size by the class.
-    fn by_class(&self, wide: usize, narrow: usize) -> usize {
-        if self.wide { wide } else { narrow }
-    }
-
-    /// The `count` entries of `size` bytes from `at` on, within these bytes.
-    fn entries(self, at: u64, size: usize, count: usize) -> Option<impl Iterator<Item = View<'data>>> {
-        let start = usize::try_from(at).ok()?;
-        let table = self.bytes.get(start..start.checked_add(size.checked_mul(count)?)?)?;
-        Some(table.chunks_exact(size.max(1)).map(move |bytes| View { bytes, ..self }))
-    }
-
-    fn machine(&self) -> Option<u16> {
-        self.half(18)
-    }
-
-    fn program_headers(&self) -> Option<Vec<Header>> {
-        let at = self.word(self.by_class(32, 28))?;
-        let size = usize::from(self.half(self.by_class(54, 42))?);
-        let count = usize::from(self.half(self.by_class(56, 44))?);
-        if count > 0 && size < self.by_class(56, 32) {
-            return None;
-        }
-        self.entries(at, size, count)?.map(|entry| Header::read(&entry)).collect()
-    }
-
-    /// Whether there is a section table in which the dynamic section, or the symbols, have no content.
-    fn dynamic_section_is_empty(&self) -> bool {
-        let empty = || {
-            let at = self.word(self.by_class(40, 32))?;
-            let size = usize::from(self.half(self.by_class(58, 46))?);
-            let count = usize::from(self.half(self.by_class(60, 48))?);
-            if at == 0 || size < self.by_class(64, 40) {
-                return None;
-            }
-            let mut seen = (false, false);
-            for entry in self.entries(at, size, count)? {
-                let kind = entry.number(4)?;
-                let flags = entry.word(8)?;
-                let code = (elf::SHF_ALLOC | elf::SHF_EXECINSTR).0;
-                seen.0 |= kind == elf::SHT_NOBITS.0 && flags & code == code;
-                seen.1 |= kind == elf::SHT_DYNAMIC.0;
-            }
-            Some(seen.0 && !seen.1)
-        };
-        empty().unwrap_or(false)
-    }
-}
-
-/// A program header.
-struct Header {
-    kind: u32,
-    flags: u32,
-    offset: u64,
-    address: u64,
-    file_size: u64,
-    size: u64,
-    align: u64,
-}
-
-impl Header {
-    fn read(view: &View<'_>) -> Option<Header> {
-        let word = |wide, narrow| view.word(view.by_class(wide, narrow));
-        Some(Header {
-            kind: view.number(0)?,
-            flags: view.number(view.by_class(4, 24))?,
-            offset: word(8, 4)?,
-            address: word(16, 8)?,
-            file_size: word(32, 16)?,
-            size: word(40, 20)?,
-            align: word(48, 28)?,
-        })
-    }
-
-    fn has(&self, flags: elf::ProgramFlags) -> bool {
-        self.flags & flags.0 == flags.0
-    }
-}
 
 /// The dynamic section.
 struct Table(Vec<(i64, u64)>);
@@ -258,7 +153,7 @@ impl<'a> Mapped<'a> {
             let end = usize::try_from(header.offset.checked_add(header.file_size)?).ok()?;
             self.view.bytes.get(start..end)
         });
-        holding.next().map(|bytes| View { bytes, ..self.view })
+        holding.next().map(|bytes| self.view.over(bytes))
     }
 
     /// A string of the string table.
@@ -271,7 +166,7 @@ impl<'a> Mapped<'a> {
     fn strings(&self) -> Option<View<'a>> {
         let strings = self.at(self.table.get(elf::DT_STRTAB)?)?;
         let size = usize::try_from(self.table.get(elf::DT_STRSZ)?).ok()?;
-        strings.bytes.get(..size).map(|bytes| View { bytes, ..strings })
+        strings.bytes.get(..size).map(|bytes| strings.over(bytes))
     }
 
     fn segments(&self, facts: &mut Facts) {
@@ -288,20 +183,39 @@ impl<'a> Mapped<'a> {
         }
     }
 
+    /// What the notes of the image say that it was built for.
+    fn properties(&self) -> Properties {
+        let Some(machine) = self.view.machine() else { return Properties::default() };
+        // In the loader's order: it goes through the headers from their end.
+        let notes = self.headers.iter().rev().filter_map(|header| {
+            let mapped = self.at(header.address)?;
+            let size = usize::try_from(header.size).ok()?.min(mapped.bytes.len());
+            Some((header, mapped.over(&mapped.bytes[..size])))
+        });
+        properties::read(machine, notes)
+    }
+
     fn dynamic(&self, facts: &mut Facts) -> Result<(), &'static str> {
         let table = self.table;
         let strings = self.strings().ok_or("its dynamic string table")?;
         let text = |offset| self.text(&strings, offset).ok_or("a string of its dynamic section");
         facts.soname = table.get(elf::DT_SONAME).map(text).transpose()?;
         facts.needed = table.all(elf::DT_NEEDED).map(text).collect::<Result<_, _>>()?;
-        for folders in table.all(elf::DT_RPATH).chain(table.all(elf::DT_RUNPATH)) {
-            let folders = text(folders)?;
-            facts.search_path.extend(folders.split(':').filter(|folder| !folder.is_empty()).map(str::to_owned));
-        }
+        let folders = |tag| {
+            let mut folders = Vec::new();
+            for each in table.all(tag) {
+                folders.extend(text(each)?.split(':').filter(|folder| !folder.is_empty()).map(str::to_owned));
+            }
+            Ok::<Vec<String>, &'static str>(folders)
+        };
+        facts.inherited_path = folders(elf::DT_RPATH)?;
+        facts.own_path = if table.has(elf::DT_RUNPATH) { Some(folders(elf::DT_RUNPATH)?) } else { None };
+        facts.search_path = facts.inherited_path.iter().chain(facts.own_path.iter().flatten()).cloned().collect();
 
         let flags = table.get(elf::DT_FLAGS).unwrap_or(0);
         let more = table.get(elf::DT_FLAGS_1).unwrap_or(0);
         let is_set = |flag: elf::DynamicFlags1| more & flag.0 != 0;
+        facts.no_default_folders = is_set(elf::DF_1_NODEFLIB);
         if table.has(elf::DT_TEXTREL) || flags & elf::DF_TEXTREL.0 != 0 {
             facts.effects.push(ProcessEffect::TextRelocations);
         }

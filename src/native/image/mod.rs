@@ -7,6 +7,8 @@
 
 mod elf;
 mod kind;
+mod properties;
+mod view;
 
 use hotslot_plugin::abi;
 use object::read::{ExportTarget, NameOrOrdinal};

@@ -6,6 +6,8 @@ mod entries;
 mod interposition;
 mod kinds;
 mod needed;
+mod protections;
+mod resolution;
 mod static_tls;
 mod system;
 mod undefined;
