@@ -109,6 +109,7 @@ mod nesting;
 mod plugin_scope;
 #[cfg(any(feature = "native", feature = "wasm"))]
 mod private_dir;
+mod process_id;
 mod report;
 #[cfg(feature = "serde")]
 mod serialize;
@@ -139,7 +140,10 @@ pub use inspect::inspect;
 #[cfg(any(feature = "native", feature = "wasm"))]
 pub use inspection::Inspection;
 #[cfg(any(feature = "native", feature = "wasm"))]
-pub use linkage::{Interposition, LibraryChange, Linkage, MappedLibrary, NeededLibrary, ProcessEffect, Replaced};
+pub use linkage::{
+    FoundThrough, Interposition, LibraryChange, Linkage, MappedLibrary, NeededLibrary, ProcessEffect, Protection,
+    Replaced,
+};
 pub use manifest::Manifest;
 pub use plugin_scope::PluginScope;
 pub use report::{Cause, Outcome, Report, Stage};

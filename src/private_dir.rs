@@ -5,6 +5,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::process_id::ProcessId;
+
 /// A new folder that only this user can enter, removed with all that is in it when this is dropped.
 pub(crate) struct PrivateDir(PathBuf);
 
@@ -106,9 +108,10 @@ pub(crate) fn dir_builder() -> DirBuilder {
     builder
 }
 
-/// Returns a number that another process cannot guess: each `RandomState` has keys of its own, seeded by the system.
+/// Returns a number that another process cannot guess: each `RandomState` has keys of its own, seeded by the system. A forked process
+/// goes on with the same keys, and has another identity.
 pub(crate) fn random() -> u64 {
-    RandomState::new().hash_one(std::process::id())
+    RandomState::new().hash_one(ProcessId::current())
 }
 
 #[cfg(all(test, unix))]

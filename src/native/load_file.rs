@@ -15,6 +15,7 @@ use std::sync::{LazyLock, OnceLock};
 use super::copies::{MemorySpent, Share};
 use super::process_dir::{self, ProcessDir};
 use crate::private_dir::{PrivateDir, random};
+use crate::process_id::ProcessId;
 use crate::{Artifact, Digest, Footprint};
 
 /// Settings of where libraries are loaded from.
@@ -98,12 +99,12 @@ enum Backing {
 #[derive(Debug)]
 struct OwnFile {
     path: PathBuf,
-    process: u32,
+    process: ProcessId,
 }
 
 impl Drop for OwnFile {
     fn drop(&mut self) {
-        if self.process == std::process::id() {
+        if self.process.is_current() {
             // Windows keeps the file of a library that is still mapped; there is nobody to tell.
             let _ = fs::remove_file(&self.path);
         }
@@ -178,7 +179,7 @@ impl Source {
     fn in_folder(folder: &Path, name: String, bytes: &[u8], share: Share) -> Result<Source, SourceError> {
         let path = folder.join(&name);
         process_dir::write_file(&path, bytes).map_err(|error| in_folder(folder, bytes, &error))?;
-        let backing = Backing::File(OwnFile { path: path.clone(), process: std::process::id() });
+        let backing = Backing::File(OwnFile { path: path.clone(), process: ProcessId::current() });
         Ok(Source { path, name, share, backing })
     }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::lock::Mutex;
 use crate::private_dir::{create_file, dir_builder, random};
+use crate::process_id::ProcessId;
 
 /// What the names of these folders begin with; nothing else of this library has such names.
 const PREFIX: &str = "hotslot-native-";
@@ -26,7 +27,7 @@ pub(super) struct ProcessDir {
     #[cfg(unix)]
     lock: File,
     /// The process that made it. A forked one must not use it, or remove anything.
-    process: u32,
+    process: ProcessId,
 }
 
 /// The folders of this process, one for each place that was asked for.
@@ -41,6 +42,8 @@ impl ProcessDir {
         };
         // Whoever opens the files from outside has another working directory.
         let parent = &fs::canonicalize(parent).map_err(at_parent)?;
+        // Each time: it may have been given to somebody else since.
+        refuse_if_others_can_rename(parent).map_err(at_parent)?;
         let mut dirs = DIRS.lock();
         let known = dirs.iter().rfind(|dir| dir.path.parent() == Some(parent) && dir.is_usable());
         if let Some(known) = known {
@@ -63,7 +66,6 @@ impl ProcessDir {
     }
 
     fn make(parent: &Path) -> io::Result<ProcessDir> {
-        refuse_if_others_can_rename(parent)?;
         let mut attempts = 0..16;
         loop {
             let path = parent.join(format!("{PREFIX}{}-{:016x}", std::process::id(), random()));
@@ -84,7 +86,7 @@ impl ProcessDir {
                 path,
                 #[cfg(unix)]
                 lock,
-                process: std::process::id(),
+                process: ProcessId::current(),
             };
             return match dir.probe() {
                 Ok(()) => Ok(dir),
@@ -117,7 +119,7 @@ impl ProcessDir {
     /// Whether it is still there, and this process's to use: somebody may have removed it, the process may have been
     /// forked, have another user by now, or another root.
     fn is_usable(&self) -> bool {
-        if self.process != std::process::id() {
+        if !self.process.is_current() {
             return false;
         }
         #[cfg(unix)]
@@ -329,7 +331,7 @@ fn remove_all_at_exit() {
         extern "C" fn remove() {
             // In a forked process, the lock may be held for ever; and what is there is not its own.
             let Some(dirs) = DIRS.try_lock() else { return };
-            for dir in dirs.iter().filter(|dir| dir.process == std::process::id()) {
+            for dir in dirs.iter().filter(|dir| dir.process.is_current()) {
                 let _ = fs::remove_dir_all(&dir.path);
             }
         }

@@ -11,6 +11,7 @@ use super::deadline::after;
 use super::gate::{Gate, Turn};
 use super::generation::{Generation, GenerationRef, Home};
 use super::journal::Journal;
+use super::lease_count::LeaseCount;
 use super::lineage::{Base, Lineage, Pause, RetiredView, ServingView, Slow};
 use super::probation::Verdict;
 use super::reaper;
@@ -20,6 +21,7 @@ use super::wakeup::Wakeup;
 use crate::error::Serving;
 use crate::event::Event;
 use crate::lock::{Monitor, Mutex};
+use crate::process_id::ProcessId;
 use crate::status::{Phase, RetiredStatus, ServingStatus, StagedStatus, Status};
 use crate::workers::{self, Afterwards};
 use crate::{Backend, ErrorKind, Lease, PluginScope};
@@ -58,7 +60,7 @@ pub(super) struct Core<T: ?Sized> {
     /// What [`reload_soon`](crate::HotSlot::reload_soon) is to do.
     pub(super) deferred: Mutex<Deferred>,
     /// The process in which the slot was opened.
-    process: u32,
+    process: ProcessId,
 }
 
 /// Counts readers that found calls held.
@@ -131,40 +133,6 @@ impl Lingering {
     }
 }
 
-/// Counts leases, but only while somebody wants to know: readers share a flag, not a counter.
-#[derive(Default)]
-pub(super) struct LeaseCount {
-    attempts: AtomicUsize,
-    leases: AtomicU64,
-}
-
-impl LeaseCount {
-    #[inline]
-    fn note(&self) {
-        if self.attempts.load(Ordering::Relaxed) > 0 {
-            self.leases.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Begins to count; gives where the count stands.
-    pub(super) fn begin(&self) -> u64 {
-        self.attempts.fetch_add(1, Ordering::Relaxed);
-        self.leases.load(Ordering::Relaxed)
-    }
-
-    /// How many leases were counted so far.
-    pub(super) fn so_far(&self) -> u64 {
-        self.leases.load(Ordering::Relaxed)
-    }
-
-    /// Ends what `begin` began; gives the leases since.
-    pub(super) fn end(&self, begun_at: u64) -> u64 {
-        let leases = self.leases.load(Ordering::Relaxed) - begun_at;
-        self.attempts.fetch_sub(1, Ordering::Relaxed);
-        leases
-    }
-}
-
 impl<T: ?Sized + Send + Sync + 'static> Core<T> {
     /// A slot without a plugin. The reaper runs when this returns.
     pub(super) fn start(
@@ -196,7 +164,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             held_up: Monitor::default(),
             follower: Mutex::default(),
             deferred: Mutex::default(),
-            process: std::process::id(),
+            process: ProcessId::current(),
         }))
     }
 
@@ -299,7 +267,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
     }
 
     pub(super) fn is_forked(&self) -> bool {
-        self.process != std::process::id()
+        !self.process.is_current()
     }
 
     /// Has the reaper look at this slot. In a forked process there is none, and its lock may be held for ever.

@@ -11,6 +11,7 @@ mod gate;
 mod generation;
 mod journal;
 mod lease;
+mod lease_count;
 mod lease_sites;
 mod lineage;
 #[cfg(all(test, hotslot_loom))]

@@ -58,9 +58,14 @@ pub(super) struct Record {
     /// Whether a thread has it.
     taken: AtomicBool,
     barrier: Barrier,
-    /// Written once, before the record is published.
+    /// How many records there were before it; written once, before it is published, as `next` is.
+    #[cfg(not(hotslot_loom))]
+    number: std::sync::atomic::AtomicU32,
     next: AtomicPtr<Record>,
 }
+
+#[cfg(all(target_pointer_width = "64", not(hotslot_loom)))]
+const _: () = assert!(size_of::<Record>() == 128, "two cache lines");
 
 /// The address of a value that must not be freed, or null.
 pub(super) struct Hazard(AtomicPtr<()>);
@@ -105,17 +110,32 @@ impl Readers {
             taken: AtomicBool::new(true),
             barrier: self.barrier,
             next: AtomicPtr::new(ptr::null_mut()),
+            #[cfg(not(hotslot_loom))]
+            number: std::sync::atomic::AtomicU32::new(0),
         }));
-        let mut first = self.first.load(Ordering::Relaxed);
+        let mut first = self.first.load(Ordering::Acquire);
         loop {
             record.next.store(first, Ordering::Relaxed);
+            #[cfg(not(hotslot_loom))]
+            {
+                // SAFETY: null, or a record: see `records`.
+                let before =
+                    unsafe { first.as_ref() }.map_or(0, |first: &Record| first.number.load(Ordering::Relaxed) + 1);
+                record.number.store(before, Ordering::Relaxed);
+            }
             let new = ptr::from_ref(record).cast_mut();
             // Pairs with the acquire in `records`.
-            match self.first.compare_exchange_weak(first, new, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.first.compare_exchange_weak(first, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return record,
                 Err(other) => first = other,
             }
         }
+    }
+
+    /// How many records there are.
+    #[cfg(not(hotslot_loom))]
+    pub(super) fn count(&self) -> usize {
+        self.records().next().map_or(0, |last| last.number() + 1)
     }
 
     fn records(&self) -> impl Iterator<Item = &'static Record> {
@@ -191,6 +211,14 @@ impl Record {
         }
         self.reading.store(false, Ordering::Release);
         seen
+    }
+
+    /// Its place among all records. No two threads have a record at the same time, and what one did with it comes before what the
+    /// next one does: giving it back is a release, and taking it an acquire.
+    #[cfg(not(hotslot_loom))]
+    #[inline]
+    pub(super) fn number(&self) -> usize {
+        self.number.load(Ordering::Relaxed) as usize
     }
 
     /// Whether one of the hazards is on a value. A lease that was moved to another thread still counts here.

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use crate::ErrorKind;
 use crate::lock::{Monitor, Mutex};
+use crate::process_id::ProcessId;
 use crate::text::panic_text;
 
 /// A slot, as the reaper sees it.
@@ -36,7 +37,7 @@ pub(super) enum Next {
 
 struct State {
     /// The process in which the thread runs.
-    process: Option<u32>,
+    process: Option<ProcessId>,
     woken: Vec<Arc<dyn Tended>>,
 }
 
@@ -46,11 +47,11 @@ static REAPER: Monitor<State> = Monitor::new(State { process: None, woken: Vec::
 pub(super) fn start() -> Result<(), ErrorKind> {
     let mut state = REAPER.lock();
     match state.process {
-        Some(process) if process == std::process::id() => Ok(()),
+        Some(process) if process.is_current() => Ok(()),
         Some(_) => Err(ErrorKind::Forked),
         None => {
             std::thread::Builder::new().name("hotslot-reaper".to_owned()).spawn(run).map_err(ErrorKind::NoThread)?;
-            state.process = Some(std::process::id());
+            state.process = Some(ProcessId::current());
             Ok(())
         }
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hotslot::host::CallError;
 use hotslot::native::{DescriptorError, LibraryError, Native, Unload};
-use hotslot::{Candidate, Digest, HotSlot, Lease, Stage};
+use hotslot::{Candidate, Digest, ErrorKind, HotSlot, Lease, Stage};
 
 use super::fixtures::TemporaryFolder;
 use super::process::alone;
@@ -182,7 +182,7 @@ fn a_host_in_a_folder() {
     let slot = HotSlot::builder(native().private_folder(folder)).open(answering(1)).unwrap();
     slot.reload(answering(2)).unwrap();
     // A library that is never unmapped does not outlive its process.
-    std::mem::forget(slot);
+    let slot = std::mem::ManuallyDrop::new(slot);
     match std::env::var("END").as_deref() {
         // SAFETY: ends this process.
         Ok("killed") => _ = unsafe { libc::raise(libc::SIGKILL) },
@@ -197,8 +197,49 @@ fn a_host_in_a_folder() {
                 libc::_exit(0);
             }
         }
+        Ok("first") => {
+            // SAFETY: a namespace for children of this thread; the child only asks the slot, and ends as above. If it waits for
+            // something that is not there, the alarm ends it.
+            let status = unsafe {
+                assert_eq!((libc::getpid(), libc::unshare(libc::CLONE_NEWPID)), (1, 0));
+                let child = libc::fork();
+                if child == 0 {
+                    libc::alarm(60);
+                    let is_first = libc::getpid() == 1;
+                    let refused =
+                        slot.reload(answering(3)).is_err_and(|error| matches!(error.kind(), ErrorKind::Forked));
+                    libc::exit(if is_first && refused { 3 } else { 4 });
+                }
+                let mut status = 0;
+                libc::waitpid(child, &raw mut status, 0);
+                status
+            };
+            println!("CHILD {}", if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -1 });
+            // SAFETY: ends this process without its exit handlers.
+            unsafe { libc::_exit(0) }
+        }
         _ => {}
     }
+}
+
+/// The first process of each PID namespace has number 1: that it is the same does not make it the same process.
+#[test]
+fn a_forked_process_with_the_same_number_in_another_namespace_takes_nothing_away() {
+    let folder = TemporaryFolder::new();
+    let output = Command::new("unshare")
+        .args(["-rpf".as_ref(), std::env::current_exe().unwrap().as_os_str()])
+        .args(["--exact", "native::loading::a_host_in_a_folder", "--ignored", "--nocapture"])
+        .env("FOLDER", folder.path())
+        .env("END", "first")
+        .output();
+    let Ok(output) = output else { return println!("skipped: there is no program unshare") };
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if text.contains("unshare failed") {
+        return println!("skipped: no namespaces here: {text}");
+    }
+    assert!(text.contains("CHILD 3"), "it took the slot for its own: {text}");
+    let (folders, files) = private_files(folder.path());
+    assert_eq!((folders.len(), files.len()), (1, 2), "{text}");
 }
 
 #[test]
