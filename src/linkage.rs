@@ -5,27 +5,28 @@ use std::fmt;
 
 /// What a native image asks of the loader. Part of an [`Inspection`](crate::Inspection).
 ///
-/// All of it is read from ELF images. Of Mach-O and PE images only [`needed`](Linkage::needed) is read.
+/// All of it is read from ELF images; from Mach-O and PE images what there is a counterpart of there, as each field says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Linkage {
-    /// The name by which other images find it once it is mapped (`DT_SONAME`).
+    /// The name by which other images find it once it is mapped (`DT_SONAME`, `LC_ID_DYLIB`, the name in a PE export table).
     pub soname: Option<String>,
-    /// The libraries that the loader maps with it (`DT_NEEDED`), in their order; behind them, for an image that is for
+    /// The libraries that the loader maps with it (`DT_NEEDED`, `LC_LOAD_DYLIB` and its kin, PE imports, those that are delay-loaded
+    /// included), in their order; behind them, for an image that is for
     /// this process, what those need in turn, as far as their files are found.
     pub needed: Vec<NeededLibrary>,
-    /// The folders of its own in which the loader looks for them (`DT_RPATH`, `DT_RUNPATH`), as they are written.
+    /// The folders of its own in which the loader looks for them (`DT_RPATH`, `DT_RUNPATH`, `LC_RPATH`), as they are written.
     /// `$ORIGIN` among them leads nowhere: a plugin is not loaded from where its file lies.
     pub search_path: Vec<String>,
-    /// The symbols that the loader binds once for the whole process (`STB_GNU_UNIQUE`), so that all generations share
-    /// the first one's.
+    /// The symbols that the loader binds once for the whole process (`STB_GNU_UNIQUE`; in Mach-O weak definitions of data), so that
+    /// all generations share the first one's.
     pub unique_symbols: Vec<String>,
     /// How many bytes it takes of the loader's fixed reserve for thread-local storage; 0 if it takes none.
     pub static_tls: u64,
     /// What its headers do to the whole process.
     pub effects: Vec<ProcessEffect>,
-    /// The protections that it was compiled for, and is marked with (`.note.gnu.property`).
+    /// The protections that it was compiled for, and is marked with (`.note.gnu.property`, flags of a PE header).
     pub protections: Vec<Protection>,
     /// What else a reader may want to know of its headers, a sentence each.
     pub remarks: Vec<String>,
@@ -109,6 +110,8 @@ pub enum Protection {
     PointerAuthentication,
     /// Returns go where the call came from, by a second stack (GCS of AArch64). Per process.
     GuardedControlStack,
+    /// Calls by address arrive only at functions that are listed (Control Flow Guard of Windows). Per library.
+    ControlFlowGuard,
 }
 
 /// What the protection is called.
@@ -120,6 +123,7 @@ impl fmt::Display for Protection {
             Protection::BranchTargets => "branch target identification (BTI)",
             Protection::PointerAuthentication => "pointer authentication (PAC)",
             Protection::GuardedControlStack => "guarded control stacks (GCS)",
+            Protection::ControlFlowGuard => "Control Flow Guard (CFG)",
         })
     }
 }
@@ -130,6 +134,7 @@ impl Protection {
     pub(crate) fn flag(self) -> &'static str {
         match self {
             Protection::IndirectBranchTracking | Protection::ShadowStack => "-fcf-protection",
+            Protection::ControlFlowGuard => "/guard:cf",
             _ => "-mbranch-protection=standard",
         }
     }
@@ -232,13 +237,13 @@ pub enum Replaced {
 pub enum ProcessEffect {
     /// Makes the stacks of all threads executable (`PT_GNU_STACK`).
     ExecutableStack,
-    /// Has memory that is writable and executable at a time (`PT_LOAD`).
+    /// Has memory that is writable and executable at a time (`PT_LOAD`, Mach-O segments, PE sections).
     WritableCode,
     /// Has relocations in its code, which is writable while they are applied (`DT_TEXTREL`).
     TextRelocations,
     /// Adds its symbols to those that every later library binds to (`DF_1_GLOBAL`).
     GlobalScope,
-    /// Asks to come before other libraries when symbols are looked up (`DF_1_INTERPOSE`).
+    /// Asks to come before other libraries when symbols are looked up (`DF_1_INTERPOSE`, Mach-O's `__interpose`).
     Interposer,
     /// Asks to be initialised before all other libraries (`DF_1_INITFIRST`).
     InitFirst,

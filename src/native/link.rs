@@ -183,7 +183,8 @@ pub(super) fn describe(image: &Image<'_>, for_this_process: bool) -> Linkage {
 fn remarks(facts: &Facts) -> Vec<String> {
     let needs = |level| format!("it needs a processor of the level {level}");
     let level = processor::highest(facts.properties.processor).map(needs);
-    facts.remarks.iter().cloned().chain(level).collect()
+    // Some name libraries.
+    facts.remarks.iter().map(|remark| escape_untrusted(remark).into_owned()).chain(level).collect()
 }
 
 /// Lists the libraries that an image names.

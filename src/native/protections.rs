@@ -5,12 +5,18 @@ use crate::Protection;
 /// Returns those that are on for the calling thread. They are the process's: threads begin with them, and the loader turns them
 /// off for all or for none.
 pub(super) fn of_this_process() -> Vec<Protection> {
-    let mut on = Vec::new();
-    #[cfg(all(target_os = "linux", any(target_arch = "x86", target_arch = "x86_64")))]
-    on.extend(on_x86(&std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default()));
-    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-    on.extend(on_arm());
-    on
+    second_stack().into_iter().collect()
+}
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86", target_arch = "x86_64")))]
+fn second_stack() -> Option<Protection> {
+    on_x86(&std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default())
+}
+
+/// Nothing of the kind is known elsewhere.
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64"))))]
+fn second_stack() -> Option<Protection> {
+    None
 }
 
 /// Reads what the kernel says of a thread. It has no indirect branch tracking for programs.
@@ -21,7 +27,7 @@ fn on_x86(status: &str) -> Option<Protection> {
 }
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-fn on_arm() -> Option<Protection> {
+fn second_stack() -> Option<Protection> {
     // From linux/prctl.h.
     const PR_GET_SHADOW_STACK_STATUS: libc::c_int = 74;
     const ENABLED: libc::c_ulong = 1;

@@ -1,8 +1,9 @@
 //! What a slot and its leases are to those who call the plugin.
 
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::task::Poll;
+use std::thread;
 
 use hotslot::{
     Admission, Artifact, Backend, BoxError, Candidate, Cause, ErrorKind, Event, HotSlot, Lease, LoadContext, Loaded,
@@ -121,6 +122,36 @@ fn a_report_tells_what_was_measured() {
     drop(slot.load());
     assert_eq!(slot.reload(b"p 3.0.0 3").unwrap().leases_during, 0, "only what falls into the attempt counts");
     close(Arc::into_inner(slot).unwrap(), &values.census);
+}
+
+#[test]
+fn leases_of_all_threads_are_counted_during_an_attempt_and_none_beside_it() {
+    const THREADS: u64 = 40;
+    let values = Values::new();
+    let slot = values.builder().open(b"p 1.0.0 1").unwrap();
+    let take = |leases: usize| (0..leases).for_each(|_| drop(slot.load()));
+    let (before, during, after) = (Barrier::new(41), Barrier::new(41), Barrier::new(41));
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                take(50);
+                before.wait();
+                during.wait();
+                take(100);
+                after.wait();
+            });
+        }
+        before.wait();
+        let staged = slot.stage(b"p 2.0.0 2").unwrap();
+        // Threads that come later count as well.
+        scope.spawn(|| take(7)).join().unwrap();
+        during.wait();
+        after.wait();
+        assert_eq!(staged.commit().unwrap().leases_during, THREADS * 100 + 7);
+        take(3);
+        assert_eq!(slot.reload(b"p 3.0.0 3").unwrap().leases_during, 0);
+    });
+    close(slot, &values.census);
 }
 
 #[test]

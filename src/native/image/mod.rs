@@ -7,6 +7,8 @@
 
 mod elf;
 mod kind;
+mod macho;
+mod pe;
 mod properties;
 mod view;
 
@@ -122,7 +124,7 @@ impl<'data> Image<'data> {
             },
             _ => {
                 check_kind(&file, bytes)?;
-                Ok(facts_of_imports(&file))
+                Ok(other_facts(&file))
             }
         };
         // What never loads says so first, because its headers may promise what was taken out of it; what was cut short,
@@ -150,7 +152,7 @@ impl<'data> Image<'data> {
             // Objects and programs for a fixed address ask a loader for nothing, or are none of its files.
             BinaryFormat::Elf if file.kind() == ObjectKind::Dynamic => elf_facts(bytes)?,
             BinaryFormat::Elf => Facts::default(),
-            _ => facts_of_imports(&file),
+            _ => other_facts(&file),
         };
         Ok(Image { file, facts })
     }
@@ -235,17 +237,15 @@ fn elf_facts(bytes: &[u8]) -> Result<Facts, ImageError> {
     elf::read(bytes).map_err(damaged)
 }
 
-/// Reads which libraries a Mach-O or PE image needs.
-fn facts_of_imports(file: &File<'_>) -> Facts {
-    let mut facts = Facts::default();
-    // Damage in these tables is the loader's to report: nothing is decided by them.
-    for import in file.imports().into_iter().flatten().flatten() {
-        let library = String::from_utf8_lossy(import.library());
-        if !library.is_empty() && facts.needed.iter().all(|known| **known != *library) {
-            facts.needed.push(library.into_owned());
-        }
+/// Reads what a Mach-O or PE image asks of the loader.
+fn other_facts(file: &File<'_>) -> Facts {
+    match file {
+        File::MachO32(file) => macho::read(file),
+        File::MachO64(file) => macho::read(file),
+        File::Pe32(file) => pe::read(file),
+        File::Pe64(file) => pe::read(file),
+        _ => Facts::default(),
     }
-    facts
 }
 
 /// Refuses a Mach-O or PE image of another kind than shared libraries.

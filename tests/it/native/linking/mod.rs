@@ -6,6 +6,7 @@ mod entries;
 mod interposition;
 mod kinds;
 mod needed;
+mod other_formats;
 mod protections;
 mod resolution;
 mod static_tls;

@@ -52,7 +52,6 @@ fn what_a_compiler_marks_is_listed_and_admitted() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn malformed_notes_mark_nothing_as_for_the_loader() {
-    let features = [&FEATURES[..], &[3, 0, 0, 0, 0, 0, 0, 0]].concat();
     let sound = answering(2, &["-fcf-protection=full", "-nostdlib"]);
     assert_eq!(marks(&sound), BOTH);
     let whole = [&NOTE[..], &FEATURES[..]].concat();
