@@ -36,6 +36,7 @@
 //! | the file is overwritten or truncated while mapped | SIGSEGV, SIGBUS | a private copy: a new file, for reading only, in a 0700 folder; without a folder, a memfd with all four seals | `load_file`, `process_dir`, `memfd` |
 //! | those who look from outside open the names of the map | `/proc/self/fd/7` is *their* descriptor: gdb hangs; backtraces have no names | the file stays for as long as it is mapped; a memfd stays open, and its path names this process | `load_file`, `memfd` |
 //! | files stay behind when a process is killed | the disk fills up | the folder is locked; the next process removes those that nobody has locked | `process_dir` |
+//! | a forked process has the same number, as the first one of a PID namespace | it removes files that are in use | processes are told apart by a page that the kernel clears in forked ones | `process_dir`, `load_file` |
 //! | the folder is mounted `noexec`, or full | "failed to map segment", SIGBUS when pages are written back | it is tried before; the space is taken before it is written to; another folder, or memory | `process_dir`, `load_file` |
 //! | what memfds and tmpfs hold is charged as shared memory, and not shown as resident | the container is killed, although the process looks small | files on a disk come first; memory has a [`Budget`] in bytes; [`usage`] and each generation's [`Footprint`](crate::Footprint) say what is taken | `load_file`, `copies` |
 //! | an image that was cut short | SIGBUS inside `dlopen`, or a crash later | every segment, section and header is checked against the length first | `image` |
@@ -70,7 +71,7 @@
 //! A library is loaded from a private folder or from memory, so what it needs is found where the system looks, and
 //! not beside the file that the bytes came from: `$ORIGIN` and `@loader_path` lead nowhere.
 //!
-//! What an image asks of the loader is read from ELF images; what it meets in the process is known on Linux with glibc, and
+//! What an image asks of the loader is read from ELF images, and from others as far as they have a counterpart; what it meets in the process is known on Linux with glibc, and
 //! what is left of the static TLS only on x86-64 there. See [the guide](crate::guide::libraries).
 
 mod budget;

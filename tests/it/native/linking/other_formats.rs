@@ -234,6 +234,7 @@ fn what_a_pe_library_asks_of_its_loader_is_listed() {
         .text("kernel32.DLL", 16)
         .text("delayed.dll", 16)
         .text("plugin.dll", 16)
+        .up_to(0x280)
         .0;
     let directories = [(0, AT + 0x100, 0x180), (1, AT, 0x50), (9, AT + 0xa0, 40), (13, AT + 0x60, 64)];
     let found = linkage(&pe(AT + 0x100, 0x4140, 0xc000_0040, &directories, &content));
