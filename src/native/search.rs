@@ -45,7 +45,7 @@ pub(super) struct Search {
 impl Search {
     /// `folders` are all that the loader looks at for an image that names none.
     pub(super) fn new(folders: Vec<String>) -> Search {
-        let (process, default) = split(folders);
+        let (process, default) = split(&folders);
         let environment = at_start("LD_LIBRARY_PATH");
         let through = |folder: String| {
             let is_named = environment.iter().any(|named| *named == folder || (named.is_empty() && folder == "."));
@@ -116,7 +116,7 @@ pub(super) fn in_folders(name: &str, folders: &[String]) -> Option<PathBuf> {
 }
 
 /// Tells the folders of the system, which come last, from what the process was given.
-fn split(folders: Vec<String>) -> (Vec<String>, Vec<String>) {
+fn split(folders: &[String]) -> (Vec<String>, Vec<String>) {
     let is_default = |folder: &str| {
         let known = ["/lib", "/usr/lib"].iter().find_map(|known| folder.strip_prefix(known).map(|rest| (known, rest)));
         known.is_some_and(|(_, rest)| {
@@ -128,15 +128,14 @@ fn split(folders: Vec<String>) -> (Vec<String>, Vec<String>) {
     while at > 0 && is_default(&folders[at - 1]) && !folders[at..].contains(&folders[at - 1]) {
         at -= 1;
     }
-    let mut process = folders;
-    let default = process.split_off(at);
-    let tidy = |folders: Vec<String>| -> Vec<String> {
-        folders
-            .into_iter()
-            .map(|folder| if folder.len() > 1 { folder.trim_end_matches('/').to_owned() } else { folder })
-            .collect()
-    };
-    (tidy(process), tidy(default))
+    let (process, default) = folders.split_at(at);
+    let tidied = |folders: &[String]| folders.iter().map(|folder| tidied(folder)).collect();
+    (tidied(process), tidied(default))
+}
+
+/// Without a slash at the end.
+fn tidied(folder: &str) -> String {
+    if folder.len() > 1 { folder.trim_end_matches('/').to_owned() } else { folder.to_owned() }
 }
 
 /// The folders in a variable of the environment that the process was started with; later changes mean nothing to the loader.
@@ -144,9 +143,10 @@ fn at_start(variable: &str) -> Vec<String> {
     let environment = std::fs::read("/proc/self/environ").unwrap_or_default();
     let mut variables = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
     let value = variables.find_map(|entry| Some(entry.strip_prefix(variable)?.strip_prefix('=')?.to_owned()));
-    let tidy =
-        |folder: &str| if folder.len() > 1 { folder.trim_end_matches('/').to_owned() } else { folder.to_owned() };
-    value.unwrap_or_default().split([':', ';']).map(tidy).collect()
+    let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    let origin = program.parent().and_then(Path::to_str).unwrap_or_default();
+    let expanded = |folder: &str| tidied(&folder.replace("${ORIGIN}", origin).replace("$ORIGIN", origin));
+    value.unwrap_or_default().split([':', ';']).map(expanded).collect()
 }
 
 fn read_cache() -> Option<Vec<u8>> {
@@ -192,7 +192,7 @@ mod tests {
             (&["/usr/lib64/private", "/lib64", "/usr/lib64"], 1),
             (&[], 0),
         ] {
-            let (process, default) = split(owned(folders));
+            let (process, default) = split(&owned(folders));
             assert_eq!((process.len(), default.len()), (named, folders.len() - named), "{folders:?}");
         }
     }
