@@ -16,6 +16,7 @@
 //! - [`services`]: functions of the host that plugins call.
 //! - [`errors`]: every error, and how to handle it.
 //! - [`operation`]: status, history, events, threads and forks.
+//! - [`costs`]: what grows with what, and what does not.
 //! - [`testing`]: testing plugins and hosts in-process.
 #![cfg_attr(
     feature = "native",
@@ -72,6 +73,9 @@ pub mod errors {}
 
 #[doc = include_str!("operation.md")]
 pub mod operation {}
+
+#[doc = include_str!("costs.md")]
+pub mod costs {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}

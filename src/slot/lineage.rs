@@ -20,6 +20,8 @@
 //! makes everyone wait but those that would wait for themselves. A pause ends in one way only, under the lock: by a swap, or
 //! by the old generation's return to the cell, after which a [`commit`](Lineage::commit) under that pause is refused.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::current::{Current, Hold, Survey};
@@ -466,22 +468,24 @@ impl<G: Member> Line<G> {
     /// Lets only `keep` of the warm ones stay so: first those that rollbacks from here would go to, one after the
     /// other, then the latest retired.
     fn choose_warm(&mut self) {
-        let mut wanted = Vec::new();
+        let replaced: BTreeMap<_, _> = self.warm().map(|r| (r.number(), r.standing.replaced)).collect();
+        if replaced.len() <= self.keep {
+            return;
+        }
+        // By number, how many rollbacks away.
+        let mut away = BTreeMap::new();
         let mut next = self.serving.as_ref().and_then(|standing| standing.replaced);
-        while let Some(retired) = next.and_then(|number| self.warm().find(|r| r.number() == number)) {
-            wanted.push(retired.number());
-            next = retired.standing.replaced;
+        while let Some((number, replaced)) = next.and_then(|number| replaced.get_key_value(&number)) {
+            away.insert(*number, away.len());
+            next = *replaced;
         }
-        let mut others: Vec<_> = self.warm().map(|r| (r.epoch, r.number())).collect();
-        others.sort_unstable();
-        for (_, number) in others.into_iter().rev() {
-            if !wanted.contains(&number) {
-                wanted.push(number);
-            }
-        }
-        wanted.truncate(self.keep);
-        for retired in &mut self.retired {
-            retired.warm &= wanted.contains(&retired.number());
+        let mut warm: Vec<_> = self.retired.iter_mut().filter(|retired| retired.warm).collect();
+        warm.sort_unstable_by_key(|retired| {
+            let number = retired.number();
+            (away.get(&number).copied().unwrap_or(usize::MAX), Reverse((retired.epoch, number)))
+        });
+        for retired in warm.into_iter().skip(self.keep) {
+            retired.warm = false;
         }
     }
 

@@ -1,0 +1,126 @@
+//! Counts the instructions of the paths that a host takes millions of times a second, and fails where one takes more than
+//! its limit.
+//!
+//! `ci/instructions` runs it. Unlike times, the counts are the same on a busy machine and on a quiet one, so a regression
+//! fails at once. A path runs [`TIMES`] times after a warm-up that is not counted, and so do the constant costs of a
+//! thread's first lease. What the counts leave out: how long an instruction takes, and how threads disturb each other.
+//! `cargo bench -p hotslot-benches` measures those.
+//!
+//! A limit is the count on the day when it was set, and a tenth more for the next compiler. Whoever makes a path dearer on
+//! purpose raises its limit in the same change.
+
+#![allow(missing_docs, reason = "the macros write items")]
+
+use std::hint::black_box;
+
+use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
+use hotslot::native::{Native, Trust};
+use hotslot::{Admission, Artifact, Backend, BoxError, HotSlot, LoadContext, Loaded, Manifest, Payload};
+use hotslot_bench_interface::{Bench, Point, Request};
+
+/// How often each path runs.
+const TIMES: u64 = 1_000;
+
+/// The variable with the path of the plugin, benches/typed. Built in here, the compiler would run under callgrind, too.
+const PLUGIN: &str = "HOTSLOT_BENCH_TYPED";
+
+/// Limits one run of a path to so many instructions.
+fn limit(instructions: u64) -> LibraryBenchmarkConfig {
+    let mut config = LibraryBenchmarkConfig::default();
+    config.pass_through_env(PLUGIN).tool(Callgrind::default().hard_limits([(EventKind::Ir, instructions * TIMES)]));
+    config
+}
+
+/// A backend whose plugins are numbers.
+struct Numbers;
+
+impl Backend<u64> for Numbers {
+    fn admit(&self, _: &Payload) -> Result<Admission, BoxError> {
+        Ok(Manifest::new("number").into())
+    }
+
+    fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<u64>, BoxError> {
+        Ok(Loaded::new(artifact.bytes().len() as u64))
+    }
+}
+
+fn numbers(tracked: bool) -> HotSlot<u64> {
+    let slot = HotSlot::builder(Numbers).track_leases(tracked).open(vec![0; 8]).expect("a number loads");
+    take_a_lease(&slot);
+    slot
+}
+
+fn take_a_lease(slot: &HotSlot<u64>) {
+    black_box(*slot.load());
+}
+
+fn library() -> HotSlot<dyn Bench> {
+    let path = std::env::var_os(PLUGIN).expect("ci/instructions sets it");
+    // SAFETY: the library is this workspace's own, and its constructors are the standard library's.
+    let trust = unsafe { Trust::assume() };
+    let slot = HotSlot::builder(Native::interface::<dyn Bench>(trust));
+    let slot = slot.open(std::fs::read(path).expect("it was built")).expect("it is sound");
+    let plugin = slot.load();
+    (plugin.nothing(), plugin.length(&[]), plugin.headers(&Request::ordinary()));
+    drop(plugin);
+    slot
+}
+
+#[library_benchmark]
+#[bench::plain(args = (false), setup = numbers, config = limit(60))]
+#[bench::tracked(args = (true), setup = numbers, config = limit(120))]
+fn lease(slot: HotSlot<u64>) -> HotSlot<u64> {
+    for _ in 0..TIMES {
+        take_a_lease(&slot);
+    }
+    slot
+}
+
+#[library_benchmark]
+#[bench::library(setup = library, config = limit(200))]
+fn nothing(slot: HotSlot<dyn Bench>) -> HotSlot<dyn Bench> {
+    let plugin = slot.load();
+    for _ in 0..TIMES {
+        black_box(&*plugin).nothing();
+    }
+    drop(plugin);
+    slot
+}
+
+#[library_benchmark]
+#[bench::library(setup = library, config = limit(200))]
+fn kilobyte(slot: HotSlot<dyn Bench>) -> HotSlot<dyn Bench> {
+    let plugin = slot.load();
+    for _ in 0..TIMES {
+        black_box(black_box(&*plugin).length(black_box(&[7; 1024])));
+    }
+    drop(plugin);
+    slot
+}
+
+#[library_benchmark]
+#[bench::library(setup = library, config = limit(200))]
+fn plain_struct(slot: HotSlot<dyn Bench>) -> HotSlot<dyn Bench> {
+    let plugin = slot.load();
+    for _ in 0..TIMES {
+        black_box(black_box(&*plugin).mirrored(black_box(Point { x: 1.0, y: 2.0 })));
+    }
+    drop(plugin);
+    slot
+}
+
+#[library_benchmark]
+#[bench::library(setup = library, config = limit(10_000))]
+fn serde_type(slot: HotSlot<dyn Bench>) -> HotSlot<dyn Bench> {
+    let plugin = slot.load();
+    let request = Request::ordinary();
+    for _ in 0..TIMES {
+        black_box(black_box(&*plugin).headers(black_box(&request)));
+    }
+    drop(plugin);
+    slot
+}
+
+library_benchmark_group!(name = leases, benchmarks = [lease]);
+library_benchmark_group!(name = calls, benchmarks = [nothing, kilobyte, plain_struct, serde_type]);
+main!(library_benchmark_groups = [leases, calls]);
