@@ -80,6 +80,15 @@ fn module(c: &mut Criterion) {
             by_hand.length.call(&mut by_hand.store, (at, 1024)).expect("it has a length")
         });
     });
+    let request = Request::ordinary();
+    c.bench_function("a serde type/postcard there and a raw TypedFunc", |b| {
+        b.iter(|| {
+            let bytes = postcard::to_allocvec(black_box(&request)).expect("it is written");
+            let at = by_hand.room;
+            by_hand.memory.data_mut(&mut by_hand.store)[at as usize..][..bytes.len()].copy_from_slice(&bytes);
+            by_hand.headers.call(&mut by_hand.store, (at, bytes.len() as u32)).expect("it is read")
+        });
+    });
     let engine = Engine::new().expect("this machine has an engine");
     for (name, policy) in [("single instance", InstancePolicy::Single), ("fresh instances", InstancePolicy::Fresh)] {
         let backend = engine.interface::<dyn Bench>().instance_policy(policy);
@@ -95,6 +104,7 @@ struct ByHand {
     room: u32,
     nothing: TypedFunc<(), ()>,
     length: TypedFunc<(u32, u32), u64>,
+    headers: TypedFunc<(u32, u32), u32>,
 }
 
 impl ByHand {
@@ -112,6 +122,7 @@ impl ByHand {
             memory: instance.get_memory(&mut store, "memory").expect("it is exported"),
             nothing: instance.get_typed_func(&mut store, "raw_nothing").expect("it is exported"),
             length: instance.get_typed_func(&mut store, "raw_length").expect("it is exported"),
+            headers: instance.get_typed_func(&mut store, "raw_headers").expect("it is exported"),
             store,
         }
     }

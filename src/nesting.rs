@@ -19,8 +19,10 @@ thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     /// How many calls into plugins began on this thread.
     static BEGUN: Cell<u64> = const { Cell::new(0) };
-    /// How many nested calls were refused on this thread, and why the last one was.
-    static REFUSED: Cell<(u64, Option<Refusal>)> = const { Cell::new((0, None)) };
+    /// How many nested calls were refused on this thread.
+    static REFUSED: Cell<u64> = const { Cell::new(0) };
+    /// Why the last one was.
+    static LAST_REFUSAL: Cell<Option<Refusal>> = const { Cell::new(None) };
     /// The lowest and the highest address of the thread's stack, once they were asked for; `(0, 0)` if they are unknown.
     static STACK: Cell<Option<(usize, usize)>> = const { Cell::new(None) };
 }
@@ -57,6 +59,35 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// The first of the calls that are nested on this thread: there is nothing to check for it, and nothing to count but itself.
+pub(crate) struct First(());
+
+impl First {
+    /// Begins a call, if no other one is in progress on this thread.
+    #[inline]
+    pub(crate) fn enter() -> Option<First> {
+        if DEPTH.get() != 0 {
+            return None;
+        }
+        DEPTH.set(1);
+        BEGUN.set(BEGUN.get().wrapping_add(1));
+        // Nobody watches: who does is within a call.
+        REFUSED.set(0);
+        Some(First(()))
+    }
+
+    /// Ends it. What is called between must not unwind.
+    #[inline]
+    pub(crate) fn leave(self) -> Watch {
+        DEPTH.set(0);
+        Watch {
+            refused: 0,
+            #[cfg(feature = "wasm")]
+            begun: 0,
+        }
+    }
+}
+
 /// A call into a plugin that is in progress on this thread.
 pub(crate) struct Nested(());
 
@@ -70,23 +101,31 @@ impl Nested {
             stack_left().filter(|left| *left < needed).map(|left| Refusal::Stack { left, needed })
         };
         match refusal {
-            None => {
-                DEPTH.set(depth + 1);
-                BEGUN.set(BEGUN.get().wrapping_add(1));
-                Ok(Nested(()))
-            }
+            None => Ok(Nested::begin(depth)),
             Some(refusal) => Err(refuse(refusal)),
         }
     }
 
     /// Begins a call whose code is a library's, and uses as much stack as it likes. The first call on a thread is up to
     /// the caller, as that of any function is.
+    #[inline]
     pub(crate) fn enter_interface() -> Result<Nested, Refusal> {
-        Nested::enter(if DEPTH.get() == 0 { 0 } else { HOST_STACK })
+        if DEPTH.get() != 0 {
+            return Nested::enter(HOST_STACK);
+        }
+        Ok(Nested::begin(0))
+    }
+
+    #[inline]
+    fn begin(depth: u32) -> Nested {
+        DEPTH.set(depth + 1);
+        BEGUN.set(BEGUN.get().wrapping_add(1));
+        Nested(())
     }
 }
 
 impl Drop for Nested {
+    #[inline]
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get() - 1);
     }
@@ -100,7 +139,8 @@ pub(crate) fn is_nested() -> bool {
 
 /// Notes a refusal, so that a plugin which fails because of it is not blamed.
 pub(crate) fn refuse(refusal: Refusal) -> Refusal {
-    REFUSED.set((REFUSED.get().0 + 1, Some(refusal)));
+    REFUSED.set(REFUSED.get() + 1);
+    LAST_REFUSAL.set(Some(refusal));
     refusal
 }
 
@@ -113,9 +153,10 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    #[inline]
     pub(crate) fn begin() -> Watch {
         Watch {
-            refused: REFUSED.get().0,
+            refused: REFUSED.get(),
             #[cfg(feature = "wasm")]
             begun: BEGUN.get(),
         }
@@ -123,8 +164,7 @@ impl Watch {
 
     /// Returns why the last nested call was refused, if one was since the watch began.
     pub(crate) fn refusal(self) -> Option<Refusal> {
-        let (count, last) = REFUSED.get();
-        last.filter(|_| count != self.refused)
+        LAST_REFUSAL.get().filter(|_| REFUSED.get() != self.refused)
     }
 
     /// Returns whether a call into a plugin began on this thread since the watch did.

@@ -10,7 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const DEPTH: usize = 8;
 
 thread_local! {
-    static ENTERED: Cell<Entered> = const { Cell::new(Entered { slots: [0; DEPTH], count: 0 }) };
+    static ENTERED: Marks = const { Marks { slots: [const { Cell::new(0) }; DEPTH], count: Cell::new(0) } };
+}
+
+/// The slots that this thread is inside of.
+struct Marks {
+    slots: [Cell<u64>; DEPTH],
+    /// Of those above; one more than fit says that there were more.
+    count: Cell<usize>,
 }
 
 /// The slots that a thread is inside of.
@@ -43,43 +50,71 @@ impl PluginScope {
     }
 
     /// Runs `work` as foreign code of the slot.
+    #[inline]
     pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
-        let before = ENTERED.get();
-        let _restored = Restore(before);
-        if !before.contains(self.0) {
-            ENTERED.set(before.with(self.0));
-        }
+        // Most threads are inside of nothing. What is beyond the count means nothing, so that only the count is put back.
+        let _left = ENTERED.with(|entered| {
+            let count = entered.count.get();
+            if count == 0 {
+                entered.slots[0].set(self.0);
+                entered.count.set(1);
+            } else if !entered.contains(self.0) {
+                entered.add(self.0);
+            }
+            Leave(count)
+        });
         work()
     }
 
     /// Whether this thread runs foreign code of the slot.
     pub fn is_entered(&self) -> bool {
-        ENTERED.get().contains(self.0)
+        ENTERED.with(|entered| entered.contains(self.0))
     }
 }
 
 impl Entered {
     /// What this thread is inside of, for a thread that goes on with its work.
     pub(crate) fn here() -> Entered {
-        ENTERED.get()
+        ENTERED.with(|entered| Entered { slots: entered.slots.each_ref().map(Cell::get), count: entered.count.get() })
     }
 
     /// Runs `work` on another thread as if it were still on the one that this was taken from.
     pub(crate) fn resume<R>(self, work: impl FnOnce() -> R) -> R {
-        let _restored = Restore(ENTERED.replace(self));
+        let _restored = Restore(Entered::here());
+        self.set();
         work()
     }
 
+    fn set(self) {
+        ENTERED.with(|entered| {
+            entered.slots.iter().zip(self.slots).for_each(|(place, slot)| place.set(slot));
+            entered.count.set(self.count);
+        });
+    }
+}
+
+impl Marks {
     fn contains(&self, slot: u64) -> bool {
-        self.count > DEPTH || self.slots[..self.count].contains(&slot)
+        let count = self.count.get();
+        count > DEPTH || self.slots[..count].iter().any(|entered| entered.get() == slot)
     }
 
-    fn with(mut self, slot: u64) -> Entered {
-        if let Some(free) = self.slots.get_mut(self.count) {
-            *free = slot;
+    fn add(&self, slot: u64) {
+        let count = self.count.get();
+        if let Some(free) = self.slots.get(count) {
+            free.set(slot);
         }
-        self.count = (self.count + 1).min(DEPTH + 1);
-        self
+        self.count.set((count + 1).min(DEPTH + 1));
+    }
+}
+
+/// Puts the count back, also if the work panics.
+struct Leave(usize);
+
+impl Drop for Leave {
+    #[inline]
+    fn drop(&mut self) {
+        ENTERED.with(|entered| entered.count.set(self.0));
     }
 }
 
@@ -88,7 +123,7 @@ struct Restore(Entered);
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        ENTERED.set(self.0);
+        self.0.set();
     }
 }
 

@@ -69,9 +69,9 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
     let required = methods.iter().filter(|method| !method.is_later()).map(Method::parts);
     let numbers = 0u32..;
     let proxies = numbers.clone().zip(&methods).map(|(number, method)| method.proxy(number));
-    let arms = numbers.zip(&methods).map(|(number, method)| method.arm(number));
+    let served = numbers.clone().zip(&methods).map(|(number, method)| method.serve(number, ident));
+    let (of_each, of_plugins) = (numbers.clone().take(methods.len()), numbers.take(methods.len()));
     let proxy = format_ident!("__{ident}Proxy");
-    // The author's names of parameters are not those of this code, which has `arguments` and `answer`, too.
     let dispatch = quote_spanned! {Span::mixed_site()=>
         fn dispatch(
             &self,
@@ -80,7 +80,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
             answer: &mut __plugin::Answer<'_>,
         ) -> ::core::result::Result<(), __plugin::CallError> {
             match method {
-                #(#arms)*
+                #( #of_each => <Self as __plugin::__private::Serve<Self, #of_each>>::serve(self, arguments, answer), )*
                 _ => ::core::result::Result::Err(__plugin::CallError::unsupported()),
             }
         }
@@ -116,6 +116,13 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
                 fn __link(&self) -> ::core::option::Option<&dyn __plugin::Link> {
                     ::core::option::Option::Some(&self.0)
                 }
+            }
+
+            #(#served)*
+
+            impl<__P: #ident> __plugin::__private::Methods<__P> for dyn #ident {
+                const METHODS: &'static [__plugin::abi::Method] =
+                    &[#( __plugin::__private::method::<__P, dyn #ident, #of_plugins>, )*];
             }
 
             impl __plugin::Interface for dyn #ident {

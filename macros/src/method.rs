@@ -209,8 +209,8 @@ impl Method {
         }
     }
 
-    /// Writes it in the plugin's dispatch: an arm of a match over the method's number.
-    pub(crate) fn arm(&self, number: u32) -> TokenStream {
+    /// Writes it for the plugin's side: an implementation of `Serve` for its number, for whatever implements `interface`.
+    pub(crate) fn serve(&self, number: u32, interface: &Ident) -> TokenStream {
         let site = Span::mixed_site();
         let name = &self.item.sig.ident;
         let names: Vec<_> = self.names().collect();
@@ -224,11 +224,18 @@ impl Method {
         let codec = self.result.codec();
         let question = matches!(self.result, Kind::Fallible(_)).then(|| quote!(?));
         quote_spanned! {site=>
-            #number => {
-                #( let #names = __codec::Take::<'_, #types>::take(&#codecs, arguments)?; )*
-                arguments.end()?;
-                let value = self.#name(#(#passed),*) #question;
-                __codec::Codec::<#value>::give(&#codec, value, answer)
+            impl<__P: #interface + ?::core::marker::Sized> __plugin::__private::Serve<__P, #number> for dyn #interface {
+                #[inline]
+                fn serve(
+                    plugin: &__P,
+                    arguments: &mut __plugin::Arguments<'_>,
+                    answer: &mut __plugin::Answer<'_>,
+                ) -> ::core::result::Result<(), __plugin::CallError> {
+                    #( let #names = __codec::Take::<'_, #types>::take(&#codecs, arguments)?; )*
+                    arguments.end()?;
+                    let value = <__P as #interface>::#name(plugin, #(#passed),*) #question;
+                    __codec::Codec::<#value>::give(&#codec, value, answer)
+                }
             }
         }
     }

@@ -57,6 +57,17 @@ impl<'b, T> Bounded<'b, T> {
     }
 }
 
+/// What holds no other value: its bytes account for it, and the element that it is was counted.
+macro_rules! deserialize_alone {
+    ($($method:ident($($argument:ident: $ty:ty),*);)*) => {$(
+        #[inline]
+        fn $method<V: Visitor<'de>>(self, $($argument: $ty,)* visitor: V) -> Result<V::Value, D::Error> {
+            self.inner.$method($($argument,)* visitor)
+        }
+    )*};
+}
+
+/// What may hold others.
 macro_rules! deserialize {
     ($($method:ident($($argument:ident: $ty:ty),*);)*) => {$(
         fn $method<V: Visitor<'de>>(self, $($argument: $ty,)* visitor: V) -> Result<V::Value, D::Error> {
@@ -69,8 +80,7 @@ macro_rules! deserialize {
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
     type Error = D::Error;
 
-    deserialize! {
-        deserialize_any();
+    deserialize_alone! {
         deserialize_bool();
         deserialize_i8();
         deserialize_i16();
@@ -89,9 +99,14 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         deserialize_string();
         deserialize_bytes();
         deserialize_byte_buf();
-        deserialize_option();
         deserialize_unit();
+        deserialize_identifier();
         deserialize_unit_struct(name: &'static str);
+    }
+
+    deserialize! {
+        deserialize_any();
+        deserialize_option();
         deserialize_newtype_struct(name: &'static str);
         deserialize_seq();
         deserialize_tuple(len: usize);
@@ -99,7 +114,6 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Bounded<'_, D> {
         deserialize_map();
         deserialize_struct(name: &'static str, fields: &'static [&'static str]);
         deserialize_enum(name: &'static str, variants: &'static [&'static str]);
-        deserialize_identifier();
         deserialize_ignored_any();
     }
 

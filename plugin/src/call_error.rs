@@ -12,8 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 ///
 /// An error of the plugin's that has sources keeps them, if it was made [from it](CallError::from_error): the messages of all
 /// of them cross, and [`source`](std::error::Error::source) works on the other side as it would have in the plugin.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CallError(Box<Inner>);
+
+/// Behind a pointer, because what every call returns is an answer or this: with an error of five words each answer would go
+/// through memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallError {
+struct Inner {
     kind: CallErrorKind,
     message: String,
     source: Option<Box<Cause>>,
@@ -69,7 +74,7 @@ impl CallErrorKind {
 impl CallError {
     /// Makes an error of this kind.
     pub fn new(kind: CallErrorKind, message: impl Into<String>) -> CallError {
-        CallError { kind, message: message.into(), source: None }
+        CallError(Box::new(Inner { kind, message: message.into(), source: None }))
     }
 
     /// Makes an error of the plugin's own from another error, with its sources. [`failed`](CallError::failed) takes a text.
@@ -102,7 +107,7 @@ impl CallError {
 
     /// Adds a message below those that there are, up to a limit.
     pub(crate) fn with_cause(mut self, message: String) -> CallError {
-        let (mut place, mut depth) = (&mut self.source, 0);
+        let (mut place, mut depth) = (&mut self.0.source, 0);
         while let Some(cause) = place {
             (place, depth) = (&mut cause.source, depth + 1);
         }
@@ -117,7 +122,7 @@ impl CallError {
     #[doc(hidden)]
     pub fn to_wire(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let (mut message, mut next) = (&self.message, &self.source);
+        let (mut message, mut next) = (&self.0.message, &self.0.source);
         loop {
             let sound = message.bytes().map(|byte| if byte == SOURCE_SEPARATOR { b' ' } else { byte });
             bytes.extend(sound);
@@ -150,7 +155,7 @@ impl CallError {
 
     /// Returns what went wrong.
     pub fn kind(&self) -> CallErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// Unwinds with this error. The panic hook is not called: nothing is printed.
@@ -181,13 +186,20 @@ impl CallError {
 
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, message, source } = &*self.0;
+        f.debug_struct("CallError").field("kind", kind).field("message", message).field("source", source).finish()
     }
 }
 
 impl std::error::Error for CallError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|cause| &**cause as _)
+        self.0.source.as_ref().map(|cause| &**cause as _)
     }
 }
 

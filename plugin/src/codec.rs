@@ -306,11 +306,16 @@ pub trait Crosses: Sized {
     fn decode(bytes: &[u8]) -> Result<Self, Malformed>;
 }
 
+/// The bytes that a value of serde is given to begin with.
+#[cfg(feature = "postcard")]
+const FIRST_ROOM: usize = 256;
+
 #[cfg(feature = "postcard")]
 #[diagnostic::do_not_recommend]
 impl<T: serde::Serialize + serde::de::DeserializeOwned> Crosses for T {
     fn encode(&self) -> Result<Vec<u8>, CallError> {
-        postcard::to_allocvec(self)
+        // Most values fit at once: growing from nothing would take longer than writing them.
+        postcard::to_extend(self, Vec::with_capacity(FIRST_ROOM))
             .map_err(|error| CallError::malformed(&format!("a value cannot be written: {error}")))
     }
 

@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use std::ptr;
 
 use crate::abi::{
-    ABI_VERSION, Buffer, Descriptor, Function, HostApi, Identity, MAGIC, PANIC_ABORT, PANIC_UNWIND, Status, Text,
+    ABI_VERSION, Buffer, Descriptor, Function, HostApi, Identity, Invoke, MAGIC, Method, PANIC_ABORT, PANIC_UNWIND,
+    Status, Text,
 };
 use crate::{Error, Host, Plugin, shim};
 
@@ -52,6 +53,23 @@ pub const fn named(
         ..template.identity
     };
     Descriptor { identity, functions: functions.as_ptr(), ..template }
+}
+
+/// The methods of an interface as functions over a plugin of the type `P`: the macro implements it for `dyn Trait`.
+pub trait Methods<P> {
+    const METHODS: &'static [Method];
+}
+
+/// Lists the functions of a plugin of an interface, `N` of them: the one for all methods, and one for each.
+pub const fn functions<const N: usize>(invoke: Invoke, methods: &[Method]) -> [Function; N] {
+    assert!(methods.len() + 1 == N, "there is one function for all methods, and one for each");
+    let mut functions = [Function(invoke as *const c_void); N];
+    let mut at = 1;
+    while at < N {
+        functions[at] = Function(methods[at - 1] as *const c_void);
+        at += 1;
+    }
+    functions
 }
 
 /// Finds out at compile time what an author wrote: how it is made is the constant of this inherent implementation for a

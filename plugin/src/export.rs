@@ -61,14 +61,23 @@ macro_rules! export {
     };
     ($plugin:ty as $interface:path, name: $name:expr, version: $version:expr $(,)?) => {
         const _: () = {
-            use $crate::__private::{Author, ByDefault as _, named, template_of};
+            use $crate::__private::{Author, ByDefault as _, Methods, functions, named, template_of};
             use $crate::abi;
 
-            $crate::__invoke!($plugin as $interface);
+            const METHODS: &[abi::Method] = <dyn $interface as Methods<$plugin>>::METHODS;
+
+            unsafe extern "C" fn invoke(
+                instance: *const ::std::ffi::c_void,
+                method: u32,
+                frame: *mut abi::Frame,
+            ) -> abi::Status {
+                // SAFETY: P2: the instance is one of this plugin, and lives. P4: the frame is lent for the call.
+                unsafe { $crate::shim::invoke(METHODS, instance, method, frame) }
+            }
 
             const ID: &str = <dyn $interface as $crate::Interface>::ID;
             const CONTRACT: &str = <dyn $interface as $crate::Interface>::CONTRACT;
-            const FUNCTIONS: &[abi::Function] = &[abi::Function(invoke as *const ::std::ffi::c_void)];
+            const FUNCTIONS: &[abi::Function] = &functions::<{ METHODS.len() + 1 }>(invoke, METHODS);
             const DESCRIPTOR: abi::Descriptor =
                 named(template_of(Author::<$plugin>::MAKER), $name, $version, ID, FUNCTIONS);
 
@@ -115,25 +124,6 @@ macro_rules! export {
                 );
             }
         };
-    };
-}
-
-/// The function through which a host calls the interface's methods: an [`Invoke`](crate::abi::Invoke).
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __invoke {
-    ($plugin:ty as $interface:path) => {
-        unsafe extern "C" fn invoke(
-            instance: *const ::std::ffi::c_void,
-            method: u32,
-            frame: *mut $crate::abi::Frame,
-        ) -> $crate::abi::Status {
-            // SAFETY: P2: the instance is one of this plugin, and lives. P4: the frame is lent for the call.
-            unsafe {
-                let plugin: &$plugin = $crate::shim::this::<$plugin>(instance);
-                $crate::shim::invoke::<dyn $interface>(plugin, method, frame)
-            }
-        }
     };
 }
 

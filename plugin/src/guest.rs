@@ -40,7 +40,7 @@ pub struct Guest {
     /// Where the host writes the arguments of the call that comes next.
     room: RefCell<Vec<u64>>,
     /// What the host reads after a call.
-    answer: RefCell<Vec<u8>>,
+    answer: Cell<Buffer>,
 }
 
 // SAFETY: the host calls a module from one thread at a time, and a module cannot start another.
@@ -57,7 +57,7 @@ impl Guest {
             instance: Cell::new(ptr::null_mut()),
             api: Cell::new(ptr::null()),
             room: RefCell::new(Vec::new()),
-            answer: RefCell::new(Vec::new()),
+            answer: Cell::new(Buffer::EMPTY),
         }
     }
 
@@ -97,16 +97,14 @@ impl Guest {
 
     /// `hotslot_invoke`: one call, whose frame was written into the room.
     pub fn invoke(&self, enter: Invoke, method: u32, frame: *mut Frame) -> Status {
+        // The host cannot release a buffer: it reads, and the next call releases.
+        self.release();
         // SAFETY: P2: the host asks for an instance before it calls. P4: it wrote the frame into the room, which nobody
-        // else uses until the call is over. B1: the output is as the shim filled it, and is taken once.
+        // else uses until the call is over. B1: the output is as the shim filled it: it stays where the host reads it, and
+        // what is kept here is released once.
         unsafe {
             let status = enter(self.instance.get(), method, frame);
-            // The host cannot release a buffer: it reads, and the next call releases.
-            let output = std::mem::replace(&mut (*frame).output, Buffer::EMPTY);
-            let answer = output.take();
-            (*frame).output.data = answer.as_ptr().cast_mut();
-            (*frame).output.len = answer.len();
-            self.answer.replace(answer);
+            self.answer.set((&raw const (*frame).output).read());
             status
         }
     }
@@ -168,8 +166,18 @@ impl Guest {
     /// Keeps bytes until the next call, and tells where they are: the address in the upper half.
     fn keep(&self, bytes: Vec<u8>) -> u64 {
         let packed = (bytes.as_ptr() as u64) << 32 | bytes.len() as u64;
-        self.answer.replace(bytes);
+        self.release();
+        self.answer.set(Buffer::new(bytes));
         packed
+    }
+
+    /// Releases what the host has read.
+    fn release(&self) {
+        let answer = self.answer.replace(Buffer::EMPTY);
+        if let Some(release) = answer.release {
+            // SAFETY: B1: it is as it was filled in here, and in the place of it there is nothing to release now.
+            unsafe { release(answer.data, answer.len, answer.capacity) };
+        }
     }
 
     fn room_bytes(&self, len: usize) -> Vec<u8> {

@@ -6,8 +6,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::abi::{Buffer, Descriptor, Frame, HostApi, Invoke, Slice, Status};
-use crate::{Argument, CallError, Error, Interface, Level, Link, Malformed, Reply, Stop, Transport};
+use crate::abi::{Buffer, Descriptor, Frame, HostApi, Method, Slice, Status};
+use crate::{Argument, CallError, Error, Interface, Level, Link, Malformed, Reply, Stop, Transport, shim};
 
 /// A plugin that is to be made in this process, by [`harness!`](crate::harness): for its author's tests.
 ///
@@ -44,7 +44,7 @@ use crate::{Argument, CallError, Error, Interface, Level, Link, Malformed, Reply
 /// ```
 pub struct Harness<I: ?Sized> {
     descriptor: Descriptor,
-    enter: Invoke,
+    methods: &'static [Method],
     config: Vec<u8>,
     services: Vec<Service>,
     interface: std::marker::PhantomData<fn() -> Box<I>>,
@@ -58,8 +58,8 @@ impl<I: Interface + ?Sized> Harness<I> {
     /// # Safety
     /// The functions must be those that [`export!`](crate::export) makes for a plugin of the interface `I`.
     #[doc(hidden)]
-    pub unsafe fn new(descriptor: Descriptor, enter: Invoke) -> Harness<I> {
-        Harness { descriptor, enter, config: Vec::new(), services: Vec::new(), interface: std::marker::PhantomData }
+    pub unsafe fn new(descriptor: Descriptor, methods: &'static [Method]) -> Harness<I> {
+        Harness { descriptor, methods, config: Vec::new(), services: Vec::new(), interface: std::marker::PhantomData }
     }
 
     /// Configures the plugin with these bytes.
@@ -102,7 +102,7 @@ impl<I: Interface + ?Sized> Harness<I> {
             event,
             log_level,
         }));
-        let mut local = Local { descriptor: self.descriptor, enter: self.enter, instance: ptr::null_mut() };
+        let mut local = Local { descriptor: self.descriptor, methods: self.methods, instance: ptr::null_mut() };
         let (mut instance, create) = (ptr::null_mut(), local.descriptor.create);
         // SAFETY: P1: the API lives for ever, `instance` and the error for the call.
         local.outcome(|error| unsafe { create(api, &raw mut instance, error) })?;
@@ -174,7 +174,7 @@ impl<I: ?Sized> Deref for HarnessPlugin<I> {
 /// A connection to a plugin of this process.
 struct Local {
     descriptor: Descriptor,
-    enter: Invoke,
+    methods: &'static [Method],
     instance: *mut c_void,
 }
 
@@ -207,7 +207,7 @@ impl Transport for Local {
     ) -> Result<R, CallError> {
         let mut frame = Frame::new(arguments, words);
         // SAFETY: P2: the instance lives. P4: the frame and what it points to are lent for the call.
-        let status = unsafe { (self.enter)(self.instance, method, &raw mut frame) };
+        let status = unsafe { shim::invoke(self.methods, self.instance, method, &raw mut frame) };
         // SAFETY: arguments and words still live, and the frame was lent for the one call above.
         unsafe { frame.finish(status, read, |text| String::from_utf8_lossy(text).into_owned()) }
     }
@@ -329,8 +329,8 @@ macro_rules! harness {
     ($plugin:ty as $interface:path) => {{
         use $crate::__private::{Author, ByDefault as _, in_process};
 
-        $crate::__invoke!($plugin as $interface);
-        // SAFETY: the functions were made for this plugin one line above, and `Author` has them from its type.
-        unsafe { $crate::Harness::<dyn $interface>::new(in_process(Author::<$plugin>::MAKER), invoke) }
+        const METHODS: &[$crate::abi::Method] = <dyn $interface as $crate::__private::Methods<$plugin>>::METHODS;
+        // SAFETY: the methods are those of this plugin, one line above, and `Author` has them from its type.
+        unsafe { $crate::Harness::<dyn $interface>::new(in_process(Author::<$plugin>::MAKER), METHODS) }
     }};
 }

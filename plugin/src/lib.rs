@@ -103,7 +103,8 @@ pub use stop::Stop;
 /// What the macros write, and nobody else.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::entries::{Author, ByDefault, in_process, named, template_of};
+    pub use crate::entries::{Author, ByDefault, Methods, functions, in_process, named, template_of};
+    pub use crate::shim::{Serve, method};
     pub use crate::{codec, contract, schema};
     #[cfg(target_arch = "wasm32")]
     pub use crate::{

@@ -7,9 +7,9 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 
-use crate::abi::{Buffer, Frame, HostApi, Slice, Status};
+use crate::abi::{Buffer, Frame, HostApi, Method, Slice, Status, slice, slice_mut};
 use crate::error::Unsupported;
-use crate::{CallError, CallErrorKind, Error, Host, Interface, Level, Plugin, Stop};
+use crate::{Answer, Argument, Arguments, CallError, CallErrorKind, Error, Host, Interface, Level, Plugin, Stop};
 
 /// Values that an interface function takes and gives by value: plain data with one layout on both sides.
 ///
@@ -235,28 +235,99 @@ pub unsafe extern "C" fn restore<P: Plugin>(
     }
 }
 
-/// Calls a method of the interface on `plugin`: the body of an [`Invoke`](crate::abi::Invoke).
+/// One method of an interface `Self` on a plugin of the type `P`: what the macro writes, for the number of each method. The
+/// interface itself, `dyn Trait`, counts as one, too.
+#[doc(hidden)]
+pub trait Serve<P: ?Sized, const NUMBER: u32>: Interface {
+    #[allow(missing_docs, reason = "for the macros")]
+    fn serve(plugin: &P, arguments: &mut Arguments<'_>, answer: &mut Answer<'_>) -> Result<(), CallError>;
+}
+
+/// The [`Method`] with this number of the interface `I`, for a plugin of the type `P`.
 ///
 /// # Safety
-/// Rule P4 of the [ABI](crate::abi), for `frame`.
-pub unsafe fn invoke<I: Interface + ?Sized>(plugin: &I, method: u32, frame: *mut Frame) -> Status {
-    // SAFETY: P4, which this function demands.
-    let answered = catch_unwind(AssertUnwindSafe(|| unsafe { (*frame).answer(plugin, method) }));
-    answered.unwrap_or_else(|payload| {
-        // A module ends with a trap, whose backtrace its host has. An error that unwinds has run no panic hook: what waits is
-        // another panic's.
-        #[cfg(not(target_arch = "wasm32"))]
-        let backtrace = crate::backtrace::take().filter(|_| !payload.is::<CallError>());
-        let error = CallError::new(CallErrorKind::Panicked, message_of(payload));
-        #[cfg(not(target_arch = "wasm32"))]
-        let error = match backtrace {
-            Some(backtrace) => error.with_cause(backtrace),
-            None => error,
-        };
-        // SAFETY: P4: the frame is nobody else's; the output is set last, so a call that panicked has left it empty.
-        unsafe { (*frame).output = Buffer::new(error.to_wire()) };
-        Status::PANICKED
-    })
+/// Rules P2 and P4 of the [ABI](crate::abi).
+#[doc(hidden)]
+pub unsafe extern "C" fn method<P, I: Serve<P, NUMBER> + ?Sized, const NUMBER: u32>(
+    instance: *const c_void,
+    arguments: *const Argument<'static>,
+    argument_count: u32,
+    words: *mut u64,
+    word_count: u32,
+    output: *mut Buffer,
+) -> Status {
+    // SAFETY: P2: `instance` came from `create` for `P`, and lives. P4: arguments and words are valid during the call, as many
+    // as the counts say, and the words are nobody else's.
+    let (plugin, arguments, words) =
+        unsafe { (this::<P>(instance), slice(arguments, argument_count), slice_mut(words, word_count)) };
+    let guarded = AssertUnwindSafe(|| {
+        let mut answer = Answer::new(words);
+        match I::serve(plugin, &mut Arguments::new(arguments), &mut answer) {
+            Ok(()) if !answer.is_cut => {}
+            Ok(()) => return Err(CallError::malformed("the caller has too little room for the answer")),
+            Err(error) => return Err(error),
+        }
+        Ok(answer.into_bytes())
+    });
+    match catch_unwind(guarded) {
+        Ok(Ok(bytes)) if bytes.is_empty() => Status::OK,
+        // SAFETY: P4: the output is valid for the call, and empty.
+        Ok(Ok(bytes)) => unsafe { give(Status::OK, bytes, output) },
+        // SAFETY: the same.
+        Ok(Err(error)) => unsafe { fail(&error, output) },
+        // SAFETY: the same.
+        Err(payload) => unsafe { panicked(payload, output) },
+    }
+}
+
+/// # Safety
+/// `output` must be valid for one write.
+unsafe fn give(status: Status, bytes: Vec<u8>, output: *mut Buffer) -> Status {
+    // SAFETY: this function's own condition.
+    unsafe { output.write(Buffer::new(bytes)) };
+    status
+}
+
+/// # Safety
+/// `output` must be valid for one write.
+#[cold]
+#[inline(never)]
+unsafe fn fail(error: &CallError, output: *mut Buffer) -> Status {
+    // SAFETY: this function's own condition.
+    unsafe { give(Status::of(error.kind()), error.to_wire(), output) }
+}
+
+/// # Safety
+/// `output` must be valid for one write.
+#[cold]
+#[inline(never)]
+unsafe fn panicked(payload: Box<dyn Any + Send>, output: *mut Buffer) -> Status {
+    // A module ends with a trap, whose backtrace its host has. An error that unwinds has run no panic hook: what waits is
+    // another panic's.
+    #[cfg(not(target_arch = "wasm32"))]
+    let backtrace = crate::backtrace::take().filter(|_| !payload.is::<CallError>());
+    let error = CallError::new(CallErrorKind::Panicked, message_of(payload));
+    #[cfg(not(target_arch = "wasm32"))]
+    let error = match backtrace {
+        Some(backtrace) => error.with_cause(backtrace),
+        None => error,
+    };
+    // SAFETY: this function's own condition.
+    unsafe { fail(&error, output) }
+}
+
+/// Calls one of `methods` with what is in a frame: the body of an [`Invoke`](crate::abi::Invoke).
+///
+/// # Safety
+/// Rules P2 and P4 of the [ABI](crate::abi), for the methods of one plugin.
+#[doc(hidden)]
+pub unsafe fn invoke(methods: &[Method], instance: *const c_void, method: u32, frame: *mut Frame) -> Status {
+    let Some(method) = methods.get(method as usize) else { return Status::UNSUPPORTED };
+    // SAFETY: P4: the frame is lent for the call, and nobody else's; the rest is passed on as it came.
+    unsafe {
+        let Frame { arguments, argument_count, word_count, words, output } = &mut *frame;
+        method(instance, *arguments, *argument_count, *words, *word_count, output)
+    }
 }
 
 /// Returns the instance behind the host's pointer.

@@ -202,6 +202,12 @@ impl MethodNumbers {
     pub fn get(&self, method: u32) -> Option<u32> {
         *self.0.get(method as usize)?
     }
+
+    /// Returns them all, in the order of this side's methods.
+    #[cfg(feature = "native")]
+    pub(crate) fn all(&self) -> impl Iterator<Item = Option<u32>> {
+        self.0.iter().copied()
+    }
 }
 
 impl Contract {

@@ -1,10 +1,14 @@
 //! A plugin behind the trait object of a declared interface.
 
+use std::ffi::c_void;
+
+use hotslot_plugin::abi::{self, Buffer, Method, Status};
 use hotslot_plugin::{Argument, CallError, CallErrorKind, Link, Malformed, Reply, Stop, Transport};
 
 use super::contract::MethodNumbers;
 use crate::failures::FailureCounter;
-use crate::nesting::{Nested, Refusal, Watch};
+use crate::nesting::{First, Nested, Refusal, Watch};
+use crate::text::plugin_text;
 use crate::{BoxError, LoadContext, State, Stateful};
 
 /// A plugin that a backend can call through a declared interface: what differs from backend to backend.
@@ -25,6 +29,15 @@ pub trait InterfacePlugin: Stateful + Send + Sync + 'static {
         read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError>;
 
+    /// Returns a method, by the number that the *host's* contract gives it, as a function that is called without anything
+    /// else: for the backend of libraries.
+    #[doc(hidden)]
+    #[inline]
+    fn direct(&self, method: u32) -> Option<DirectMethod> {
+        let _ = method;
+        None
+    }
+
     /// Runs the plugin until `stop` is raised. Plugins that are only called do not support it.
     ///
     /// # Errors
@@ -33,6 +46,49 @@ pub trait InterfacePlugin: Stateful + Send + Sync + 'static {
         let _ = stop;
         Err(CallError::unsupported().into())
     }
+}
+
+/// A method of a library's plugin.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct DirectMethod {
+    instance: *const c_void,
+    function: Method,
+}
+
+impl DirectMethod {
+    /// # Safety
+    /// By rule P2 of the [ABI](hotslot_plugin::abi), the instance must live, and the function be one of its plugin's, for as
+    /// long as the result is used.
+    #[cfg(feature = "native")]
+    #[inline]
+    pub(crate) unsafe fn new(instance: *const c_void, function: Method) -> DirectMethod {
+        DirectMethod { instance, function }
+    }
+
+    #[inline]
+    fn call(self, arguments: &[Argument<'_>], words: &mut [u64], output: &mut Buffer) -> Status {
+        let (count, room) = (arguments.len() as u32, words.len() as u32);
+        // SAFETY: P2: whoever made this promised it. P4: arguments, words and output are lent for the call, nobody else uses
+        // them, and the counts are theirs.
+        unsafe { (self.function)(self.instance, arguments.as_ptr().cast(), count, words.as_mut_ptr(), room, output) }
+    }
+}
+
+/// The longest error text that is taken from a plugin, in bytes.
+const ERROR_LIMIT: usize = 8 * 1024;
+
+/// Says why a buffer that a plugin filled cannot be what it says. Such a one is not released: its values would mean nothing
+/// there, either.
+pub(crate) fn unsound_buffer(buffer: &Buffer) -> Option<CallError> {
+    let problem = match (buffer.data.is_null(), buffer.len) {
+        (_, 0) => return None,
+        (true, len) => format!("null with a length of {len}"),
+        (false, len) if isize::try_from(len).is_err() => format!("{len} bytes, more than there can be"),
+        (false, _) => return None,
+    };
+    let text = format!("the plugin returned a buffer that cannot be: {problem}");
+    Some(CallError::new(CallErrorKind::Malformed, text))
 }
 
 /// Connects a plugin with a declared interface: finds its methods, counts its failures, and passes on its state. The last
@@ -74,22 +130,79 @@ impl<P: InterfacePlugin> Transport for InterfaceLink<P> {
         words: &mut [u64],
         read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError> {
+        if let Some(direct) = self.plugin.direct(method)
+            && let Some(first) = First::enter()
+        {
+            let mut output = Buffer::EMPTY;
+            let status = direct.call(arguments, words, &mut output);
+            let watch = first.leave();
+            if status == Status::OK && output.is_empty() {
+                return read(&mut Reply::new(words, &[])).map_err(|malformed| self.failed(malformed.into(), watch));
+            }
+            return self.finish(status, words, output, read, watch);
+        }
+        self.invoke_nested(method, arguments, words, read)
+    }
+}
+
+// What is seldom, out of the way of what is not.
+
+#[cold]
+#[inline(never)]
+fn unavailable(refusal: Refusal) -> CallError {
+    CallError::new(CallErrorKind::Unavailable, format!("calls are nested too deeply: {refusal}"))
+}
+
+impl<P: InterfacePlugin> InterfaceLink<P> {
+    /// Makes a call that may be inside of another one, by the plugin's number of the method.
+    #[inline(never)]
+    fn invoke_nested<R>(
+        &self,
+        method: u32,
+        arguments: &[Argument<'_>],
+        words: &mut [u64],
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
+    ) -> Result<R, CallError> {
         let Some(number) = self.methods.get(method) else { return Err(CallError::unsupported()) };
-        let unavailable = |refusal: Refusal| {
-            CallError::new(CallErrorKind::Unavailable, format!("calls are nested too deeply: {refusal}"))
-        };
-        let _nested = Nested::enter_interface().map_err(unavailable)?;
+        let nested = Nested::enter_interface().map_err(unavailable)?;
         let watch = Watch::begin();
         let answer = self.plugin.invoke(number, arguments, words, read);
-        match &answer {
-            Err(error) if error.kind().is_fault() => match watch.refusal() {
-                // It failed because a call that it made through the host was refused, and is not to blame.
-                Some(refusal) if error.kind() == CallErrorKind::Panicked => return Err(unavailable(refusal)),
-                _ => self.failures.report_failure(error),
-            },
-            _ => {}
+        drop(nested);
+        answer.map_err(|error| self.failed(error, watch))
+    }
+
+    /// Reads what a direct call came to, if that has bytes or is no answer.
+    #[inline(never)]
+    fn finish<R>(
+        &self,
+        status: Status,
+        words: &[u64],
+        output: Buffer,
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
+        watch: Watch,
+    ) -> Result<R, CallError> {
+        if let Some(error) = unsound_buffer(&output) {
+            return Err(self.failed(error, watch));
         }
-        answer
+        // SAFETY: B1, as far as it can be seen: the plugin filled the output, and it is consumed here.
+        let answer = unsafe { abi::finish(status, words, output, read, |text| plugin_text(text, ERROR_LIMIT)) };
+        answer.map_err(|error| self.failed(error, watch))
+    }
+}
+
+impl<P> InterfaceLink<P> {
+    /// Counts an error that is the plugin's fault, and returns the one that the caller gets.
+    #[cold]
+    #[inline(never)]
+    fn failed(&self, error: CallError, watch: Watch) -> CallError {
+        if error.kind().is_fault() {
+            match watch.refusal() {
+                // It failed because a call that it made through the host was refused, and is not to blame.
+                Some(refusal) if error.kind() == CallErrorKind::Panicked => return unavailable(refusal),
+                _ => self.failures.report_failure(&error),
+            }
+        }
+        error
     }
 }
 

@@ -77,6 +77,10 @@ mod stateful;
 
 pub use config::ConfigUnsupported;
 pub use contract::{Contract, ContractError, Method, MethodNumbers};
+#[doc(hidden)]
+pub use link::DirectMethod;
+#[cfg(feature = "native")]
+pub(crate) use link::unsound_buffer;
 pub use link::{InterfaceLink, InterfacePlugin};
 pub use offers::{Offers, PluginHost};
 pub use plugin_info::PluginInfo;

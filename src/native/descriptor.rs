@@ -63,6 +63,17 @@ pub enum DescriptorError {
         "the plugin carries a contract and no function for its methods: export it with hotslot_plugin::export!(Type as Interface)"
     )]
     NoInvoke,
+    /// A table of functions that is not that of the contract beside it.
+    #[error(
+        "the plugin lists {found} functions behind the one for all methods, and its contract has {methods} methods: list one \
+         for each, or none"
+    )]
+    MethodCount {
+        /// How many there are.
+        found: usize,
+        /// How many methods the contract has.
+        methods: usize,
+    },
     /// More functions than any interface has.
     #[error(
         "the descriptor says that its interface has {found} functions, and {most} are the most: set function_count"
@@ -169,6 +180,17 @@ pub(super) fn check(identity: &Identity, expected: &Expectation<'_>) -> Result<M
         abi::PANIC_ABORT if expected.allow_panic_abort => Ok(manifest),
         abi::PANIC_ABORT => Err(DescriptorError::PanicAborts),
         found => Err(DescriptorError::PanicStrategy { found }),
+    }
+}
+
+/// Checks that a plugin whose contract has so many methods lists one function for all of them, and behind it one for each or
+/// none.
+pub(super) fn check_functions(identity: &Identity, methods: usize) -> Result<(), DescriptorError> {
+    match identity.function_count as usize {
+        0 => Err(DescriptorError::NoInvoke),
+        1 => Ok(()),
+        count if count - 1 == methods => Ok(()),
+        count => Err(DescriptorError::MethodCount { found: count - 1, methods }),
     }
 }
 

@@ -49,6 +49,7 @@
 //! | shadow stacks are on, and a library was not compiled for them | they are turned off for the process, or it does not load | refused by name, unless [allowed](Dangerous::allow_unprotected) | `image`, `protections`, `link` |
 //! | static TLS runs out | no library that needs any is ever loaded again | measured and counted; refused before, with the remedy | `static_tls`, `budget`, `link` |
 //! | null or wild pointers in a descriptor, lengths that cannot be | SIGSEGV | refused after relocation, before `create` | `entries`, `plugin` |
+//! | a table of functions that is not that of the contract beside it | one method is called in the place of another | refused at admission | `descriptor` |
 //! | lazy binding | the process exits at the first call of a missing symbol | `RTLD_NOW`, and `RTLD_LOCAL` against crosstalk; the error says who has to provide the symbol | `library`, `hints` |
 //! | constructors run inside `dlopen` | a crash there ends the host | name, version and interface are read from the file; a [`Rehearsal`] loads it in a child process first, by default if the program [can](can_rehearse) | `descriptor`, `rehearsal` |
 //! | a library is sound alone, and not beside what is mapped: both enter a name in a shared registry | the process ends, although a rehearsal has passed | the rehearsal first loads the mapped libraries that share a needed library or a unified symbol with it, in their order | `shared`, `rehearsal` |
@@ -326,8 +327,8 @@ impl<T: ?Sized + 'static> Native<T> {
             Requirement::Contract(host) => Some(host.methods_in_manifest(&manifest)?),
             Requirement::Named(_) | Requirement::Any => None,
         };
-        if methods.is_some() && identity.function_count == 0 {
-            return Err(DescriptorError::NoInvoke.into());
+        if let (Some(_), Some(contract)) = (&methods, &manifest.contract) {
+            descriptor::check_functions(&identity, contract.methods.len())?;
         }
         self.options.check(&image)?;
         let facts = image.facts().for_load();
@@ -404,7 +405,7 @@ impl<I: Interface + ?Sized> Backend<I> for Native<I> {
     fn load(&self, artifact: &Artifact, context: &LoadContext) -> Result<Loaded<I>, BoxError> {
         self.loaded(artifact, context, |plugin, evidence| {
             let methods = evidence.methods.clone().unwrap_or_default();
-            Ok(I::proxy(InterfaceLink::new(NativeInterface::new(plugin)?, methods, context)))
+            Ok(I::proxy(InterfaceLink::new(NativeInterface::new(plugin, &methods)?, methods, context)))
         })
     }
 }

@@ -4,14 +4,17 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
-use hotslot_plugin::abi::{Buffer, Descriptor, Frame, Identity, Invoke, Slice, Status};
+use hotslot_plugin::abi::{Buffer, Descriptor, Frame, Identity, Invoke, Method, Slice, Status};
 
 use super::descriptor::{self, DescriptorError};
 use super::entries;
 use super::host::HostContext;
 use super::library::Library;
 use crate::failures::FailureCounter;
-use crate::host::{Argument, CallError, CallErrorKind, InterfacePlugin, Malformed, Reply, Stop, plugin_text};
+use crate::host::{
+    Argument, CallError, CallErrorKind, DirectMethod, InterfacePlugin, Malformed, MethodNumbers, Reply, Stop,
+    plugin_text, unsound_buffer,
+};
 use crate::{BoxError, Manifest, Runnable, State, Stateful, StopSignal};
 
 /// One instance of a plugin that exports a [descriptor](hotslot_plugin::abi::Descriptor).
@@ -123,20 +126,15 @@ impl NativePlugin {
         unsafe { &*self.descriptor }
     }
 
-    /// Refuses a buffer that cannot hold what it says. It is not released: its values would mean nothing there, either.
+    /// Refuses a buffer that cannot hold what it says.
     fn check_filled(&self, buffer: &Buffer) -> Result<(), CallError> {
-        let problem = match (buffer.data.is_null(), buffer.len) {
-            (_, 0) => return Ok(()),
-            (true, len) => format!("null with a length of {len}"),
-            (false, len) if isize::try_from(len).is_err() => format!("{len} bytes, more than there can be"),
-            (false, _) => return Ok(()),
-        };
-        let text = format!("the plugin returned a buffer that cannot be: {problem}");
-        let error = CallError::new(CallErrorKind::Malformed, text);
-        if error.kind().is_fault() {
-            self.failures.report_failure(&error);
+        match unsound_buffer(buffer) {
+            None => Ok(()),
+            Some(error) => {
+                self.failures.report_failure(&error);
+                Err(error)
+            }
         }
-        Err(error)
     }
 
     /// Calls an entry with a place for its answer, and takes the answer over into the host's memory.
@@ -190,22 +188,28 @@ impl Runnable for NativePlugin {
 /// A plugin of a declared interface.
 pub(super) struct NativeInterface {
     plugin: NativePlugin,
-    /// Goes with the plugin, which keeps its code mapped.
+    /// By the host's numbers. Like `invoke`, they go with the plugin, which keeps their code mapped. There are none if the
+    /// plugin is called through `invoke` alone.
+    methods: Box<[Option<Method>]>,
     invoke: Invoke,
 }
 
 impl NativeInterface {
-    /// Resolves the function through which the methods of a plugin that carries a contract are called.
-    pub(super) fn new(plugin: NativePlugin) -> Result<NativeInterface, DescriptorError> {
+    /// Resolves the functions through which the methods of a plugin that carries a contract are called, which has the host's
+    /// methods at `numbers`.
+    pub(super) fn new(plugin: NativePlugin, numbers: &MethodNumbers) -> Result<NativeInterface, DescriptorError> {
         // SAFETY: function 0 of a plugin that carries a contract is an `Invoke` (the ABI's `InterfaceDescriptor`); it is
         // dropped together with the plugin.
         let invoke = unsafe { plugin.function(0) }.ok_or(DescriptorError::NoInvoke)?;
-        Ok(NativeInterface { plugin, invoke })
+        // SAFETY: the functions behind it, of which there are none or as many as its contract has methods, which admission
+        // has checked, are a `Method` each (the same); they are dropped together with the plugin.
+        let method = |number: Option<u32>| number.and_then(|number| unsafe { plugin.function(number as usize + 1) });
+        let methods = numbers.all().map(method).collect();
+        Ok(NativeInterface { plugin, methods, invoke })
     }
 }
 
 impl InterfacePlugin for NativeInterface {
-    #[inline]
     fn invoke<R>(
         &self,
         method: u32,
@@ -220,6 +224,13 @@ impl InterfacePlugin for NativeInterface {
         self.plugin.check_filled(&frame.output)?;
         // SAFETY: arguments and words still live, and P4, as far as it can be seen: the plugin filled the frame.
         unsafe { frame.finish(status, read, |text| plugin_text(text, ERROR_LIMIT)) }
+    }
+
+    #[inline]
+    fn direct(&self, method: u32) -> Option<DirectMethod> {
+        let function = (*self.methods.get(method as usize)?)?;
+        // SAFETY: P2: the instance lives as long as this, and so does its plugin.
+        Some(unsafe { DirectMethod::new(self.plugin.instance, function) })
     }
 
     fn run(&self, stop: &Stop) -> Result<(), BoxError> {

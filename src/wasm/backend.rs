@@ -297,7 +297,8 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
     /// plugin that is never made.
     fn functions(&self, artifact: &Artifact) -> HostImports {
         let stop = StopSignal::new();
-        let bounds = Bounds::new(&self.limits, stop.clone(), Account::new(&self.engine, &Arc::default()));
+        let ticks = Arc::clone(self.engine.ticks());
+        let bounds = Bounds::new(&self.limits, stop.clone(), ticks, Account::new(&self.engine, &Arc::default()));
         let context = LoadContext {
             generation: 0,
             slot: "".into(),
@@ -353,7 +354,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         };
         // A module whose `start` traps, or that cannot be bound, is refused here.
         let first = instances.make(Instant::now(), &CallOptions::new())?;
-        instances.give_back(first);
+        instances.keep(first);
         if !is_optimised {
             self.linkers.optimise(&self.engine, artifact, &instances.code);
         }

@@ -108,14 +108,22 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// It trapped, or was stopped. The instance is dropped after this call, and is not to be called again.
+    #[inline]
     pub fn run<P: WasmParams, R: WasmResults>(&mut self, func: &Func<P, R>, params: P) -> Result<R, WasmCallError> {
         let _nested = Nested::enter(self.store.data().stack)?;
         let (scope, watch) = (self.store.data().scope.clone(), Watch::begin());
         // So that all that the plugin calls in the host, linked functions included, runs inside of the scope.
-        scope.enter(|| func.0.call(&mut *self.store, params)).map_err(|error| {
-            self.broken = true;
-            WasmCallError::from_call(&error, self.store.data().bounds.clues(), watch)
-        })
+        match scope.enter(|| func.0.call(&mut *self.store, params)) {
+            Ok(result) => Ok(result),
+            Err(error) => Err(self.failed(&error, watch)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn failed(&mut self, error: &wasmtime::Error, watch: Watch) -> WasmCallError {
+        self.broken = true;
+        WasmCallError::from_call(error, self.store.data().bounds.clues(), watch)
     }
 
     /// Copies bytes into a buffer of the plugin. Returns their address and length, for the function that takes them.
@@ -150,6 +158,11 @@ impl<'a> Call<'a> {
         self.read(ptr, len)
     }
 
+    /// Returns all of the plugin's memory; nothing if it has none.
+    pub(super) fn memory_bytes(&self) -> &[u8] {
+        self.store.data().memory.map(|memory| memory.data(&*self.store)).unwrap_or_default()
+    }
+
     /// Returns the state of this instance, as [`WasmBackend::instance_state`](super::WasmBackend::instance_state) made it, to
     /// read what functions of the host left in it, or to prepare it for them; nothing if that made none, or one of another
     /// type.
@@ -163,8 +176,8 @@ impl<'a> Call<'a> {
     }
 
     /// Checks whether the call may go on.
-    pub(super) fn check_time(&self) -> Result<(), WasmCallError> {
-        self.store.data().bounds.check_time()
+    pub(super) fn check_time(&mut self) -> Result<(), WasmCallError> {
+        self.store.data_mut().bounds.check_time()
     }
 
     pub(super) fn write_at(&mut self, ptr: u32, bytes: &[u8]) -> Result<(), WasmCallError> {

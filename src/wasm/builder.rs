@@ -99,7 +99,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets how often running calls check their limits; a call can overrun its deadline by this much. 2 ms by default.
+    /// Sets how often running calls check their limits; a call can overrun its deadline by this much, and one through a
+    /// declared interface by twice as much. 2 ms by default.
     pub fn tick(mut self, tick: Duration) -> Self {
         self.tick = tick;
         self

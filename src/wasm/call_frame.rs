@@ -11,6 +11,7 @@ use hotslot_plugin::abi::wire::{GuestCall, GuestFrame};
 
 use super::binder::{Binder, Call, Func, unpack};
 use super::error::WasmCallError;
+use super::host::slice;
 use crate::host::{Argument, CallError, Malformed, Reply, plugin_text};
 
 /// The longest error text that is taken from a plugin, in bytes.
@@ -72,14 +73,17 @@ impl Guest {
         read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<Result<R, CallError>, WasmCallError> {
         let guest_call = GuestCall::new(arguments, words.len());
-        let room = self.room_for(call, guest_call.size())?;
-        guest_call.write(room, call.slice_mut(room, guest_call.size())?);
+        let size = guest_call.size();
+        let room = self.room_for(call, size)?;
+        guest_call.write(room, call.slice_mut(room, size)?);
         let status = call.run(&self.invoke, (method, room))?;
-        let piece = call.read(room, u32::try_from(guest_call.bytes_offset()).unwrap_or(u32::MAX))?;
+        let memory = call.memory_bytes();
+        let bytes_of = |ptr, len| slice(memory, ptr, len).ok_or(WasmCallError::OutOfBounds { ptr, len });
+        let piece = bytes_of(room, u32::try_from(guest_call.bytes_offset()).unwrap_or(u32::MAX))?;
         guest_call.read_words(piece, words);
         let frame = GuestFrame::read(piece).expect("the piece begins with a frame");
         call.check_answer(frame.output_len)?;
-        let bytes = call.read(frame.output, frame.output_len)?;
+        let bytes = bytes_of(frame.output, frame.output_len)?;
         let answered = Status(status).into_result(bytes, |text| plugin_text(text, ERROR_LIMIT));
         let answered = answered.and_then(|()| read(&mut Reply::new(words, bytes)).map_err(CallError::from));
         // What it takes to read an answer is the plugin's choice, too.

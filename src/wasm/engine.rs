@@ -1,6 +1,6 @@
 //! The engine that slots share: compiled code, the thread that advances its epoch, and permits for instances.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ struct Inner {
     /// Bytes that a plugin's code may use of a thread's stack.
     stack: usize,
     instances: Arc<Permits>,
+    ticks: Arc<Ticks>,
     memory: MemoryBudget,
     idle: Mutex<Vec<Weak<dyn Reclaim>>>,
     compiler: Compiler,
@@ -158,11 +159,22 @@ impl Engine {
         let Built { engine: optimising, allocation } = optimising;
         let baseline = baseline.map(|built| built.engine);
         workers::prepare_with(prepare_thread);
-        start_ticking(optimising.weak(), baseline.as_ref().map(wasmtime::Engine::weak), settings.tick)?;
+        let ticks = Arc::new(Ticks { count: AtomicU64::new(0), period: settings.tick });
+        start_ticking(optimising.weak(), baseline.as_ref().map(wasmtime::Engine::weak), Arc::clone(&ticks))?;
         let instances = Permits::new(settings.max_instances as usize);
         let (stack, idle) = (settings.stack, Mutex::default());
         let memory = MemoryBudget::new(settings.memory);
-        Ok(Engine(Arc::new(Inner { optimising, baseline, allocation, stack, instances, memory, idle, compiler })))
+        Ok(Engine(Arc::new(Inner {
+            optimising,
+            baseline,
+            allocation,
+            stack,
+            instances,
+            ticks,
+            memory,
+            idle,
+            compiler,
+        })))
     }
 
     /// Returns the engine whose code is optimised.
@@ -177,6 +189,10 @@ impl Engine {
 
     pub(super) fn compiler(&self) -> &Compiler {
         &self.0.compiler
+    }
+
+    pub(super) fn ticks(&self) -> &Arc<Ticks> {
+        &self.0.ticks
     }
 
     /// Returns how many bytes of a thread's stack a call may need: the plugin's part, and that of the host below it.
@@ -234,6 +250,20 @@ impl Engine {
         }
         idle.iter().for_each(|idle| idle.reclaim());
         take()
+    }
+}
+
+/// Counts the ticks of an engine: a clock that costs a load, and is as coarse as they are.
+pub(super) struct Ticks {
+    count: AtomicU64,
+    /// The least time between two of them.
+    pub(super) period: Duration,
+}
+
+impl Ticks {
+    #[inline]
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 }
 
@@ -317,15 +347,17 @@ fn prepare_thread() {
     drop(arc_swap::ArcSwap::from_pointee(()).load());
 }
 
-fn start_ticking(engine: EngineWeak, baseline: Option<EngineWeak>, tick: Duration) -> Result<(), EngineError> {
+fn start_ticking(engine: EngineWeak, baseline: Option<EngineWeak>, ticks: Arc<Ticks>) -> Result<(), EngineError> {
     let run = move || {
         while let Some(engine) = engine.upgrade() {
+            // Before the epoch: whoever looks because of that finds it counted.
+            ticks.count.fetch_add(1, Ordering::Relaxed);
             engine.increment_epoch();
             drop(engine);
             if let Some(baseline) = baseline.as_ref().and_then(EngineWeak::upgrade) {
                 baseline.increment_epoch();
             }
-            std::thread::sleep(tick);
+            std::thread::sleep(ticks.period);
         }
     };
     std::thread::Builder::new().name("hotslot-wasm-tick".to_owned()).spawn(run).map(drop).map_err(EngineError::NoThread)

@@ -2,13 +2,12 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
 
 use wasmtime::{Caller, Memory, Store, UpdateDeadline};
 
 use super::engine::Engine;
 use super::error::{Misuse, WasmCallError};
-use super::limits::{Bounds, CallLimits, CallOptions};
+use super::limits::{Began, Bounds, CallLimits, CallOptions};
 use crate::PluginScope;
 use crate::host::{BoundService, PluginHost, PluginInfo};
 
@@ -47,7 +46,7 @@ impl StoreData {
     /// Begins a call: see [`Bounds::begin`].
     pub(super) fn begin(
         &mut self,
-        began: Instant,
+        began: Began,
         limits: &CallLimits,
         options: &CallOptions,
     ) -> Result<(), WasmCallError> {
@@ -130,8 +129,8 @@ pub(super) fn slice(memory: &[u8], ptr: u32, len: u32) -> Option<&[u8]> {
 pub(super) fn enforce(store: &mut Store<StoreData>) {
     store.limiter(|data| &mut data.bounds);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| {
-        store.data().bounds.check()?;
+    store.epoch_deadline_callback(|mut store| {
+        store.data_mut().bounds.check()?;
         Ok(UpdateDeadline::Continue(1))
     });
 }

@@ -54,8 +54,8 @@ pub(super) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
         caller.data_mut().bounds.note_panic(text);
         wasmtime::Result::Ok(())
     })?;
-    linker.func_wrap("hotslot", "wait", |caller: Caller<'_, StoreData>, nanoseconds: u64| {
-        Ok(u32::from(caller.data().bounds.wait(Duration::from_nanos(nanoseconds))?))
+    linker.func_wrap("hotslot", "wait", |mut caller: Caller<'_, StoreData>, nanoseconds: u64| {
+        Ok(u32::from(caller.data_mut().bounds.wait(Duration::from_nanos(nanoseconds))?))
     })?;
     linker.func_wrap("hotslot", "service", bind_service)?;
     linker.func_wrap("hotslot", "invoke", call_service)?;

@@ -17,7 +17,8 @@ use super::engine::{Engine, Holder, OverBudget, Reclaim};
 use super::error::WasmCallError;
 use super::exports::INITIALIZE;
 use super::host::{StoreData, enforce};
-use super::limits::{Bounds, CallLimits, CallOptions, Denied};
+use super::limits::{Began, Bounds, CallLimits, CallOptions, Denied};
+use super::parked::Parked;
 use super::permits::{Permit, Permits};
 use crate::host::{PluginHost, PluginInfo, record_wait};
 use crate::nesting::{Nested, Refusal, Watch, is_nested, refuse};
@@ -75,6 +76,18 @@ pub(super) struct Instance<C> {
     _permit: Permit,
 }
 
+/// An instance with the permit of the call that uses it.
+struct Ready<C> {
+    instance: Instance<C>,
+    permit: Permit,
+}
+
+/// The permit of a call, and an instance that comes with it.
+pub(super) struct Turn<C> {
+    permit: Permit,
+    instance: Option<Instance<C>>,
+}
+
 /// The instances of one generation: what they share, and those that are idle.
 pub(super) struct Instances<C> {
     pub(super) code: Arc<ArcSwap<Code>>,
@@ -93,12 +106,14 @@ pub(super) struct Instances<C> {
 
 impl<C: Send + 'static> Instances<C> {
     /// Runs `work` with the functions of an instance.
+    #[inline]
     pub(super) fn call<R>(
         &self,
+        began: Began,
         options: &CallOptions,
         work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, WasmCallError>,
     ) -> Result<R, WasmCallError> {
-        self.with(options, |Instance { calls, store, broken, .. }| {
+        self.with(began, options, |Instance { calls, store, broken, .. }| {
             let mut call = Call::new(store);
             let result = work(calls, &mut call);
             *broken |= call.is_broken();
@@ -107,53 +122,82 @@ impl<C: Send + 'static> Instances<C> {
     }
 
     /// Runs `work` with an instance. Whatever happens in it, no instance of another call is affected.
+    #[inline]
     pub(super) fn with<R>(
         &self,
+        began: Began,
         options: &CallOptions,
         work: impl FnOnce(&mut Instance<C>) -> Result<R, WasmCallError>,
     ) -> Result<R, WasmCallError> {
-        let asked = Instant::now();
-        let acquired = self.acquire(options);
-        record_wait(asked.elapsed());
-        acquired.and_then(|(_permit, mut instance)| {
-            let result = work(&mut instance);
-            instance.store.data_mut().end();
-            self.give_back(instance);
-            result
-        })
+        let mut ready = match self.idle.parked.take() {
+            Some(ready) => self.begin(ready, began, options)?,
+            None => self.acquire(began, options)?,
+        };
+        let result = work(&mut ready.instance);
+        ready.instance.store.data_mut().end();
+        self.give_back(ready);
+        result
     }
 
     /// Acquires a permit for a call, and an instance that is ready for it.
-    fn acquire(&self, options: &CallOptions) -> Result<(Permit, Instance<C>), WasmCallError> {
-        let permit = self.call_permit()?;
-        let began = Instant::now();
-        let Some(mut instance) = self.idle.take() else { return Ok((permit, self.make(began, options)?)) };
-        match instance.begin(began, &self.limits, options) {
-            Ok(()) => Ok((permit, instance)),
+    #[inline(never)]
+    fn acquire(&self, began: Began, options: &CallOptions) -> Result<Box<Ready<C>>, WasmCallError> {
+        let asked = Instant::now();
+        let acquired = self.turn().and_then(|Turn { permit, instance }| {
+            let got = Instant::now();
+            match instance.or_else(|| self.idle.take()) {
+                Some(instance) => self.begin(Box::new(Ready { instance, permit }), began, options),
+                None => Ok(Box::new(Ready { instance: self.make(got, options)?, permit })),
+            }
+        });
+        record_wait(asked.elapsed());
+        acquired
+    }
+
+    /// Begins a call with an instance that is idle.
+    #[inline]
+    fn begin(
+        &self,
+        mut ready: Box<Ready<C>>,
+        began: Began,
+        options: &CallOptions,
+    ) -> Result<Box<Ready<C>>, WasmCallError> {
+        match ready.instance.begin(began, &self.limits, options) {
+            Ok(()) => Ok(ready),
             Err(ended) => {
                 // The call was over before it began, and the instance is as it was.
-                self.idle.put(instance);
+                self.idle.release(*ready);
                 Err(ended)
             }
         }
     }
 
     /// Takes a permit for one more call of this generation.
-    pub(super) fn call_permit(&self) -> Result<Permit, WasmCallError> {
+    pub(super) fn turn(&self) -> Result<Turn<C>, WasmCallError> {
         if self.stop.is_overdue() {
             return Err(WasmCallError::Retired);
         }
         // A call that this thread makes inside of one of the same plugin would wait for itself.
         let single = self.policy == InstancePolicy::Single && is_nested() && self.scope.is_entered();
         let wait = if single { Duration::ZERO } else { self.max_wait };
-        self.calls.take(wait).ok_or_else(|| {
+        if let Some(permit) = self.calls.take(Duration::ZERO) {
+            return Ok(Turn { permit, instance: None });
+        }
+        // In this order: see `give_back`.
+        let _waiting = self.calls.announce();
+        if let Some(ready) = self.idle.parked.take() {
+            let Ready { instance, permit } = *ready;
+            return Ok(Turn { permit, instance: Some(instance) });
+        }
+        let permit = self.calls.take(wait).ok_or_else(|| {
             note_nested();
             WasmCallError::Saturated {
                 what: "calls of this generation",
                 limit: self.calls.total(),
                 holders: String::new(),
             }
-        })
+        })?;
+        Ok(Turn { permit, instance: None })
     }
 
     /// Makes an instance and restores the state into it. `start`, the binder and the restore are under the deadline of the
@@ -170,14 +214,14 @@ impl<C: Send + 'static> Instances<C> {
     pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
         let permit = self.engine.instance_permit(self.max_wait).inspect_err(|_| note_nested())?;
         let account = Account::new(&self.engine, &self.idle.memory);
-        let bounds = Bounds::new(&self.limits, self.stop.clone(), account);
+        let bounds = Bounds::new(&self.limits, self.stop.clone(), Arc::clone(self.engine.ticks()), account);
         let _nested = Nested::enter(self.engine.call_stack())?;
         let mut host = StoreData::new(&self.engine, Arc::clone(&self.host), self.scope.clone(), bounds);
         host.instance_state = self.instance_state.as_ref().map(|make| make(self.host.plugin()));
         let code = self.code.load_full();
         let mut store = Store::new(code.engine(), host);
         enforce(&mut store);
-        store.data_mut().begin(began, &self.limits, options)?;
+        store.data_mut().begin(Began::At(began), &self.limits, options)?;
         store.data_mut().memory_name.clone_from(&code.exports.memory);
         // What `start` calls in the host is called by the plugin.
         let watch = Watch::begin();
@@ -216,21 +260,48 @@ impl<C: Send + 'static> Instances<C> {
         })
     }
 
-    /// Keeps an instance for the next call, if it is sound and the policy allows it.
-    pub(super) fn give_back(&self, mut instance: Instance<C>) {
-        instance.uses += 1;
-        // A generation that is no longer current frees its memory instead of keeping idle instances, and instances of
-        // baseline code are replaced by those of optimised code.
-        let is_up_to_date = !self.stop.is_raised() && Arc::ptr_eq(&instance.code, &self.code.load());
-        let is_wanted = self.policy == InstancePolicy::Single || is_up_to_date;
-        if !instance.broken && is_wanted && instance.uses < self.policy.max_uses() {
+    /// Keeps an instance for the next call, with the permit of the one that it comes from.
+    #[inline]
+    fn give_back(&self, mut ready: Box<Ready<C>>) {
+        if !self.is_kept(&mut ready.instance) {
+            return;
+        }
+        match self.idle.parked.put(ready) {
+            // Somebody may have looked there, and waits for a permit. All four steps are sequentially consistent: either we
+            // see that it waits, or it has seen what we left.
+            Ok(()) => {
+                if self.calls.is_waited_for()
+                    && let Some(ready) = self.idle.parked.take()
+                {
+                    self.idle.release(*ready);
+                }
+            }
+            Err(ready) => self.idle.release(*ready),
+        }
+    }
+
+    /// Keeps an instance that no call has used.
+    pub(super) fn keep(&self, mut instance: Instance<C>) {
+        if self.is_kept(&mut instance) {
             self.idle.put(instance);
         }
+    }
+
+    /// Returns whether an instance that was used once more is sound, and the policy allows to keep it.
+    #[inline]
+    fn is_kept(&self, instance: &mut Instance<C>) -> bool {
+        instance.uses += 1;
+        // A generation that is no longer current frees its memory instead of keeping idle instances, and instances of
+        // baseline code are replaced by those of optimised code, which nothing replaces.
+        let is_newest = || instance.code.is_optimised || Arc::ptr_eq(&instance.code, &self.code.load());
+        let is_wanted = self.policy == InstancePolicy::Single || !self.stop.is_raised() && is_newest();
+        !instance.broken && is_wanted && instance.uses < self.policy.max_uses()
     }
 }
 
 impl<C> Instance<C> {
-    fn begin(&mut self, began: Instant, limits: &CallLimits, options: &CallOptions) -> Result<(), WasmCallError> {
+    #[inline]
+    fn begin(&mut self, began: Began, limits: &CallLimits, options: &CallOptions) -> Result<(), WasmCallError> {
         self.store.data_mut().begin(began, limits, options)
     }
 
@@ -262,6 +333,8 @@ fn note_nested() {
 ///
 /// The lock is held for a push or a pop, never while an instance is made, used or dropped.
 pub(super) struct Idle<C> {
+    /// The one that was used last, with its permit: one call after the other finds its instance here, without a lock.
+    parked: Parked<Ready<C>>,
     instances: Mutex<Vec<Instance<C>>>,
     /// How many instances of the generation there are, those in a call included.
     alive: Arc<AtomicUsize>,
@@ -306,6 +379,7 @@ impl<C: Send + 'static> Idle<C> {
         schema: Option<&str>,
     ) -> Arc<Idle<C>> {
         let idle = Arc::new(Idle {
+            parked: Parked::new(),
             instances: Mutex::default(),
             alive: Arc::default(),
             memory: Arc::default(),
@@ -337,7 +411,14 @@ impl<C: Send + 'static> Idle<C> {
         self.instances.lock().push(instance);
     }
 
+    /// Puts one that was parked, or in a call, where others look for it, and then its permit.
+    fn release(&self, Ready { instance, permit }: Ready<C>) {
+        self.put(instance);
+        drop(permit);
+    }
+
     pub(super) fn clear(&self) {
+        drop(self.parked.take());
         let idle = std::mem::take(&mut *self.instances.lock());
         drop(idle);
     }
@@ -348,7 +429,7 @@ impl<C: Send + 'static> Idle<C> {
         // The generation has been told to stop, and may be overdue: that is no reason to lose its state.
         let data = instance.store.data_mut();
         data.bounds.outlive_stop();
-        data.bounds.begin(Instant::now(), &self.limits, &CallOptions::new())?;
+        data.bounds.begin(Began::Now, &self.limits, &CallOptions::new())?;
         let bytes = instance.save()?;
         self.state.store(Some(Arc::new(State { schema, bytes })));
         Ok(())
@@ -374,8 +455,17 @@ where
             return self.clear();
         }
         // As a call that takes its turn: nobody makes another instance meanwhile.
-        let Some(_turn) = self.calls.take(Duration::ZERO) else { return };
-        let Some(mut instance) = self.take() else { return };
+        let (mut instance, _turn) = match self.parked.take() {
+            Some(ready) => {
+                let Ready { instance, permit } = *ready;
+                (instance, permit)
+            }
+            None => {
+                let Some(turn) = self.calls.take(Duration::ZERO) else { return };
+                let Some(instance) = self.take() else { return };
+                (instance, turn)
+            }
+        };
         let plugin = self.host.plugin();
         match self.keep_state(&mut instance) {
             Ok(()) => {

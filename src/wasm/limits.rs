@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use wasmtime::{FrameInfo, ResourceLimiter, Trap, WasmBacktrace};
 
 use super::account::Account;
-use super::engine::OverBudget;
+use super::engine::{OverBudget, Ticks};
 use super::error::{HostFailure, Misuse, TEXT_LIMIT, WasmCallError};
 use crate::StopSignal;
 use crate::nesting::Watch;
@@ -145,14 +145,18 @@ pub(super) struct Bounds {
     /// Of the generation.
     stop: StopSignal,
     cancel: Option<StopSignal>,
-    until: Instant,
+    /// When the call has to be over; `None` as long as that is not known.
+    until: Option<Instant>,
+    /// The tick in which the call began.
+    tick: u64,
+    ticks: Arc<Ticks>,
     deadline: Duration,
     clues: Clues,
     account: Account,
 }
 
 impl Bounds {
-    pub(super) fn new(limits: &CallLimits, stop: StopSignal, account: Account) -> Bounds {
+    pub(super) fn new(limits: &CallLimits, stop: StopSignal, ticks: Arc<Ticks>, account: Account) -> Bounds {
         let CallLimits { deadline, memory, table_elements, answer } = *limits;
         Bounds {
             memory,
@@ -160,7 +164,9 @@ impl Bounds {
             table_elements,
             stop,
             cancel: None,
-            until: Instant::now(),
+            until: None,
+            tick: ticks.count(),
+            ticks,
             deadline,
             clues: Clues::default(),
             account,
@@ -172,26 +178,34 @@ impl Bounds {
         self.stop = StopSignal::new();
     }
 
-    /// Sets the limits for a call that began at `began`.
+    /// Sets the limits for a call.
     ///
     /// # Errors
     /// The call is over already: cancelled, retired, or past its deadline.
     pub(super) fn begin(
         &mut self,
-        began: Instant,
+        began: Began,
         limits: &CallLimits,
         options: &CallOptions,
     ) -> Result<(), WasmCallError> {
         self.deadline = options.deadline.unwrap_or(limits.deadline);
-        self.until = began.checked_add(self.deadline).unwrap_or(began + Duration::from_secs(1 << 32));
+        self.tick = self.ticks.count();
+        self.until = match began {
+            Began::At(began) => Some(after(began, self.deadline)),
+            Began::ThisTick if self.deadline > self.ticks.period => None,
+            Began::Now | Began::ThisTick => Some(after(Instant::now(), self.deadline)),
+        };
         self.cancel.clone_from(&options.cancel);
         self.clues = Clues::default();
         self.check_time()
     }
 
     /// Checks, outside of the plugin's code, whether the call may go on.
-    pub(super) fn check_time(&self) -> Result<(), WasmCallError> {
-        self.check().map_err(|interruption| WasmCallError::from_call(&interruption.into(), &self.clues, Watch::begin()))
+    pub(super) fn check_time(&mut self) -> Result<(), WasmCallError> {
+        match self.check() {
+            Ok(()) => Ok(()),
+            Err(interruption) => Err(WasmCallError::from_call(&interruption.into(), &self.clues, Watch::begin())),
+        }
     }
 
     pub(super) fn check_answer(&self, len: usize) -> Result<(), WasmCallError> {
@@ -211,7 +225,7 @@ impl Bounds {
 
     /// Sleeps on behalf of a plugin that has nothing to do, and returns whether it has to stop. The limits of the call
     /// apply.
-    pub(super) fn wait(&self, duration: Duration) -> Result<bool, Interruption> {
+    pub(super) fn wait(&mut self, duration: Duration) -> Result<bool, Interruption> {
         const POLL_INTERVAL: Duration = Duration::from_millis(5);
         let began = Instant::now();
         loop {
@@ -224,18 +238,49 @@ impl Bounds {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), Interruption> {
+    #[inline]
+    pub(super) fn check(&mut self) -> Result<(), Interruption> {
         if self.stop.is_overdue() {
             return Err(Interruption::Retired);
         }
         if self.cancel.as_ref().is_some_and(StopSignal::is_raised) {
             return Err(Interruption::Cancelled);
         }
-        if Instant::now() >= self.until {
-            return Err(Interruption::Deadline(self.deadline));
+        // A call that is over within the tick in which it began needs no clock.
+        if self.until.is_none() && self.ticks.count() == self.tick {
+            return Ok(());
         }
-        Ok(())
+        self.check_clock()
     }
+
+    #[cold]
+    fn check_clock(&mut self) -> Result<(), Interruption> {
+        let now = Instant::now();
+        let until = *self.until.get_or_insert_with(|| {
+            // It began before the first of these ticks, and at most a tick before: so much of its time has passed, and it
+            // is given the rest.
+            let between = self.ticks.count().wrapping_sub(self.tick).saturating_sub(1);
+            let passed = self.ticks.period.saturating_mul(u32::try_from(between).unwrap_or(u32::MAX));
+            after(now, self.deadline.saturating_sub(passed))
+        });
+        if now >= until { Err(Interruption::Deadline(self.deadline)) } else { Ok(()) }
+    }
+}
+
+/// When a call began.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Began {
+    /// At this moment.
+    At(Instant),
+    /// When its limits are set.
+    Now,
+    /// The same, within the accuracy of a tick: its deadline is over up to a tick later, and most calls need no clock. For
+    /// those that last no longer than the plugin's code, which is looked at in ticks, too.
+    ThisTick,
+}
+
+fn after(began: Instant, time: Duration) -> Instant {
+    began.checked_add(time).unwrap_or(began + Duration::from_secs(1 << 32))
 }
 
 impl Bounds {

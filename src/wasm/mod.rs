@@ -183,6 +183,7 @@ mod limits;
 mod link;
 mod module_limits;
 mod offered;
+mod parked;
 mod permits;
 mod plugin;
 mod seal;

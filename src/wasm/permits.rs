@@ -1,6 +1,7 @@
 //! A counting semaphore in front of the allocator, so that a call is refused as saturated instead of failing in there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::lock::Monitor;
@@ -9,11 +10,13 @@ use crate::lock::Monitor;
 pub(super) struct Permits {
     free: Monitor<usize>,
     total: usize,
+    /// Those who are about to wait, or do.
+    waiting: AtomicUsize,
 }
 
 impl Permits {
     pub(super) fn new(total: usize) -> Arc<Permits> {
-        Arc::new(Permits { free: Monitor::new(total), total })
+        Arc::new(Permits { free: Monitor::new(total), total, waiting: AtomicUsize::new(0) })
     }
 
     pub(super) fn total(&self) -> usize {
@@ -32,6 +35,30 @@ impl Permits {
         }
         *free = free.checked_sub(1)?;
         Some(Permit(Arc::clone(self)))
+    }
+}
+
+impl Permits {
+    /// Announces that somebody is going to wait. What has been put elsewhere together with a permit has to be looked for
+    /// after that: whoever puts something there later finds out that [it is waited for](Permits::is_waited_for).
+    pub(super) fn announce(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        Waiting(self)
+    }
+
+    /// Returns whether somebody waits, or is about to.
+    #[inline]
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// Somebody who waits for a permit.
+pub(super) struct Waiting<'a>(&'a Permits);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::binder::Call;
 use super::error::WasmCallError;
 use super::instances::Instances;
-use super::limits::CallOptions;
+use super::limits::{Began, CallOptions};
 use crate::failures::FailureCounter;
 use crate::{BoxError, Manifest, State, Stateful};
 
@@ -47,7 +47,7 @@ impl<C: Send + 'static> WasmPlugin<C> {
         options: &CallOptions,
         work: impl FnOnce(&C, &mut Call<'_>) -> Result<R, WasmCallError>,
     ) -> Result<R, WasmCallError> {
-        self.counted(self.instances.call(options, work))
+        self.counted(self.instances.call(Began::Now, options, work))
     }
 
     /// Returns the plugin's manifest.

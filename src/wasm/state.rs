@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::binder::Func;
 use super::error::WasmCallError;
 use super::instances::{Instance, Instances};
-use super::limits::CallOptions;
+use super::limits::{Began, CallOptions};
 use crate::State;
 use crate::host::plugin_text;
 
@@ -51,16 +51,17 @@ impl<C> Instance<C> {
 impl<C: Send + 'static> Instances<C> {
     /// Returns the state of an instance such as the next call gets.
     pub(super) fn save(&self) -> Result<Vec<u8>, WasmCallError> {
-        self.with(&CallOptions::new(), Instance::save)
+        self.with(Began::Now, &CallOptions::new(), Instance::save)
     }
 
     /// Restores a state into one instance, and then into every new one.
     pub(super) fn restore(&self, state: &State) -> Result<(), WasmCallError> {
-        let _permit = self.call_permit()?;
+        // An instance that comes with the permit has another state.
+        let _turn = self.turn()?;
         let mut instance = self.make_blank(Instant::now(), &CallOptions::new())?;
         instance.restore(state)?;
         self.idle.set_state(state.clone());
-        self.give_back(instance);
+        self.keep(instance);
         Ok(())
     }
 }

@@ -28,6 +28,14 @@ hotslot_plugin::export!(Nothing as Bench);
 extern "C" fn raw_nothing() {}
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn raw_headers(data: *const u8, length: usize) -> u32 {
+    // SAFETY: whoever calls it by hand lends so many bytes for the call.
+    let bytes = unsafe { std::slice::from_raw_parts(data, length) };
+    let request: Request = postcard::from_bytes(bytes).expect("it is a request");
+    request.headers.len() as u32
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn raw_length(_: *const u8, length: usize) -> u64 {
     length as u64
 }

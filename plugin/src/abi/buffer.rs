@@ -47,6 +47,12 @@ impl Buffer {
     /// No bytes.
     pub const EMPTY: Buffer = Buffer { data: std::ptr::null_mut(), len: 0, capacity: 0, release: None };
 
+    /// Returns whether nothing was filled in, so that there is nothing to release either.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0 && self.release.is_none()
+    }
+
     /// Gives `bytes` away.
     pub fn new(bytes: Vec<u8>) -> Buffer {
         let mut bytes = std::mem::ManuallyDrop::new(bytes);

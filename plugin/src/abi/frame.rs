@@ -2,8 +2,8 @@
 
 use super::buffer::Buffer;
 use super::status::Status;
-use crate::interface::{Answer, Argument, Arguments, Reply};
-use crate::{CallError, Interface, Malformed};
+use crate::interface::{Argument, Reply};
+use crate::{CallError, Malformed};
 
 /// Arguments in, words and bytes out. The caller owns it, and lends it for the call.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub struct Frame {
 impl Frame {
     /// Makes a call with these arguments, and this room for the answer: both have to live until the call has been
     /// [finished](Frame::finish).
+    #[inline]
     pub fn new(arguments: &[Argument<'_>], words: &mut [u64]) -> Frame {
         Frame {
             arguments: arguments.as_ptr().cast(),
@@ -53,30 +54,9 @@ impl Frame {
         // SAFETY: the two fields are those of the slice that `new` was given, which still lives; P4: they were left in
         // place, and the call that used the words is over.
         let words = unsafe { std::slice::from_raw_parts(words, word_count as usize) };
-        let take = |bytes: &[u8]| {
-            status.into_result(bytes, &text)?;
-            Ok(read(&mut Reply::new(words, bytes))?)
-        };
         // SAFETY: B1: the output is empty or as the other side filled it (P4), and `self` is consumed, so this is the only
         // time.
-        unsafe { output.with(take) }
-    }
-
-    /// Answers a call on `this`. It does not catch panics.
-    ///
-    /// # Safety
-    /// As for [`answer_with`](Frame::answer_with).
-    pub(crate) unsafe fn answer<I: Interface + ?Sized>(&mut self, this: &I, method: u32) -> Status {
-        let dispatch = |arguments: &[Argument<'_>], words: &mut [u64]| {
-            let mut answer = Answer::new(words);
-            this.dispatch(method, &mut Arguments::new(arguments), &mut answer)?;
-            if answer.is_cut {
-                return Err(CallError::malformed("the caller has too little room for the answer"));
-            }
-            Ok(answer.into_bytes())
-        };
-        // SAFETY: a frame as in P4, which this function demands as `answer_with` does.
-        unsafe { self.answer_with(dispatch) }
+        unsafe { finish(status, words, output, read, text) }
     }
 
     /// Answers a call: `answer` gets the arguments and the room for words, and gives the bytes.
@@ -102,9 +82,32 @@ impl Frame {
     }
 }
 
+/// Returns what a call came to, whose words and output are these. `text` makes a message of an error's bytes.
+///
+/// # Errors
+/// By the status, or because `read` cannot read the answer.
+///
+/// # Safety
+/// The output must be empty, or as the other side filled it by rule B1 of the [ABI](super), and not released yet.
+#[inline]
+pub unsafe fn finish<R>(
+    status: Status,
+    words: &[u64],
+    output: Buffer,
+    read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
+    text: impl Fn(&[u8]) -> String,
+) -> Result<R, CallError> {
+    let take = |bytes: &[u8]| {
+        status.into_result(bytes, &text)?;
+        Ok(read(&mut Reply::new(words, bytes))?)
+    };
+    // SAFETY: B1, which this function demands as `with` does; the output is consumed.
+    unsafe { output.with(take) }
+}
+
 /// # Safety
 /// `data` must be valid for reads of `count` values during 'a. If there are none, it may be anything: C has null there.
-unsafe fn slice<'a, T>(data: *const T, count: u32) -> &'a [T] {
+pub(crate) unsafe fn slice<'a, T>(data: *const T, count: u32) -> &'a [T] {
     // SAFETY: this function's own condition, where there are values at all.
     if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(data, count as usize) } }
 }
@@ -112,7 +115,7 @@ unsafe fn slice<'a, T>(data: *const T, count: u32) -> &'a [T] {
 /// # Safety
 /// `data` must be valid for reads and writes of `count` values during 'a, and used by nobody else. If there are none, it
 /// may be anything: C has null there.
-unsafe fn slice_mut<'a, T>(data: *mut T, count: u32) -> &'a mut [T] {
+pub(crate) unsafe fn slice_mut<'a, T>(data: *mut T, count: u32) -> &'a mut [T] {
     // SAFETY: this function's own condition, where there are values at all.
     if count == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(data, count as usize) } }
 }

@@ -17,9 +17,10 @@
 //! - **P2** It calls every other entry, and the functions, with an instance that `create` of the same descriptor wrote and
 //!   that has not been destroyed; from any thread, also several at a time and while `run` runs.
 //! - **P3** It calls `destroy` once for an instance, when no other call with it is under way, and none after it.
-//! - **P4** It lends a [`Frame`] for the call of an [`Invoke`]. The frame, its arguments with the bytes that they lend, and
-//!   its words, which are initialised, are valid during the call, and nobody else uses frame or words; the output is empty.
-//!   The plugin leaves all of them in place. It may fill words and output, with a buffer as in B1.
+//! - **P4** It lends a [`Frame`] for the call of an [`Invoke`], or what a frame has for that of a [`Method`]. The frame, its
+//!   arguments with the bytes that they lend, and its words, which are initialised, are valid during the call, and nobody
+//!   else uses frame or words; the output is empty. The plugin leaves all of them in place. It may fill words and output,
+//!   with a buffer as in B1.
 //! - **P5** What else it passes is valid during the call: slices for reads, the flag `stop` for atomic reads, and a
 //!   `Buffer` that holds nothing, for one write. A plugin keeps none of them.
 //!
@@ -42,9 +43,11 @@ mod frame;
 mod status;
 pub mod wire;
 
+use crate::Argument;
 pub use crate::call_error::SOURCE_SEPARATOR;
 pub use buffer::{Buffer, Slice};
-pub use frame::Frame;
+pub use frame::{Frame, finish};
+pub(crate) use frame::{slice, slice_mut};
 pub use status::Status;
 
 /// The version of this ABI. It changes when anything in this module changes meaning or layout.
@@ -145,8 +148,13 @@ pub struct Descriptor {
     pub functions: *const Function,
 }
 
-/// What a plugin of a declared interface exports in the place of a [`Descriptor`]: one with a single function, an
+/// What a plugin of a declared interface exports in the place of a [`Descriptor`]: one whose first function is an
 /// [`Invoke`], and behind it the interface's contract, readable from the file.
+///
+/// Behind the [`Invoke`] there may be a [`Method`] for each method of the contract, in its order: the shorter way of the same
+/// call, which a host takes where it is there. A plugin has all of them or none. Rust's have them; those in C, and those
+/// that were built against a hotslot-plugin without them, are called through the [`Invoke`] alone. A host without them does
+/// not look at more than the first function. So they are no new version of this ABI.
 #[repr(C)]
 pub struct InterfaceDescriptor<const N: usize> {
     /// The descriptor.
@@ -164,6 +172,17 @@ pub const CONTRACT_MAGIC: [u8; 16] = *b"hotslot\0contract";
 
 /// Calls a method of the interface, by the number that the plugin's contract gives it.
 pub type Invoke = unsafe extern "C" fn(instance: *const c_void, method: u32, frame: *mut Frame) -> Status;
+
+/// Calls one method of the interface: with the fields of a [`Frame`] as parameters, so that nothing has to be written for the
+/// plugin but what the method takes, and with a function for each method, so that nothing has to be looked up.
+pub type Method = unsafe extern "C" fn(
+    instance: *const c_void,
+    arguments: *const Argument<'static>,
+    argument_count: u32,
+    words: *mut u64,
+    word_count: u32,
+    output: *mut Buffer,
+) -> Status;
 
 impl<const N: usize> InterfaceDescriptor<N> {
     /// Puts this contract, of `N` bytes, behind the descriptor.

@@ -35,22 +35,26 @@ pub struct GuestCall<'a> {
 
 impl<'a> GuestCall<'a> {
     /// Makes a call with these arguments, and room for so many words of the answer.
+    #[inline]
     pub fn new(arguments: &'a [Argument<'a>], word_count: usize) -> GuestCall<'a> {
         GuestCall { arguments, word_count }
     }
 
     /// Returns the size of the whole piece, in bytes.
+    #[inline]
     pub fn size(&self) -> usize {
         let lent = self.arguments.iter().filter_map(Argument::as_bytes).map(<[u8]>::len);
         self.bytes_offset() + lent.sum::<usize>()
     }
 
     /// Returns where the words of the answer are in the piece.
+    #[inline]
     pub fn words_offset(&self) -> usize {
         FRAME_SIZE + ARGUMENT_SIZE * self.arguments.len()
     }
 
     /// Returns where the bytes of the arguments begin in the piece, which is the size of what comes before.
+    #[inline]
     pub fn bytes_offset(&self) -> usize {
         self.words_offset() + size_of::<u64>() * self.word_count
     }
@@ -59,6 +63,7 @@ impl<'a> GuestCall<'a> {
     ///
     /// # Panics
     /// `place` is smaller than [`size`](GuestCall::size).
+    #[inline]
     pub fn write(&self, at: u32, place: &mut [u8]) {
         let (words_at, bytes_at) = (self.words_offset(), self.bytes_offset());
         let address = |offset: usize| at.wrapping_add(offset as u32);
@@ -91,6 +96,7 @@ impl<'a> GuestCall<'a> {
     ///
     /// # Panics
     /// `place` is smaller than that.
+    #[inline]
     pub fn read_words(&self, place: &[u8], words: &mut [u64]) {
         for (word, bytes) in words.iter_mut().zip(place[self.words_offset()..self.bytes_offset()].chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
@@ -117,6 +123,7 @@ pub struct GuestFrame {
 
 impl GuestFrame {
     /// Reads the fields from the bytes of a frame; `None` if there are fewer than [`FRAME_SIZE`].
+    #[inline]
     pub fn read(bytes: &[u8]) -> Option<GuestFrame> {
         let fields = bytes.get(..FRAME_SIZE)?;
         let field = |at: usize| u32::from_le_bytes([fields[at], fields[at + 1], fields[at + 2], fields[at + 3]]);
@@ -174,6 +181,7 @@ impl Status {
     /// # Errors
     /// It is not [`OK`](Status::OK). A status that the ABI does not have is a [malformed](CallErrorKind::Malformed)
     /// answer.
+    #[inline]
     pub fn into_result(self, bytes: &[u8], text: impl Fn(&[u8]) -> String) -> Result<(), CallError> {
         let kind = match self {
             Status::OK => return Ok(()),

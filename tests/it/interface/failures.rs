@@ -1,8 +1,10 @@
 //! How calls and plugins fail, the same on every backend.
 
 use std::error::Error as _;
+use std::time::{Duration, Instant};
 
 use hotslot::native::Native;
+use hotslot::wasm::CallLimits;
 use hotslot::{Cause, HotSlot, Lease, Probation, Stage};
 use hotslot_fixture_interface::v1_0::Fixture;
 use hotslot_plugin::CallErrorKind;
@@ -69,6 +71,40 @@ fn a_trap_names_the_functions_that_were_called() {
         let backtrace = error.source().expect("a trap has a backtrace").to_string();
         assert!(backtrace.starts_with("backtrace: ") && backtrace.contains("hotslot_invoke"), "{backtrace}");
     }
+}
+
+/// In an instance that was used before, whose calls look at no clock unless they last longer than a tick.
+#[test]
+fn a_call_that_does_not_end_is_ended_at_its_deadline() {
+    let Some(module) = built::module("") else { return };
+    let limits = CallLimits { deadline: Duration::from_millis(200), ..crate::wasm::limits() };
+    let backend = modules::<dyn Fixture>().call_limits(limits);
+    let slot = HotSlot::builder(backend).open(module.bytes()).unwrap();
+    let rules = slot.load();
+    for _ in 0..2 {
+        assert_eq!((rules.add(1), rules.add(1)), (1, 2), "an instance that was ended is not used again");
+        let began = Instant::now();
+        let error = rules.fail("spin").unwrap_err();
+        assert_eq!(error.kind(), CallErrorKind::DeadlineExceeded, "{error}");
+        assert!(began.elapsed() >= Duration::from_millis(200), "it was ended early");
+    }
+}
+
+#[test]
+fn callers_of_a_single_instance_take_turns_and_none_is_forgotten() {
+    const CALLS: u64 = 2_000;
+    let Some(module) = built::module("") else { return };
+    let slot = HotSlot::builder(modules::<dyn Fixture>()).open(module.bytes()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..CALLS {
+                    slot.load().add(1);
+                }
+            });
+        }
+    });
+    assert_eq!(slot.load().add(0), 4 * CALLS);
 }
 
 #[test]
