@@ -8,6 +8,7 @@
 //! order of the swaps, whoever made them: [`follow`](Deployments::follow).
 
 mod files;
+mod fleet;
 mod history;
 mod startup;
 
@@ -22,6 +23,7 @@ use waf_interface::Waf;
 
 use self::history::History;
 pub use self::history::{Record, Trigger};
+pub use self::fleet::Made;
 pub use self::startup::start;
 use crate::archive::Archive;
 use crate::guard::Guard;
