@@ -38,10 +38,10 @@ impl Deployments {
     /// Makes a staged release serve.
     pub fn commit_release(&self, ready: Ready) -> Result<Made, Refusal> {
         let (began, window) = (Instant::now(), self.guard.holds().open());
-        let report = self.commit(ready);
-        let at = Instant::now();
-        self.guard.metrics().reloaded(began.elapsed(), report.is_ok());
-        let record = self.history.succeeded(&report?, window.close(PATIENCE));
+        let committed = self.commit(ready);
+        self.guard.metrics().reloaded(began.elapsed(), committed.is_ok());
+        let (report, at) = committed?;
+        let record = self.history.succeeded(&report, window.close(PATIENCE));
         Ok(made(at, &record))
     }
 
@@ -59,22 +59,22 @@ impl Deployments {
                 self.roll_back_for_fleet(Rollback::to_artifact(release.candidate()), reason)
             }
         };
-        let at = Instant::now();
         match report {
-            Ok(report) => Ok(made(at, &self.history.succeeded(&report, window.close(PATIENCE)))),
+            Ok((report, at)) => Ok(made(at, &self.history.succeeded(&report, window.close(PATIENCE)))),
             Err(error) if matches!(error.kind(), ErrorKind::AlreadyServing(_)) => {
-                Ok(Made { at, downtime_ms: 0.0, requests: 0 })
+                Ok(Made { at: Instant::now(), downtime_ms: 0.0, requests: 0 })
             }
             Err(error) => Err(Refusal::Slot(error)),
         }
     }
 
-    fn roll_back_for_fleet(&self, rollback: Rollback, reason: &str) -> Result<Report, Error> {
+    fn roll_back_for_fleet(&self, rollback: Rollback, reason: &str) -> Result<(Report, Instant), Error> {
         let mut last = self.change.lock();
         self.guard.take_tally();
         let report = self.guard.slot().rollback_to(rollback.requested_by(Trigger::Fleet.name()).reason(reason));
+        let at = Instant::now();
         self.follow_from(&mut last);
-        report
+        report.map(|report| (report, at))
     }
 
     fn warm_generation(&self, release: &Release) -> Option<u64> {

@@ -1,0 +1,6 @@
+//! A fleet as its operators meet it: the acceptance tests of its design, by number, on a real NATS server.
+
+mod changes;
+mod faults;
+mod hands;
+mod rules;
