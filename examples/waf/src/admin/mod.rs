@@ -21,8 +21,8 @@ use tokio::sync::watch;
 
 use self::answers::{Errors, History, Live, Reloaded, RolledBack, Version, refused};
 use crate::config::Token;
-use crate::fleet::managed::{self, Managed};
 use crate::deploy::{Change, Deployments, Record, Refusal, Target, Trigger};
+use crate::fleet::managed::{self, Managed};
 use crate::json::unix;
 use crate::release::Module;
 use crate::rules::Engine;

@@ -21,9 +21,9 @@ use hotslot::{BoxError, Cause, Digest, Error, ErrorKind, Outcome, Report, Retire
 use parking_lot::Mutex;
 use waf_interface::Waf;
 
+pub use self::fleet::Made;
 use self::history::History;
 pub use self::history::{Record, Trigger};
-pub use self::fleet::Made;
 pub use self::startup::start;
 use crate::archive::Archive;
 use crate::guard::Guard;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Path, Query, Request, State};
-use axum::http::header::HeaderMap;
 use axum::http::StatusCode;
+use axum::http::header::HeaderMap;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Json, Response};
@@ -183,6 +183,13 @@ impl Api {
         Ok((status, Json(outcome)).into_response())
     }
 
+    /// Answers a command that was carried out: whatever that made of the rollout, it is no failure of the request.
+    async fn obeyed(&self, rollout: u64, wait: Duration) -> Answer {
+        let mut answer = self.answer(rollout, wait, json!({ "success": true })).await?;
+        *answer.status_mut() = StatusCode::OK;
+        Ok(answer)
+    }
+
     fn settled(&self) -> Option<ReleaseId> {
         self.desk.view.lock().document.as_ref().and_then(|document| Desired::settled(&document.desired))
     }
@@ -344,13 +351,16 @@ async fn reload_fleet(State(api): State<Api>, headers: HeaderMap, request: Reque
             (Plan { waves: [canary].into_iter().chain(plan.waves.into_iter().skip(1)).collect(), ..plan }, true)
         }
         other => {
-            let problem = format!("the target is `all` or `canary`, and not {other:?}: nodes of a fleet change together");
+            let problem =
+                format!("the target is `all` or `canary`, and not {other:?}: nodes of a fleet change together");
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, problem));
         }
     };
     upload.config.check().map_err(|problem| Problem::invalid("configuration", problem))?;
     let current = match api.settled() {
-        Some(settled) => Some(api.artifacts.release(settled).await.map_err(|error| Problem::unavailable(error.to_string()))?),
+        Some(settled) => {
+            Some(api.artifacts.release(settled).await.map_err(|error| Problem::unavailable(error.to_string()))?)
+        }
         None => None,
     };
     let rules = match (upload.rules, &current) {
@@ -439,11 +449,11 @@ async fn command_fleet(State(api): State<Api>, Path(command): Path<String>, requ
         "rollback" => roll_back(&api, by, wish, wait).await,
         "stop" => {
             let rollout = start_rollout(&api.desk, Command::Stop, About::default()).await?;
-            api.answer(rollout, wait, json!({})).await
+            api.obeyed(rollout, wait).await
         }
         "resume" => {
             let rollout = start_rollout(&api.desk, Command::Resume, About::default()).await?;
-            api.answer(rollout, Duration::ZERO, json!({})).await
+            api.obeyed(rollout, Duration::ZERO).await
         }
         _ => Err(Problem::new(StatusCode::NOT_FOUND, "a fleet takes rollback, stop and resume")),
     }
@@ -458,17 +468,22 @@ async fn roll_back(api: &Api, by: String, wish: Wish, wait: Duration) -> Answer 
             Some(to) => {
                 let is_it = |rollout: &&Rollout| {
                     rollout.target.to_string().starts_with(to.as_str()) && to.len() >= 8
-                        || rollout.about.version.as_deref().is_some_and(|version| shown(Some(version), None) == shown(Some(to), None))
+                        || rollout
+                            .about
+                            .version
+                            .as_deref()
+                            .is_some_and(|version| shown(Some(version), None) == shown(Some(to), None))
                 };
                 let current = Desired::settled(&document.desired);
                 let other = done().filter(|rollout| Some(rollout.target) != current).find(is_it);
                 other.map(|rollout| rollout.target).or_else(|| to.parse().ok())
             }
-            // What served before: of a rollout that is under way or was aborted, its stable release serves already.
-            None if document.desired.phase == Phase::Done => document.desired.stable,
+            // What served before. A rollout that is under way ends with it, too.
             None => document.desired.stable,
         };
-        found.ok_or_else(|| Problem::conflict("there is nothing to go back to: name a version that served, or a release's digest"))?
+        found.ok_or_else(|| {
+            Problem::conflict("there is nothing to go back to: name a version that served, or a release's digest")
+        })?
     };
     restore(api, target).await?;
     let version = api.desk.view.lock().version_of(target);
@@ -500,10 +515,11 @@ async fn command_rollout(
         "resume" => Command::Resume,
         _ => return Err(Problem::new(StatusCode::NOT_FOUND, "a rollout takes abort, promote, pause and resume")),
     };
-    let what = json!({ "what": format!("{command:?}").to_lowercase(), "rollout": number, "by": by, "reason": wish.reason });
+    let what =
+        json!({ "what": format!("{command:?}").to_lowercase(), "rollout": number, "by": by, "reason": wish.reason });
     api.desk.audit(what).await;
     start_rollout(&api.desk, command, About::default()).await?;
-    api.answer(number, seconds(Some(wish.wait.unwrap_or(0.0)))?, json!({})).await
+    api.obeyed(number, seconds(Some(wish.wait.unwrap_or(0.0)))?).await
 }
 
 // ---- rules
@@ -552,7 +568,8 @@ async fn rules(State(api): State<Api>) -> Answer {
     let settled = api.settled().ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the fleet has no release yet"))?;
     let (_, release) = api.artifacts.release(settled).await.map_err(|error| Problem::unavailable(error.to_string()))?;
     let rules: Value = serde_json::from_slice(release.rules.bytes()).unwrap_or(Value::Null);
-    Ok(Json(json!({ "release": settled, "digest": release.rules.digest().to_string(), "rules": rules })).into_response())
+    Ok(Json(json!({ "release": settled, "digest": release.rules.digest().to_string(), "rules": rules }))
+        .into_response())
 }
 
 // ---- what is to be seen
@@ -706,7 +723,8 @@ async fn read_audit(State(api): State<Api>) -> Answer {
     const SHOWN: usize = 200;
     let path = Audit::path(&api.data);
     let checked = tokio::task::spawn_blocking(move || audit::check(&path).map_err(|error| error.to_string())).await;
-    let checked = checked.map_err(|error| error.to_string()).and_then(|checked| checked).map_err(Problem::unavailable)?;
+    let checked =
+        checked.map_err(|error| error.to_string()).and_then(|checked| checked).map_err(Problem::unavailable)?;
     let from = checked.lines.len().saturating_sub(SHOWN);
     Ok(Json(json!({
         "whole": checked.broken_at.is_none(),

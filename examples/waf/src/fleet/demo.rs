@@ -257,7 +257,9 @@ async fn first_release(orchestrator: SocketAddr, token: String) {
     let boundary = "a-boundary-that-no-module-has";
     let mut body = Vec::new();
     for (name, value) in [("plan", "at_once"), ("reason", "the first release"), ("wait", "90")] {
-        body.extend(format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
+        body.extend(
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes(),
+        );
     }
     let file = "Content-Disposition: form-data; name=\"file\"; filename=\"universal-waf.wasm\"";
     body.extend(format!("--{boundary}\r\n{file}\r\n\r\n").bytes());

@@ -102,7 +102,10 @@ impl Disk {
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, BoxError> {
         let path = self.0.join(name);
         let named = |error: String| {
-            format!("{}: {error}: without it the node could follow a document that is older than what it knows", path.display())
+            format!(
+                "{}: {error}: without it the node could follow a document that is older than what it knows",
+                path.display()
+            )
         };
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| named(error.to_string()).into()),

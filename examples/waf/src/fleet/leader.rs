@@ -13,7 +13,8 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant as Timer, sleep_until};
 use waf_rollout::{
-    Alarm, Command, Desired, Finding, Leader, LeaderEffect, Lease, LeaseTiming, Millis, NodeId, NotDone, Phase, Revision,
+    Alarm, Command, Desired, Finding, Leader, LeaderEffect, Lease, LeaseTiming, Millis, NodeId, NotDone, Phase,
+    Revision,
 };
 
 use super::artifacts::Artifacts;
@@ -171,9 +172,8 @@ impl Task {
         // A node that was forgotten leaves an empty message.
         let Ok(telling) = serde_json::from_slice::<Telling>(bytes) else { return };
         let before = self.leader.reports().find(|(report, _)| report.node == telling.report.node);
-        let is_late = before.is_some_and(|(report, _)| {
-            (telling.report.boot, telling.report.seq) <= (report.boot, report.seq)
-        });
+        let is_late =
+            before.is_some_and(|(report, _)| (telling.report.boot, telling.report.seq) <= (report.boot, report.seq));
         self.leader.reported(self.now(), telling.report.clone());
         if !is_late {
             self.view.lock().told(telling);
@@ -307,11 +307,16 @@ impl Task {
         let wait = {
             let view = self.view.lock();
             view.document.as_ref().is_some_and(|Document { desired, about, .. }| {
-                about.canary_only && desired.phase == Phase::Commit && desired.wave.index == 0 && !desired.paused
+                about.canary_only
+                    && desired.phase == Phase::Commit
+                    && desired.wave.index == 0
+                    && !desired.paused
                     && !desired.wave.is_everybody()
             })
         };
-        if wait && let Ok(LeaderEffect::WriteDesired(expected, desired)) = self.leader.command(self.now(), Command::Pause) {
+        if wait
+            && let Ok(LeaderEffect::WriteDesired(expected, desired)) = self.leader.command(self.now(), Command::Pause)
+        {
             let about = self.about(&desired);
             let _ = self.write_desired(expected, desired, about).await;
             let _ = self.read().await;
@@ -379,7 +384,9 @@ impl Task {
             }
             Alarm::Worse(Finding::Errors) => "halted: more calls fail on the nodes that changed".to_owned(),
             Alarm::Worse(Finding::Latency) => "halted: calls take longer on the nodes that changed".to_owned(),
-            Alarm::Worse(Finding::Verdicts) => "halted: other requests are blocked on the nodes that changed".to_owned(),
+            Alarm::Worse(Finding::Verdicts) => {
+                "halted: other requests are blocked on the nodes that changed".to_owned()
+            }
             Alarm::TimedOut(phase) => format!("aborted: the deadline of the phase {phase:?} has passed").to_lowercase(),
         };
         tracing::error!(alarm = text);

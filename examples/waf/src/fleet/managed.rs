@@ -56,7 +56,8 @@ pub async fn protect(State(admin): State<Admin>, request: Request, next: Next) -
     if request.method().is_safe() || !CHANGES.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    let reason = request.headers().get(BREAK_GLASS).map(|reason| String::from_utf8_lossy(reason.as_bytes()).into_owned());
+    let reason =
+        request.headers().get(BREAK_GLASS).map(|reason| String::from_utf8_lossy(reason.as_bytes()).into_owned());
     let Some(reason) = reason.filter(|reason| !reason.trim().is_empty()) else {
         let how = "this node is managed by a fleet: ask the orchestrator. In an emergency, repeat the request with the header \
                    `Break-Glass: REASON`; then this node is pinned, and follows the fleet again after POST /api/v1/fleet/unpin";

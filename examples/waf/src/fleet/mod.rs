@@ -77,7 +77,8 @@ pub struct Settings {
 impl Settings {
     fn check(self) -> Result<(), String> {
         if self.failure_policy == Some(FailurePolicy::Open) && self.uninspected != Some(Uninspected::Log) {
-            let problem = "the failure policy open lets through what no rules have seen: it needs uninspected = \"log\"";
+            let problem =
+                "the failure policy open lets through what no rules have seen: it needs uninspected = \"log\"";
             return Err(problem.to_owned());
         }
         Ok(())

@@ -66,8 +66,7 @@ pub fn start(
     policies.apply(found.settings);
 
     // What the slot does on its own. It ends with the process.
-    let (events, tell, theirs) =
-        (deployments.guard().slot().subscribe(), tell_ended.clone(), Arc::clone(deployments));
+    let (events, tell, theirs) = (deployments.guard().slot().subscribe(), tell_ended.clone(), Arc::clone(deployments));
     std::thread::Builder::new().name("fleet".to_owned()).spawn(move || {
         for event in events {
             let hotslot::Event::Ended(report) = event else { continue };
@@ -112,9 +111,11 @@ impl Policies {
     fn check(&self, settings: Settings) -> Result<(), String> {
         let failure = settings.failure_policy.unwrap_or(self.failure);
         if failure == FailurePolicy::LastGood && self.deployments.guard().fallback().is_none() {
-            return Err("the release sets the failure policy last_good, and this node keeps no fallback: set it in the \
+            return Err(
+                "the release sets the failure policy last_good, and this node keeps no fallback: set it in the \
                         node's configuration, too"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         settings.check()
     }
@@ -141,8 +142,16 @@ enum How {
 
 /// What has ended.
 enum Ended {
-    Staged { job: u64, id: ReleaseId, outcome: Result<Box<Staged>, Failed> },
-    Committed { id: ReleaseId, settings: Settings, outcome: Result<Made, Failed> },
+    Staged {
+        job: u64,
+        id: ReleaseId,
+        outcome: Result<Box<Staged>, Failed>,
+    },
+    Committed {
+        id: ReleaseId,
+        settings: Settings,
+        outcome: Result<Made, Failed>,
+    },
     /// The slot rolled back on its own.
     WentBack(String),
 }
@@ -280,7 +289,9 @@ impl Agent {
                     self.handle(Event::Document(document.desired)).await;
                 }
             }
-            Ok(document) => tracing::error!(format = document.format, "the document has another format: update this node"),
+            Ok(document) => {
+                tracing::error!(format = document.format, "the document has another format: update this node")
+            }
             Err(error) => tracing::error!(%error, "the document is none"),
         }
         jittered(POLL)
@@ -333,7 +344,9 @@ impl Agent {
                     let written = tokio::task::spawn_blocking(move || disk.remember(&memory)).await;
                     match written {
                         Ok(Ok(())) => return,
-                        Ok(Err(error)) => tracing::error!(%error, "the node's memory cannot be written: it follows nobody until it can"),
+                        Ok(Err(error)) => {
+                            tracing::error!(%error, "the node's memory cannot be written: it follows nobody until it can")
+                        }
                         Err(error) => tracing::error!(%error, "the node's memory"),
                     }
                     tokio::time::sleep(Duration::from_secs(1)).await;

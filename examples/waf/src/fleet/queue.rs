@@ -120,7 +120,10 @@ impl Worker {
     async fn prepare(&self, wishes: Vec<Wish>) -> Option<(Vec<Wish>, Result<u64, Problem>)> {
         let settled = self.desk.view.lock().document.as_ref().and_then(|it| Desired::settled(&it.desired));
         let Some(settled) = settled else {
-            return Some((wishes, Err(Problem::conflict("the fleet has no release yet: POST /api/v1/wasm/reload-fleet"))));
+            return Some((
+                wishes,
+                Err(Problem::conflict("the fleet has no release yet: POST /api/v1/wasm/reload-fleet")),
+            ));
         };
         let (description, base) = match self.artifacts.release(settled).await {
             Ok(found) => found,

@@ -33,7 +33,14 @@ const MOST_CHUNKS: usize = 4096;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Endpoint {
     /// The NATS servers: nats://HOST:PORT or tls://HOST:PORT, several with commas
-    #[arg(id = "nats", long = "nats", visible_alias = "fleet", value_name = "URL", value_delimiter = ',', required = true)]
+    #[arg(
+        id = "nats",
+        long = "nats",
+        visible_alias = "fleet",
+        value_name = "URL",
+        value_delimiter = ',',
+        required = true
+    )]
     pub servers: Vec<ServerAddr>,
 
     /// A file with the seed of the nkey by which the servers know this process

@@ -366,9 +366,11 @@ impl View {
             self.nodes.iter().filter(|(_, heard)| heard.telling.report.pinned).map(|it| it.0).collect();
         // Whoever says so has waited for longer than nothing: the longest delay of a request on each node.
         let downtime: f64 = rollout.served.values().map(|served| served.downtime_ms).sum();
-        let hint = rollout.served.values().filter_map(|served| served.after_hint_ms).fold(None, |most: Option<f64>, it| {
-            Some(most.map_or(it, |most| most.max(it)))
-        });
+        let hint = rollout
+            .served
+            .values()
+            .filter_map(|served| served.after_hint_ms)
+            .fold(None, |most: Option<f64>, it| Some(most.map_or(it, |most| most.max(it))));
         json!({
             "success": rollout.phase == Phase::Done && failed.is_empty(),
             "rollout": rollout.rollout,

@@ -44,7 +44,12 @@ async fn eight_nodes_change_together_under_load_and_no_request_fails() {
     for (index, what) in ["skew", "hint to last commit", "reload-fleet to all serving"].iter().enumerate() {
         let mut values: Vec<f64> = figures.iter().map(|it| [it.0, it.1, it.2][index]).collect();
         values.sort_by(f64::total_cmp);
-        println!("{what}: p50 {:.1} ms, most {:.1} ms, of {}", values[values.len() / 2], values[values.len() - 1], values.len());
+        println!(
+            "{what}: p50 {:.1} ms, most {:.1} ms, of {}",
+            values[values.len() / 2],
+            values[values.len() - 1],
+            values.len()
+        );
     }
     println!("{count} requests, none failed");
 }
@@ -86,7 +91,8 @@ async fn a_canary_that_traps_is_the_only_node_that_ever_served_it() {
     assert_eq!(names(&answer["failed"]), 1, "{answer}");
     let mut changed = 0;
     for node in &fleet.nodes {
-        until("the old version everywhere", || async { (node.version().await["version"] == "1.0.0").then_some(()) }).await;
+        until("the old version everywhere", || async { (node.version().await["version"] == "1.0.0").then_some(()) })
+            .await;
         changed += usize::from(!swaps(node).await.is_empty());
     }
     assert_eq!(changed, 1, "nobody but the canary was touched");
@@ -109,7 +115,8 @@ async fn a_canary_without_traffic_is_never_promoted() {
 /// Acceptance 11.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollback_reaches_a_version_that_is_not_loaded_and_comes_too_soon_for_a_reload() {
-    let hasty = |_| "[waf.wasm]\nkeep_previous_versions = 0\n[waf.wasm.reload]\nmax_reload_frequency_seconds = 3600".to_owned();
+    let hasty =
+        |_| "[waf.wasm]\nkeep_previous_versions = 0\n[waf.wasm.reload]\nmax_reload_frequency_seconds = 3600".to_owned();
     let Some(fleet) = Fleet::configured(2, at_once(), hasty).await else { return };
     let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &[]).await;
     assert_eq!(answer.json()["state"], "done", "{}", answer.text());
@@ -148,7 +155,25 @@ async fn a_stop_freezes_the_fleet_on_its_stable_release_in_every_phase() {
     println!("stop in commit to all on stable: {} ms", began.elapsed().as_millis());
     assert!(orchestrator.command("/api/v1/fleet/resume").await.status.is_success());
 
-    // Its nodes are staging: one of them is held, so that they do not end.
+    // Its nodes are staging: one of them is stopped by the system, and does not answer.
+    let signal = |signal: &str| {
+        let done =
+            std::process::Command::new("kill").arg(signal).arg(fleet.nodes[2].id().to_string()).status().unwrap();
+        assert!(done.success());
+    };
+    let before = generation(&fleet.nodes[1]).await;
+    signal("-STOP");
+    let answer = orchestrator.release(&Module::new("1.2.0").bytes(), &[("wait", "0")]).await;
+    assert_eq!(answer.json()["state"], "staging", "{}", answer.text());
+    let stopped = orchestrator.command("/api/v1/fleet/stop").await.json();
+    assert_eq!((stopped["state"].clone(), stopped["stopped"].clone()), (json!("aborted"), json!(true)), "{stopped}");
+    assert_eq!(stopped["served"], json!({}));
+    signal("-CONT");
+    fleet.wait_for_version("1.0.0").await;
+    assert_eq!(generation(&fleet.nodes[1]).await, before, "nobody has changed");
+    assert!(orchestrator.command("/api/v1/fleet/resume").await.status.is_success());
+
+    // One is held: it takes no part.
     let held = fleet.nodes[0].folder.path("data/hold");
     std::fs::write(&held, "").unwrap();
     until("a node that is held", || async {
@@ -171,6 +196,9 @@ async fn a_stop_freezes_the_fleet_on_its_stable_release_in_every_phase() {
     let other = fleet.nodes[1].folder.path("data/hold");
     std::fs::write(&other, "").unwrap();
     let node = &fleet.nodes[1];
-    until("held without NATS", || async { (node.admin("/api/v1/fleet").await["report"]["held"] == true).then_some(()) }).await;
+    until("held without NATS", || async {
+        (node.admin("/api/v1/fleet").await["report"]["held"] == true).then_some(())
+    })
+    .await;
     assert_eq!(node.get("/").await.status, StatusCode::OK, "and it serves on");
 }

@@ -77,7 +77,8 @@ async fn a_node_that_hears_nothing_through_a_whole_rollout_catches_up_and_change
     let orchestrator = Orchestrator::start(&nats.url(), &at_once(), &[]);
     let module = Module::new("1.0.0");
     let urls = [nats.url(), nats.url(), format!("nats://{}", link.address)];
-    let nodes = urls.iter().enumerate().map(|(number, url)| join(Folder::new(&module, ""), url, &name(number), &[])).collect();
+    let nodes =
+        urls.iter().enumerate().map(|(number, url)| join(Folder::new(&module, ""), url, &name(number), &[])).collect();
     let fleet = Fleet { nodes, orchestrator, nats };
     fleet.settle().await;
 
@@ -138,20 +139,23 @@ async fn an_orchestrator_that_is_killed_after_each_of_its_writes_leaves_one_rele
         let wish = request(address, Method::POST, "/api/v1/wasm/reload-fleet").token(TOKEN);
         wish.form(&[("wait", None, b"0"), ("file", Some("x.wasm"), &module)]).try_send().await
     });
+    // Every life begins by marking the document as its own. So each gets one write further than the one before.
     let mut kills = 0;
-    loop {
-        let document = tokio::time::timeout(Duration::from_secs(280), documents.next()).await.expect("a write").unwrap();
-        let document: Value = serde_json::from_slice(&document.payload).unwrap();
+    'lives: for life in 1.. {
+        for _ in 0..life {
+            let document =
+                tokio::time::timeout(Duration::from_secs(280), documents.next()).await.expect("a write").unwrap();
+            let document: Value = serde_json::from_slice(&document.payload).unwrap();
+            if document["phase"] == "done" || document["phase"] == "abort" {
+                break 'lives;
+            }
+        }
         fleet.orchestrator.kill();
         kills += 1;
-        let ended = document["phase"] == "done" || document["phase"] == "abort";
         fleet.orchestrator.restart();
-        if ended {
-            break;
-        }
     }
     drop(upload);
-    assert!(kills >= 3, "{kills} writes");
+    assert!(kills >= 2, "{kills} kills");
     let settled = until("an orchestrator that knows", || async {
         let fleet = fleet.orchestrator.fleet().await;
         let rollout = &fleet["rollout"];
@@ -246,4 +250,56 @@ async fn a_store_that_loses_everything_takes_no_node_back() {
     let answer = fleet.orchestrator.release(&Module::new("1.3.0").bytes(), &[("plan", "at_once")]).await;
     assert_eq!(answer.json()["state"], "done", "{}", answer.text());
     fleet.wait_for_version("1.3.0").await;
+}
+
+/// Acceptance 14.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twelve_hundred_clients_fetch_an_artifact_at_once_without_a_consumer() {
+    let Some(fleet) = Fleet::start(1, at_once()).await else { return };
+    let (module, _) = (fleet.nodes[0].version().await, ());
+    let digest = module["digest"].as_str().unwrap().to_owned();
+    let size = usize::try_from(module["size_bytes"].as_u64().unwrap()).unwrap();
+    let subject = format!("$JS.API.DIRECT.GET.artifacts.waf.artifact.{digest}.0");
+    let mut clients = Vec::new();
+    for _ in 0..1200 {
+        clients.push(fleet.nats.client().await);
+    }
+    let fetches = clients.iter().map(|client| client.request(subject.clone(), "".into()));
+    let answers = futures_util::future::join_all(fetches).await;
+    let whole = answers.into_iter().filter(|answer| answer.as_ref().is_ok_and(|it| it.payload.len() == size)).count();
+    assert_eq!(whole, 1200);
+    let context = async_nats::jetstream::new(fleet.nats.client().await);
+    for stream in ["artifacts", "KV_desired"] {
+        let info = context.get_stream(stream).await.unwrap().get_info().await.unwrap();
+        assert_eq!(info.state.consumer_count, 0, "{stream}");
+    }
+}
+
+/// Acceptance 12.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_three_servers_the_leader_is_killed_in_commit_and_the_rollout_ends() {
+    let Some(mut servers) = Nats::cluster() else { return };
+    let url: Vec<String> = servers.iter().map(Nats::url).collect();
+    let url = url.join(",");
+    let orchestrator = Orchestrator::start(&url, &canary(2_000), &["--replicas", "3"]);
+    let module = Module::new("1.0.0");
+    let nodes = (0..3).map(|number| join(Folder::new(&module, ""), &url, &name(number), &[])).collect();
+    let fleet = Fleet { nodes, orchestrator, nats: servers.pop().unwrap() };
+    fleet.settle().await;
+    let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &[("wait", "0")]).await;
+    assert!(answer.status.is_success(), "{}", answer.text());
+    until("commit", || async { (fleet.orchestrator.fleet().await["rollout"]["state"] != "staging").then_some(()) })
+        .await;
+    let context = async_nats::jetstream::new(async_nats::connect(url.split(',').next().unwrap()).await.unwrap());
+    let info = context.get_stream("KV_desired").await.unwrap().get_info().await.unwrap();
+    let leader = info.cluster.unwrap().leader.unwrap();
+    let Fleet { nodes, orchestrator, nats } = fleet;
+    servers.push(nats);
+    let began = std::time::Instant::now();
+    servers.iter_mut().find(|server| server.name() == leader).unwrap().kill();
+    orchestrator.wait_for_state("done").await;
+    println!("the leader of the stream killed in commit; done {} ms later", began.elapsed().as_millis());
+    for node in &nodes {
+        until("1.1.0", || async { (node.version().await["version"] == "1.1.0").then_some(()) }).await;
+    }
 }

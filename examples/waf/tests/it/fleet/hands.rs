@@ -60,7 +60,8 @@ async fn each_role_may_do_its_part_and_the_audit_says_who_did_it() {
     let orchestrator = &fleet.orchestrator;
     let token = |role: &str| std::fs::read_to_string(orchestrator.path(&format!("roles/{role}/token"))).unwrap();
     let (view, stop) = (token("view"), token("stop"));
-    let ask = |token: &str, method: Method, target: &str| request(orchestrator.address, method, target).token(token).send();
+    let ask =
+        |token: &str, method: Method, target: &str| request(orchestrator.address, method, target).token(token).send();
     for (token, method, target, status) in [
         ("nobody-knows-this-one", Method::GET, "/api/v1/fleet", StatusCode::UNAUTHORIZED),
         (&view, Method::GET, "/api/v1/fleet", StatusCode::OK),
@@ -92,7 +93,8 @@ async fn a_request_that_is_sent_twice_begins_one_rollout() {
     let Some(fleet) = Fleet::start(1, at_once()).await else { return };
     let module = Module::new("1.1.0").bytes();
     let send = |module: Vec<u8>| {
-        let wish = fleet.orchestrator.ask(Method::POST, "/api/v1/wasm/reload-fleet").header("idempotency-key", "the-key");
+        let wish =
+            fleet.orchestrator.ask(Method::POST, "/api/v1/wasm/reload-fleet").header("idempotency-key", "the-key");
         async move { wish.form(&[("file", Some("x.wasm"), &module)]).send().await }
     };
     let (first, second) = (send(module.clone()).await.json(), send(module).await.json());
@@ -130,6 +132,11 @@ async fn a_canary_waits_to_be_promoted_and_its_events_are_there_to_be_followed()
     let ids: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
     let after = orchestrator.ask(Method::GET, &format!("/api/v1/rollouts/{number}/events"));
     let rest = after.header("last-event-id", ids[ids.len() - 2]).send().await;
-    let rest: Vec<&str> = rest.text().lines().filter_map(|line| line.strip_prefix("id: ")).map(|id| id.to_owned().leak() as &str).collect();
+    let rest: Vec<&str> = rest
+        .text()
+        .lines()
+        .filter_map(|line| line.strip_prefix("id: "))
+        .map(|id| id.to_owned().leak() as &str)
+        .collect();
     assert_eq!(rest, &ids[ids.len() - 1..]);
 }

@@ -3,4 +3,5 @@
 mod changes;
 mod faults;
 mod hands;
+mod rights;
 mod rules;

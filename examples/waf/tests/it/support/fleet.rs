@@ -62,7 +62,8 @@ impl Nats {
             self.port, self.port, self.configuration
         );
         std::fs::write(&path, text).expect("a configuration");
-        let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).expect("a log");
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).expect("a log");
         let mut command = Command::new(nats_server().expect("a server"));
         command.arg("-c").arg(&path).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("nats-server"));
@@ -71,6 +72,22 @@ impl Nats {
             assert!(began.elapsed() < super::http::FOREVER, "nats-server never listens");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Three servers that keep everything together.
+    pub fn cluster() -> Option<Vec<Nats>> {
+        let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let routes: Vec<String> = ports.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
+        let routes = routes.join(", ");
+        let server = |port: &u16| {
+            Nats::configured(&format!("cluster {{ name: waf, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}\n"))
+        };
+        ports.iter().map(server).collect()
+    }
+
+    /// The name of the server.
+    pub fn name(&self) -> String {
+        format!("nats-{}", self.port)
     }
 
     fn store(&self) -> PathBuf {
@@ -146,12 +163,15 @@ impl Orchestrator {
 
     /// Starts it, or starts it again with what it has on its disk.
     pub fn restart(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).expect("a log");
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_waf"));
         command.args(&self.arguments).env("WAF_ADMIN_TOKEN", TOKEN).env("WAF_LOG", "info").stderr(log);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the orchestrator");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
-        lines.find(|line| line.contains("API and its page")).unwrap_or_else(|| panic!("it did not start:\n{}", self.log()));
+        lines
+            .find(|line| line.contains("API and its page"))
+            .unwrap_or_else(|| panic!("it did not start:\n{}", self.log()));
         self.child = Some(child);
     }
 
@@ -297,8 +317,10 @@ impl Fleet {
     /// Waits until every node says by itself that it serves a version.
     pub async fn wait_for_version(&self, version: &str) {
         for node in &self.nodes {
-            until(&format!("{version} on all nodes"), || async { (node.version().await["version"] == version).then_some(()) })
-                .await;
+            until(&format!("{version} on all nodes"), || async {
+                (node.version().await["version"] == version).then_some(())
+            })
+            .await;
         }
     }
 }
@@ -311,7 +333,10 @@ pub fn name(number: usize) -> String {
 pub async fn swaps(node: &Node) -> Vec<Value> {
     let history = node.admin("/api/v1/wasm/history").await;
     let reloads = history["reloads"].as_array().expect("a list").clone();
-    reloads.into_iter().filter(|it| it["success"] == true && it["unchanged"] == false && it["trigger"] != "start").collect()
+    reloads
+        .into_iter()
+        .filter(|it| it["success"] == true && it["unchanged"] == false && it["trigger"] != "start")
+        .collect()
 }
 
 /// Clients of every node, that ask for a page again and again until they are told to stop.
