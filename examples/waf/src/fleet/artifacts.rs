@@ -2,6 +2,7 @@
 //! given them again.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hotslot::{BoxError, Digest};
@@ -11,6 +12,9 @@ use super::disk::durably;
 use super::store::Store;
 use super::{Description, Settings};
 use crate::release::Release;
+
+/// How long a release waits for the store.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 pub(super) struct Artifacts {
@@ -25,8 +29,21 @@ impl Artifacts {
         Ok(Artifacts { folder, store })
     }
 
-    /// Keeps a release here and in the store.
+    /// Keeps a release here and in the store, and waits for the store to be there: what is published is wanted now, and servers
+    /// that have just started take a while to agree.
     pub async fn publish(&self, release: &Release, settings: Settings) -> Result<ReleaseId, BoxError> {
+        let began = Instant::now();
+        loop {
+            match self.try_publish(release, settings).await {
+                Ok(id) => return Ok(id),
+                Err(error) if began.elapsed() > PATIENCE => return Err(error),
+                Err(error) => tracing::warn!(%error, "the store does not take a release: trying again"),
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn try_publish(&self, release: &Release, settings: Settings) -> Result<ReleaseId, BoxError> {
         let description = Description::of(release, settings);
         let rules = Bytes::copy_from_slice(release.rules.bytes());
         for bytes in [release.module.bytes().clone(), rules, description.bytes()] {
@@ -39,7 +56,7 @@ impl Artifacts {
     /// Gives the store a release again, as far as it is here.
     pub async fn restore(&self, id: ReleaseId) -> Result<(), BoxError> {
         let (description, release) = self.release(id).await?;
-        self.publish(&release, description.config).await.map(drop)
+        self.try_publish(&release, description.config).await.map(drop)
     }
 
     /// Returns a release, from here or from the store.

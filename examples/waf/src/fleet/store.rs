@@ -138,6 +138,11 @@ impl Store {
                     }
                 }
             });
+        // The client does not take them from there.
+        let user = endpoint.servers.iter().find_map(|server| Some((server.username()?, server.password()?)));
+        if let Some((user, password)) = user {
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
         if let Some(path) = &endpoint.nkey {
             let seed = std::fs::read_to_string(path)
                 .map_err(|error| StoreError::Setup(format!("{}: {error}", path.display())))?;

@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::fleet::{Fleet, Load, at_once, canary, swaps};
+use crate::support::fleet::{Fleet, Load, at_once, canary, join, swaps};
 use crate::support::wait::until;
 use crate::support::{Module, Node};
 
@@ -201,4 +201,32 @@ async fn a_stop_freezes_the_fleet_on_its_stable_release_in_every_phase() {
     })
     .await;
     assert_eq!(node.get("/").await.status, StatusCode::OK, "and it serves on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_brings_its_part_of_the_configuration_and_takes_it_along_when_it_goes() {
+    let Some(mut fleet) = Fleet::start(2, at_once()).await else { return };
+    let traps = "/?do=t";
+    assert_eq!(fleet.nodes[0].get(traps).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let module = Module::new("1.0.0").bytes();
+    let refused = fleet.orchestrator.release(&module, &[("config", r#"{"failure_policy":"open"}"#)]).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.text());
+    assert!(refused.text().contains("uninspected"), "{}", refused.text());
+
+    // Nothing but the configuration is different.
+    let config = r#"{"failure_policy":"open","uninspected":"log"}"#;
+    let answer = fleet.orchestrator.release(&module, &[("config", config)]).await.json();
+    assert_eq!((answer["state"].clone(), names(&answer["deployed_to"])), (json!("done"), 2), "{answer}");
+    for node in &fleet.nodes {
+        assert_eq!(node.get(traps).await.status, StatusCode::OK);
+    }
+    let folder = fleet.nodes.pop().unwrap().kill();
+    fleet.nodes.push(join(folder, &fleet.nats.url(), "node-2", &[]));
+    assert_eq!(fleet.nodes[1].get(traps).await.status, StatusCode::OK, "also after a restart");
+
+    let answer = fleet.orchestrator.command("/api/v1/fleet/rollback").await.json();
+    assert_eq!(answer["state"], "done", "{answer}");
+    for node in &fleet.nodes {
+        assert_eq!(node.get(traps).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
 }

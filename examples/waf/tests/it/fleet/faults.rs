@@ -303,3 +303,29 @@ async fn of_three_servers_the_leader_is_killed_in_commit_and_the_rollout_ends() 
         until("1.1.0", || async { (node.version().await["version"] == "1.1.0").then_some(()) }).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_orchestrator_ends_what_one_has_begun() {
+    let Some(mut fleet) = Fleet::start(3, canary(4_000)).await else { return };
+    let second = Orchestrator::start(&fleet.nats.url(), &at_once(), &[]);
+    let told = until("a second one that knows", || async {
+        let it = second.fleet().await;
+        (it["rollout"]["state"] == "done").then_some(it)
+    })
+    .await;
+    assert_eq!(told["leads"], false, "{told}");
+    let refused = second.command("/api/v1/fleet/rollback").await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.text());
+    assert!(refused.text().contains(&fleet.orchestrator.address.to_string()), "it says who leads: {}", refused.text());
+
+    let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &[("wait", "0")]).await;
+    assert!(answer.status.is_success(), "{}", answer.text());
+    fleet.orchestrator.kill();
+    let rollout = until("the second one to end it", || async {
+        let it = second.fleet().await;
+        (it["rollout"]["version"] == "1.1.0" && it["rollout"]["state"] == "done").then_some(it)
+    })
+    .await;
+    assert_eq!(rollout["leads"], true, "{rollout}");
+    fleet.wait_for_version("1.1.0").await;
+}

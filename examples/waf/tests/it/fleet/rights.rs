@@ -20,28 +20,36 @@ fn node_rights(name: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_least_rights_follows_its_fleet_and_may_do_nothing_else() {
     let rights = node_rights("node-1");
+    let (leader, node) = (nkeys::KeyPair::new_user(), nkeys::KeyPair::new_user());
     let users = format!(
-        "authorization {{ users: [\n  {{ user: leader, password: secret }}\n  {{ user: node, password: secret, permissions: {rights} }}\n] }}\n"
+        "authorization {{ users: [\n  {{ nkey: {} }}\n  {{ nkey: {}, permissions: {rights} }}\n] }}\n",
+        leader.public_key(),
+        node.public_key()
     );
     let Some(nats) = Nats::configured(&users) else { return };
-    let url = |user: &str| format!("nats://{user}:secret@{}", nats.address());
-    let orchestrator = Orchestrator::start(&url("leader"), &at_once(), &[]);
-    let nodes = vec![join(Folder::new(&Module::new("1.0.0"), ""), &url("node"), "node-1", &[])];
-    let theirs = url("node");
+    let keys = tempfile::tempdir().unwrap();
+    let seed = |name: &str, pair: &nkeys::KeyPair| {
+        let path = keys.path().join(name);
+        std::fs::write(&path, pair.seed().unwrap()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let orchestrator = Orchestrator::start(&nats.url(), &at_once(), &["--nkey", &seed("leader", &leader)]);
+    let folder = Folder::new(&Module::new("1.0.0"), "");
+    let nodes = vec![join(folder, &nats.url(), "node-1", &["--nkey", &seed("node", &node)])];
     let fleet = Fleet { nodes, orchestrator, nats };
     fleet.settle().await;
     let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &[]).await;
     assert_eq!(answer.json()["state"], "done", "{}", answer.text());
     fleet.wait_for_version("1.1.0").await;
 
-    // The same user tries what it must not.
+    // The same key tries what it must not.
     let errors = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let heard = std::sync::Arc::clone(&errors);
-    let options = async_nats::ConnectOptions::new().event_callback(move |event| {
+    let options = async_nats::ConnectOptions::with_nkey(node.seed().unwrap()).event_callback(move |event| {
         heard.lock().unwrap().push(event.to_string());
         async {}
     });
-    let client = options.connect(theirs.as_str()).await.unwrap();
+    let client = options.connect(fleet.nats.url()).await.unwrap();
     let before = fleet.orchestrator.fleet().await["rollout"].clone();
     for subject in [
         "$KV.desired.slot.waf",
