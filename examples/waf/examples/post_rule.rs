@@ -70,7 +70,11 @@ fn post() -> Result<bool, Box<dyn std::error::Error>> {
     for (at, what) in events {
         line(start + at, &what);
     }
-    let serving = answer["deployed_to"].as_array().map_or(0, Vec::len);
-    line(took, &format!("answered: {}, on {serving} nodes; {}", answer["state"].as_str().unwrap_or_default(), status));
+    for alarm in answer["alarms"].as_array().into_iter().flatten() {
+        line(took, alarm.as_str().unwrap_or_default());
+    }
+    let serving = answer["served"].as_object().map_or(0, serde_json::Map::len);
+    let state = answer["state"].as_str().unwrap_or_default();
+    line(took, &format!("answered: {state}; {serving} nodes have served it; {status}"));
     Ok(answer["success"] == true)
 }

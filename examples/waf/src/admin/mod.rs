@@ -158,7 +158,10 @@ async fn roll_back(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) 
 }
 
 /// A body that says that it is JSON, and is. A form of another site cannot say so.
-pub fn json<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, impl IntoResponse + use<T>> {
+pub fn json<T: for<'de> Deserialize<'de>>(
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<T, (StatusCode, Json<serde_json::Value>)> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send JSON, with Content-Type: application/json"));

@@ -403,16 +403,13 @@ struct Wish {
     to: Option<String>,
 }
 
-fn wish(headers: &HeaderMap, body: &Bytes) -> Result<Wish, Response> {
-    if body.is_empty() { Ok(Wish::default()) } else { read_json(headers, body).map_err(IntoResponse::into_response) }
+fn wish(headers: &HeaderMap, body: &Bytes) -> Result<Wish, Problem> {
+    if body.is_empty() { Ok(Wish::default()) } else { Ok(read_json(headers, body)?) }
 }
 
 async fn sync_versions(State(api): State<Api>, request: Request) -> Answer {
     let (By(by), headers, body) = parts(request).await?;
-    let wish = match wish(&headers, &body) {
-        Ok(wish) => wish,
-        Err(answer) => return Ok(answer),
-    };
+    let wish = wish(&headers, &body)?;
     let wait = seconds(wish.wait)?;
     let settled = api.settled().ok_or_else(|| Problem::conflict("the fleet has no release yet"))?;
     restore(&api, settled).await?;
@@ -438,10 +435,7 @@ async fn parts(request: Request) -> Result<(By, HeaderMap, Bytes), Problem> {
 
 async fn command_fleet(State(api): State<Api>, Path(command): Path<String>, request: Request) -> Answer {
     let (By(by), headers, body) = parts(request).await?;
-    let wish = match wish(&headers, &body) {
-        Ok(wish) => wish,
-        Err(answer) => return Ok(answer),
-    };
+    let wish = wish(&headers, &body)?;
     let wait = seconds(wish.wait)?;
     let what = json!({ "what": format!("fleet/{command}"), "by": by, "reason": wish.reason, "to": wish.to });
     api.desk.audit(what).await;
@@ -499,10 +493,7 @@ async fn command_rollout(
     request: Request,
 ) -> Answer {
     let (By(by), headers, body) = parts(request).await?;
-    let wish = match wish(&headers, &body) {
-        Ok(wish) => wish,
-        Err(answer) => return Ok(answer),
-    };
+    let wish = wish(&headers, &body)?;
     let current = api.desk.view.lock().document.as_ref().map(|document| document.desired.order.rollout);
     if current != Some(number) {
         let current = current.map_or("none".to_owned(), |current| current.to_string());
@@ -531,18 +522,13 @@ struct Waits {
 
 async fn add_rule(State(api): State<Api>, Query(Waits { wait }): Query<Waits>, request: Request) -> Answer {
     let (By(by), headers, body) = parts(request).await?;
-    let rule: Value = match read_json(&headers, &body) {
-        Ok(rule) => rule,
-        Err(answer) => return Ok(answer.into_response()),
-    };
+    let rule: Value = read_json(&headers, &body)?;
     change_rules(&api, Change::Add(rule), by, wait).await
 }
 
 async fn replace_rules(State(api): State<Api>, Query(Waits { wait }): Query<Waits>, request: Request) -> Answer {
     let (By(by), headers, body) = parts(request).await?;
-    if let Err(answer) = read_json::<Value>(&headers, &body) {
-        return Ok(answer.into_response());
-    }
+    read_json::<Value>(&headers, &body)?;
     change_rules(&api, Change::Replace(RuleFile::new(body.to_vec())), by, wait).await
 }
 
@@ -576,8 +562,8 @@ async fn rules(State(api): State<Api>) -> Answer {
 
 async fn fleet(State(api): State<Api>) -> Json<Value> {
     let view = api.desk.view.lock();
-    let nodes: Vec<Value> = view.nodes.values().map(node).collect();
     let desired = view.document.as_ref().map(|document| &document.desired);
+    let nodes: Vec<Value> = view.nodes.values().map(|heard| node(heard, desired)).collect();
     let settled = desired.and_then(Desired::settled);
     let rollout = desired.and_then(|desired| view.rollouts.get(&desired.order.rollout));
     let standing = &view.standing;
@@ -600,7 +586,7 @@ async fn fleet(State(api): State<Api>) -> Json<Value> {
     }))
 }
 
-fn node(heard: &Heard) -> Value {
+fn node(heard: &Heard, desired: Option<&Desired>) -> Value {
     let telling = &heard.telling;
     let report = &telling.report;
     let state = match () {
@@ -609,7 +595,9 @@ fn node(heard: &Heard) -> Value {
         () if report.held => "held",
         () if report.condemned => "condemned",
         () if report.refused => "refused",
-        () if report.staged => "ready",
+        () if report.staged && desired.is_some_and(|it| !it.has_ended() && report.serving != Some(it.target)) => {
+            "staged"
+        }
         () => "serving",
     };
     json!({

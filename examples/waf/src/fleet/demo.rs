@@ -225,6 +225,9 @@ try (the first release takes half a minute: a new orchestrator listens before it
   cargo run -p waf --example post_rule -- no-wordpress /wp-login.php
   curl -i http://{node}/wp-login.php
 
+  # one that blocks a third of the traffic: its canary shows it, and nobody else gets it
+  cargo run -p waf --example post_rule -- no-echo /echo
+
   # back to the release before, at once
   curl -X POST $API/api/v1/fleet/rollback -H "Authorization: Bearer $TOKEN"
 

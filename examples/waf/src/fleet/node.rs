@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant as Timer, sleep_until};
-use waf_rollout::{Effect, Event, Kind, Node, NodeId, Refusal, ReleaseId, Traffic};
+use waf_rollout::{Effect, Event, Kind, Node, NodeId, Phase, Refusal, ReleaseId, Traffic};
 
 use super::disk::{Disk, Swap};
 use super::managed::{Managed, ManagedState, Order};
@@ -331,6 +331,10 @@ impl Agent {
         let effects = self.node.handle(event);
         for effect in effects {
             self.perform(effect).await;
+        }
+        // What was staged for a rollout that was aborted is in nobody's way, and takes memory.
+        if let Some(document) = self.node.document().filter(|document| document.phase == Phase::Abort) {
+            self.staged = self.staged.take().filter(|staged| staged.id != document.target);
         }
         self.state.lock().document = self.node.document().cloned();
     }

@@ -158,6 +158,12 @@ impl Problem {
     }
 }
 
+impl From<(StatusCode, Json<serde_json::Value>)> for Problem {
+    fn from((status, Json(body)): (StatusCode, Json<serde_json::Value>)) -> Problem {
+        Problem { status, body }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         (self.status, Json(self.body)).into_response()

@@ -314,7 +314,7 @@ async fn another_orchestrator_ends_what_one_has_begun() {
     })
     .await;
     assert_eq!(told["leads"], false, "{told}");
-    let refused = second.command("/api/v1/fleet/rollback").await;
+    let refused = second.command("/api/v1/fleet/stop").await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.text());
     assert!(refused.text().contains(&fleet.orchestrator.address.to_string()), "it says who leads: {}", refused.text());
 
