@@ -2,7 +2,7 @@
 
 pub mod access;
 mod answers;
-mod page;
+pub mod page;
 mod upload;
 
 use std::sync::Arc;

@@ -33,7 +33,7 @@ use super::orchestrator::{Problem, start_rollout};
 use super::queue::{Change, Queue};
 use super::view::{Heard, Rollout, View};
 use crate::admin::access::{is_authorized, same_site};
-use crate::admin::{harden, json as read_json, refusal};
+use crate::admin::{harden, json as read_json, page, refusal};
 use crate::config::Token;
 use crate::release::{Module, Release, RuleFile};
 
@@ -117,6 +117,8 @@ pub(super) fn router(api: Api) -> Router {
         .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "not with this method") })
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
         .layer(from_fn_with_state(api.clone(), check))
+        // It has no secret in it, and asks for a token.
+        .route("/", get(|| async { page::serve(include_str!("page.html")) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(from_fn(harden))
         .with_state(api)
@@ -545,9 +547,14 @@ async fn change_rules(api: &Api, change: Change, by: String, wait: Option<f64>) 
     examined.map_err(|problem| Problem::invalid("rules", problem))?;
     let validated_ms = began.elapsed().as_secs_f64() * 1e3;
     tracing::info!(by, validated_ms, "a rule from outside is valid");
-    let rollout = api.queue.push(change, by).await?;
+    // What is queued stays there, whoever waits for it.
+    let Ok(rollout) = timeout(wait.max(Duration::from_millis(1)), api.queue.push(change, by)).await else {
+        let queued = json!({ "success": false, "state": "queued", "times": { "validated_ms": validated_ms } });
+        return Ok((StatusCode::ACCEPTED, Json(queued)).into_response());
+    };
     let times = json!({ "validated_ms": validated_ms, "began_after_ms": began.elapsed().as_secs_f64() * 1e3 });
-    api.answer(rollout, wait, json!({ "times": times })).await
+    let left = wait.saturating_sub(began.elapsed());
+    api.answer(rollout?, left, json!({ "times": times })).await
 }
 
 async fn rules(State(api): State<Api>) -> Answer {

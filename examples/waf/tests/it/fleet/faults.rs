@@ -9,8 +9,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::fleet::{Fleet, Load, Nats, Orchestrator, at_once, canary, join, name, swaps};
-use crate::support::node::Folder;
+use crate::support::fleet::{Fleet, Load, Nats, Orchestrator, at_once, canary, folder, join, name, swaps};
 use crate::support::wait::until;
 use crate::support::{Module, TOKEN, request};
 
@@ -78,7 +77,7 @@ async fn a_node_that_hears_nothing_through_a_whole_rollout_catches_up_and_change
     let module = Module::new("1.0.0");
     let urls = [nats.url(), nats.url(), format!("nats://{}", link.address)];
     let nodes =
-        urls.iter().enumerate().map(|(number, url)| join(Folder::new(&module, ""), url, &name(number), &[])).collect();
+        urls.iter().enumerate().map(|(number, url)| join(folder(&module, ""), url, &name(number), &[])).collect();
     let fleet = Fleet { nodes, orchestrator, nats };
     fleet.settle().await;
 
@@ -211,13 +210,13 @@ async fn no_document_of_the_past_moves_a_node() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_away_for_long_catches_up_in_one_step() {
     let Some(mut fleet) = Fleet::start(2, at_once()).await else { return };
-    let folder = fleet.nodes.pop().unwrap().kill();
+    let away = fleet.nodes.pop().unwrap().kill();
     for version in ["1.1.0", "1.2.0", "1.3.0"] {
         let answer = fleet.orchestrator.release(&Module::new(version).bytes(), &[("wait", "240")]).await;
         assert_eq!(answer.json()["state"], "done", "{}", answer.text());
     }
     let url = fleet.nats.url();
-    fleet.nodes.push(join(folder, &url, "node-2", &[]));
+    fleet.nodes.push(join(away, &url, "node-2", &[]));
     fleet.wait_for_version("1.3.0").await;
     let swaps = swaps(&fleet.nodes[1]).await;
     assert_eq!(swaps.len(), 1, "no old release in between: {swaps:?}");
@@ -283,7 +282,7 @@ async fn of_three_servers_the_leader_is_killed_in_commit_and_the_rollout_ends() 
     let url = url.join(",");
     let orchestrator = Orchestrator::start(&url, &canary(2_000), &["--replicas", "3"]);
     let module = Module::new("1.0.0");
-    let nodes = (0..3).map(|number| join(Folder::new(&module, ""), &url, &name(number), &[])).collect();
+    let nodes = (0..3).map(|number| join(folder(&module, ""), &url, &name(number), &[])).collect();
     let fleet = Fleet { nodes, orchestrator, nats: servers.pop().unwrap() };
     fleet.settle().await;
     let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &[("wait", "0")]).await;

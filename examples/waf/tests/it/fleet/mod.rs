@@ -3,5 +3,6 @@
 mod changes;
 mod faults;
 mod hands;
+mod page;
 mod rights;
 mod rules;

@@ -3,8 +3,7 @@
 use hyper::StatusCode;
 
 use crate::support::Module;
-use crate::support::fleet::{Fleet, Nats, Orchestrator, at_once, join};
-use crate::support::node::Folder;
+use crate::support::fleet::{Fleet, Nats, Orchestrator, at_once, folder, join};
 use crate::support::wait::until;
 
 /// What a node may do, as the README says it.
@@ -34,7 +33,7 @@ async fn a_node_with_least_rights_follows_its_fleet_and_may_do_nothing_else() {
         path.to_str().unwrap().to_owned()
     };
     let orchestrator = Orchestrator::start(&nats.url(), &at_once(), &["--nkey", &seed("leader", &leader)]);
-    let folder = Folder::new(&Module::new("1.0.0"), "");
+    let folder = folder(&Module::new("1.0.0"), "");
     let nodes = vec![join(folder, &nats.url(), "node-1", &["--nkey", &seed("node", &node)])];
     let fleet = Fleet { nodes, orchestrator, nats };
     fleet.settle().await;
@@ -80,7 +79,7 @@ async fn a_node_whose_key_may_not_tell_how_it_stands_logs_the_reason() {
     let users = format!("authorization {{ users: [ {{ user: node, password: secret, permissions: {rights} }} ] }}\n");
     let Some(nats) = Nats::configured(&users) else { return };
     let url = format!("nats://node:secret@{}", nats.address());
-    let node = join(Folder::new(&Module::new("1.0.0"), ""), &url, "node-1", &[]);
+    let node = join(folder(&Module::new("1.0.0"), ""), &url, "node-1", &[]);
     until("a reason in the log", || async {
         let log = node.folder.log();
         (log.contains("NATS refuses") && log.to_lowercase().contains("permissions violation")).then_some(())

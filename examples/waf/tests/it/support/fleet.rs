@@ -252,6 +252,14 @@ pub fn join(folder: Folder, url: &str, name: &str, more: &[&str]) -> Node {
     })
 }
 
+/// A folder for a node of a fleet. Its deadline is not what these tests are about: a machine that runs three fleets at once keeps
+/// a call waiting for longer than a usual one.
+pub fn folder(module: &Module, changes: &str) -> Folder {
+    let mut folder = Folder::new(module, changes);
+    folder.configure("[waf.wasm.limits]\ndeadline_milliseconds = 30000");
+    folder
+}
+
 /// A server, an orchestrator and nodes that serve version 1.0.0, which the fleet has settled on.
 pub struct Fleet {
     // The nodes end first.
@@ -290,9 +298,8 @@ impl Fleet {
         let nats = Nats::start()?;
         let orchestrator = Orchestrator::start(&nats.url(), &plan, &[]);
         let module = Module::new("1.0.0");
-        let nodes = (0..nodes)
-            .map(|number| join(Folder::new(&module, &changes(number)), &nats.url(), &name(number), &[]))
-            .collect();
+        let nodes =
+            (0..nodes).map(|number| join(folder(&module, &changes(number)), &nats.url(), &name(number), &[])).collect();
         let fleet = Fleet { nodes, orchestrator, nats };
         fleet.settle().await;
         Some(fleet)
