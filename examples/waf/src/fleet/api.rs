@@ -96,6 +96,8 @@ pub(super) struct Api {
     pub upload_timeout: Duration,
     pub data: Arc<PathBuf>,
     pub stop: watch::Receiver<bool>,
+    /// Held while a release is begun.
+    pub starting: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// All routes, behind the access check.
@@ -239,7 +241,9 @@ fn expect_version(view: &View, expected: Option<&str>) -> Result<(), Problem> {
         let told = nodes.first().and_then(|heard| heard.telling.version.as_deref());
         shown(told, Some(*release))
     };
-    let is_mixed = serving.len() > 1;
+    // While a rollout is under way nodes differ, and a newer one may supersede it.
+    let is_settled = view.document.as_ref().is_none_or(|document| document.desired.has_ended());
+    let is_mixed = is_settled && serving.len() > 1;
     let wanted = match (expected, settled) {
         (Some(expected), _) => shown(Some(expected), None),
         (None, Some(settled)) if is_mixed => {
@@ -249,7 +253,11 @@ fn expect_version(view: &View, expected: Option<&str>) -> Result<(), Problem> {
     };
     // Versions may be the same where releases are not.
     let other = serving.iter().find(|(release, nodes)| {
-        if expected.is_some() && !is_mixed { version(release, nodes) != wanted } else { Some(**release) != settled }
+        if expected.is_some() && !is_mixed {
+            (is_settled || Some(**release) == settled) && version(release, nodes) != wanted
+        } else {
+            Some(**release) != settled
+        }
     });
     let Some((release, nodes)) = other else { return Ok(()) };
     let mut got = version(release, nodes);
@@ -374,7 +382,10 @@ async fn reload_fleet(State(api): State<Api>, headers: HeaderMap, request: Reque
     let module = Module::new(module.ok_or_else(|| Problem::bad("the field `file` is missing or empty"))?);
     let release = Release { module, rules };
     let target = super::Description::of(&release, upload.config).id();
+    // The same request twice at once is one request.
+    let turn = api.starting.lock().await;
     if let Some(rollout) = api.begun_by(key.as_deref(), target)? {
+        drop(turn);
         return api.answer(rollout, wait, json!({})).await;
     }
     expect_version(&api.desk.view.lock(), upload.expected_version.as_deref())?;
@@ -393,6 +404,7 @@ async fn reload_fleet(State(api): State<Api>, headers: HeaderMap, request: Reque
     let reason = upload.reason.unwrap_or_else(|| "a release".to_owned());
     let about = About { by, reason, request: key, version, canary_only };
     let rollout = start_rollout(&api.desk, Command::Start(Kind::Release, target, plan), about).await?;
+    drop(turn);
     api.answer(rollout, wait, json!({})).await
 }
 
@@ -474,8 +486,8 @@ async fn roll_back(api: &Api, by: String, wish: Wish, wait: Duration) -> Answer 
                 let other = done().filter(|rollout| Some(rollout.target) != current).find(is_it);
                 other.map(|rollout| rollout.target).or_else(|| to.parse().ok())
             }
-            // What served before. A rollout that is under way ends with it, too.
-            None => document.desired.stable,
+            None if !document.desired.has_ended() => document.desired.stable,
+            None => Desired::settled(&document.desired).and_then(|settled| view.before(settled)),
         };
         found.ok_or_else(|| {
             Problem::conflict("there is nothing to go back to: name a version that served, or a release's digest")

@@ -20,7 +20,7 @@ use waf_rollout::{
 use super::artifacts::Artifacts;
 use super::audit::Audit;
 use super::store::{Key, Store, StoreError};
-use super::view::View;
+use super::view::{PRESENT_SECONDS, View};
 use super::{About, Document, FORMAT, Telling};
 
 /// How often the documents are read when nothing is heard.
@@ -172,8 +172,11 @@ impl Task {
         // A node that was forgotten leaves an empty message.
         let Ok(telling) = serde_json::from_slice::<Telling>(bytes) else { return };
         let before = self.leader.reports().find(|(report, _)| report.node == telling.report.node);
-        let is_late =
-            before.is_some_and(|(report, _)| (telling.report.boot, telling.report.seq) <= (report.boot, report.seq));
+        // As the logic has it: a node that was installed anew counts anew, and is believed once the old one is absent.
+        let is_late = before.is_some_and(|(report, at)| {
+            (telling.report.boot, telling.report.seq) <= (report.boot, report.seq)
+                && self.now() < at + PRESENT_SECONDS * 1000
+        });
         self.leader.reported(self.now(), telling.report.clone());
         if !is_late {
             self.view.lock().told(telling);

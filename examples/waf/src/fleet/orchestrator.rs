@@ -102,6 +102,7 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
         upload_timeout: config.admin.upload_timeout.0,
         data: Arc::new(config.data.clone()),
         stop: stopped.clone(),
+        starting: Arc::default(),
     };
     let served = listen(listener, &config, api, stopped);
     stopping.await;

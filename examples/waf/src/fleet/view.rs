@@ -18,7 +18,7 @@ use crate::json::moment;
 const ROLLOUTS: usize = 64;
 const EVENTS: usize = 4096;
 /// After so long without a word a node counts as missing; the logic says so, too.
-const PRESENT_SECONDS: u64 = 30;
+pub(super) const PRESENT_SECONDS: u64 = 30;
 
 pub(super) struct View {
     /// Who this process is, and who leads.
@@ -331,6 +331,16 @@ impl View {
     /// Returns the version of a release, as far as a rollout has said.
     pub fn version_of(&self, release: ReleaseId) -> Option<String> {
         self.rollouts.values().rev().find(|rollout| rollout.target == release)?.about.version.clone()
+    }
+
+    /// Returns what was served before a release: what its own rollout replaced, and not what a rollback has left for it, which
+    /// was left for a reason.
+    pub fn before(&self, release: ReleaseId) -> Option<ReleaseId> {
+        let brought = |rollout: &&Rollout| {
+            rollout.kind == Kind::Release && rollout.phase == Phase::Done && rollout.target == release
+        };
+        let replaced = self.rollouts.values().rev().filter(brought).filter_map(|rollout| rollout.stable);
+        replaced.into_iter().find(|stable| *stable != release)
     }
 
     /// Returns the present nodes that serve something, by the release that they serve; those that were changed or are held by

@@ -126,6 +126,33 @@ async fn a_rollback_reaches_a_version_that_is_not_loaded_and_comes_too_soon_for_
     fleet.wait_for_version("1.0.0").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_rollback_goes_one_release_further_back_and_never_forward_again() {
+    let Some(fleet) = Fleet::start(1, canary(600_000)).await else { return };
+    let release = |version: &str| {
+        let module = Module::new(version).bytes();
+        let orchestrator = &fleet.orchestrator;
+        async move { orchestrator.release(&module, &[("plan", "at_once")]).await.json() }
+    };
+    for version in ["1.1.0", "1.2.0"] {
+        assert_eq!(release(version).await["state"], "done", "{version}");
+    }
+    for version in ["1.1.0", "1.0.0"] {
+        let answer = fleet.orchestrator.command("/api/v1/fleet/rollback").await.json();
+        assert_eq!((answer["state"].clone(), answer["version"].clone()), (json!("done"), json!(version)), "{answer}");
+    }
+    let answer = fleet.orchestrator.command("/api/v1/fleet/rollback").await;
+    assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text());
+
+    // A rollout that is under way is superseded by a newer one, though its nodes serve different things by then.
+    let answer = fleet.orchestrator.release(&Module::new("1.3.0").bytes(), &[("wait", "0")]).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text());
+    assert_eq!(release("1.4.0").await["state"], "done");
+    fleet.wait_for_version("1.4.0").await;
+    let superseded = fleet.orchestrator.get(&format!("/api/v1/rollouts/{}", answer.json()["rollout"])).await;
+    assert_eq!(superseded["state"], "superseded", "{superseded}");
+}
+
 /// Acceptance 17.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_freezes_the_fleet_on_its_stable_release_in_every_phase() {

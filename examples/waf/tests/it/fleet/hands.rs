@@ -97,7 +97,8 @@ async fn a_request_that_is_sent_twice_begins_one_rollout() {
             fleet.orchestrator.ask(Method::POST, "/api/v1/wasm/reload-fleet").header("idempotency-key", "the-key");
         async move { wish.form(&[("file", Some("x.wasm"), &module)]).send().await }
     };
-    let (first, second) = (send(module.clone()).await.json(), send(module).await.json());
+    let (first, second) = tokio::join!(send(module.clone()), send(module));
+    let (first, second) = (first.json(), second.json());
     assert_eq!(first["state"], "done", "{first}");
     assert_eq!(first["rollout"], second["rollout"]);
     let other = send(Module::new("1.2.0").bytes()).await;
