@@ -3,18 +3,45 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use hotslot::BoxError;
 
 use crate::config::{Config, Token};
+use crate::fleet::{Membership, demo, orchestrator};
 use crate::upstream::Upstream;
 
 /// A reverse proxy whose firewall rules are a WebAssembly module, replaced while it serves.
 ///
 /// With no argument it stands in front of a demo upstream of its own.
 #[derive(Parser)]
-#[command(name = "waf", version)]
+#[command(name = "waf", version, args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub node: NodeOptions,
+}
+
+/// What else it can be.
+#[derive(Subcommand)]
+pub enum Command {
+    /// A node of a fleet: serves what its orchestrator rolls out
+    Node {
+        #[command(flatten)]
+        options: NodeOptions,
+        #[command(flatten)]
+        membership: Membership,
+    },
+    /// Leads a fleet: takes releases and rules, and rolls them out over NATS
+    Orchestrator(orchestrator::Options),
+    /// Shows a fleet on this machine: NATS, an orchestrator, three nodes and some traffic
+    FleetDemo(demo::Options),
+}
+
+/// The options of a node.
+#[derive(Args)]
+pub struct NodeOptions {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -44,7 +71,7 @@ pub struct Options {
     token: Option<Token>,
 }
 
-impl Options {
+impl NodeOptions {
     /// The configuration with what was said here in it.
     pub fn config(self) -> Result<Config, BoxError> {
         let mut config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use hotslot::{HotSlot, Lease, ServingStatus, escape_untrusted};
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use waf_interface::{Decision, Reason, Verdict, Waf};
 
-use crate::config::FailurePolicy;
+use crate::config::{FailurePolicy, Uninspected};
 use crate::hold::{Holds, Waiting};
 use crate::json::moment;
 use crate::live::Traffic;
@@ -36,7 +36,9 @@ pub struct Guard {
     slot: HotSlot<dyn Waf>,
     /// Runs the last version that went through its probation, if the failure policy wants it.
     fallback: Option<HotSlot<dyn Waf>>,
-    policy: FailurePolicy,
+    policy: RwLock<FailurePolicy>,
+    /// What a fleet's release says of what cannot be inspected, in the place of the configuration.
+    uninspected: RwLock<Option<Uninspected>>,
     holds: Holds,
     traffic: Traffic,
     metrics: Metrics,
@@ -92,7 +94,8 @@ impl Guard {
         Guard {
             slot,
             fallback,
-            policy,
+            policy: RwLock::new(policy),
+            uninspected: RwLock::default(),
             holds: Holds::default(),
             traffic: Traffic::default(),
             metrics,
@@ -125,7 +128,7 @@ impl Guard {
             Ok(decision) => self.act(decision, id),
             Err(failure) => {
                 self.remember(&rules, &failure, id);
-                match self.policy {
+                match *self.policy.read() {
                     FailurePolicy::Closed => Action::Unavailable,
                     FailurePolicy::Open => Action::Pass,
                     FailurePolicy::LastGood => self.ask_last_good(request, id),
@@ -140,7 +143,7 @@ impl Guard {
         let (result, cost) = Lease::measure_repeatable(rules, fault, |rules| inspect(rules, request));
         waiting.end(leased + cost.waited);
         let took = leased + cost.took;
-        self.traffic.called(took);
+        self.traffic.called(took, result.is_err());
         self.metrics.called(took);
         result
     }
@@ -155,6 +158,9 @@ impl Guard {
 
     fn act(&self, Decision { verdict, reason }: Decision, id: &HeaderValue) -> Action {
         let Reason { rule, part, matched, .. } = reason.unwrap_or_default();
+        if verdict == Verdict::Block {
+            self.traffic.blocked();
+        }
         self.metrics.verdict(verdict, (verdict != Verdict::Allow).then_some(&rule));
         if verdict != Verdict::Allow {
             tracing::info!(request = ?id, verdict = verdict.name(), rule, part, matched);
@@ -187,6 +193,17 @@ impl Guard {
             errors.pop_front();
         }
         errors.push_back(error);
+    }
+
+    /// Sets what becomes of requests without a verdict and of what cannot be inspected.
+    pub fn set_policies(&self, failure: FailurePolicy, uninspected: Option<Uninspected>) {
+        *self.policy.write() = failure;
+        *self.uninspected.write() = uninspected;
+    }
+
+    /// Returns what becomes of what cannot be inspected, if that is not for the configuration to say.
+    pub fn uninspected(&self) -> Option<Uninspected> {
+        *self.uninspected.read()
     }
 
     pub fn slot(&self) -> &HotSlot<dyn Waf> {

@@ -20,7 +20,16 @@ pub struct Traffic {
     failed: AtomicU64,
     latency: Latencies,
     calls: Latencies,
+    totals: Totals,
     past: Mutex<VecDeque<Second>>,
+}
+
+/// Counts since the start.
+#[derive(Default)]
+struct Totals {
+    calls: AtomicU64,
+    failed: AtomicU64,
+    blocked: AtomicU64,
 }
 
 /// One second of traffic.
@@ -55,8 +64,30 @@ impl Traffic {
     }
 
     /// Counts a call of the rules.
-    pub fn called(&self, took: Duration) {
+    pub fn called(&self, took: Duration, failed: bool) {
+        self.totals.calls.fetch_add(1, Relaxed);
+        self.totals.failed.fetch_add(u64::from(failed), Relaxed);
         self.calls.note(took);
+    }
+
+    /// Counts a request that was blocked.
+    pub fn blocked(&self) {
+        self.totals.blocked.fetch_add(1, Relaxed);
+    }
+
+    /// Returns what was counted since the start: calls of the rules, those that failed, and requests that were blocked.
+    pub fn totals(&self) -> (u64, u64, u64) {
+        let Totals { calls, failed, blocked } = &self.totals;
+        (calls.load(Relaxed), failed.load(Relaxed), blocked.load(Relaxed))
+    }
+
+    /// Returns the median of the last seconds' 99th percentiles of the rules' time, in microseconds.
+    pub fn recent_p99_us(&self) -> u64 {
+        const LATELY: usize = 30;
+        let past = self.past.lock();
+        let mut values: Vec<f64> = past.iter().rev().take(LATELY).filter_map(|second| second.rules_p99_us).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values.get(values.len() / 2).map_or(0, |value| *value as u64)
     }
 
     /// Ends a second.

@@ -13,6 +13,7 @@ mod cli;
 mod config;
 mod demo;
 mod deploy;
+mod fleet;
 mod guard;
 mod hold;
 mod impatient;
@@ -42,8 +43,9 @@ use tokio::sync::watch::channel;
 
 use self::admin::Admin;
 use self::archive::Archive;
-use self::cli::Options;
+use self::cli::{Command, NodeOptions, Options};
 use self::config::Config;
+use self::fleet::Membership;
 use self::proxy::Proxy;
 use self::rules::Engine;
 use self::serve::{Terms, serve};
@@ -68,6 +70,22 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<(), BoxError> {
+    match options.command {
+        None => run_node(options.node, None),
+        Some(Command::Node { options, membership }) => run_node(options, Some(membership)),
+        Some(Command::Orchestrator(options)) => run_async(fleet::orchestrator::run(options, Signals::first())),
+        Some(Command::FleetDemo(options)) => run_async(fleet::demo::run(options, Signals::first())),
+    }
+}
+
+fn run_async(work: impl Future<Output = Result<(), BoxError>>) -> Result<(), BoxError> {
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(work)?;
+    shut_down(runtime);
+    Ok(())
+}
+
+fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), BoxError> {
     let config = options.config()?;
     std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
     let (token, is_new) = token::open(config.admin.token.clone(), &config.data)?;
@@ -76,9 +94,10 @@ fn run(options: Options) -> Result<(), BoxError> {
     let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK).build()?;
     let engine = Engine::new(&config)?;
     let archive = Archive::open(&config, runtime.handle().clone())?;
-    let deployments = deploy::start(&config, name, &engine, archive)?;
+    let deployments = deploy::start(&config, name, &engine, archive, membership.is_some())?;
     let reload = &config.wasm.reload;
-    let _watchers = if config.wasm.hot_reload_enabled && reload.auto_reload_on_file_change {
+    // Files that somebody changes on one node of a fleet are no release.
+    let _watchers = if membership.is_none() && config.wasm.hot_reload_enabled && reload.auto_reload_on_file_change {
         watch::watch(&deployments, &config.wasm.module, &config.rule_file())?
     } else {
         Vec::new()
@@ -87,6 +106,10 @@ fn run(options: Options) -> Result<(), BoxError> {
         let folder = config.data.display();
         println!("waf: the admin token, kept in {folder}/token, is {}", token.0);
     }
+    let fleet = match &membership {
+        Some(membership) => Some(fleet::start(&config, membership, &deployments, &runtime)?),
+        None => None,
+    };
     let (stopping, stop) = channel(false);
     let admin = Admin {
         name: name.into(),
@@ -96,6 +119,7 @@ fn run(options: Options) -> Result<(), BoxError> {
         hosts: config.admin.hosts.clone().into(),
         terms: admin::UploadTerms { max_bytes: config.admin.max_upload_bytes, deadline: config.admin.upload_timeout.0 },
         stop,
+        fleet,
     };
     runtime.block_on(listen(&config, admin, stopping))?;
     shut_down(runtime);
@@ -168,6 +192,16 @@ impl Signals {
         tokio::select! {
             _ = self.0.recv() => {}
             _ = self.1.recv() => {}
+        }
+    }
+}
+
+impl Signals {
+    /// Waits for the first signal.
+    async fn first() {
+        match Signals::new() {
+            Ok(mut signals) => signals.wait().await,
+            Err(error) => tracing::error!(%error, "signals cannot be heard"),
         }
     }
 }

@@ -369,7 +369,9 @@ impl Leader {
     fn lost(&self) -> Option<Order> {
         let stored = self.desired();
         let reports = || self.nodes.values().map(|seen| &seen.report);
-        let seen = reports().map(|report| report.order).chain(self.latest.as_ref().map(|latest| latest.order)).max()?;
+        let seen = reports().map(|report| report.order).chain(self.latest.as_ref().map(|latest| latest.order)).max();
+        // A node that is new has followed nothing that could be lost.
+        let seen = seen.filter(|seen| *seen != Order::default())?;
         // A node knows that a rollout was aborted: whatever the store says of it is from before.
         let aborted = reports().map(|report| report.aborted).max().unwrap_or(0);
         let revived = stored.is_some_and(|stored| stored.order.rollout <= aborted && stored.phase != Phase::Abort);

@@ -1056,7 +1056,18 @@ fn reports_that_come_late_or_twice_change_nothing() {
 
 #[test]
 fn a_first_release_has_nothing_to_go_back_to() {
+    first_release(&[]);
+}
+
+#[test]
+fn nodes_that_have_followed_nothing_miss_nothing_in_an_empty_store() {
+    let new = Report { order: Order::default(), settled: None, staged: false, ..Fleet::new(1).reports[0].clone() };
+    first_release(&[new]);
+}
+
+fn first_release(nodes: &[Report]) {
     let mut leader = Leader::new("leader", LeaseTiming::default());
+    nodes.iter().for_each(|report| leader.reported(0, report.clone()));
     leader.lease_read(0, None);
     let [LeaderEffect::WriteLease(None, lease)] = &leader.tick(0)[..] else { panic!("it takes the lease") };
     leader.lease_read(1, Some((1, lease.clone())));

@@ -33,13 +33,13 @@ pub async fn check(State(admin): State<Admin>, request: Request, next: Next) -> 
     next.run(request).await
 }
 
-fn is_authorized(headers: &HeaderMap, token: &[u8]) -> bool {
+pub fn is_authorized(headers: &HeaderMap, token: &[u8]) -> bool {
     let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     let Some((scheme, given)) = given.split_at_checked("bearer ".len()) else { return false };
     scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(given.ct_eq(token))
 }
 
-fn same_site(headers: &HeaderMap, authority: Option<&Authority>, hosts: &[String]) -> Result<(), &'static str> {
+pub fn same_site(headers: &HeaderMap, authority: Option<&Authority>, hosts: &[String]) -> Result<(), &'static str> {
     let host = match authority {
         Some(authority) => authority.clone(),
         None => one(headers, &HOST)

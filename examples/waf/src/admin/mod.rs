@@ -1,8 +1,8 @@
 //! The admin listener: the JSON API, the metrics and the page.
 
-mod access;
+pub mod access;
 mod answers;
-mod page;
+pub mod page;
 mod upload;
 
 use std::sync::Arc;
@@ -19,9 +19,10 @@ use axum::routing::{get, post, put};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use self::answers::{Errors, History, Live, Reloaded, RolledBack, Version, refusal, refused};
+use self::answers::{Errors, History, Live, Reloaded, RolledBack, Version, refused};
 use crate::config::Token;
 use crate::deploy::{Change, Deployments, Record, Refusal, Target, Trigger};
+use crate::fleet::managed::{self, Managed};
 use crate::json::unix;
 use crate::release::Module;
 use crate::rules::Engine;
@@ -39,8 +40,11 @@ pub struct Admin {
     pub hosts: Arc<[String]>,
     pub terms: upload::Terms,
     pub stop: watch::Receiver<bool>,
+    /// The node's part in a fleet, if it is in one.
+    pub fleet: Option<Managed>,
 }
 
+pub use self::answers::refusal;
 pub use self::upload::Terms as UploadTerms;
 
 /// All routes, behind the access check.
@@ -54,11 +58,14 @@ pub fn router(admin: Admin) -> Router {
         .route("/api/v1/wasm/errors", get(errors))
         .route("/api/v1/rules", put(add_rule))
         .route("/api/v1/live", get(live))
+        .route("/api/v1/fleet", get(managed::state))
+        .route("/api/v1/fleet/unpin", post(managed::unpin))
         .route("/metrics", get(metrics))
         .route("/", get(page::page))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such route") })
         .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "not with this method") })
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
+        .layer(from_fn_with_state(admin.clone(), managed::protect))
         .layer(from_fn_with_state(admin.clone(), access::check))
         // Asked by machines that know the node by other names, and answered without a secret.
         .route("/healthz", get(|| async { "ok\n" }))
@@ -68,7 +75,7 @@ pub fn router(admin: Admin) -> Router {
 }
 
 /// Headers that keep a browser from making more of an answer than it is.
-async fn harden(request: Request, next: axum::middleware::Next) -> Response {
+pub async fn harden(request: Request, next: axum::middleware::Next) -> Response {
     let mut answer = next.run(request).await;
     let headers = answer.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -151,7 +158,10 @@ async fn roll_back(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) 
 }
 
 /// A body that says that it is JSON, and is. A form of another site cannot say so.
-fn json<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, impl IntoResponse + use<T>> {
+pub fn json<T: for<'de> Deserialize<'de>>(
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<T, (StatusCode, Json<serde_json::Value>)> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send JSON, with Content-Type: application/json"));

@@ -21,6 +21,7 @@ pub enum Trigger {
     RuleRequest,
     ModuleFile,
     RuleFile,
+    Fleet,
 }
 
 impl Trigger {
@@ -30,6 +31,7 @@ impl Trigger {
             Trigger::RuleRequest => "rule_request",
             Trigger::ModuleFile => "module_file",
             Trigger::RuleFile => "rule_file",
+            Trigger::Fleet => "fleet",
         }
     }
 }

@@ -8,6 +8,7 @@
 //! order of the swaps, whoever made them: [`follow`](Deployments::follow).
 
 mod files;
+mod fleet;
 mod history;
 mod startup;
 
@@ -20,6 +21,7 @@ use hotslot::{BoxError, Cause, Digest, Error, ErrorKind, Outcome, Report, Retire
 use parking_lot::Mutex;
 use waf_interface::Waf;
 
+pub use self::fleet::Made;
 use self::history::History;
 pub use self::history::{Record, Trigger};
 pub use self::startup::start;
@@ -120,7 +122,7 @@ impl Deployments {
         };
         self.expect(&release);
         let (began, window) = (Instant::now(), self.guard.holds().open());
-        let result = self.stage(&release, base, trigger).and_then(|ready| self.commit(ready));
+        let result = self.stage(&release, base, trigger).and_then(|ready| self.commit(ready)).map(|(report, _)| report);
         let took = began.elapsed();
         self.follow();
         let held = window.close(PATIENCE);
@@ -144,8 +146,8 @@ impl Deployments {
         Ok(Ready { staged, base })
     }
 
-    /// Makes a release serve, unless another one than its base does by now.
-    pub fn commit(&self, Ready { staged, base }: Ready) -> Result<Report, Refusal> {
+    /// Makes a release serve, unless another one than its base does by now. Says when it did.
+    pub fn commit(&self, Ready { staged, base }: Ready) -> Result<(Report, Instant), Refusal> {
         let mut last = self.change.lock();
         self.follow_from(&mut last);
         // The slot refuses what was staged before another swap; the release may be older than that.
@@ -154,8 +156,9 @@ impl Deployments {
         }
         self.guard.take_tally();
         let report = staged.commit().map_err(Refusal::Slot)?;
+        let at = Instant::now();
         self.follow_from(&mut last);
-        Ok(report)
+        Ok((report, at))
     }
 
     /// Goes back to an earlier version, and records who asked for it.

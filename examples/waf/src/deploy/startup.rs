@@ -24,7 +24,15 @@ const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
 const PROMOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// Opens the slot, and starts what looks after it. Must not be called on a worker of the runtime.
-pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> Result<Arc<Deployments>, BoxError> {
+///
+/// What a fleet manages does not take up files that were changed by hand.
+pub fn start(
+    config: &Config,
+    name: &str,
+    engine: &Engine,
+    archive: Archive,
+    is_managed: bool,
+) -> Result<Arc<Deployments>, BoxError> {
     let wasm = &config.wasm;
     let samples = if wasm.validate_before_reload { wasm.golden.clone() } else { Vec::new() };
     let open = |name: &str, release: &Release| rules::open(config, name, engine, release, &samples);
@@ -72,7 +80,10 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
     });
     deployments.archive.keep(&release)?;
     deployments.archive.serves(&release)?;
-    deployments.catch_up(&wasm.module)?;
+    match is_managed {
+        true => deployments.write_rule_file(&release),
+        false => deployments.catch_up(&wasm.module)?,
+    }
 
     // They end with the process: what they look after does, too.
     let (theirs, events) = (Arc::clone(&deployments), deployments.guard.slot().subscribe());

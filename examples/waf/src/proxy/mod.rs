@@ -100,7 +100,7 @@ impl Proxy {
             guard: Arc::clone(&self.guard),
             parts: parts.clone(),
             client: arrival.client,
-            if_unread: self.uninspected.into(),
+            if_unread: self.guard.uninspected().unwrap_or(self.uninspected).into(),
             cap,
             id: id.clone(),
         };

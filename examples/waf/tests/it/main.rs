@@ -14,6 +14,7 @@ mod compiled;
 mod config;
 mod failures;
 mod files;
+mod fleet;
 mod hangs;
 mod libraries;
 mod page;

@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod cage;
 pub mod disk;
+pub mod fleet;
 pub mod http;
 pub mod module;
 pub mod node;

@@ -1,0 +1,742 @@
+//! The orchestrator's HTTP API.
+//!
+//! Each role has a token: `view` may look, `stop` may also abort, pause and stop, `deploy` may do everything.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::HeaderMap;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::sse::{self, Sse};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{delete, get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use waf_rollout::{Command, Desired, Kind, NodeId, Phase, Plan, ReleaseId, WavePlan, WaveSize};
+
+use super::About;
+use super::Settings;
+use super::artifacts::Artifacts;
+use super::audit::{self, Audit};
+use super::examiner::Examiner;
+use super::leader::Desk;
+use super::orchestrator::{Problem, start_rollout};
+use super::queue::{Change, Queue};
+use super::view::{Heard, Rollout, View};
+use crate::admin::access::{is_authorized, same_site};
+use crate::admin::{harden, json as read_json, page, refusal};
+use crate::config::Token;
+use crate::release::{Module, Release, RuleFile};
+
+/// How long a request waits for its rollout to end if it does not say.
+const WAIT_SECONDS: f64 = 60.0;
+/// Rule files and wishes are small.
+const JSON_LIMIT: usize = 1 << 20;
+/// A rule file that changes nothing about the built-in rules: what a fleet's first release has if it brings none.
+const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
+
+/// The token of each role.
+pub(super) struct Tokens {
+    pub view: Token,
+    pub stop: Token,
+    pub deploy: Token,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    View,
+    Stop,
+    Deploy,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::View => "view",
+            Role::Stop => "stop",
+            Role::Deploy => "deploy",
+        }
+    }
+}
+
+impl Tokens {
+    fn role(&self, headers: &HeaderMap) -> Option<Role> {
+        // All are compared, whichever it is.
+        let is = |token: &Token| is_authorized(headers, token.0.as_bytes());
+        let (view, stop, deploy) = (is(&self.view), is(&self.stop), is(&self.deploy));
+        match () {
+            () if deploy => Some(Role::Deploy),
+            () if stop => Some(Role::Stop),
+            () if view => Some(Role::View),
+            () => None,
+        }
+    }
+}
+
+/// What the routes work on.
+#[derive(Clone)]
+pub(super) struct Api {
+    pub desk: Desk,
+    pub artifacts: Artifacts,
+    pub examiner: Arc<Examiner>,
+    pub queue: Queue,
+    pub tokens: Arc<Tokens>,
+    pub hosts: Arc<[String]>,
+    pub plan: Arc<Plan>,
+    pub max_upload_bytes: usize,
+    pub upload_timeout: Duration,
+    pub data: Arc<PathBuf>,
+    pub stop: watch::Receiver<bool>,
+    /// Held while a release is begun.
+    pub starting: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// All routes, behind the access check.
+pub(super) fn router(api: Api) -> Router {
+    let upload = DefaultBodyLimit::max(api.max_upload_bytes.saturating_add(JSON_LIMIT));
+    Router::new()
+        .route("/api/v1/wasm/reload-fleet", post(reload_fleet).layer(upload))
+        .route("/api/v1/wasm/sync-versions", post(sync_versions))
+        .route("/api/v1/rules", post(add_rule).put(replace_rules).get(rules))
+        .route("/api/v1/fleet", get(fleet))
+        .route("/api/v1/fleet/{command}", post(command_fleet))
+        .route("/api/v1/fleet/nodes/{node}", delete(forget))
+        .route("/api/v1/rollouts", get(rollouts))
+        .route("/api/v1/rollouts/{rollout}", get(rollout))
+        .route("/api/v1/rollouts/{rollout}/events", get(events))
+        .route("/api/v1/rollouts/{rollout}/{command}", post(command_rollout))
+        .route("/api/v1/audit", get(read_audit))
+        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such route") })
+        .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "not with this method") })
+        .layer(DefaultBodyLimit::max(JSON_LIMIT))
+        .layer(from_fn_with_state(api.clone(), check))
+        // It has no secret in it, and asks for a token.
+        .route("/", get(|| async { page::serve(include_str!("page.html")) }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .layer(from_fn(harden))
+        .with_state(api)
+}
+
+/// Lets a request on if its token has the role that it needs, and answers it otherwise.
+async fn check(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+    if let Err(problem) = same_site(request.headers(), request.uri().authority(), &api.hosts) {
+        return refusal(StatusCode::FORBIDDEN, problem).into_response();
+    }
+    let command = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let needs = match command {
+        _ if request.method().is_safe() => Role::View,
+        "abort" | "pause" | "stop" => Role::Stop,
+        _ => Role::Deploy,
+    };
+    match api.tokens.role(request.headers()) {
+        Some(role) if role >= needs => {
+            request.extensions_mut().insert(By(role.name().to_owned()));
+            next.run(request).await
+        }
+        Some(role) => {
+            let problem = format!("this needs the role {}, and the token is of the role {}", needs.name(), role.name());
+            refusal(StatusCode::FORBIDDEN, problem).into_response()
+        }
+        None => {
+            let problem = format!("this needs a token of the role {}: Authorization: Bearer …", needs.name());
+            refusal(StatusCode::UNAUTHORIZED, problem).into_response()
+        }
+    }
+}
+
+/// In whose name a request comes.
+#[derive(Clone)]
+struct By(String);
+
+type Answer = Result<Response, Problem>;
+
+// ---- what a request waits for
+
+impl Api {
+    /// Waits for a rollout to end, for so long, and answers how it stands then.
+    async fn answer(&self, rollout: u64, wait: Duration, more: Value) -> Answer {
+        let until = Instant::now() + wait;
+        let mut changes = self.desk.changes.clone();
+        let ended = || {
+            let view = self.desk.view.lock();
+            view.rollouts.get(&rollout).is_some_and(Rollout::has_ended)
+        };
+        while !ended() && Instant::now() < until {
+            let _ = tokio::time::timeout_at(until, changes.changed()).await;
+        }
+        let view = self.desk.view.lock();
+        let rollout = view.rollouts.get(&rollout).ok_or_else(|| no_rollout(rollout))?;
+        let status = match rollout.phase {
+            Phase::Done => StatusCode::OK,
+            _ if rollout.has_ended() => StatusCode::CONFLICT,
+            _ => StatusCode::ACCEPTED,
+        };
+        let mut outcome = view.outcome(rollout);
+        if let (Some(outcome), Value::Object(more)) = (outcome.as_object_mut(), more) {
+            outcome.extend(more);
+        }
+        Ok((status, Json(outcome)).into_response())
+    }
+
+    /// Answers a command that was carried out: whatever that made of the rollout, it is no failure of the request.
+    async fn obeyed(&self, rollout: u64, wait: Duration) -> Answer {
+        let mut answer = self.answer(rollout, wait, json!({ "success": true })).await?;
+        *answer.status_mut() = StatusCode::OK;
+        Ok(answer)
+    }
+
+    fn settled(&self) -> Option<ReleaseId> {
+        self.desk.view.lock().document.as_ref().and_then(|document| Desired::settled(&document.desired))
+    }
+
+    /// Returns the rollout that the same request began before, if it asked for the same.
+    fn begun_by(&self, key: Option<&str>, target: ReleaseId) -> Result<Option<u64>, Problem> {
+        let view = self.desk.view.lock();
+        let Some(rollout) = key.and_then(|key| view.by_request(key)) else { return Ok(None) };
+        match rollout.target == target {
+            true => Ok(Some(rollout.rollout)),
+            false => Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "this Idempotency-Key was used for another release: draw a new one",
+            )),
+        }
+    }
+}
+
+fn no_rollout(number: u64) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no rollout {number}, or it is forgotten"))
+}
+
+fn seconds(wait: Option<f64>) -> Result<Duration, Problem> {
+    let wait = wait.unwrap_or(WAIT_SECONDS);
+    match (0.0..=3600.0).contains(&wait) {
+        true => Ok(Duration::from_secs_f64(wait)),
+        false => Err(Problem::bad("`wait` is a number of seconds, up to 3600")),
+    }
+}
+
+/// A version as people write it.
+fn shown(version: Option<&str>, release: Option<ReleaseId>) -> String {
+    match (version, release) {
+        (Some(version), _) => format!("v{}", version.trim_start_matches('v')),
+        (None, Some(release)) => release.to_string()[..8].to_owned(),
+        (None, None) => "nothing".to_owned(),
+    }
+}
+
+/// Refuses what expects another version than the one that all nodes serve.
+fn expect_version(view: &View, expected: Option<&str>) -> Result<(), Problem> {
+    let serving = view.serving();
+    let settled = view.document.as_ref().and_then(|document| Desired::settled(&document.desired));
+    let version = |release: &ReleaseId, nodes: &[&Heard]| {
+        let told = nodes.first().and_then(|heard| heard.telling.version.as_deref());
+        shown(told, Some(*release))
+    };
+    // While a rollout is under way nodes differ, and a newer one may supersede it.
+    let is_settled = view.document.as_ref().is_none_or(|document| document.desired.has_ended());
+    let is_mixed = is_settled && serving.len() > 1;
+    let wanted = match (expected, settled) {
+        (Some(expected), _) => shown(Some(expected), None),
+        (None, Some(settled)) if is_mixed => {
+            serving.get(&settled).map_or_else(|| shown(None, Some(settled)), |nodes| version(&settled, nodes))
+        }
+        (None, _) => return Ok(()),
+    };
+    // Versions may be the same where releases are not.
+    let other = serving.iter().find(|(release, nodes)| {
+        if expected.is_some() && !is_mixed {
+            (is_settled || Some(**release) == settled) && version(release, nodes) != wanted
+        } else {
+            Some(**release) != settled
+        }
+    });
+    let Some((release, nodes)) = other else { return Ok(()) };
+    let mut got = version(release, nodes);
+    if got == wanted {
+        got = format!("{got} ({})", &release.to_string()[..8]);
+    }
+    let by_version: BTreeMap<String, Vec<&NodeId>> = serving
+        .iter()
+        .map(|(release, nodes)| {
+            let names = nodes.iter().map(|heard| &heard.telling.report.node).collect();
+            (format!("{} ({})", version(release, nodes), &release.to_string()[..8]), names)
+        })
+        .collect();
+    let body = json!({
+        "success": false,
+        "error": format!("Version conflict: expected {wanted}, got {got}"),
+        "serving": by_version,
+        "resolve": "POST /api/v1/wasm/sync-versions",
+    });
+    Err(Problem { status: StatusCode::CONFLICT, body })
+}
+
+// ---- releases
+
+/// What a request for a rollout brings.
+#[derive(Default)]
+struct Upload {
+    module: Option<Bytes>,
+    rules: Option<Bytes>,
+    config: Settings,
+    target: Option<String>,
+    plan: Option<Plan>,
+    wait: Option<f64>,
+    reason: Option<String>,
+    expected_version: Option<String>,
+}
+
+impl Upload {
+    async fn read(request: Request) -> Result<Upload, Problem> {
+        let form = Multipart::from_request(request, &()).await;
+        let mut form = form.map_err(|_| {
+            let problem = "send multipart/form-data with the field file, and what else there is to say";
+            Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem)
+        })?;
+        let mut upload = Upload::default();
+        let failed = |error: axum::extract::multipart::MultipartError| Problem::new(error.status(), error.body_text());
+        while let Some(field) = form.next_field().await.map_err(failed)? {
+            let name = field.name().unwrap_or_default().to_owned();
+            if name == "file" || name == "rules" {
+                let bytes = field.bytes().await.map_err(failed)?;
+                match name.as_str() {
+                    "file" => upload.module = Some(bytes),
+                    _ => upload.rules = Some(bytes),
+                }
+                continue;
+            }
+            let text = field.text().await.map_err(failed)?;
+            match name.as_str() {
+                // The source document's clients send it; there is one slot.
+                "name" => {}
+                "target" => upload.target = Some(text),
+                "reason" => upload.reason = Some(text),
+                "expected_version" => upload.expected_version = Some(text),
+                "wait" => {
+                    upload.wait = Some(text.parse().map_err(|_| Problem::bad("`wait` is a number of seconds"))?);
+                }
+                "plan" => upload.plan = Some(named_plan(&text)?),
+                "config" => {
+                    upload.config =
+                        serde_json::from_str(&text).map_err(|error| Problem::bad(format!("config: {error}")))?;
+                }
+                other => return Err(Problem::bad(format!("there is no field {other:?}"))),
+            }
+        }
+        Ok(upload)
+    }
+}
+
+fn named_plan(text: &str) -> Result<Plan, Problem> {
+    match text.trim() {
+        "careful" => Ok(Plan::default()),
+        "at_once" => Ok(Plan::at_once()),
+        text => serde_json::from_str(text)
+            .map_err(|error| Problem::bad(format!("`plan` is `careful`, `at_once`, or a plan in JSON: {error}"))),
+    }
+}
+
+async fn reload_fleet(State(api): State<Api>, headers: HeaderMap, request: Request) -> Answer {
+    let By(by) = request.extensions().get().cloned().expect("checked");
+    let upload = match timeout(api.upload_timeout, Upload::read(request)).await {
+        Ok(upload) => upload?,
+        Err(_) => return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the upload takes too long")),
+    };
+    let wait = seconds(upload.wait)?;
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
+    let (plan, canary_only) = match upload.target.as_deref().unwrap_or("all") {
+        "all" => (upload.plan.unwrap_or_else(|| Plan::clone(&api.plan)), false),
+        "canary" => {
+            let plan = upload.plan.unwrap_or_else(|| Plan::clone(&api.plan));
+            let canary = WavePlan { size: WaveSize::Nodes(1), bake: plan.waves.first().map_or(0, |wave| wave.bake) };
+            (Plan { waves: [canary].into_iter().chain(plan.waves.into_iter().skip(1)).collect(), ..plan }, true)
+        }
+        other => {
+            let problem =
+                format!("the target is `all` or `canary`, and not {other:?}: nodes of a fleet change together");
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, problem));
+        }
+    };
+    upload.config.check().map_err(|problem| Problem::invalid("configuration", problem))?;
+    let current = match api.settled() {
+        Some(settled) => {
+            Some(api.artifacts.release(settled).await.map_err(|error| Problem::unavailable(error.to_string()))?)
+        }
+        None => None,
+    };
+    let rules = match (upload.rules, &current) {
+        (Some(rules), _) => RuleFile::new(rules.to_vec()),
+        (None, Some((_, release))) => release.rules.clone(),
+        (None, None) => RuleFile::new(NO_RULES),
+    };
+    let module = upload.module.filter(|module| !module.is_empty());
+    let module = Module::new(module.ok_or_else(|| Problem::bad("the field `file` is missing or empty"))?);
+    let release = Release { module, rules };
+    let target = super::Description::of(&release, upload.config).id();
+    // The same request twice at once is one request.
+    let turn = api.starting.lock().await;
+    if let Some(rollout) = api.begun_by(key.as_deref(), target)? {
+        drop(turn);
+        return api.answer(rollout, wait, json!({})).await;
+    }
+    expect_version(&api.desk.view.lock(), upload.expected_version.as_deref())?;
+    let version = match api.examiner.examine(release.clone()).await {
+        Ok(version) => version,
+        Err(problem) => {
+            let mut refused = Problem::invalid("examination", problem);
+            let serving = api.settled().and_then(|settled| api.desk.view.lock().version_of(settled));
+            refused.body["current_version"] = json!(serving);
+            refused.body["status"] = json!(format!("still_serving_{}", shown(serving.as_deref(), api.settled())));
+            return Err(refused);
+        }
+    };
+    let published = api.artifacts.publish(&release, upload.config).await;
+    published.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let reason = upload.reason.unwrap_or_else(|| "a release".to_owned());
+    let about = About { by, reason, request: key, version, canary_only };
+    let rollout = start_rollout(&api.desk, Command::Start(Kind::Release, target, plan), about).await?;
+    drop(turn);
+    api.answer(rollout, wait, json!({})).await
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Wish {
+    wait: Option<f64>,
+    reason: Option<String>,
+    /// Of a rollback: a version, or the digest of a release.
+    to: Option<String>,
+}
+
+fn wish(headers: &HeaderMap, body: &Bytes) -> Result<Wish, Problem> {
+    if body.is_empty() { Ok(Wish::default()) } else { Ok(read_json(headers, body)?) }
+}
+
+async fn sync_versions(State(api): State<Api>, request: Request) -> Answer {
+    let (By(by), headers, body) = parts(request).await?;
+    let wish = wish(&headers, &body)?;
+    let wait = seconds(wish.wait)?;
+    let settled = api.settled().ok_or_else(|| Problem::conflict("the fleet has no release yet"))?;
+    restore(&api, settled).await?;
+    let version = api.desk.view.lock().version_of(settled);
+    let reason = wish.reason.unwrap_or_else(|| "sync-versions".to_owned());
+    let about = About { by, reason, version, ..About::default() };
+    let command = Command::Start(Kind::Sync, settled, Plan::at_once());
+    let rollout = start_rollout(&api.desk, command, about).await?;
+    api.answer(rollout, wait, json!({})).await
+}
+
+/// Sees to it that the nodes can fetch a release that is not new.
+async fn restore(api: &Api, release: ReleaseId) -> Result<(), Problem> {
+    api.artifacts.restore(release).await.map_err(|error| Problem::unavailable(error.to_string()))
+}
+
+async fn parts(request: Request) -> Result<(By, HeaderMap, Bytes), Problem> {
+    let by = request.extensions().get().cloned().expect("checked");
+    let headers = request.headers().clone();
+    let body = Bytes::from_request(request, &()).await;
+    Ok((by, headers, body.map_err(|error| Problem::new(error.status(), error.body_text()))?))
+}
+
+async fn command_fleet(State(api): State<Api>, Path(command): Path<String>, request: Request) -> Answer {
+    let (By(by), headers, body) = parts(request).await?;
+    let wish = wish(&headers, &body)?;
+    let wait = seconds(wish.wait)?;
+    let what = json!({ "what": format!("fleet/{command}"), "by": by, "reason": wish.reason, "to": wish.to });
+    api.desk.audit(what).await;
+    match command.as_str() {
+        "rollback" => roll_back(&api, by, wish, wait).await,
+        "stop" => {
+            let rollout = start_rollout(&api.desk, Command::Stop, About::default()).await?;
+            api.obeyed(rollout, wait).await
+        }
+        "resume" => {
+            let rollout = start_rollout(&api.desk, Command::Resume, About::default()).await?;
+            api.obeyed(rollout, Duration::ZERO).await
+        }
+        _ => Err(Problem::new(StatusCode::NOT_FOUND, "a fleet takes rollback, stop and resume")),
+    }
+}
+
+async fn roll_back(api: &Api, by: String, wish: Wish, wait: Duration) -> Answer {
+    let target = {
+        let view = api.desk.view.lock();
+        let Some(document) = &view.document else { return Err(Problem::conflict("the fleet has no release yet")) };
+        let done = || view.rollouts.values().rev().filter(|rollout| rollout.phase == Phase::Done);
+        let found = match &wish.to {
+            Some(to) => {
+                let is_it = |rollout: &&Rollout| {
+                    rollout.target.to_string().starts_with(to.as_str()) && to.len() >= 8
+                        || rollout
+                            .about
+                            .version
+                            .as_deref()
+                            .is_some_and(|version| shown(Some(version), None) == shown(Some(to), None))
+                };
+                let current = Desired::settled(&document.desired);
+                let other = done().filter(|rollout| Some(rollout.target) != current).find(is_it);
+                other.map(|rollout| rollout.target).or_else(|| to.parse().ok())
+            }
+            None if !document.desired.has_ended() => document.desired.stable,
+            None => Desired::settled(&document.desired).and_then(|settled| view.before(settled)),
+        };
+        found.ok_or_else(|| {
+            Problem::conflict("there is nothing to go back to: name a version that served, or a release's digest")
+        })?
+    };
+    restore(api, target).await?;
+    let version = api.desk.view.lock().version_of(target);
+    let reason = wish.reason.unwrap_or_else(|| "rollback".to_owned());
+    let about = About { by, reason, version, ..About::default() };
+    let rollout = start_rollout(&api.desk, Command::Start(Kind::Rollback, target, Plan::at_once()), about).await?;
+    api.answer(rollout, wait, json!({})).await
+}
+
+async fn command_rollout(
+    State(api): State<Api>,
+    Path((number, command)): Path<(u64, String)>,
+    request: Request,
+) -> Answer {
+    let (By(by), headers, body) = parts(request).await?;
+    let wish = wish(&headers, &body)?;
+    let current = api.desk.view.lock().document.as_ref().map(|document| document.desired.order.rollout);
+    if current != Some(number) {
+        let current = current.map_or("none".to_owned(), |current| current.to_string());
+        return Err(Problem::conflict(format!("rollout {number} is not the current one: that is {current}")));
+    }
+    let command = match command.as_str() {
+        "abort" => Command::Abort,
+        "promote" => Command::Promote,
+        "pause" => Command::Pause,
+        "resume" => Command::Resume,
+        _ => return Err(Problem::new(StatusCode::NOT_FOUND, "a rollout takes abort, promote, pause and resume")),
+    };
+    let what =
+        json!({ "what": format!("{command:?}").to_lowercase(), "rollout": number, "by": by, "reason": wish.reason });
+    api.desk.audit(what).await;
+    start_rollout(&api.desk, command, About::default()).await?;
+    api.obeyed(number, seconds(Some(wish.wait.unwrap_or(0.0)))?).await
+}
+
+// ---- rules
+
+#[derive(Deserialize)]
+struct Waits {
+    wait: Option<f64>,
+}
+
+async fn add_rule(State(api): State<Api>, Query(Waits { wait }): Query<Waits>, request: Request) -> Answer {
+    let (By(by), headers, body) = parts(request).await?;
+    let rule: Value = read_json(&headers, &body)?;
+    change_rules(&api, Change::Add(rule), by, wait).await
+}
+
+async fn replace_rules(State(api): State<Api>, Query(Waits { wait }): Query<Waits>, request: Request) -> Answer {
+    let (By(by), headers, body) = parts(request).await?;
+    read_json::<Value>(&headers, &body)?;
+    change_rules(&api, Change::Replace(RuleFile::new(body.to_vec())), by, wait).await
+}
+
+async fn change_rules(api: &Api, change: Change, by: String, wait: Option<f64>) -> Answer {
+    let wait = seconds(wait)?;
+    let began = Instant::now();
+    let settled = api.settled().ok_or_else(|| {
+        Problem::conflict("the fleet has no release yet that could have rules: POST /api/v1/wasm/reload-fleet")
+    })?;
+    let release = api.artifacts.release(settled).await;
+    let (_, release) = release.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let rules = change.apply(&release.rules).map_err(|problem| Problem::invalid("rules", problem))?;
+    let examined = api.examiner.examine(Release { module: release.module, rules }).await;
+    examined.map_err(|problem| Problem::invalid("rules", problem))?;
+    let validated_ms = began.elapsed().as_secs_f64() * 1e3;
+    tracing::info!(by, validated_ms, "a rule from outside is valid");
+    // What is queued stays there, whoever waits for it.
+    let Ok(rollout) = timeout(wait.max(Duration::from_millis(1)), api.queue.push(change, by)).await else {
+        let queued = json!({ "success": false, "state": "queued", "times": { "validated_ms": validated_ms } });
+        return Ok((StatusCode::ACCEPTED, Json(queued)).into_response());
+    };
+    let times = json!({ "validated_ms": validated_ms, "began_after_ms": began.elapsed().as_secs_f64() * 1e3 });
+    let left = wait.saturating_sub(began.elapsed());
+    api.answer(rollout?, left, json!({ "times": times })).await
+}
+
+async fn rules(State(api): State<Api>) -> Answer {
+    let settled = api.settled().ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the fleet has no release yet"))?;
+    let (_, release) = api.artifacts.release(settled).await.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let rules: Value = serde_json::from_slice(release.rules.bytes()).unwrap_or(Value::Null);
+    Ok(Json(json!({ "release": settled, "digest": release.rules.digest().to_string(), "rules": rules }))
+        .into_response())
+}
+
+// ---- what is to be seen
+
+async fn fleet(State(api): State<Api>) -> Json<Value> {
+    let view = api.desk.view.lock();
+    let desired = view.document.as_ref().map(|document| &document.desired);
+    let nodes: Vec<Value> = view.nodes.values().map(|heard| node(heard, desired)).collect();
+    let settled = desired.and_then(Desired::settled);
+    let rollout = desired.and_then(|desired| view.rollouts.get(&desired.order.rollout));
+    let standing = &view.standing;
+    Json(json!({
+        "orchestrator": view.me,
+        "leads": view.term.is_some(),
+        "leader": view.leader,
+        "term": view.term,
+        "version": settled.and_then(|settled| view.version_of(settled)),
+        "release": settled,
+        "mixed": view.serving().len() > 1,
+        "stopped": desired.is_some_and(|desired| desired.frozen),
+        "rollout": rollout.map(|rollout| view.outcome(rollout)),
+        "standing": {
+            "known": standing.known, "present": standing.present, "staged": standing.staged,
+            "reached": standing.reached, "serving": standing.serving, "silent": standing.silent,
+            "failed": standing.failed,
+        },
+        "nodes": nodes,
+    }))
+}
+
+fn node(heard: &Heard, desired: Option<&Desired>) -> Value {
+    let telling = &heard.telling;
+    let report = &telling.report;
+    let state = match () {
+        () if !heard.is_present() => "missing",
+        () if report.pinned => "drifted",
+        () if report.held => "held",
+        () if report.condemned => "condemned",
+        () if report.refused => "refused",
+        () if report.staged && desired.is_some_and(|it| !it.has_ended() && report.serving != Some(it.target)) => {
+            "staged"
+        }
+        () => "serving",
+    };
+    json!({
+        "node": report.node,
+        "state": state,
+        "present": heard.is_present(),
+        "heard_ms_ago": heard.at.elapsed().as_millis() as u64,
+        "version": telling.version,
+        "serving": report.serving,
+        "module": telling.module,
+        "rules": telling.rules,
+        "generation": telling.generation,
+        "rollout": report.order.rollout,
+        "step": report.order.step,
+        "pinned": report.pinned,
+        "held": report.held,
+        "labels": telling.labels,
+        "calls": report.traffic.calls,
+        "errors": report.traffic.errors,
+        "blocked": report.traffic.blocked,
+        "p99_us": report.traffic.p99_us,
+        "problem": telling.problem,
+        "change": telling.change,
+    })
+}
+
+async fn forget(State(api): State<Api>, Path(node): Path<String>, request: Request) -> Answer {
+    let By(by) = request.extensions().get().cloned().expect("checked");
+    let node = NodeId::new(node);
+    if !api.desk.view.lock().nodes.contains_key(&node) {
+        return Err(Problem::new(StatusCode::NOT_FOUND, format!("no node {node} is known")));
+    }
+    api.desk.audit(json!({ "what": "forget", "node": node, "by": by })).await;
+    api.desk.forget(node).await;
+    Ok(Json(json!({ "success": true })).into_response())
+}
+
+async fn rollouts(State(api): State<Api>) -> Json<Value> {
+    let view = api.desk.view.lock();
+    let rollouts: Vec<Value> = view.rollouts.values().rev().map(|rollout| view.outcome(rollout)).collect();
+    Json(json!({ "rollouts": rollouts }))
+}
+
+async fn rollout(State(api): State<Api>, Path(number): Path<u64>) -> Answer {
+    let view = api.desk.view.lock();
+    let rollout = view.rollouts.get(&number).ok_or_else(|| no_rollout(number))?;
+    Ok(Json(view.outcome(rollout)).into_response())
+}
+
+/// What happens in a rollout, as it happens, until it has ended.
+async fn events(State(api): State<Api>, Path(number): Path<u64>, headers: HeaderMap) -> Answer {
+    if !api.desk.view.lock().rollouts.contains_key(&number) {
+        return Err(no_rollout(number));
+    }
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+    // Events are numbered by the process that saw them: of another one, everything is new.
+    let mine = api.desk.view.lock().me.clone();
+    let last = last.rsplit_once('-').filter(|(of, _)| *of == mine).and_then(|(_, id)| id.parse().ok()).unwrap_or(0);
+    let follower = Follower { api, number, last, mine };
+    let events = futures_util::stream::unfold((follower, Vec::new().into_iter()), |(mut follower, mut ready)| async {
+        loop {
+            if let Some(event) = ready.next() {
+                return Some((Ok::<sse::Event, Infallible>(event), (follower, ready)));
+            }
+            ready = follower.next().await?.into_iter();
+        }
+    });
+    let alive = sse::KeepAlive::new().interval(Duration::from_secs(10));
+    Ok(Sse::new(events).keep_alive(alive).into_response())
+}
+
+struct Follower {
+    api: Api,
+    number: u64,
+    last: u64,
+    mine: String,
+}
+
+impl Follower {
+    /// Waits for more events; `None` after the last one.
+    async fn next(&mut self) -> Option<Vec<sse::Event>> {
+        let mut changes = self.api.desk.changes.clone();
+        let mut stop = self.api.stop.clone();
+        loop {
+            let (events, ended) = {
+                let view = self.api.desk.view.lock();
+                let ended = view.rollouts.get(&self.number).is_none_or(Rollout::has_ended);
+                (view.events_after(self.number, self.last), ended)
+            };
+            if let Some(last) = events.last() {
+                self.last = last.id;
+                let event = |event: super::view::Event| {
+                    let id = format!("{}-{}", self.mine, event.id);
+                    sse::Event::default().id(id).event(event.kind).data(event.data.to_string())
+                };
+                return Some(events.into_iter().map(event).collect());
+            }
+            if ended {
+                return None;
+            }
+            tokio::select! {
+                changed = changes.changed() => changed.ok()?,
+                _ = stop.wait_for(|stop| *stop) => return None,
+            }
+        }
+    }
+}
+
+/// The last lines of the audit, and whether their chain is whole.
+async fn read_audit(State(api): State<Api>) -> Answer {
+    const SHOWN: usize = 200;
+    let path = Audit::path(&api.data);
+    let checked = tokio::task::spawn_blocking(move || audit::check(&path).map_err(|error| error.to_string())).await;
+    let checked =
+        checked.map_err(|error| error.to_string()).and_then(|checked| checked).map_err(Problem::unavailable)?;
+    let from = checked.lines.len().saturating_sub(SHOWN);
+    Ok(Json(json!({
+        "whole": checked.broken_at.is_none(),
+        "broken_at": checked.broken_at,
+        "lines": checked.lines[from..],
+    }))
+    .into_response())
+}

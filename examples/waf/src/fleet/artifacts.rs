@@ -1,0 +1,90 @@
+//! The artifacts of an orchestrator: on its own disk first, and in the store for the nodes. So a store that has lost them can be
+//! given them again.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hotslot::{BoxError, Digest};
+use waf_rollout::ReleaseId;
+
+use super::disk::durably;
+use super::store::Store;
+use super::{Description, Settings};
+use crate::release::Release;
+
+/// How long a release waits for the store.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
+pub(super) struct Artifacts {
+    folder: PathBuf,
+    store: Store,
+}
+
+impl Artifacts {
+    pub fn open(data: &Path, store: Store) -> Result<Artifacts, BoxError> {
+        let folder = data.join("artifacts");
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        Ok(Artifacts { folder, store })
+    }
+
+    /// Keeps a release here and in the store, and waits for the store to be there: what is published is wanted now, and servers
+    /// that have just started take a while to agree.
+    pub async fn publish(&self, release: &Release, settings: Settings) -> Result<ReleaseId, BoxError> {
+        let began = Instant::now();
+        loop {
+            match self.try_publish(release, settings).await {
+                Ok(id) => return Ok(id),
+                Err(error) if began.elapsed() > PATIENCE => return Err(error),
+                Err(error) => tracing::warn!(%error, "the store does not take a release: trying again"),
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn try_publish(&self, release: &Release, settings: Settings) -> Result<ReleaseId, BoxError> {
+        let description = Description::of(release, settings);
+        let rules = Bytes::copy_from_slice(release.rules.bytes());
+        for bytes in [release.module.bytes().clone(), rules, description.bytes()] {
+            self.keep(bytes.clone()).await?;
+            self.store.keep(&bytes).await?;
+        }
+        Ok(description.id())
+    }
+
+    /// Gives the store a release again, as far as it is here.
+    pub async fn restore(&self, id: ReleaseId) -> Result<(), BoxError> {
+        let (description, release) = self.release(id).await?;
+        self.try_publish(&release, description.config).await.map(drop)
+    }
+
+    /// Returns a release, from here or from the store.
+    pub async fn release(&self, id: ReleaseId) -> Result<(Description, Release), BoxError> {
+        let description = Description::read(id, &self.get(&id.to_string()).await?)?;
+        let module = self.get(&description.module).await?;
+        let rules = self.get(&description.rules).await?;
+        Ok((description, Release::new(module, rules.to_vec())))
+    }
+
+    async fn get(&self, digest: &str) -> Result<Bytes, BoxError> {
+        if let Ok(bytes) = tokio::fs::read(self.folder.join(digest)).await
+            && Digest::of(&bytes).to_string() == digest
+        {
+            return Ok(bytes.into());
+        }
+        let bytes = self.store.artifact(digest).await?;
+        self.keep(bytes.clone()).await?;
+        Ok(bytes)
+    }
+
+    async fn keep(&self, bytes: Bytes) -> Result<(), BoxError> {
+        let path = self.folder.join(Digest::of(&bytes).to_string());
+        tokio::task::spawn_blocking(move || match path.exists() {
+            true => Ok(()),
+            false => durably(&path, &bytes).map_err(|error| format!("{}: {error}", path.display())),
+        })
+        .await??;
+        Ok(())
+    }
+}

@@ -1,0 +1,408 @@
+//! The leader's task: reads the two documents, hears the nodes, and writes what the [logic](waf_rollout::Leader) says. Several
+//! orchestrators may run; one leads, and the others know as much.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use hotslot::BoxError;
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant as Timer, sleep_until};
+use waf_rollout::{
+    Alarm, Command, Desired, Finding, Leader, LeaderEffect, Lease, LeaseTiming, Millis, NodeId, NotDone, Phase,
+    Revision,
+};
+
+use super::artifacts::Artifacts;
+use super::audit::Audit;
+use super::store::{Key, Store, StoreError};
+use super::view::{PRESENT_SECONDS, View};
+use super::{About, Document, FORMAT, Telling};
+
+/// How often the documents are read when nothing is heard.
+const TICK: Duration = Duration::from_millis(500);
+/// How long after a report they are read: several come at once.
+const SOON: Duration = Duration::from_millis(2);
+/// How often a write is tried that finds another revision than it expected.
+const ATTEMPTS: usize = 8;
+
+/// What is asked of the leader.
+pub(super) enum Ask {
+    Command(Command, About, oneshot::Sender<Result<u64, AskError>>),
+    /// Forget a node that is gone for good.
+    Forget(NodeId, oneshot::Sender<()>),
+    /// Note what somebody asked for.
+    Audit(serde_json::Value),
+}
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    #[error(transparent)]
+    NotDone(#[from] NotDone),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("the document has changed again and again: try again")]
+    Contended,
+}
+
+/// Who has the leader's task work for it, and sees what it knows.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub view: Arc<Mutex<View>>,
+    /// Counts the changes of the view.
+    pub changes: watch::Receiver<u64>,
+    asks: mpsc::Sender<Ask>,
+}
+
+impl Desk {
+    pub async fn command(&self, command: Command, about: About) -> Result<u64, AskError> {
+        let (done, answer) = oneshot::channel();
+        let _ = self.asks.send(Ask::Command(command, about, done)).await;
+        answer.await.unwrap_or(Err(AskError::NotDone(NotDone::NotKnown)))
+    }
+
+    pub async fn forget(&self, node: NodeId) {
+        let (done, answer) = oneshot::channel();
+        let _ = self.asks.send(Ask::Forget(node, done)).await;
+        let _ = answer.await;
+    }
+
+    pub async fn audit(&self, what: serde_json::Value) {
+        let _ = self.asks.send(Ask::Audit(what)).await;
+    }
+}
+
+/// Starts the leader's task, as `me`.
+pub(super) async fn start(
+    me: &str,
+    data: &Path,
+    store: Store,
+    artifacts: Artifacts,
+    replicas: usize,
+) -> Result<Desk, BoxError> {
+    // The same process is somebody else after a restart.
+    let me = format!("{me}.{:08x}", rand::random::<u32>());
+    let view = Arc::new(Mutex::new(View::open(me.clone(), data)?));
+    let audit = Audit::open(data)?;
+    let (asks, asked) = mpsc::channel(64);
+    let (changed, changes) = watch::channel(0);
+    let reports = store.reports().await?;
+    let hints = store.hints().await?;
+    let (recorder, mut lines) = mpsc::unbounded_channel::<Vec<u8>>();
+    let theirs = store.clone();
+    tokio::spawn(async move {
+        while let Some(line) = lines.recv().await {
+            if let Err(error) = theirs.record(line).await {
+                tracing::debug!(%error, "a line of the audit is in the file only");
+            }
+        }
+    });
+    let task = Task {
+        leader: Leader::new(me, LeaseTiming::default()),
+        started: Instant::now(),
+        store,
+        artifacts,
+        replicas,
+        is_prepared: false,
+        view: Arc::clone(&view),
+        changed,
+        audit,
+        recorder,
+    };
+    tokio::spawn(task.run(reports, hints, asked));
+    Ok(Desk { view, changes, asks })
+}
+
+struct Task {
+    leader: Leader,
+    started: Instant,
+    store: Store,
+    artifacts: Artifacts,
+    replicas: usize,
+    is_prepared: bool,
+    view: Arc<Mutex<View>>,
+    changed: watch::Sender<u64>,
+    audit: Audit,
+    recorder: mpsc::UnboundedSender<Vec<u8>>,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut reports: impl Stream<Item = Bytes> + Unpin,
+        mut hints: impl Stream<Item = ()> + Unpin,
+        mut asked: mpsc::Receiver<Ask>,
+    ) {
+        let mut next = Timer::now();
+        loop {
+            tokio::select! {
+                Some(report) = reports.next() => {
+                    self.heard(&report);
+                    next = next.min(Timer::now() + SOON);
+                }
+                Some(()) = hints.next() => next = next.min(Timer::now() + SOON),
+                ask = asked.recv() => match ask {
+                    Some(ask) => self.asked(ask).await,
+                    None => return,
+                },
+                () = sleep_until(next) => {
+                    if let Err(error) = self.tick().await {
+                        tracing::debug!(%error, "the fleet cannot be led now");
+                        if matches!(error, StoreError::NoStream(_)) {
+                            self.is_prepared = false;
+                        }
+                    }
+                    self.show();
+                    next = Timer::now() + TICK;
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.started.elapsed().as_millis() as Millis
+    }
+
+    fn heard(&mut self, bytes: &[u8]) {
+        // A node that was forgotten leaves an empty message.
+        let Ok(telling) = serde_json::from_slice::<Telling>(bytes) else { return };
+        let before = self.leader.reports().find(|(report, _)| report.node == telling.report.node);
+        // As the logic has it: a node that was installed anew counts anew, and is believed once the old one is absent.
+        let is_late = before.is_some_and(|(report, at)| {
+            (telling.report.boot, telling.report.seq) <= (report.boot, report.seq)
+                && self.now() < at + PRESENT_SECONDS * 1000
+        });
+        self.leader.reported(self.now(), telling.report.clone());
+        if !is_late {
+            self.view.lock().told(telling);
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn show(&self) {
+        let now = self.now();
+        let mut view = self.view.lock();
+        view.term = self.leader.term(now);
+        view.standing = self.leader.standing(now);
+        view.save_lazily();
+        drop(view);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Makes the streams, and gives them what they may have lost.
+    async fn prepare(&mut self) -> Result<(), StoreError> {
+        self.store.prepare(self.replicas).await?;
+        for report in self.store.last_reports().await? {
+            self.heard(&report);
+        }
+        let releases = {
+            let view = self.view.lock();
+            let document = view.document.as_ref().map(|document| &document.desired);
+            document.map_or(Vec::new(), |it| [Some(it.target), it.stable].into_iter().flatten().collect())
+        };
+        for release in releases {
+            if let Err(error) = self.artifacts.restore(release).await {
+                tracing::warn!(%release, %error, "the store cannot be given this release again");
+            }
+        }
+        self.is_prepared = true;
+        Ok(())
+    }
+
+    /// Reads, decides, writes, and once more for as long as there is something to write.
+    async fn tick(&mut self) -> Result<(), StoreError> {
+        if !self.is_prepared {
+            self.prepare().await?;
+        }
+        for _ in 0..ATTEMPTS {
+            self.read().await?;
+            let effects = self.leader.tick(self.now());
+            let mut has_written = false;
+            for effect in effects {
+                match effect {
+                    LeaderEffect::WriteLease(expected, lease) => {
+                        has_written = true;
+                        self.write_lease(expected, &lease).await;
+                    }
+                    LeaderEffect::WriteDesired(expected, desired) => {
+                        has_written = true;
+                        let about = self.about(&desired);
+                        let _ = self.write_desired(expected, desired, about).await;
+                    }
+                    LeaderEffect::Alarm(alarm) => self.alarm(alarm).await,
+                }
+            }
+            self.wait_for_promotion().await;
+            if !has_written {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), StoreError> {
+        let lease = self.store.read(Key::Lease).await?;
+        let lease: Option<(Revision, Lease)> =
+            lease.and_then(|(revision, bytes)| Some((revision, serde_json::from_slice(&bytes).ok()?)));
+        self.leader.lease_read(self.now(), lease.clone());
+        let document = match self.store.read(Key::Desired).await? {
+            None => None,
+            Some((revision, bytes)) => match serde_json::from_slice::<Document>(&bytes) {
+                Ok(document) if document.format == FORMAT => Some((revision, document)),
+                other => {
+                    let error = other.err().map_or_else(|| "another format".to_owned(), |error| error.to_string());
+                    tracing::error!(error, "the document cannot be read: update this orchestrator");
+                    return Err(StoreError::Refused(error));
+                }
+            },
+        };
+        let desired = document.as_ref().map(|(revision, document)| (*revision, document.desired.clone()));
+        self.leader.desired_read(self.now(), desired);
+        let change = {
+            let mut view = self.view.lock();
+            view.leader = lease.map(|(_, lease)| lease.holder);
+            view.read(document.as_ref().map(|(_, document)| document))
+        };
+        if let Some(change) = change {
+            tracing::info!(rollout = %change["rollout"], state = %change["state"], "rollout");
+            self.changed.send_modify(|count| *count += 1);
+            self.note(json!({ "what": "document", "document": change })).await;
+        }
+        Ok(())
+    }
+
+    async fn write_lease(&mut self, expected: Option<Revision>, lease: &Lease) {
+        let bytes = serde_json::to_vec(lease).expect("texts and numbers");
+        if let Err(error) = self.store.write(Key::Lease, expected, bytes).await {
+            tracing::debug!(%error, "the lease");
+        }
+    }
+
+    async fn write_desired(
+        &mut self,
+        expected: Option<Revision>,
+        desired: Desired,
+        about: About,
+    ) -> Result<Revision, StoreError> {
+        let bytes = serde_json::to_vec(&Document { format: FORMAT, desired, about }).expect("texts and numbers");
+        let written = self.store.write(Key::Desired, expected, bytes).await;
+        written.inspect_err(|error| tracing::warn!(%error, "the document"))
+    }
+
+    /// What people want to know of a document: the same as of the one before it in its rollout.
+    fn about(&self, desired: &Desired) -> About {
+        let view = self.view.lock();
+        let same = view.document.as_ref().filter(|it| it.desired.order.rollout == desired.order.rollout);
+        same.map(|document| document.about.clone()).unwrap_or_else(|| About {
+            by: view.me.clone(),
+            reason: "the store has lost what nodes have seen".to_owned(),
+            ..About::default()
+        })
+    }
+
+    /// Pauses a rollout that is for its canary only, until somebody promotes it.
+    async fn wait_for_promotion(&mut self) {
+        let wait = {
+            let view = self.view.lock();
+            view.document.as_ref().is_some_and(|Document { desired, about, .. }| {
+                about.canary_only
+                    && desired.phase == Phase::Commit
+                    && desired.wave.index == 0
+                    && !desired.paused
+                    && !desired.wave.is_everybody()
+            })
+        };
+        if wait
+            && let Ok(LeaderEffect::WriteDesired(expected, desired)) = self.leader.command(self.now(), Command::Pause)
+        {
+            let about = self.about(&desired);
+            let _ = self.write_desired(expected, desired, about).await;
+            let _ = self.read().await;
+        }
+    }
+
+    async fn asked(&mut self, ask: Ask) {
+        match ask {
+            Ask::Command(command, about, done) => {
+                let result = self.command(command, about).await;
+                self.show();
+                let _ = done.send(result);
+            }
+            Ask::Forget(node, done) => {
+                self.leader.removed(&node);
+                self.view.lock().nodes.remove(&node);
+                if let Err(error) = self.store.forget(node.as_str()).await {
+                    tracing::warn!(%node, %error, "the store cannot forget this node");
+                }
+                self.show();
+                let _ = done.send(());
+            }
+            Ask::Audit(what) => self.note(what).await,
+        }
+    }
+
+    async fn command(&mut self, command: Command, about: About) -> Result<u64, AskError> {
+        for _ in 0..ATTEMPTS {
+            self.read().await?;
+            let effect = self.leader.command(self.now(), command.clone())?;
+            let LeaderEffect::WriteDesired(expected, desired) = effect else { return Err(AskError::Contended) };
+            let about = match command {
+                Command::Start(..) => about.clone(),
+                _ => self.about(&desired),
+            };
+            let written = self.write_desired(expected, desired.clone(), about).await;
+            // An error is no "no": what is stored says what became of it.
+            let read = self.read().await;
+            if self.leader.desired() == Some(&desired) {
+                // It may be decided already what follows.
+                if let Err(error) = self.tick().await {
+                    tracing::debug!(%error, "after a command");
+                }
+                return Ok(desired.order.rollout);
+            }
+            match (written, read) {
+                (Ok(_) | Err(StoreError::Conflict), Ok(())) => {}
+                (Err(error), _) | (_, Err(error)) => return Err(error.into()),
+            }
+        }
+        Err(AskError::Contended)
+    }
+
+    async fn alarm(&mut self, alarm: Alarm) {
+        let text = match alarm {
+            Alarm::StoreLostWrites { stored, seen } => {
+                let stored = stored.map_or("nothing".to_owned(), |order| format!("{}.{}", order.rollout, order.step));
+                format!(
+                    "the store has lost writes: it has {stored}, and nodes have seen {}.{}; the rollout is aborted",
+                    seen.rollout, seen.step
+                )
+            }
+            Alarm::TooManyFailed { failed, reached } => {
+                format!("halted: {failed} of the {reached} nodes that the rollout has reached failed")
+            }
+            Alarm::Worse(Finding::Errors) => "halted: more calls fail on the nodes that changed".to_owned(),
+            Alarm::Worse(Finding::Latency) => "halted: calls take longer on the nodes that changed".to_owned(),
+            Alarm::Worse(Finding::Verdicts) => {
+                "halted: other requests are blocked on the nodes that changed".to_owned()
+            }
+            Alarm::TimedOut(phase) => format!("aborted: the deadline of the phase {phase:?} has passed").to_lowercase(),
+        };
+        tracing::error!(alarm = text);
+        self.view.lock().alarm(text.clone());
+        self.changed.send_modify(|count| *count += 1);
+        self.note(json!({ "what": "alarm", "alarm": text })).await;
+    }
+
+    async fn note(&mut self, what: serde_json::Value) {
+        match self.audit.add(what) {
+            // The stream is for others, and may be away: nothing here waits for it.
+            Ok(line) => drop(self.recorder.send(line)),
+            Err(error) => tracing::error!(%error, "the audit cannot be written"),
+        }
+    }
+}

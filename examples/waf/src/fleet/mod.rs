@@ -1,0 +1,191 @@
+//! A fleet of nodes that change together: `waf node --fleet nats://…` and `waf orchestrator --nats nats://…`.
+//!
+//! One [document](Document) says what the fleet should do. [`leader`] writes it, [`node`] follows it, and what either of them
+//! does next is decided in the crate `waf-rollout`, which knows no clock and no socket. [`store`] is the only file that knows
+//! NATS.
+
+mod api;
+mod artifacts;
+mod audit;
+pub mod demo;
+mod disk;
+mod examiner;
+mod leader;
+pub mod managed;
+mod node;
+pub mod orchestrator;
+mod queue;
+mod store;
+mod view;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use clap::Args;
+use hotslot::Digest;
+use serde::{Deserialize, Serialize};
+use waf_rollout::{Desired, ReleaseId, Report};
+
+pub use self::node::start;
+pub use self::store::Endpoint;
+use crate::config::{FailurePolicy, Uninspected};
+use crate::release::Release;
+
+/// The format of documents and descriptions. A node follows no document of another one.
+const FORMAT: u32 = 1;
+
+/// How a node takes part in a fleet.
+#[derive(Clone, Debug, Args)]
+pub struct Membership {
+    #[command(flatten)]
+    pub endpoint: Endpoint,
+
+    /// The name of this node in its fleet [default: drawn at the first start]
+    #[arg(long = "node", value_name = "NAME", value_parser = plain_name)]
+    pub name: Option<String>,
+
+    /// What to tell of this node: KEY=VALUE, any number of times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+}
+
+/// Takes a name that is one token of a subject and one component of a path.
+fn plain_name(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    match !text.is_empty() && text.len() <= 64 && text.bytes().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err("a name has 1 to 64 letters, digits, `-` or `_`".to_owned()),
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((plain_name(key)?, value.to_owned()))
+}
+
+/// What the nodes of a release do with what cannot be inspected or was not answered: the part of their configuration that
+/// changes with the release. What is not set is as each node's own configuration says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure_policy: Option<FailurePolicy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uninspected: Option<Uninspected>,
+}
+
+impl Settings {
+    fn check(self) -> Result<(), String> {
+        if self.failure_policy == Some(FailurePolicy::Open) && self.uninspected != Some(Uninspected::Log) {
+            let problem =
+                "the failure policy open lets through what no rules have seen: it needs uninspected = \"log\"";
+            return Err(problem.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// What a release is made of. It is an artifact itself, and its digest is the release's name: whoever has the name can fetch
+/// and verify all of it, whoever it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    format: u32,
+    /// The digests of the module and of the rule file.
+    module: String,
+    rules: String,
+    #[serde(default)]
+    config: Settings,
+}
+
+impl Description {
+    fn of(release: &Release, config: Settings) -> Description {
+        let (module, rules) = (release.module.digest().to_string(), release.rules.digest().to_string());
+        Description { format: FORMAT, module, rules, config }
+    }
+
+    fn bytes(&self) -> Bytes {
+        serde_json::to_vec(self).expect("texts and numbers").into()
+    }
+
+    fn id(&self) -> ReleaseId {
+        Digest::of(&self.bytes()).to_string().parse().expect("a digest")
+    }
+
+    /// Reads a description that has this name.
+    fn read(id: ReleaseId, bytes: &[u8]) -> Result<Description, String> {
+        if Digest::of(bytes).to_string() != id.to_string() {
+            return Err("its description has another digest".to_owned());
+        }
+        let description: Description =
+            serde_json::from_slice(bytes).map_err(|error| format!("its description: {error}"))?;
+        match description.format {
+            FORMAT => Ok(description),
+            other => Err(format!("its description has format {other}, and this node knows {FORMAT}: update the node")),
+        }
+    }
+
+    fn is_of(&self, release: &Release) -> bool {
+        (&self.module, &self.rules) == (&release.module.digest().to_string(), &release.rules.digest().to_string())
+    }
+}
+
+/// What the fleet should do, as it is stored: what decides, and what people want to know of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Document {
+    format: u32,
+    #[serde(flatten)]
+    desired: Desired,
+    #[serde(flatten)]
+    about: About,
+}
+
+/// Where a rollout comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct About {
+    /// Who asked for it.
+    by: String,
+    reason: String,
+    /// The `Idempotency-Key` of the request.
+    request: Option<String>,
+    /// The target's version, as people write it.
+    version: Option<String>,
+    /// Whether the rollout waits after its first wave until somebody promotes it.
+    canary_only: bool,
+}
+
+/// What a node tells: how it stands, and what people want to know of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Telling {
+    #[serde(flatten)]
+    report: Report,
+    labels: BTreeMap<String, String>,
+    /// What serves.
+    version: Option<String>,
+    module: String,
+    rules: String,
+    generation: u64,
+    /// The last problem with a release, and the rollout that it came with.
+    problem: Option<Problem>,
+    /// The last change of what serves, and the rollout that asked for it.
+    change: Option<Changed>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Problem {
+    rollout: u64,
+    stage: String,
+    error: String,
+}
+
+/// All figures were measured by the node, with its own monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Changed {
+    rollout: u64,
+    release: ReleaseId,
+    /// From when the node heard that there is something to read until the release served.
+    after_hint_ms: f64,
+    downtime_ms: f64,
+    requests: u64,
+}

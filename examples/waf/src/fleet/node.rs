@@ -1,0 +1,573 @@
+//! A node's part: hears that there is something to read, reads it, and does what the [logic](waf_rollout::Node) says.
+//!
+//! It never waits for NATS. What serves was started from the node's own archive, and goes on serving whatever becomes of the
+//! connection; the hint is quick, and a poll now and then finds what no hint told.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use hotslot::{BoxError, Cause, Digest, escape_untrusted};
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::time::{Instant as Timer, sleep_until};
+use waf_rollout::{Effect, Event, Kind, Node, NodeId, Phase, Refusal, ReleaseId, Traffic};
+
+use super::disk::{Disk, Swap};
+use super::managed::{Managed, ManagedState, Order};
+use super::store::{Key, Store, StoreError};
+use super::{Changed, Description, Document, FORMAT, Membership, Problem, Settings, Telling};
+use crate::config::{Config, FailurePolicy};
+use crate::deploy::{self, Deployments, Made, Ready};
+use crate::release::{Module, Release, RuleFile};
+
+/// How often a node tells that it is there, and how much sooner or later that may be.
+const BEAT: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(4));
+/// How often it reads the document without having heard anything.
+const POLL: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
+/// How soon it reads after the connection is back: not all nodes at once.
+const AGAIN: (Duration, Duration) = (Duration::ZERO, Duration::from_millis(500));
+/// How soon it reads again when it could not.
+const RETRY_READ: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
+/// How often it looks for the file that holds it.
+const LOOK: Duration = Duration::from_millis(500);
+/// The longest time between two attempts at what may work later.
+const LONGEST_REST: u64 = 10_000;
+
+/// The least time, and what chance adds to it at most.
+fn jittered((least, more): (Duration, Duration)) -> Timer {
+    Timer::now() + least + more.mul_f64(rand::random::<f64>())
+}
+
+/// Starts following the fleet. What serves already goes on serving until a document says otherwise.
+pub fn start(
+    config: &Config,
+    membership: &Membership,
+    deployments: &Arc<Deployments>,
+    runtime: &Runtime,
+) -> Result<Managed, BoxError> {
+    let disk = Disk::open(&config.data)?;
+    let name = disk.name(membership.name.as_deref())?;
+    let memory = disk.memory()?;
+    let (serving, ..) = deployments.serving();
+    let found = disk.find(&serving)?;
+    let store = runtime.block_on(Store::connect(&membership.endpoint, name.as_str()))?;
+    tracing::info!(node = %name, release = %found.serving, "in a fleet");
+
+    let (node, first) = Node::start(name.clone(), memory, Some(found.serving));
+    let (orders, ordered) = mpsc::channel(4);
+    let (tell_ended, ended) = mpsc::unbounded_channel();
+    let state = Arc::new(Mutex::new(ManagedState::default()));
+    let policies = Policies { failure: *config.failure_policy.get_ref(), deployments: Arc::clone(deployments) };
+    policies.apply(found.settings);
+
+    // What the slot does on its own. It ends with the process.
+    let (events, tell, theirs) = (deployments.guard().slot().subscribe(), tell_ended.clone(), Arc::clone(deployments));
+    std::thread::Builder::new().name("fleet".to_owned()).spawn(move || {
+        for event in events {
+            let hotslot::Event::Ended(report) = event else { continue };
+            if let Cause::Automatic { reason } = &report.cause {
+                theirs.follow();
+                let _ = tell.send(Ended::WentBack(escape_untrusted(reason).into_owned()));
+            }
+        }
+    })?;
+
+    let agent = Agent {
+        node,
+        name,
+        labels: membership.labels.iter().cloned().collect(),
+        disk,
+        store,
+        deployments: Arc::clone(deployments),
+        policies,
+        hold_file: config.data.join("hold"),
+        held: false,
+        job: 0,
+        staged: None,
+        heard_at: Instant::now(),
+        retry_at: None,
+        problem: None,
+        change: None,
+        tell_ended,
+        state: Arc::clone(&state),
+    };
+    runtime.spawn(agent.run(first, found.failed, ordered, ended));
+    Ok(Managed { orders, state })
+}
+
+/// The part of a node's configuration that a release may set.
+struct Policies {
+    /// What the node's own configuration says.
+    failure: FailurePolicy,
+    deployments: Arc<Deployments>,
+}
+
+impl Policies {
+    fn check(&self, settings: Settings) -> Result<(), String> {
+        let failure = settings.failure_policy.unwrap_or(self.failure);
+        if failure == FailurePolicy::LastGood && self.deployments.guard().fallback().is_none() {
+            return Err(
+                "the release sets the failure policy last_good, and this node keeps no fallback: set it in the \
+                        node's configuration, too"
+                    .to_owned(),
+            );
+        }
+        settings.check()
+    }
+
+    fn apply(&self, settings: Settings) {
+        let failure = settings.failure_policy.unwrap_or(self.failure);
+        self.deployments.guard().set_policies(failure, settings.uninspected);
+    }
+}
+
+/// A release that is one commit away from serving.
+struct Staged {
+    id: ReleaseId,
+    settings: Settings,
+    how: How,
+}
+
+enum How {
+    /// As a reload: the version rule holds, and it goes through its probation.
+    Forward(Ready),
+    /// As a rollback: to something that served before, or should have.
+    Back(Release),
+}
+
+/// What has ended.
+enum Ended {
+    Staged {
+        job: u64,
+        id: ReleaseId,
+        outcome: Result<Box<Staged>, Failed>,
+    },
+    Committed {
+        id: ReleaseId,
+        settings: Settings,
+        outcome: Result<Made, Failed>,
+    },
+    /// The slot rolled back on its own.
+    WentBack(String),
+}
+
+/// Why a release is not staged or does not serve.
+struct Failed {
+    refusal: Refusal,
+    stage: &'static str,
+    error: String,
+}
+
+impl Failed {
+    fn for_good(stage: &'static str, error: String) -> Failed {
+        Failed { refusal: Refusal::Final, stage, error }
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Failed {
+        Failed { refusal: Refusal::Transient, stage: "fetch", error: error.to_string() }
+    }
+}
+
+impl From<deploy::Refusal> for Failed {
+    fn from(error: deploy::Refusal) -> Failed {
+        let refusal = if error.is_transient() { Refusal::Transient } else { Refusal::Final };
+        Failed { refusal, stage: error.stage(), error: escape_untrusted(&error.to_string()).into_owned() }
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Failed {
+        Failed { refusal: Refusal::Transient, stage: "disk", error: error.to_string() }
+    }
+}
+
+struct Agent {
+    node: Node,
+    name: NodeId,
+    labels: BTreeMap<String, String>,
+    disk: Disk,
+    store: Store,
+    deployments: Arc<Deployments>,
+    policies: Policies,
+    hold_file: PathBuf,
+    held: bool,
+    /// Counts stages: the outcome of an earlier one is not wanted any more.
+    job: u64,
+    staged: Option<Staged>,
+    /// When the node heard of the document that it follows.
+    heard_at: Instant,
+    retry_at: Option<Timer>,
+    problem: Option<Problem>,
+    change: Option<Changed>,
+    tell_ended: mpsc::UnboundedSender<Ended>,
+    state: Arc<Mutex<ManagedState>>,
+}
+
+impl Agent {
+    async fn run(
+        mut self,
+        first: Effect,
+        failed: Option<ReleaseId>,
+        mut orders: mpsc::Receiver<Order>,
+        mut ended: mpsc::UnboundedReceiver<Ended>,
+    ) {
+        let hints = loop {
+            match self.store.hints().await {
+                Ok(hints) => break hints,
+                Err(error) => tracing::error!(%error, "no hints: trying again"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        let mut hints = pin!(hints);
+        self.perform(first).await;
+        // What somebody has put there by hand is nobody's failure.
+        if let Some(failed) = failed.filter(|_| !self.node.memory().pinned) {
+            let serving = self.serving();
+            self.condemn(failed, serving).await;
+        }
+        self.look_for_hold().await;
+        let (mut poll, mut beat, mut look) = (Timer::now(), Timer::now(), Timer::now() + LOOK);
+        let connected = self.store.connected_again();
+        loop {
+            let retry = self.retry_at;
+            tokio::select! {
+                hint = hints.next() => match hint {
+                    Some(()) => poll = self.read(Instant::now()).await,
+                    // The client has given up, which it never does by itself.
+                    None => return,
+                },
+                () = connected.notified() => {
+                    poll = poll.min(jittered(AGAIN));
+                    beat = Timer::now();
+                }
+                () = sleep_until(poll) => poll = self.read(Instant::now()).await,
+                () = sleep_until(beat) => {
+                    self.tell(false).await;
+                    beat = jittered(BEAT);
+                }
+                () = sleep_until(look) => {
+                    self.look_for_hold().await;
+                    look = Timer::now() + LOOK;
+                }
+                () = async { sleep_until(retry.expect("checked")).await }, if retry.is_some() => {
+                    self.retry_at = None;
+                    self.handle(Event::Retry).await;
+                }
+                Some(order) = orders.recv() => self.obey(order).await,
+                Some(ended) = ended.recv() => self.ended(ended).await,
+            }
+        }
+    }
+
+    fn serving(&self) -> ReleaseId {
+        self.node.serving().expect("a node always serves something")
+    }
+
+    /// Reads the document, and says when to read it again.
+    async fn read(&mut self, heard_at: Instant) -> Timer {
+        let read = self.store.read(Key::Desired).await;
+        self.state.lock().connected = read.is_ok();
+        let bytes = match read {
+            Ok(Some((_, bytes))) => bytes,
+            Ok(None) => return jittered(POLL),
+            Err(error) => {
+                tracing::debug!(%error, "the document cannot be read");
+                return jittered(RETRY_READ);
+            }
+        };
+        match serde_json::from_slice::<Document>(&bytes) {
+            Ok(document) if document.format == FORMAT => {
+                if self.node.document() != Some(&document.desired) {
+                    self.heard_at = heard_at;
+                    self.handle(Event::Document(document.desired)).await;
+                }
+            }
+            Ok(document) => {
+                tracing::error!(format = document.format, "the document has another format: update this node")
+            }
+            Err(error) => tracing::error!(%error, "the document is none"),
+        }
+        jittered(POLL)
+    }
+
+    async fn look_for_hold(&mut self) {
+        let held = self.hold_file.exists();
+        if held != self.held {
+            self.held = held;
+            tracing::warn!(held, file = %self.hold_file.display(), "this node is held, or not any more");
+            self.handle(Event::Held(held)).await;
+        }
+    }
+
+    async fn obey(&mut self, Order { pin, done }: Order) {
+        let was_pinned = self.node.memory().pinned;
+        let (release, ..) = self.deployments.serving();
+        // What somebody has put there by hand has a name, too, so that the fleet can show it.
+        let serving = match self.disk.find(&release) {
+            Ok(found) => found.serving,
+            Err(error) => {
+                tracing::error!(%error, "what serves has no name");
+                self.serving()
+            }
+        };
+        self.staged = None;
+        self.job += 1;
+        self.settle(serving).await;
+        self.handle(Event::Pinned(pin, Some(serving))).await;
+        if !pin {
+            self.state.lock().pinned_because = None;
+        }
+        let _ = done.send(was_pinned);
+    }
+
+    async fn handle(&mut self, event: Event) {
+        let effects = self.node.handle(event);
+        for effect in effects {
+            self.perform(effect).await;
+        }
+        // What was staged for a rollout that was aborted is in nobody's way, and takes memory.
+        if let Some(document) = self.node.document().filter(|document| document.phase == Phase::Abort) {
+            self.staged = self.staged.take().filter(|staged| staged.id != document.target);
+        }
+        self.state.lock().document = self.node.document().cloned();
+    }
+
+    async fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Remember(memory) => {
+                // Nothing may follow from what is not on the disk: so it waits for the disk, and goes on serving meanwhile.
+                loop {
+                    let disk = self.disk.clone();
+                    let written = tokio::task::spawn_blocking(move || disk.remember(&memory)).await;
+                    match written {
+                        Ok(Ok(())) => return,
+                        Ok(Err(error)) => {
+                            tracing::error!(%error, "the node's memory cannot be written: it follows nobody until it can")
+                        }
+                        Err(error) => tracing::error!(%error, "the node's memory"),
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+            Effect::Stage(id) => self.stage(id),
+            Effect::Commit(id) => self.commit(id),
+            Effect::Report => self.tell(true).await,
+            Effect::RetryLater { attempts } => {
+                let most = (200_u64 << attempts.min(10)).min(LONGEST_REST);
+                self.retry_at = Some(Timer::now() + Duration::from_millis(rand::random_range(0..=most)));
+            }
+        }
+    }
+
+    /// Tells how the node stands.
+    async fn tell(&mut self, changed: bool) {
+        let guard = self.deployments.guard();
+        let (calls, errors, blocked) = guard.traffic().totals();
+        let traffic = Traffic { calls, errors, blocked, p99_us: guard.traffic().recent_p99_us() };
+        let (release, generation, version) = self.deployments.serving();
+        let telling = Telling {
+            report: self.node.report(traffic),
+            labels: self.labels.clone(),
+            version,
+            module: release.module.digest().to_string(),
+            rules: release.rules.digest().to_string(),
+            generation,
+            problem: self.problem.clone(),
+            change: self.change,
+        };
+        self.state.lock().report = Some(telling.report.clone());
+        let bytes = serde_json::to_vec(&telling).expect("texts and numbers");
+        if let Err(error) = self.store.tell(&self.name, changed, bytes).await {
+            tracing::debug!(%error, "nobody hears how this node stands");
+        }
+    }
+
+    /// Begins to stage a release; an earlier stage is not wanted any more.
+    fn stage(&mut self, id: ReleaseId) {
+        self.staged = None;
+        self.job += 1;
+        let document = self.node.document().expect("it asks for this");
+        // The version rule and the least interval are for what is new. What the fleet settled on before is not, nor is what it
+        // is brought together on.
+        let is_new = document.kind == Kind::Release && id == document.target && document.stable != Some(id);
+        let (job, store, disk, tell) = (self.job, self.store.clone(), self.disk.clone(), self.tell_ended.clone());
+        let deployments = Arc::clone(&self.deployments);
+        tracing::info!(release = %id, rollout = document.order.rollout, "staging");
+        tokio::spawn(async move {
+            let fetched = fetch(&store, &disk, &deployments, id).await;
+            let staged = match fetched {
+                Ok((description, release)) => {
+                    let work = move || prepare(&disk, &deployments, description, release, is_new);
+                    let done = tokio::task::spawn_blocking(work).await;
+                    done.unwrap_or_else(|panic| Err(Failed::for_good("load", panic.to_string())))
+                }
+                Err(failed) => Err(failed),
+            };
+            let _ = tell.send(Ended::Staged { job, id, outcome: staged.map(Box::new) });
+        });
+    }
+
+    fn commit(&mut self, id: ReleaseId) {
+        let tell = self.tell_ended.clone();
+        let Some(Staged { settings, how, .. }) = self.staged.take().filter(|staged| staged.id == id) else {
+            let failed = Failed { refusal: Refusal::Transient, stage: "commit", error: "nothing is staged".to_owned() };
+            let _ = tell.send(Ended::Committed { id, settings: Settings::default(), outcome: Err(failed) });
+            return;
+        };
+        let (disk, deployments) = (self.disk.clone(), Arc::clone(&self.deployments));
+        let swap = Swap { from: self.serving(), to: id, done: false };
+        let reason = format!("rollout {}", self.node.memory().order.rollout);
+        tokio::task::spawn_blocking(move || {
+            let work = || -> Result<Made, Failed> {
+                disk.write_swap(&swap)?;
+                let made = match how {
+                    How::Forward(ready) => deployments.commit_release(ready)?,
+                    How::Back(release) => deployments.go_back_to(&release, &reason)?,
+                };
+                // It serves already. If this is not written, the next start finds it by what serves.
+                if let Err(error) = disk.write_swap(&Swap { done: true, ..swap }) {
+                    tracing::error!(%error, "after a swap");
+                }
+                Ok(made)
+            };
+            let _ = tell.send(Ended::Committed { id, settings, outcome: work() });
+        });
+    }
+
+    async fn ended(&mut self, ended: Ended) {
+        match ended {
+            Ended::Staged { job, id, outcome } => {
+                if job != self.job {
+                    return;
+                }
+                let outcome = match outcome {
+                    Ok(staged) => match self.policies.check(staged.settings) {
+                        Ok(()) => {
+                            self.staged = Some(*staged);
+                            Ok(())
+                        }
+                        Err(error) => Err(self.note(Failed::for_good("configuration", error))),
+                    },
+                    Err(failed) => Err(self.note(failed)),
+                };
+                self.handle(Event::Staged(id, outcome)).await;
+            }
+            Ended::Committed { id, settings, outcome } => {
+                let outcome = match outcome {
+                    Ok(made) => {
+                        self.policies.apply(settings);
+                        let after_hint = made.at.saturating_duration_since(self.heard_at);
+                        self.change = Some(Changed {
+                            rollout: self.node.memory().order.rollout,
+                            release: id,
+                            after_hint_ms: after_hint.as_secs_f64() * 1e3,
+                            downtime_ms: made.downtime_ms,
+                            requests: made.requests,
+                        });
+                        tracing::info!(release = %id, ?after_hint, downtime_ms = made.downtime_ms, "serves");
+                        Ok(())
+                    }
+                    Err(failed) => Err(self.note(failed)),
+                };
+                self.handle(Event::Committed(id, outcome)).await;
+            }
+            Ended::WentBack(reason) => {
+                let failed = self.serving();
+                let (release, ..) = self.deployments.serving();
+                let serving = match self.disk.find(&release) {
+                    Ok(found) => {
+                        self.policies.apply(found.settings);
+                        found.serving
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "what serves has no name");
+                        return;
+                    }
+                };
+                self.staged = None;
+                self.note(Failed::for_good("probation", reason));
+                self.condemn(failed, serving).await;
+            }
+        }
+    }
+
+    async fn condemn(&mut self, failed: ReleaseId, serving: ReleaseId) {
+        self.handle(Event::ProbationFailed { failed, serving }).await;
+        // It is remembered by now, and not to be found again at the next start.
+        self.settle(serving).await;
+    }
+
+    /// Notes that what serves got there by no swap of the fleet.
+    async fn settle(&self, serving: ReleaseId) {
+        let (disk, swap) = (self.disk.clone(), Swap { from: serving, to: serving, done: true });
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || disk.write_swap(&swap)).await {
+            tracing::error!(%error, "what serves cannot be noted");
+        }
+    }
+
+    /// Keeps a problem to be told.
+    fn note(&mut self, Failed { refusal, stage, error }: Failed) -> Refusal {
+        tracing::error!(stage, error, ?refusal, "a release of the fleet");
+        let rollout = self.node.memory().order.rollout;
+        self.problem = Some(Problem { rollout, stage: stage.to_owned(), error });
+        refusal
+    }
+}
+
+/// Returns a release with its description: from the node's own disk, and what is not there from the store.
+async fn fetch(
+    store: &Store,
+    disk: &Disk,
+    deployments: &Arc<Deployments>,
+    id: ReleaseId,
+) -> Result<(Description, Release), Failed> {
+    let description = match disk.description(id) {
+        Some(description) => description,
+        None => {
+            let bytes = store.artifact(&id.to_string()).await?;
+            Description::read(id, &bytes).map_err(|error| Failed::for_good("fetch", error))?
+        }
+    };
+    let (module, rules, theirs) = (description.module.clone(), description.rules.clone(), Arc::clone(deployments));
+    let archived = tokio::task::spawn_blocking(move || theirs.archived(&module, &rules).ok()).await;
+    if let Ok(Some(release)) = archived {
+        return Ok((description, release));
+    }
+    // One of the two has usually not changed.
+    let (serving, ..) = deployments.serving();
+    let is = |digest: Digest, wanted: &str| digest.to_string() == wanted;
+    let module = match is(serving.module.digest(), &description.module) {
+        true => serving.module,
+        false => Module::new(store.artifact(&description.module).await?),
+    };
+    let rules = match is(serving.rules.digest(), &description.rules) {
+        true => serving.rules,
+        false => RuleFile::new(store.artifact(&description.rules).await?.to_vec()),
+    };
+    Ok((description, Release { module, rules }))
+}
+
+/// Does what is slow and what can fail.
+fn prepare(
+    disk: &Disk,
+    deployments: &Deployments,
+    description: Description,
+    release: Release,
+    is_new: bool,
+) -> Result<Staged, Failed> {
+    disk.keep(&description)?;
+    let how = if is_new {
+        How::Forward(deployments.stage_release(&release)?)
+    } else {
+        deployments.archive_release(&release)?;
+        How::Back(release)
+    };
+    Ok(Staged { id: description.id(), settings: description.config, how })
+}

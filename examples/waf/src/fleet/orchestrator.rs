@@ -1,0 +1,208 @@
+//! An orchestrator: `waf orchestrator --nats nats://…`. Takes releases and rules, and leads their rollouts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use hotslot::BoxError;
+use serde_json::json;
+use tokio::net::TcpListener;
+use waf_rollout::{Command, NotDone, Plan};
+
+use super::About;
+use super::api::{self, Api, Tokens};
+use super::artifacts::Artifacts;
+use super::examiner::Examiner;
+use super::leader::{self, AskError, Desk};
+use super::queue::Queue;
+use super::store::{Endpoint, Store};
+use crate::config::{Config, Token};
+use crate::serve::{Terms, serve, through};
+use crate::token;
+
+/// How long a command waits for this process to know the fleet and to lead it, if nobody else does.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Leads a fleet of nodes: `waf node --fleet …`.
+#[derive(Clone, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    endpoint: Endpoint,
+
+    /// The configuration file: its limits and golden requests are what a release has to bear before any node hears of it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Where the API and its page are
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+
+    /// The folder in which the orchestrator keeps what it must not forget
+    #[arg(long, value_name = "FOLDER", default_value = "waf-orchestrator")]
+    data: PathBuf,
+
+    /// On how many NATS servers everything is kept
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    replicas: usize,
+
+    /// A JSON file with the plan of rollouts that bring none of their own
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+
+    /// The token of the role `deploy`; better set in the environment, where others do not see it
+    #[arg(long, value_name = "TOKEN", env = "WAF_ADMIN_TOKEN", hide_env_values = true)]
+    token: Option<Token>,
+}
+
+impl Options {
+    fn plan(&self) -> Result<Plan, BoxError> {
+        let Some(path) = &self.plan else { return Ok(Plan::default()) };
+        let text = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()).into())
+    }
+}
+
+/// Leads until `stop` is raised by a signal.
+pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result<(), BoxError> {
+    let mut config = options.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+    config.data.clone_from(&options.data);
+    let plan = options.plan()?;
+    std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
+    let (deploy, is_new) = token::open(options.token.or(config.admin.token.clone()), &config.data)?;
+    let role = |name: &str| -> Result<Token, BoxError> {
+        let folder = config.data.join("roles").join(name);
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        Ok(token::open(None, &folder)?.0)
+    };
+    let tokens = Tokens { view: role("view")?, stop: role("stop")?, deploy };
+    let listener = crate::bind(options.listen).await?;
+    let address = listener.local_addr()?;
+    let store = Store::connect(&options.endpoint, &format!("orchestrator-{}", address.port())).await?;
+    let artifacts = Artifacts::open(&config.data, store.clone())?;
+    let desk = leader::start(&address.to_string(), &config.data, store, artifacts.clone(), options.replicas).await?;
+    if is_new {
+        println!("waf: the token of the role deploy, kept in {}/token, is {}", config.data.display(), tokens.deploy.0);
+    }
+    println!("waf: the orchestrator's API and its page are on http://{address}");
+    let examiner = Examiner::new(config.clone())?;
+    let queue = Queue::start(desk.clone(), artifacts.clone(), Arc::clone(&examiner));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let api = Api {
+        desk,
+        artifacts,
+        examiner,
+        queue,
+        tokens: Arc::new(tokens),
+        hosts: config.admin.hosts.clone().into(),
+        plan: Arc::new(plan),
+        max_upload_bytes: config.admin.max_upload_bytes,
+        upload_timeout: config.admin.upload_timeout.0,
+        data: Arc::new(config.data.clone()),
+        stop: stopped.clone(),
+        starting: Arc::default(),
+    };
+    let served = listen(listener, &config, api, stopped);
+    stopping.await;
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    let _ = served.await;
+    Ok(())
+}
+
+fn listen(
+    listener: TcpListener,
+    config: &Config,
+    api: Api,
+    stop: tokio::sync::watch::Receiver<bool>,
+) -> tokio::task::JoinHandle<()> {
+    let terms = Terms {
+        max_connections: 1024,
+        header_timeout: config.proxy.header_timeout.0,
+        send_timeout: config.proxy.send_timeout.0,
+        shutdown_timeout: config.proxy.shutdown_timeout.0,
+    };
+    let router = api::router(api);
+    tokio::spawn(serve(listener, terms, stop, move |_, request| through(router.clone(), request)))
+}
+
+/// Why a request was not carried out, as it is answered.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub status: StatusCode,
+    pub body: serde_json::Value,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, error: impl Into<String>) -> Problem {
+        Problem { status, body: json!({ "success": false, "error": error.into() }) }
+    }
+
+    pub fn bad(error: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    pub fn conflict(error: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::CONFLICT, error)
+    }
+
+    pub fn unavailable(error: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+
+    /// What would be refused by the nodes is refused before they hear of it.
+    pub fn invalid(stage: &str, error: impl Into<String>) -> Problem {
+        let body = json!({ "success": false, "error": error.into(), "stage": stage });
+        Problem { status: StatusCode::UNPROCESSABLE_ENTITY, body }
+    }
+}
+
+impl From<(StatusCode, Json<serde_json::Value>)> for Problem {
+    fn from((status, Json(body)): (StatusCode, Json<serde_json::Value>)) -> Problem {
+        Problem { status, body }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.body)).into_response()
+    }
+}
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Problem {
+        let text = error.to_string();
+        match error {
+            AskError::NotDone(NotDone::NotLeading { .. } | NotDone::NotKnown) | AskError::Store(_) => {
+                Problem::unavailable(text)
+            }
+            _ => Problem::conflict(text),
+        }
+    }
+}
+
+/// Has the leader carry out a command, waiting for it to know the fleet and, if it was the last to lead, to lead again.
+pub(super) async fn start_rollout(desk: &Desk, command: Command, about: About) -> Result<u64, Problem> {
+    let began = Instant::now();
+    loop {
+        let problem = match desk.command(command.clone(), about.clone()).await {
+            Ok(rollout) => return Ok(rollout),
+            Err(problem) => problem,
+        };
+        let may_pass = match &problem {
+            AskError::NotDone(NotDone::NotKnown) => true,
+            // A predecessor at the same address is this orchestrator before a restart.
+            AskError::NotDone(NotDone::NotLeading { leader }) => leader.as_ref().is_none_or(|leader| {
+                let me = desk.view.lock().me.clone();
+                leader.rsplit_once('.').map(|it| it.0) == me.rsplit_once('.').map(|it| it.0)
+            }),
+            _ => false,
+        };
+        if !may_pass || began.elapsed() > PATIENCE {
+            return Err(problem.into());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

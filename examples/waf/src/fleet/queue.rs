@@ -1,0 +1,169 @@
+//! Rules from outside: what comes in a burst becomes one rollout.
+//!
+//! A rule that arrives opens a window; what arrives within it, and until the rollout that is under way has ended, goes into the
+//! next one. So twenty rules in five seconds are two rollouts at most, and no rule waits for more than one of others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use waf_rollout::{Command, Desired, Kind, Plan};
+
+use super::About;
+use super::artifacts::Artifacts;
+use super::examiner::Examiner;
+use super::leader::Desk;
+use super::orchestrator::{Problem, start_rollout};
+use crate::release::{Release, RuleFile};
+
+/// How long a first rule waits for others.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// A change of the fleet's rule file.
+#[derive(Clone)]
+pub(super) enum Change {
+    Replace(RuleFile),
+    Add(serde_json::Value),
+}
+
+impl Change {
+    /// Returns the rule file with this change.
+    pub fn apply(&self, rules: &RuleFile) -> Result<RuleFile, String> {
+        match self {
+            Change::Replace(rules) => Ok(rules.clone()),
+            Change::Add(rule) => rules.with_rule(rule.clone()),
+        }
+    }
+}
+
+struct Wish {
+    change: Change,
+    by: String,
+    done: oneshot::Sender<Result<u64, Problem>>,
+}
+
+#[derive(Clone)]
+pub(super) struct Queue(mpsc::Sender<Wish>);
+
+impl Queue {
+    pub fn start(desk: Desk, artifacts: Artifacts, examiner: Arc<Examiner>) -> Queue {
+        let (wishes, wished) = mpsc::channel(1024);
+        tokio::spawn(Worker { desk, artifacts, examiner }.run(wished));
+        Queue(wishes)
+    }
+
+    /// Puts a change in the next rollout of rules, and returns its number once it has begun.
+    pub async fn push(&self, change: Change, by: String) -> Result<u64, Problem> {
+        let (done, answer) = oneshot::channel();
+        let stopped = || Problem::unavailable("the orchestrator stops");
+        self.0.send(Wish { change, by, done }).await.map_err(|_| stopped())?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+struct Worker {
+    desk: Desk,
+    artifacts: Artifacts,
+    examiner: Arc<Examiner>,
+}
+
+impl Worker {
+    async fn run(self, mut wished: mpsc::Receiver<Wish>) {
+        while let Some(first) = wished.recv().await {
+            let mut wishes = vec![first];
+            let mut window = Box::pin(tokio::time::sleep(WINDOW));
+            let mut ended = Box::pin(async {
+                window.as_mut().await;
+                self.rollout_ended().await;
+            });
+            loop {
+                tokio::select! {
+                    () = &mut ended => break,
+                    Some(wish) = wished.recv() => wishes.push(wish),
+                }
+            }
+            drop(ended);
+            while let Ok(wish) = wished.try_recv() {
+                wishes.push(wish);
+            }
+            self.roll_out(wishes).await;
+        }
+    }
+
+    async fn rollout_ended(&self) {
+        let mut changes = self.desk.changes.clone();
+        let under_way = || {
+            let view = self.desk.view.lock();
+            view.document.as_ref().is_some_and(|document| !document.desired.has_ended())
+        };
+        while under_way() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn roll_out(&self, wishes: Vec<Wish>) {
+        match self.prepare(wishes).await {
+            None => {}
+            Some((wishes, Ok(number))) => {
+                tracing::info!(rollout = number, rules = wishes.len(), "rules from outside: a rollout");
+                wishes.into_iter().for_each(|wish| drop(wish.done.send(Ok(number))));
+            }
+            Some((wishes, Err(problem))) => {
+                wishes.into_iter().for_each(|wish| drop(wish.done.send(Err(problem.clone()))));
+            }
+        }
+    }
+
+    /// Starts the rollout of what is valid, and answers the rest.
+    async fn prepare(&self, wishes: Vec<Wish>) -> Option<(Vec<Wish>, Result<u64, Problem>)> {
+        let settled = self.desk.view.lock().document.as_ref().and_then(|it| Desired::settled(&it.desired));
+        let Some(settled) = settled else {
+            return Some((
+                wishes,
+                Err(Problem::conflict("the fleet has no release yet: POST /api/v1/wasm/reload-fleet")),
+            ));
+        };
+        let (description, base) = match self.artifacts.release(settled).await {
+            Ok(found) => found,
+            Err(error) => return Some((wishes, Err(Problem::unavailable(error.to_string())))),
+        };
+        let version = self.desk.view.lock().version_of(settled);
+        // Each on top of those before it: one bad rule must not take the others with it.
+        let (mut rules, mut valid) = (base.rules.clone(), Vec::new());
+        for wish in wishes {
+            let examined = match wish.change.apply(&rules) {
+                Ok(changed) => {
+                    let release = Release { module: base.module.clone(), rules: changed.clone() };
+                    self.examiner.examine(release).await.map(|_| changed)
+                }
+                Err(problem) => Err(problem),
+            };
+            match examined {
+                Ok(changed) => {
+                    rules = changed;
+                    valid.push(wish);
+                }
+                Err(problem) => drop(wish.done.send(Err(Problem::invalid("rules", problem)))),
+            }
+        }
+        if valid.is_empty() {
+            return None;
+        }
+        let release = Release { module: base.module, rules };
+        let target = match self.artifacts.publish(&release, description.config).await {
+            Ok(target) => target,
+            Err(error) => return Some((valid, Err(Problem::unavailable(error.to_string())))),
+        };
+        let mut by: Vec<String> = valid.iter().map(|wish| wish.by.clone()).collect();
+        by.dedup();
+        let reason = match valid.len() {
+            1 => "a rule from outside".to_owned(),
+            count => format!("{count} rules from outside"),
+        };
+        let about = About { by: by.join(", "), reason, version, ..About::default() };
+        let started = start_rollout(&self.desk, Command::Start(Kind::Release, target, Plan::rules()), about).await;
+        Some((valid, started))
+    }
+}

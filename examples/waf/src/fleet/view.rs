@@ -1,0 +1,411 @@
+//! What an orchestrator knows: the document, the nodes, the rollouts and what happened in them. Anybody may look at any time;
+//! only the [leader's task](super::leader) changes it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use hotslot::BoxError;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use waf_rollout::{Kind, NodeId, Phase, ReleaseId, Standing};
+
+use super::disk::durably;
+use super::{About, Document, Telling};
+use crate::json::moment;
+
+/// How many rollouts and events are remembered.
+const ROLLOUTS: usize = 64;
+const EVENTS: usize = 4096;
+/// After so long without a word a node counts as missing; the logic says so, too.
+pub(super) const PRESENT_SECONDS: u64 = 30;
+
+pub(super) struct View {
+    /// Who this process is, and who leads.
+    pub me: String,
+    pub term: Option<u64>,
+    pub leader: Option<String>,
+    pub document: Option<Document>,
+    pub standing: Standing,
+    pub nodes: BTreeMap<NodeId, Heard>,
+    pub rollouts: BTreeMap<u64, Rollout>,
+    events: VecDeque<Event>,
+    last_event: u64,
+    file: PathBuf,
+    is_saved: bool,
+    saved_at: Instant,
+}
+
+/// A node, as it was last heard.
+pub(super) struct Heard {
+    pub telling: Telling,
+    pub at: Instant,
+}
+
+impl Heard {
+    pub fn is_present(&self) -> bool {
+        self.at.elapsed().as_secs() < PRESENT_SECONDS
+    }
+}
+
+/// What happened, for whoever follows a rollout.
+#[derive(Clone, Debug)]
+pub(super) struct Event {
+    pub id: u64,
+    pub rollout: u64,
+    pub kind: &'static str,
+    pub data: Value,
+}
+
+/// A rollout, as far as this process has seen it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Rollout {
+    pub rollout: u64,
+    pub kind: Kind,
+    pub target: ReleaseId,
+    pub stable: Option<ReleaseId>,
+    pub about: About,
+    pub phase: Phase,
+    pub paused: bool,
+    pub frozen: bool,
+    pub wave: usize,
+    pub below: u64,
+    pub waves: usize,
+    /// When this process first saw it.
+    pub began_at: String,
+    /// How far it came and when, in milliseconds from then on this process's own clock.
+    pub steps: Vec<Step>,
+    /// The nodes that have served the target because of it.
+    pub served: BTreeMap<NodeId, Served>,
+    /// Those that refused it or found it bad, and why.
+    pub failures: BTreeMap<NodeId, String>,
+    pub alarms: Vec<String>,
+    /// A later one began before it had ended.
+    pub superseded: bool,
+    #[serde(skip)]
+    began: Option<Instant>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Step {
+    pub state: String,
+    pub after_ms: f64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Served {
+    pub after_ms: f64,
+    pub wave: usize,
+    pub after_hint_ms: Option<f64>,
+    pub downtime_ms: f64,
+}
+
+impl Rollout {
+    fn of(Document { desired, about, .. }: &Document) -> Rollout {
+        Rollout {
+            rollout: desired.order.rollout,
+            kind: desired.kind,
+            target: desired.target,
+            stable: desired.stable,
+            about: about.clone(),
+            phase: desired.phase,
+            paused: desired.paused,
+            frozen: desired.frozen,
+            wave: desired.wave.index,
+            below: desired.wave.below,
+            waves: desired.plan.waves.len() + 1,
+            began_at: moment(SystemTime::now()),
+            steps: Vec::new(),
+            served: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            alarms: Vec::new(),
+            superseded: false,
+            began: Some(Instant::now()),
+        }
+    }
+
+    fn elapsed_ms(&self) -> f64 {
+        self.began.map_or(0.0, |began| began.elapsed().as_secs_f64() * 1e3)
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.superseded || matches!(self.phase, Phase::Done | Phase::Abort)
+    }
+
+    pub fn state(&self) -> &'static str {
+        match self.phase {
+            Phase::Done => "done",
+            Phase::Abort => "aborted",
+            _ if self.superseded => "superseded",
+            _ if self.paused => "paused",
+            Phase::Stage => "staging",
+            Phase::Commit => "committing",
+        }
+    }
+
+    /// The time between the first and the last node of a wave, as their reports came in; the largest over the waves.
+    fn skew_ms(&self) -> f64 {
+        let mut waves: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
+        for served in self.served.values() {
+            let (first, last) = waves.entry(served.wave).or_insert((served.after_ms, served.after_ms));
+            (*first, *last) = (first.min(served.after_ms), last.max(served.after_ms));
+        }
+        waves.values().map(|(first, last)| last - first).fold(0.0, f64::max)
+    }
+}
+
+impl View {
+    pub fn open(me: String, data: &Path) -> Result<View, BoxError> {
+        let file = data.join("rollouts.json");
+        let rollouts = match std::fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                format!("{}: {error}: move it away, and the orchestrator starts without a history", file.display())
+            })?,
+            Err(_) => BTreeMap::new(),
+        };
+        Ok(View {
+            me,
+            term: None,
+            leader: None,
+            document: None,
+            standing: Standing::default(),
+            nodes: BTreeMap::new(),
+            rollouts,
+            events: VecDeque::new(),
+            last_event: 0,
+            file,
+            is_saved: true,
+            saved_at: Instant::now(),
+        })
+    }
+
+    /// Takes the document that was read. Returns what changed, for the audit.
+    pub fn read(&mut self, document: Option<&Document>) -> Option<Value> {
+        let Some(document) = document else {
+            self.document = None;
+            return None;
+        };
+        if self.document.as_ref() == Some(document) {
+            return None;
+        }
+        let older = self.document.as_ref().is_some_and(|known| known.desired.order > document.desired.order);
+        self.document = Some(document.clone());
+        // A server that lags, or one that has lost what it knew: the logic sees to that.
+        if older {
+            return None;
+        }
+        let number = document.desired.order.rollout;
+        for (_, earlier) in self.rollouts.range_mut(..number) {
+            earlier.superseded |= !earlier.has_ended();
+        }
+        let rollout = self.rollouts.entry(number).or_insert_with(|| Rollout::of(document));
+        let desired = &document.desired;
+        rollout.about = document.about.clone();
+        (rollout.phase, rollout.paused, rollout.frozen) = (desired.phase, desired.paused, desired.frozen);
+        (rollout.wave, rollout.below) = (desired.wave.index, desired.wave.below);
+        let state = match (rollout.state(), desired.frozen) {
+            ("committing", _) => format!("committing wave {} of {}", rollout.wave + 1, rollout.waves),
+            (state, true) => format!("{state}, stopped"),
+            (state, false) => state.to_owned(),
+        };
+        let after_ms = rollout.elapsed_ms();
+        if rollout.steps.last().is_none_or(|step| step.state != state) {
+            rollout.steps.push(Step { state: state.clone(), after_ms });
+        }
+        let change = json!({
+            "rollout": number, "step": desired.order.step, "term": desired.term, "kind": desired.kind, "state": state,
+            "wave": { "index": desired.wave.index, "below": desired.wave.below },
+            "target": desired.target, "stable": desired.stable, "paused": desired.paused, "frozen": desired.frozen,
+            "by": document.about.by, "reason": document.about.reason, "after_ms": after_ms,
+        });
+        while self.rollouts.len() > ROLLOUTS {
+            self.rollouts.pop_first();
+        }
+        self.happened(number, "state", change.clone());
+        // What nodes told before this process had read the document.
+        let tellings: Vec<Telling> = self.nodes.values().map(|heard| heard.telling.clone()).collect();
+        tellings.iter().for_each(|telling| self.note(telling));
+        self.save();
+        Some(change)
+    }
+
+    /// Takes what a node tells.
+    pub fn told(&mut self, telling: Telling) {
+        self.note(&telling);
+        let node = telling.report.node.clone();
+        let before = self.nodes.insert(node, Heard { telling, at: Instant::now() });
+        drop(before);
+    }
+
+    fn note(&mut self, telling: &Telling) {
+        let report = &telling.report;
+        let Some(rollout) = self.rollouts.get_mut(&report.order.rollout) else { return };
+        let mut news = Vec::new();
+        let after_ms = rollout.elapsed_ms();
+        let node = &report.node;
+        if report.serving == Some(rollout.target) {
+            let change = telling.change.filter(|change| change.rollout == rollout.rollout);
+            let is_new = !rollout.served.contains_key(node);
+            let wave = rollout.wave;
+            let served = rollout.served.entry(node.clone()).or_insert(Served {
+                after_ms,
+                wave,
+                after_hint_ms: None,
+                downtime_ms: 0.0,
+            });
+            if let Some(change) = change {
+                (served.after_hint_ms, served.downtime_ms) = (Some(change.after_hint_ms), change.downtime_ms);
+            }
+            if is_new {
+                news.push(json!({ "node": node, "state": "serving", "after_ms": after_ms, "wave": wave,
+                    "after_hint_ms": change.map(|change| change.after_hint_ms) }));
+            }
+        }
+        if report.refused || report.condemned {
+            let problem = telling.problem.as_ref().filter(|problem| problem.rollout == rollout.rollout);
+            let why = problem.map_or_else(
+                || "it has failed there before".to_owned(),
+                |problem| format!("{}: {}", problem.stage, problem.error),
+            );
+            if rollout.failures.insert(node.clone(), why.clone()).is_none() {
+                let state = if report.condemned { "condemned" } else { "refused" };
+                news.push(json!({ "node": node, "state": state, "after_ms": after_ms, "error": why }));
+            }
+        } else if report.staged && !rollout.served.contains_key(node) {
+            let was_staged = self.nodes.get(node).is_some_and(|heard| {
+                heard.telling.report.staged && heard.telling.report.order.rollout == report.order.rollout
+            });
+            if !was_staged {
+                news.push(json!({ "node": node, "state": "staged", "after_ms": after_ms }));
+            }
+        }
+        let number = rollout.rollout;
+        news.into_iter().for_each(|data| self.happened(number, "node", data));
+        self.is_saved = false;
+    }
+
+    pub fn alarm(&mut self, text: String) {
+        let Some(document) = &self.document else { return };
+        let number = document.desired.order.rollout;
+        if let Some(rollout) = self.rollouts.get_mut(&number) {
+            rollout.alarms.push(text.clone());
+        }
+        self.happened(number, "alarm", json!({ "alarm": text }));
+        self.save();
+    }
+
+    fn happened(&mut self, rollout: u64, kind: &'static str, data: Value) {
+        self.last_event += 1;
+        if self.events.len() == EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(Event { id: self.last_event, rollout, kind, data });
+    }
+
+    /// The events of a rollout after one of them. An event that this process does not know is before all of them.
+    pub fn events_after(&self, rollout: u64, after: u64) -> Vec<Event> {
+        let after = if after > self.last_event { 0 } else { after };
+        self.events.iter().filter(|event| event.rollout == rollout && event.id > after).cloned().collect()
+    }
+
+    /// Saves what nodes have told, once in a while.
+    pub fn save_lazily(&mut self) {
+        if !self.is_saved && self.saved_at.elapsed().as_secs() >= 1 {
+            self.save();
+        }
+    }
+
+    fn save(&mut self) {
+        (self.is_saved, self.saved_at) = (true, Instant::now());
+        let saved = serde_json::to_vec(&self.rollouts).map_err(BoxError::from);
+        if let Err(error) = saved.and_then(|bytes| durably(&self.file, &bytes).map_err(Into::into)) {
+            tracing::error!(%error, file = %self.file.display(), "the history of rollouts cannot be written");
+        }
+    }
+
+    /// Returns the rollout that a request with this key began.
+    pub fn by_request(&self, key: &str) -> Option<&Rollout> {
+        self.rollouts.values().rev().find(|rollout| rollout.about.request.as_deref() == Some(key))
+    }
+
+    /// Returns the version of a release, as far as a rollout has said.
+    pub fn version_of(&self, release: ReleaseId) -> Option<String> {
+        self.rollouts.values().rev().find(|rollout| rollout.target == release)?.about.version.clone()
+    }
+
+    /// Returns what was served before a release: what its own rollout replaced, and not what a rollback has left for it, which
+    /// was left for a reason.
+    pub fn before(&self, release: ReleaseId) -> Option<ReleaseId> {
+        let brought = |rollout: &&Rollout| {
+            rollout.kind == Kind::Release && rollout.phase == Phase::Done && rollout.target == release
+        };
+        let replaced = self.rollouts.values().rev().filter(brought).filter_map(|rollout| rollout.stable);
+        replaced.into_iter().find(|stable| *stable != release)
+    }
+
+    /// Returns the present nodes that serve something, by the release that they serve; those that were changed or are held by
+    /// hand are left out.
+    pub fn serving(&self) -> BTreeMap<ReleaseId, Vec<&Heard>> {
+        let mut serving: BTreeMap<ReleaseId, Vec<&Heard>> = BTreeMap::new();
+        for heard in self.nodes.values().filter(|heard| heard.is_present()) {
+            let report = &heard.telling.report;
+            if let Some(release) = report.serving.filter(|_| !report.pinned && !report.held) {
+                serving.entry(release).or_default().push(heard);
+            }
+        }
+        serving
+    }
+
+    /// Returns what has become of a rollout, in the words of the API.
+    pub fn outcome(&self, rollout: &Rollout) -> Value {
+        let is_current = self.document.as_ref().is_some_and(|it| it.desired.order.rollout == rollout.rollout);
+        let deployed: Vec<&NodeId> = match is_current {
+            true => {
+                let serves = |(_, heard): &(&NodeId, &Heard)| {
+                    heard.telling.report.serving == Some(rollout.target)
+                        && heard.telling.report.order.rollout == rollout.rollout
+                };
+                self.nodes.iter().filter(serves).map(|(node, _)| node).collect()
+            }
+            false if rollout.phase == Phase::Done => rollout.served.keys().collect(),
+            false => Vec::new(),
+        };
+        let failed: BTreeSet<&NodeId> = rollout.failures.keys().collect();
+        let missing: Vec<&NodeId> = self.nodes.iter().filter(|(_, heard)| !heard.is_present()).map(|it| it.0).collect();
+        let drifted: Vec<&NodeId> =
+            self.nodes.iter().filter(|(_, heard)| heard.telling.report.pinned).map(|it| it.0).collect();
+        // Whoever says so has waited for longer than nothing: the longest delay of a request on each node.
+        let downtime: f64 = rollout.served.values().map(|served| served.downtime_ms).sum();
+        let hint = rollout
+            .served
+            .values()
+            .filter_map(|served| served.after_hint_ms)
+            .fold(None, |most: Option<f64>, it| Some(most.map_or(it, |most| most.max(it))));
+        json!({
+            "success": rollout.phase == Phase::Done && failed.is_empty(),
+            "rollout": rollout.rollout,
+            "kind": rollout.kind,
+            "state": rollout.state(),
+            "version": rollout.about.version,
+            "deployed_to": deployed,
+            "failed": failed,
+            "failures": rollout.failures,
+            "missing": missing,
+            "drifted": drifted,
+            "total_downtime_ms": downtime,
+            "commit_skew_ms": rollout.skew_ms(),
+            "hint_to_commit_ms": hint,
+            "served": rollout.served,
+            "wave": { "index": rollout.wave, "of": rollout.waves },
+            "paused": rollout.paused,
+            "stopped": rollout.frozen,
+            "target": rollout.target,
+            "stable": rollout.stable,
+            "by": rollout.about.by,
+            "reason": rollout.about.reason,
+            "began_at": rollout.began_at,
+            "steps": rollout.steps,
+            "alarms": rollout.alarms,
+        })
+    }
+}

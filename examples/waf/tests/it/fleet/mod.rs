@@ -1,0 +1,8 @@
+//! A fleet as its operators meet it: the acceptance tests of its design, by number, on a real NATS server.
+
+mod changes;
+mod faults;
+mod hands;
+mod page;
+mod rights;
+mod rules;

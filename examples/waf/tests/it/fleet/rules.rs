@@ -1,0 +1,60 @@
+//! Rules from outside: valid ones reach all nodes, in few rollouts.
+
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::Module;
+use crate::support::fleet::{Fleet, at_once};
+
+/// Acceptance 18.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_rules_in_five_seconds_are_two_rollouts_at_most() {
+    let Some(fleet) = Fleet::start(3, at_once()).await else { return };
+    let before = fleet.orchestrator.fleet().await["rollout"]["rollout"].as_u64().unwrap();
+    let mut posts = Vec::new();
+    for number in 0..20 {
+        let rule = json!({ "id": format!("rule-{number}"), "pattern": "x" });
+        let wish = fleet.orchestrator.ask(Method::POST, "/api/v1/rules?wait=240").json(&rule);
+        posts.push(tokio::spawn(async move { wish.send().await }));
+        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+    }
+    for post in posts {
+        let answer = post.await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        assert!(answer.json()["times"]["validated_ms"].is_number(), "{}", answer.text());
+    }
+    let after = fleet.orchestrator.fleet().await["rollout"]["rollout"].as_u64().unwrap();
+    assert!(after - before <= 2, "{} rollouts", after - before);
+    for node in &fleet.nodes {
+        let file: Value = serde_json::from_slice(&std::fs::read(node.folder.rule_file()).unwrap()).unwrap();
+        assert_eq!(file["dynamic"].as_array().unwrap().len(), 20, "{file}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_that_the_module_refuses_reaches_no_node() {
+    let Some(fleet) = Fleet::start(1, at_once()).await else { return };
+    let post = |rule: Value| fleet.orchestrator.ask(Method::POST, "/api/v1/rules").json(&rule).send();
+    let before = fleet.orchestrator.fleet().await["rollout"]["rollout"].clone();
+    for bad in [json!({ "id": "REFUSE" }), json!("no rule"), json!({ "pattern": "x" })] {
+        let answer = post(bad).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.text());
+    }
+    assert_eq!(fleet.orchestrator.fleet().await["rollout"]["rollout"], before);
+
+    let file = json!({ "dynamic": [{ "id": "BLOCK" }] });
+    let answer = fleet.orchestrator.ask(Method::PUT, "/api/v1/rules?wait=240").json(&file).send().await;
+    assert_eq!(answer.json()["state"], "done", "{}", answer.text());
+    assert_eq!(fleet.nodes[0].get("/").await.status, StatusCode::FORBIDDEN);
+    assert_eq!(fleet.orchestrator.get("/api/v1/rules").await["rules"], file);
+    // Rules and module change as one: a rollback takes both back.
+    let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &[]).await.json();
+    assert_eq!(answer["state"], "done", "{answer}");
+    assert_eq!(fleet.nodes[0].get("/").await.status, StatusCode::FORBIDDEN, "a module comes with the fleet's rules");
+    for _ in 0..2 {
+        let to = json!({ "to": "1.0.0" });
+        let wish = fleet.orchestrator.ask(Method::POST, "/api/v1/fleet/rollback").json(&to);
+        assert_eq!(wish.send().await.json()["state"], "done");
+    }
+    assert_eq!(fleet.nodes[0].get("/").await.status, StatusCode::OK);
+}
