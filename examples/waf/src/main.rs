@@ -24,6 +24,7 @@ mod proxy;
 mod readable;
 mod release;
 mod request_id;
+mod rule_file;
 mod rules;
 mod serve;
 mod token;

@@ -3,13 +3,14 @@
 mod access;
 mod answers;
 mod page;
+mod rollback;
+mod rules;
 mod upload;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{self, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -19,11 +20,12 @@ use axum::routing::{get, post, put};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use self::answers::{Errors, History, Live, Reloaded, RolledBack, Version, refusal, refused};
+use self::answers::{Archived, Errors, History, Live, Reloaded, Version, refusal, refused};
 use crate::config::Token;
-use crate::deploy::{Change, Deployments, Record, Refusal, Target, Trigger};
+use crate::deploy::{Change, Deployments, Record, Refusal, Trigger};
 use crate::json::unix;
-use crate::release::Module;
+use crate::release::{Module, Release};
+use crate::rule_file::EditError;
 use crate::rules::Engine;
 
 /// A rule, or the wish to roll back, is a small thing.
@@ -49,10 +51,15 @@ pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/api/v1/wasm/reload", post(reload).layer(upload))
         .route("/api/v1/wasm/version", get(version))
-        .route("/api/v1/wasm/rollback", post(roll_back))
+        .route("/api/v1/wasm/rollback", post(rollback::module))
         .route("/api/v1/wasm/history", get(history))
         .route("/api/v1/wasm/errors", get(errors))
-        .route("/api/v1/rules", put(add_rule))
+        .route("/api/v1/wasm/archive", get(archived))
+        .route("/api/v1/rules", get(rules::list).put(rules::put).post(rules::add))
+        .route("/api/v1/rules/diff", get(rules::diff))
+        .route("/api/v1/rules/file", put(rules::replace))
+        .route("/api/v1/rules/rollback", post(rollback::rules))
+        .route("/api/v1/rules/{id}", get(rules::one).put(rules::put_named).delete(rules::remove))
         .route("/api/v1/live", get(live))
         .route("/metrics", get(metrics))
         .route("/", get(page::page))
@@ -101,17 +108,21 @@ impl Admin {
     }
 }
 
-async fn reload(State(admin): State<Admin>, request: Request) -> Result<Json<Reloaded>, Response> {
-    let module = upload::receive(request, &admin.name, &admin.terms).await.map_err(IntoResponse::into_response)?;
-    let record =
-        admin.change(|deployments| deployments.reload(Change::Module(Module::new(module)), Trigger::Upload)).await?;
-    Ok(reloaded(record, "The module was"))
+impl Admin {
+    /// What was read from the rules that serve, which a module may understand though they are no JSON.
+    fn readable<R>(&self, read: Result<R, EditError>) -> Result<R, Response> {
+        read.map_err(|error| refused(&Refusal::Rules(error), self.deployments.guard()))
+    }
 }
 
-async fn add_rule(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<Reloaded>, Response> {
-    let rule = json(&headers, &body).map_err(IntoResponse::into_response)?;
-    let record = admin.change(|deployments| deployments.reload(Change::Rule(rule), Trigger::RuleRequest)).await?;
-    Ok(reloaded(record, "The rules were"))
+async fn reload(State(admin): State<Admin>, request: Request) -> Result<Json<Reloaded>, Response> {
+    let upload = upload::receive(request, &admin.name, &admin.terms).await.map_err(IntoResponse::into_response)?;
+    let (change, trigger) = match upload.rules {
+        None => (Change::Module(Module::new(upload.module)), Trigger::Upload),
+        Some(rules) => (Change::Release(Release::new(upload.module, &rules[..])), Trigger::Release),
+    };
+    let record = admin.change(move |deployments| deployments.reload(change, trigger)).await?;
+    Ok(reloaded(record, "The module was"))
 }
 
 fn reloaded(record: Record, what: &str) -> Json<Reloaded> {
@@ -121,33 +132,6 @@ fn reloaded(record: Record, what: &str) -> Json<Reloaded> {
         format!("{what} replaced while requests went on")
     };
     Json(Reloaded::new(record, message))
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Wish {
-    /// The generation to go to; the one before if neither this nor `digest` is set.
-    generation: Option<u64>,
-    /// The digest of the module to go to.
-    digest: Option<String>,
-    reason: Option<String>,
-}
-
-async fn roll_back(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<RolledBack>, Response> {
-    let wish: Wish =
-        if body.is_empty() { Wish::default() } else { json(&headers, &body).map_err(IntoResponse::into_response)? };
-    let reason = wish.reason.unwrap_or_else(|| "requested".to_owned());
-    let target = match (wish.generation, wish.digest) {
-        (None, None) => Target::Previous,
-        (Some(generation), None) => Target::Generation(generation),
-        (None, Some(digest)) => Target::Module(digest),
-        (Some(_), Some(_)) => {
-            let both = "a rollback goes to a generation or to a digest, not to both";
-            return Err(refusal(StatusCode::BAD_REQUEST, both).into_response());
-        }
-    };
-    let record = admin.change(move |deployments| deployments.roll_back(target, reason)).await?;
-    Ok(Json(RolledBack::new(record)))
 }
 
 /// A body that says that it is JSON, and is. A form of another site cannot say so.
@@ -167,6 +151,10 @@ async fn version(State(admin): State<Admin>) -> Result<Json<Version>, Response> 
 
 async fn history(State(admin): State<Admin>) -> Json<History> {
     Json(History::of(&admin.deployments))
+}
+
+async fn archived(State(admin): State<Admin>) -> Result<Json<Archived>, Response> {
+    admin.change(Archived::of).await.map(Json)
 }
 
 async fn errors(State(admin): State<Admin>) -> Json<Errors> {

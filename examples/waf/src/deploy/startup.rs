@@ -14,7 +14,8 @@ use crate::archive::Archive;
 use crate::config::{Config, FailurePolicy};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
-use crate::release::{Release, RuleFile};
+use crate::release::Release;
+use crate::rule_file::RuleFile;
 use crate::rules::{self, Engine};
 
 /// A rule file that changes nothing about the built-in rules.
@@ -50,15 +51,17 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
         .transpose()?;
 
     let serving = slot.status().serving.ok_or("the slot closed by itself")?;
+    let (history, opened) = (History::open(config.data.join("history.jsonl"))?, slot.history());
+    opened.iter().for_each(|report| history.add(report));
+    archive.keep(&release)?;
+    archive.starts_on(&release)?;
     let served = Served {
         generation: serving.generation,
         version: serving.version.map(|version| version.to_string()),
-        previous_version: None,
+        previous_version: archive.previous_module().and_then(|module| history.version_of(&module)),
         release: release.clone(),
         releases: vec![release.clone()],
     };
-    let (history, opened) = (History::default(), slot.history());
-    opened.iter().for_each(|report| history.add(report));
     let guard = Guard::new(slot, fallback, *config.failure_policy.get_ref(), Metrics::new(name));
     let deployments = Arc::new(Deployments {
         guard: Arc::new(guard),
@@ -70,8 +73,6 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
         served: Mutex::new(served),
         history,
     });
-    deployments.archive.keep(&release)?;
-    deployments.archive.serves(&release)?;
     deployments.catch_up(&wasm.module)?;
 
     // They end with the process: what they look after does, too.

@@ -19,6 +19,7 @@ mod libraries;
 mod page;
 mod proxy;
 mod races;
+mod rules;
 mod servers;
 mod store;
 mod support;
