@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use hotslot::BoxError;
+use toml::Spanned;
 
-use crate::config::{Config, Token};
+use crate::config::{AdminToken, Config};
 use crate::upstream::Upstream;
 
 /// A reverse proxy whose firewall rules are a WebAssembly module, replaced while it serves.
@@ -39,9 +40,9 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
 
-    /// The admin token; better set in the environment, where others do not see it
+    /// The admin token; better set in the environment, where others do not see it. `none` asks for none, on loopback only
     #[arg(long, value_name = "TOKEN", env = "WAF_ADMIN_TOKEN", hide_env_values = true)]
-    token: Option<Token>,
+    token: Option<AdminToken>,
 }
 
 impl Options {
@@ -51,9 +52,11 @@ impl Options {
         config.upstream = self.upstream.or(config.upstream);
         config.listen = self.listen.unwrap_or(config.listen);
         config.admin.listen = self.admin.unwrap_or(config.admin.listen);
-        config.admin.token = self.token.or(config.admin.token);
+        config.admin.token = self.token.map(|token| Spanned::new(0..0, token)).or(config.admin.token);
         config.data = self.data.unwrap_or(config.data);
         config.wasm.module = self.module.unwrap_or(config.wasm.module);
+        // What was said here has no line.
+        config.check().map_err(|(_, problem)| problem)?;
         Ok(config)
     }
 }

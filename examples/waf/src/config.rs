@@ -111,7 +111,7 @@ pub struct Proxy {
 pub struct Admin {
     pub listen: SocketAddr,
     /// What a request that changes something has to bring. Generated at the first start if not set.
-    pub token: Option<Token>,
+    pub token: Option<Spanned<AdminToken>>,
     /// Names by which the listener may be called, besides addresses and localhost.
     pub hosts: Vec<String>,
     pub max_upload_bytes: usize,
@@ -295,7 +295,7 @@ impl Default for Wasm {
 
 impl Default for Reload {
     fn default() -> Reload {
-        Reload { auto_reload_on_file_change: true, min_interval: Seconds::whole(1), timeout: Seconds::whole(30) }
+        Reload { auto_reload_on_file_change: false, min_interval: Seconds::whole(10), timeout: Seconds::whole(30) }
     }
 }
 
@@ -382,7 +382,7 @@ impl Config {
     }
 
     /// What no single value gets wrong. Gives the place in the text and the problem.
-    fn check(&self) -> Result<(), (usize, String)> {
+    pub fn check(&self) -> Result<(), (usize, String)> {
         if *self.failure_policy.get_ref() == FailurePolicy::LastGood && self.wasm.keep_previous_versions == 0 {
             let problem = "the failure policy last_good needs keep_previous_versions of at least 1";
             return Err((self.failure_policy.span().start, problem.to_owned()));
@@ -391,6 +391,16 @@ impl Config {
             let problem =
                 "the failure policy open lets through what no rules have seen: it needs uninspected = \"log\"";
             return Err((self.failure_policy.span().start, problem.to_owned()));
+        }
+        if let Some(token) = &self.admin.token
+            && matches!(token.get_ref(), AdminToken::None)
+            && !self.admin.listen.ip().is_loopback()
+        {
+            let problem = format!(
+                "token = \"none\" in [waf.admin] is for loopback: on {} anybody could replace the rules",
+                self.admin.listen
+            );
+            return Err((token.span().start, problem));
         }
         match (&self.archive.folder, &self.archive.s3) {
             (Some(_), Some(s3)) => {
@@ -476,8 +486,24 @@ impl std::str::FromStr for Token {
     }
 }
 
-impl<'de> Deserialize<'de> for Token {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+/// What the admin API asks for.
+#[derive(Clone)]
+pub enum AdminToken {
+    /// Nothing.
+    None,
+    Secret(Token),
+}
+
+impl std::str::FromStr for AdminToken {
+    type Err = &'static str;
+
+    fn from_str(token: &str) -> Result<AdminToken, &'static str> {
+        if token == "none" { Ok(AdminToken::None) } else { token.parse().map(AdminToken::Secret) }
+    }
+}
+
+impl<'de> Deserialize<'de> for AdminToken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AdminToken, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
@@ -520,6 +546,7 @@ mod tests {
             ("[[waf.wasm.golden]]\nname = \"x\"\ntarget = \"/\"\nverdict = 4", 4, "no verdict"),
             ("[waf.wasm.limits]\nconcurrent_calls = 0", 2, "nonzero"),
             ("[waf.admin]\ntoken = \"short\"", 2, "16 characters"),
+            ("[waf.admin]\nlisten = \"0.0.0.0:9090\"\ntoken = \"none\"", 3, "loopback"),
             ("[waf]\n\nfailure_policy = \"last_good\"\n[waf.wasm]\nkeep_previous_versions = 0", 3, "last_good needs"),
             ("[waf]\nfailure_policy = \"open\"", 2, "uninspected"),
             ("[waf]\nuninspected = \"pass\"", 2, "pass"),

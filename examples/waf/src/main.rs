@@ -29,6 +29,7 @@ mod rules;
 mod serve;
 mod token;
 mod upstream;
+mod version;
 mod watch;
 
 use std::process::ExitCode;
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<(), BoxError> {
     let config = options.config()?;
     std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
-    let (token, is_new) = token::open(config.admin.token.clone(), &config.data)?;
+    let (token, is_new) = token::open(config.admin.token.clone().map(toml::Spanned::into_inner), &config.data)?;
     let name = config.wasm.module.file_stem().and_then(|name| name.to_str()).ok_or("the module has no name")?;
 
     let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK).build()?;
@@ -84,9 +85,12 @@ fn run(options: Options) -> Result<(), BoxError> {
     } else {
         Vec::new()
     };
-    if is_new {
-        let folder = config.data.display();
-        println!("waf: the admin token, kept in {folder}/token, is {}", token.0);
+    match &token {
+        Some(token) if is_new => {
+            println!("waf: the admin token, kept in {}/token, is {}", config.data.display(), token.0);
+        }
+        Some(_) => {}
+        None => println!("waf: the admin API asks for no token: whoever can reach it can change the rules"),
     }
     let (stopping, stop) = channel(false);
     let admin = Admin {

@@ -1,6 +1,7 @@
 //! What `/metrics` shows. Labels take few values, whatever requests, modules and uploads say.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -52,7 +53,9 @@ pub struct Metrics {
     module: Module,
     reloads: Family<Module, Counter>,
     reload_failures: Family<Module, Counter>,
-    reload_duration: Family<Module, Histogram>,
+    /// Of the last reload, under the name that operators know.
+    reload_duration: Family<Module, Gauge<f64, AtomicU64>>,
+    reload_times: Family<Module, Histogram>,
     rollbacks: Family<Cause, Counter>,
     retired: Family<Module, Gauge>,
     instances: Family<Module, Gauge>,
@@ -72,8 +75,9 @@ impl Metrics {
             module: Module { module: module.to_owned() },
             reloads: Family::default(),
             reload_failures: Family::default(),
+            reload_duration: Family::default(),
             // From a millisecond to half a minute.
-            reload_duration: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
+            reload_times: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
             rollbacks: Family::default(),
             retired: Family::default(),
             instances: Family::default(),
@@ -94,8 +98,10 @@ impl Metrics {
         let Metrics { registry, .. } = self;
         registry.register("wasm_reload", "Reloads that were tried", self.reloads.clone());
         registry.register("wasm_reload_failures", "Reloads that were refused", self.reload_failures.clone());
-        let about = "Duration of a reload, from its bytes to its end";
+        let about = "Duration of the last reload, from its bytes to its end";
         registry.register_with_unit("wasm_reload_duration", about, Unit::Seconds, self.reload_duration.clone());
+        let about = "Durations of reloads, from their bytes to their end";
+        registry.register_with_unit("waf_reload_time", about, Unit::Seconds, self.reload_times.clone());
         registry.register("wasm_rollback", "Rollbacks", self.rollbacks.clone());
         registry.register("wasm_generation", "Number of the generation that serves", self.generation.clone());
         let about = "Generations that are loaded and do not serve, those kept for a rollback included";
@@ -106,11 +112,11 @@ impl Metrics {
         let about = "Duration of a call of the rules, waiting for an instance included";
         registry.register_with_unit("waf_rules_call_duration", about, Unit::Seconds, self.calls.clone());
         registry.register("waf_rules_errors", "Calls of the rules that gave no verdict", self.errors.clone());
-        registry.register("waf_interfaces", "Requests that were answered", self.requests.clone());
+        registry.register("waf_requests", "Requests that were answered", self.requests.clone());
         // There from the start, so that a rate can be taken over the first one.
         drop(self.reloads.get_or_create(&self.module));
         drop(self.reload_failures.get_or_create(&self.module));
-        drop(self.reload_duration.get_or_create(&self.module));
+        drop(self.reload_times.get_or_create(&self.module));
     }
 
     pub fn reloaded(&self, took: Duration, success: bool) {
@@ -118,7 +124,8 @@ impl Metrics {
         if !success {
             self.reload_failures.get_or_create(&self.module).inc();
         }
-        self.reload_duration.get_or_create(&self.module).observe(took.as_secs_f64());
+        self.reload_duration.get_or_create(&self.module).set(took.as_secs_f64());
+        self.reload_times.get_or_create(&self.module).observe(took.as_secs_f64());
     }
 
     pub fn rolled_back(&self, cause: &str) {

@@ -3,7 +3,9 @@
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
-use hotslot::{ErrorKind, Phase, escape_untrusted};
+use hotslot::host::ContractError;
+use hotslot::wasm::ModuleError;
+use hotslot::{ErrorKind, Phase, Stage, escape_untrusted};
 use serde::Serialize;
 
 use crate::archive;
@@ -12,6 +14,7 @@ use crate::guard::{Guard, RuleError, Tally};
 use crate::json::moment;
 use crate::live::Second;
 use crate::rule_file::EditError;
+use crate::version::shown;
 
 /// A reload that succeeded.
 #[derive(Serialize)]
@@ -84,6 +87,8 @@ impl RolledBack {
 struct Refused {
     success: bool,
     error: String,
+    /// All that is known of it.
+    detail: String,
     stage: &'static str,
     current_version: Option<String>,
     status: String,
@@ -94,17 +99,54 @@ pub fn refused(refusal: &Refusal, guard: &Guard) -> Response {
     let serving = guard.slot().status().serving;
     let current_version = serving.as_ref().and_then(|serving| serving.version.as_ref()).map(ToString::to_string);
     let status = match (&current_version, &serving) {
-        (Some(version), _) => format!("still_serving_v{version}"),
+        (Some(version), _) => format!("still_serving_{}", shown(version)),
         (None, Some(serving)) => format!("still_serving_{}", serving.digest.short()),
         (None, None) => "not_serving".to_owned(),
     };
-    let error = escape_untrusted(&refusal.to_string()).into_owned();
-    let body = Refused { success: false, error, stage: refusal.stage(), current_version, status };
+    let safe = |text: &str| escape_untrusted(text).into_owned();
+    let detail = safe(&refusal.to_string());
+    let error = in_short(refusal).map_or_else(|| detail.clone(), |short| safe(&short));
+    let body = Refused { success: false, error, detail, stage: refusal.stage(), current_version, status };
     let mut answer = (code(refusal), Json(body)).into_response();
     if let Some(wait) = refusal.retry_after() {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
     }
     answer
+}
+
+/// The usual refusals in the words that operators look for.
+fn in_short(refusal: &Refusal) -> Option<String> {
+    match refusal {
+        Refusal::Version { expected, got, .. } => {
+            Some(format!("Version conflict: expected {}, got {}", shown(expected), shown(got)))
+        }
+        Refusal::Slot(error) => match error.kind() {
+            ErrorKind::TimedOut(after) | ErrorKind::QueueTimedOut(after) => {
+                Some(format!("Reload timed out after {}s", after.as_secs_f64()))
+            }
+            ErrorKind::Refused(source) if error.stage() == Stage::Admit => not_a_module(&**source),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Why bytes are no module with rules, if it is that.
+fn not_a_module(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    for error in std::iter::successors(Some(error), |error| error.source()) {
+        let lacks_method = match (error.downcast_ref::<ModuleError>(), error.downcast_ref::<ContractError>()) {
+            // The method is called through these.
+            (Some(ModuleError::MissingExport { .. } | ModuleError::NoMemory { .. }), _) => true,
+            (Some(error), _) => return Some(format!("Invalid WASM module: {error}")),
+            (None, Some(ContractError::Missing { .. } | ContractError::MissingMethod { .. })) => true,
+            (None, Some(ContractError::Interface { .. })) => true,
+            _ => false,
+        };
+        if lacks_method {
+            return Some("Invalid WASM module: missing inspect_request export".to_owned());
+        }
+    }
+    None
 }
 
 fn code(refusal: &Refusal) -> StatusCode {
@@ -113,6 +155,7 @@ fn code(refusal: &Refusal) -> StatusCode {
         Refusal::Rules(EditError::Malformed(_)) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Rules(EditError::Missing(_)) => StatusCode::NOT_FOUND,
         Refusal::Rules(EditError::Exists(_)) | Refusal::NothingBefore(_) => StatusCode::CONFLICT,
+        Refusal::Version { .. } => StatusCode::CONFLICT,
         Refusal::RulesChanged => StatusCode::PRECONDITION_FAILED,
         Refusal::Archive(_) => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::NotArchived(_) | Refusal::Overtaken => StatusCode::CONFLICT,

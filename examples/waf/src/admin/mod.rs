@@ -37,7 +37,8 @@ pub struct Admin {
     pub name: Arc<str>,
     pub deployments: Arc<Deployments>,
     pub engine: Engine,
-    pub token: Token,
+    /// What a change has to bring; nothing if there is none.
+    pub token: Option<Token>,
     pub hosts: Arc<[String]>,
     pub terms: upload::Terms,
     pub stop: watch::Receiver<bool>,
@@ -122,15 +123,17 @@ async fn reload(State(admin): State<Admin>, request: Request) -> Result<Json<Rel
         Some(rules) => (Change::Release(Release::new(upload.module, &rules[..])), Trigger::Release),
     };
     let record = admin.change(move |deployments| deployments.reload(change, trigger)).await?;
-    Ok(reloaded(record, "The module was"))
+    Ok(reloaded(&admin, record))
 }
 
-fn reloaded(record: Record, what: &str) -> Json<Reloaded> {
+fn reloaded(admin: &Admin, record: Record) -> Json<Reloaded> {
+    let name = &admin.name;
     let message = if record.unchanged {
-        format!("{what} serving already: nothing was done")
+        format!("{name} serves this already: nothing was done")
     } else {
-        format!("{what} replaced while requests went on")
+        format!("Reloaded {name} ({:.0}ms downtime)", record.downtime_ms.unwrap_or_default())
     };
+    tracing::info!("{message}");
     Json(Reloaded::new(record, message))
 }
 

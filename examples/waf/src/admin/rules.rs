@@ -83,7 +83,7 @@ async fn change(admin: &Admin, headers: &HeaderMap, edit: Edit) -> Result<Json<R
     let of = of.filter(|tag| tag != "*");
     let change = Change::Edit { edit, of };
     let record = admin.change(|deployments| deployments.reload(change, Trigger::RuleRequest)).await?;
-    Ok(reloaded(record, "The rules were"))
+    Ok(reloaded(admin, record))
 }
 
 fn read(headers: &HeaderMap, body: &[u8]) -> Result<Value, Response> {

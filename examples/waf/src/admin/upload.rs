@@ -85,8 +85,8 @@ async fn read(request: Request, slot: &str) -> Result<Upload, Rejected> {
             _ => return Err(bad(FIELDS)),
         }
     }
-    let name = name.ok_or_else(|| bad("the field `name` is missing"))?;
-    if name != slot {
+    // There is one: who names none means it.
+    if let Some(name) = name.filter(|name| name != slot) {
         let problem = format!("there is no module {name} here: this node serves {slot}");
         return Err(Rejected(StatusCode::NOT_FOUND, problem));
     }

@@ -94,6 +94,8 @@ pub enum Refusal {
     NothingBefore(&'static str),
     /// The slot refused it.
     Slot(Error),
+    /// It is older than what serves.
+    Version { expected: String, got: String, error: Error },
     /// It could not be archived.
     Archive(BoxError),
     /// It is not in the archive.
@@ -131,6 +133,7 @@ impl Deployments {
         self.expect(&release);
         let (began, window) = (Instant::now(), self.guard.holds().open());
         let result = self.stage(&release, base, trigger, reason).and_then(|ready| self.commit(ready));
+        let result = result.map_err(|refusal| with_versions(refusal, &release));
         let took = began.elapsed();
         self.follow();
         let held = window.close(PATIENCE);
@@ -339,7 +342,7 @@ impl Refusal {
             Refusal::Disabled => "configuration",
             Refusal::Rules(_) | Refusal::RulesChanged => "rules",
             Refusal::NothingBefore(_) => "gate",
-            Refusal::Slot(error) => match error.stage() {
+            Refusal::Slot(error) | Refusal::Version { error, .. } => match error.stage() {
                 Stage::Gate => "gate",
                 Stage::Admit => "admit",
                 Stage::Load => "load",
@@ -371,10 +374,29 @@ impl std::fmt::Display for Refusal {
             Refusal::Rules(problem) => problem.fmt(f),
             Refusal::RulesChanged => f.write_str("other rules serve by now than those in If-Match: read them again"),
             Refusal::NothingBefore(problem) => f.write_str(problem),
-            Refusal::Slot(error) => error.fmt(f),
+            Refusal::Slot(error) | Refusal::Version { error, .. } => error.fmt(f),
             Refusal::Archive(error) | Refusal::NotArchived(error) => error.fmt(f),
             Refusal::Overtaken => f.write_str("another version began to serve meanwhile: try again"),
         }
+    }
+}
+
+/// Adds to a refusal for the version which ones they are. The slot's error has only one of them.
+fn with_versions(refusal: Refusal, release: &Release) -> Refusal {
+    match refusal {
+        Refusal::Slot(error) if matches!(error.kind(), ErrorKind::Version(_)) => {
+            let inspection = hotslot::inspect(release.module.bytes()).ok();
+            let manifest = inspection.and_then(|inspection| inspection.manifest);
+            let got = manifest.and_then(|manifest| manifest.version);
+            let expected = error.serving().and_then(|serving| serving.version.as_ref());
+            match (expected, got) {
+                (Some(expected), Some(got)) => {
+                    Refusal::Version { expected: expected.to_string(), got: got.to_string(), error }
+                }
+                _ => Refusal::Slot(error),
+            }
+        }
+        refusal => refusal,
     }
 }
 

@@ -6,6 +6,7 @@ use hotslot::{Phase, Report, Rollback};
 use super::{Deployments, PATIENCE, Record, Refusal};
 use crate::release::Release;
 use crate::rule_file::RuleFile;
+use crate::version::shown;
 
 /// Where a rollback goes.
 pub enum Target {
@@ -148,7 +149,7 @@ fn told(from: &Release, to: &Release, record: &Record, module_changed: bool, rul
     let module = match module_changed {
         true => format!(
             "the module is {} again ({})",
-            record.version.as_ref().map_or_else(String::new, |version| format!("v{version}")),
+            record.version.as_deref().map_or_else(|| "back".to_owned(), shown),
             to.module.digest().short()
         ),
         false => "the module stays".to_owned(),

@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod archive;
 mod bombs;
+mod calls;
 mod clients;
 mod clock;
 mod compiled;

@@ -139,6 +139,7 @@ token = "a-token-for-tests-only"
 [waf.wasm]
 golden = []
 [waf.wasm.reload]
+auto_reload_on_file_change = true
 max_reload_frequency_seconds = 0
 timeout_seconds = 300
 [waf.wasm.limits]
