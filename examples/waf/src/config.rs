@@ -14,6 +14,7 @@ use toml::Spanned;
 use waf_interface::Verdict;
 
 use crate::net::Network;
+use crate::policy::{self, Mode, Place, Policy};
 use crate::upstream::Upstream;
 
 /// What the file may say.
@@ -36,6 +37,14 @@ pub struct Config {
     pub failure_policy: Spanned<FailurePolicy>,
     /// What becomes of what cannot be inspected.
     pub uninspected: Uninspected,
+    /// Whether verdicts are enforced.
+    pub mode: Mode,
+    /// Where they are not, or those of one rule are not.
+    pub detect: Vec<Spanned<Place>>,
+    /// From which rules which parts of which requests are excepted.
+    pub exceptions: Vec<Spanned<Place>>,
+    /// Requests that are not inspected.
+    pub allow: Vec<Spanned<Place>>,
     pub proxy: Proxy,
     pub admin: Admin,
     pub wasm: Wasm,
@@ -240,6 +249,10 @@ impl Default for Config {
             data: PathBuf::from("waf-data"),
             failure_policy: Spanned::new(0..0, FailurePolicy::Closed),
             uninspected: Uninspected::default(),
+            mode: Mode::default(),
+            detect: Vec::new(),
+            exceptions: Vec::new(),
+            allow: Vec::new(),
             proxy: Proxy::default(),
             admin: Admin::default(),
             wasm: Wasm::default(),
@@ -402,11 +415,25 @@ impl Config {
             );
             return Err((token.span().start, problem));
         }
+        policy::check("detect", &self.detect, false)?;
+        policy::check("exceptions", &self.exceptions, true)?;
+        policy::check("allow", &self.allow, false)?;
         match (&self.archive.folder, &self.archive.s3) {
             (Some(_), Some(s3)) => {
                 Err((s3.span().start, "the archive is either a folder or in S3: take one of them out".to_owned()))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What of the verdicts is enforced, and where.
+    pub fn policy(&self) -> Policy {
+        let places = |places: &[Spanned<Place>]| places.iter().map(|place| place.get_ref().clone()).collect();
+        Policy {
+            mode: self.mode,
+            detect: places(&self.detect),
+            exceptions: places(&self.exceptions),
+            allow: places(&self.allow),
         }
     }
 
@@ -551,6 +578,10 @@ mod tests {
             ("[waf]\nfailure_policy = \"open\"", 2, "uninspected"),
             ("[waf]\nuninspected = \"pass\"", 2, "pass"),
             ("[waf.proxy]\ntrusted_proxies = [\"10.0.0.0/33\"]", 2, "no network"),
+            ("[waf]\n[[waf.exceptions]]\npath = \"/a\"", 2, "needs the `rule`"),
+            ("[[waf.detect]]\n", 1, "for everything"),
+            ("[[waf.allow]]\nrule = \"a\"\npath = \"/\"", 1, "exceptions"),
+            ("[[waf.detect]]\npath = \"/a*b\"", 2, "no path"),
             ("[waf.archive]\nfolder = \"a\"\n[waf.archive.s3]\nbucket = \"b\"", 3, "either a folder"),
             ("[waf\n", 1, ""),
         ] {

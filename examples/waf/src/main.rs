@@ -20,6 +20,7 @@ mod json;
 mod live;
 mod metrics;
 mod net;
+mod policy;
 mod proxy;
 mod readable;
 mod release;
@@ -31,6 +32,7 @@ mod token;
 mod upstream;
 mod version;
 mod watch;
+mod without;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -124,7 +126,13 @@ async fn listen(config: &Config, admin: Admin, stopping: tokio::sync::watch::Sen
     let data_listener = bind(config.listen).await?;
     let admin_listener = bind(config.admin.listen).await?;
     let guard = admin.deployments.guard_handle();
-    let proxy = Arc::new(Proxy::new(Arc::clone(&guard), upstream.clone(), config.proxy.clone(), config.uninspected)?);
+    let proxy = Arc::new(Proxy::new(
+        Arc::clone(&guard),
+        upstream.clone(),
+        config.proxy.clone(),
+        config.uninspected,
+        config.policy(),
+    )?);
     println!("waf: serving on http://{}, in front of {upstream}", data_listener.local_addr()?);
     println!("waf: the admin API and its page are on http://{}", admin_listener.local_addr()?);
 

@@ -61,6 +61,7 @@ pub struct Metrics {
     instances: Family<Module, Gauge>,
     generation: Family<Module, Gauge>,
     verdicts: Family<Given, Counter>,
+    detected: Family<Given, Counter>,
     matches: Family<Rule, Counter>,
     known_rules: Mutex<BTreeSet<String>>,
     calls: Histogram,
@@ -83,6 +84,7 @@ impl Metrics {
             instances: Family::default(),
             generation: Family::default(),
             verdicts: Family::default(),
+            detected: Family::default(),
             matches: Family::default(),
             known_rules: Mutex::default(),
             // From two microseconds to a quarter of a second.
@@ -108,6 +110,7 @@ impl Metrics {
         registry.register("wasm_retired_generations", about, self.retired.clone());
         registry.register("wasm_instances", "Instances of modules in memory", self.instances.clone());
         registry.register("waf_verdicts", "Verdicts of the rules", self.verdicts.clone());
+        registry.register("waf_verdicts_not_enforced", "Verdicts that were only detected", self.detected.clone());
         registry.register("waf_rule_matches", "Verdicts other than allow, by rule", self.matches.clone());
         let about = "Duration of a call of the rules, waiting for an instance included";
         registry.register_with_unit("waf_rules_call_duration", about, Unit::Seconds, self.calls.clone());
@@ -137,7 +140,11 @@ impl Metrics {
         self.calls.observe(took.as_secs_f64());
     }
 
-    pub fn verdict(&self, verdict: Verdict, rule: Option<&str>) {
+    /// Counts a verdict, and whether it was enforced.
+    pub fn verdict(&self, verdict: Verdict, rule: Option<&str>, enforced: bool) {
+        if !enforced {
+            self.detected.get_or_create(&Given { verdict: verdict.name() }).inc();
+        }
         self.verdicts.get_or_create(&Given { verdict: verdict.name() }).inc();
         if let Some(rule) = rule {
             self.matches.get_or_create(&Rule { rule: self.bounded(rule) }).inc();
@@ -207,7 +214,7 @@ mod tests {
     #[test]
     fn ten_thousand_rules_do_not_make_ten_thousand_labels() {
         let metrics = Metrics::new("universal-waf");
-        (0..10_000).for_each(|rule| metrics.verdict(Verdict::Block, Some(&format!("rule-{rule}"))));
+        (0..10_000).for_each(|rule| metrics.verdict(Verdict::Block, Some(&format!("rule-{rule}")), true));
         let text = metrics.text(1, 0, 0).unwrap();
         assert_eq!(text.matches("waf_rule_matches_total{").count(), 257);
         assert_eq!(metrics.matches()[0], ("other".to_owned(), 10_000 - 256));

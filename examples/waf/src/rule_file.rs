@@ -118,6 +118,26 @@ impl RuleFile {
         Ok(RuleFile::new(text.into_bytes()))
     }
 
+    /// Returns this file without some rules, dynamic or built in.
+    pub fn without(&self, ids: &[String]) -> Result<RuleFile, EditError> {
+        let mut value = self.value()?;
+        let file = value.as_object_mut().ok_or_else(|| malformed("the rule file is no object"))?;
+        let is_one = |rule: &Value| id_of(rule).is_ok_and(|id| ids.contains(&id));
+        let mut dynamic = Vec::new();
+        if let Some(rules) = file.get_mut("dynamic").and_then(Value::as_array_mut) {
+            rules.retain(|rule| {
+                dynamic.extend(is_one(rule).then(|| id_of(rule).unwrap_or_default()));
+                !is_one(rule)
+            });
+        }
+        let built_in = file.entry("rules").or_insert_with(|| Value::Object(Map::new()));
+        let built_in = built_in.as_object_mut().ok_or_else(|| malformed("`rules` in the rule file is no object"))?;
+        for id in ids.iter().filter(|id| !dynamic.contains(id)) {
+            built_in.insert(id.clone(), serde_json::json!({ "enabled": false }));
+        }
+        RuleFile::of(&value)
+    }
+
     /// Returns what is different in `new`.
     pub fn diff(&self, new: &RuleFile) -> Result<Diff, EditError> {
         let (was, is) = (self.value()?, new.value()?);

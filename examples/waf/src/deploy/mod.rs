@@ -9,6 +9,7 @@
 
 mod files;
 mod history;
+mod mild;
 mod rollback;
 mod startup;
 
@@ -25,6 +26,7 @@ use waf_interface::Waf;
 
 use self::history::History;
 pub use self::history::{Record, Trigger};
+use self::mild::Mild;
 pub use self::rollback::{RolledBack, Rules, Target};
 pub use self::startup::start;
 use crate::archive::{Archive, Contents};
@@ -48,6 +50,7 @@ pub struct Deployments {
     /// Held for a look or a note.
     served: Mutex<Served>,
     history: History,
+    mild: Mild,
 }
 
 /// What serves, and what can serve again.
@@ -233,6 +236,7 @@ impl Deployments {
         let is_back = is_rollback && (generation < was || report.duration_of(Stage::Load).is_some());
         complain(if is_back { self.archive.rolled_back(&left, &release) } else { self.archive.serves(&release) });
         self.write_rule_file(&release);
+        self.follow_mild();
     }
 
     fn release_of(&self, report: &Report) -> Option<Release> {

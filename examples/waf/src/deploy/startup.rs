@@ -9,6 +9,7 @@ use hotslot::{BoxError, Cause, Event};
 use parking_lot::Mutex;
 
 use super::history::History;
+use super::mild::Mild;
 use super::{Deployments, Served, replace_file};
 use crate::archive::Archive;
 use crate::config::{Config, FailurePolicy};
@@ -29,6 +30,10 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
     let wasm = &config.wasm;
     let samples = if wasm.validate_before_reload { wasm.golden.clone() } else { Vec::new() };
     let open = |name: &str, release: &Release| rules::open(config, name, engine, release, &samples);
+
+    let (theirs, engine_for_mild) = (config.clone(), engine.clone());
+    // What it says is never a reason to roll back, and it is tried on nothing: it lets through more than the rules that serve.
+    let open_mild = move |name: &str, release: &Release| rules::open(&theirs, name, &engine_for_mild, release, &[]);
 
     let archived = archive.releases().find_map(|release| match open(name, &release) {
         Ok(slot) => Some((slot, release)),
@@ -72,7 +77,9 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
         change: Mutex::new(opened.last().map_or(0, |report| report.attempt)),
         served: Mutex::new(served),
         history,
+        mild: Mild { rules: Mutex::default(), open: Box::new(open_mild) },
     });
+    deployments.set_mild_rules(config.policy().mild_rules());
     deployments.catch_up(&wasm.module)?;
 
     // They end with the process: what they look after does, too.

@@ -13,6 +13,8 @@ use crate::net::Network;
 
 /// What was found out about a request.
 pub struct Arrival {
+    /// The host that it is for.
+    pub host: String,
     /// The client's address, as far as the trusted proxies say.
     pub client: IpAddr,
     /// Whether it asks to go on as a websocket. No other protocol passes: whatever is spoken then is not inspected.
@@ -35,11 +37,12 @@ pub fn arrive(parts: &mut Parts, peer: IpAddr, trusted: &[Network], id: &HeaderV
         && parts.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0");
     end_hop(&mut parts.headers);
     let client = set_forwarded(&mut parts.headers, peer, trusted, &host, id);
+    let name = host.to_str().unwrap_or_default().to_owned();
     parts.headers.insert(HOST, host);
     if websocket {
         set_upgrade(&mut parts.headers, HeaderValue::from_static("websocket"));
     }
-    Ok(Arrival { client, websocket })
+    Ok(Arrival { host: name, client, websocket })
 }
 
 /// The host that a request is for: RFC 9112, section 3.2, and RFC 9113, section 8.3.1. Where two could be meant, servers differ.

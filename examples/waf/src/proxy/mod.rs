@@ -15,6 +15,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use parking_lot::RwLock;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 use waf_interface::Verdict;
@@ -26,7 +27,8 @@ use self::headers::X_REQUEST_ID;
 use crate::body::{Body, Cut, Held, Judge, So, Unreadable, full};
 use crate::config;
 use crate::config::Uninspected;
-use crate::guard::{Action, Guard};
+use crate::guard::{Action, Guard, Judgement};
+use crate::policy::Policy;
 use crate::readable::{Unread, readable};
 use crate::request_id::RequestIds;
 use crate::rules::Inspected;
@@ -42,6 +44,7 @@ pub struct Proxy {
     ids: RequestIds,
     terms: config::Proxy,
     uninspected: Uninspected,
+    policy: RwLock<Arc<Policy>>,
 }
 
 impl Proxy {
@@ -50,9 +53,11 @@ impl Proxy {
         upstream: Upstream,
         terms: config::Proxy,
         uninspected: Uninspected,
+        policy: Policy,
     ) -> Result<Proxy, hotslot::BoxError> {
         let forward = Forward::new(upstream, terms.connect_timeout.0, terms.response_timeout.0)?;
-        Ok(Proxy { guard, forward, challenge: Challenge::new(), ids: RequestIds::new(), terms, uninspected })
+        let policy = RwLock::new(Arc::new(policy));
+        Ok(Proxy { guard, forward, challenge: Challenge::new(), ids: RequestIds::new(), terms, uninspected, policy })
     }
 
     /// Answers one request.
@@ -99,6 +104,8 @@ impl Proxy {
         let look = Look {
             guard: Arc::clone(&self.guard),
             parts: parts.clone(),
+            policy: Arc::clone(&self.policy.read()),
+            host: arrival.host.clone(),
             client: arrival.client,
             if_unread: self.uninspected.into(),
             cap,
@@ -111,7 +118,7 @@ impl Proxy {
             false if pauses => So::Far,
             false => So::Whole,
         };
-        match look.at(&beginning, so) {
+        match look.at(&beginning, so).action {
             Action::Pass => {}
             Action::Block => return refuse(id),
             Action::Challenge if self.challenge.is_passed(arrival.client, &parts.headers) => {}
@@ -161,6 +168,8 @@ fn has_messages(headers: &HeaderMap) -> bool {
 struct Look {
     guard: Arc<Guard>,
     parts: Parts,
+    policy: Arc<Policy>,
+    host: String,
     client: IpAddr,
     if_unread: Verdict,
     cap: usize,
@@ -169,7 +178,7 @@ struct Look {
 
 impl Look {
     /// What is to happen, after this much of the body.
-    fn at(&self, body: &Bytes, so: So) -> Action {
+    fn at(&self, body: &Bytes, so: So) -> Judgement {
         let read = match so {
             So::TooLong => Err(Unread::TooLong),
             // The end may be in the middle of a character.
@@ -182,8 +191,9 @@ impl Look {
         }
     }
 
-    fn ask(&self, body: &[u8], unread: Option<Unread>) -> Action {
+    fn ask(&self, body: &[u8], unread: Option<Unread>) -> Judgement {
         let seen = Inspected {
+            host: &self.host,
             method: &self.parts.method,
             target: &self.parts.uri,
             headers: &self.parts.headers,
@@ -197,9 +207,9 @@ impl Look {
         let headers: usize = seen.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         let target = seen.target.path_and_query().map_or(0, |target| target.as_str().len());
         if target + headers + body.len() < LARGE {
-            self.guard.inspect(&seen, unread, &self.id)
+            self.guard.inspect(&seen, unread, &self.policy, &self.id)
         } else {
-            block_in_place(|| self.guard.inspect(&seen, unread, &self.id))
+            block_in_place(|| self.guard.inspect(&seen, unread, &self.policy, &self.id))
         }
     }
 
@@ -216,7 +226,7 @@ impl Look {
     /// Looks at a body while it comes. It is too late for a challenge.
     fn judge(self, refused: Arc<AtomicBool>) -> Judge {
         let this = self.later();
-        Box::new(move |body, so| keep(matches!(this.at(body, so), Action::Pass), &refused))
+        Box::new(move |body, so| keep(this.at(body, so).action == Action::Pass, &refused))
     }
 
     /// Looks at messages: a flag that tells whether it is compressed, four bytes of length, and the message.
@@ -228,7 +238,7 @@ impl Look {
         }
         let this = self.later();
         Box::new(move |message, so| {
-            let action = match (so, message.first()) {
+            let judgement = match (so, message.first()) {
                 (So::TooLong, _) | (_, None) => this.ask(&[], Some(Unread::TooLong)),
                 (_, Some(0)) => this.ask(message.get(5..).unwrap_or_default(), None),
                 (_, Some(1)) if packed.contains_key(CONTENT_ENCODING) => {
@@ -239,7 +249,7 @@ impl Look {
                 }
                 _ => this.ask(&[], Some(Unread::Encoding)),
             };
-            keep(matches!(action, Action::Pass), &refused)
+            keep(judgement.action == Action::Pass, &refused)
         })
     }
 }
