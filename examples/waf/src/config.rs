@@ -14,7 +14,7 @@ use toml::Spanned;
 use waf_interface::Verdict;
 
 use crate::net::Network;
-use crate::policy::{self, Mode, Place, Policy};
+use crate::policy::{self, HostPattern, Mode, Place, Policy};
 use crate::upstream::Upstream;
 
 /// What the file may say.
@@ -32,6 +32,11 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where they go; the demo upstream if not set.
     pub upstream: Option<Upstream>,
+    /// More than one of them.
+    pub upstreams: Vec<Upstream>,
+    /// Hosts with upstreams of their own.
+    pub sites: Vec<Spanned<Site>>,
+    pub health: Health,
     /// The folder in which the node keeps what it must not forget.
     pub data: PathBuf,
     pub failure_policy: Spanned<FailurePolicy>,
@@ -84,6 +89,41 @@ impl From<Uninspected> for Verdict {
             Uninspected::Log => Verdict::Log,
         }
     }
+}
+
+/// Hosts that belong together.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    pub hosts: Vec<HostPattern>,
+    pub upstreams: Vec<Upstream>,
+    #[serde(default)]
+    pub mode: Mode,
+    /// What its upstreams are asked for, in the place of what is in `[waf.health]`.
+    #[serde(default, deserialize_with = "path")]
+    pub health_path: Option<String>,
+}
+
+/// When an upstream gets no more requests, and when it does again.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// What they are asked for. They are not asked if it is not set.
+    #[serde(deserialize_with = "path")]
+    pub path: Option<String>,
+    #[serde(rename = "interval_seconds", deserialize_with = "some_time")]
+    pub interval: Seconds,
+    #[serde(rename = "timeout_seconds", deserialize_with = "some_time")]
+    pub timeout: Seconds,
+    /// After so many bad answers in a row.
+    pub unhealthy_after: u32,
+    /// After so many good ones.
+    pub healthy_after: u32,
+    /// After so many requests in a row without an answer.
+    pub eject_after: u32,
+    /// For so long the first time, and longer each time that follows.
+    #[serde(rename = "eject_seconds")]
+    pub eject: Seconds,
 }
 
 /// The data plane.
@@ -246,6 +286,9 @@ impl Default for Config {
         Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             upstream: None,
+            upstreams: Vec::new(),
+            sites: Vec::new(),
+            health: Health::default(),
             data: PathBuf::from("waf-data"),
             failure_policy: Spanned::new(0..0, FailurePolicy::Closed),
             uninspected: Uninspected::default(),
@@ -259,6 +302,20 @@ impl Default for Config {
             native: Native::default(),
             rules: Rules::default(),
             archive: Archive::default(),
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        Health {
+            path: None,
+            interval: Seconds::whole(5),
+            timeout: Seconds::whole(2),
+            unhealthy_after: 3,
+            healthy_after: 2,
+            eject_after: 5,
+            eject: Seconds::whole(10),
         }
     }
 }
@@ -370,6 +427,19 @@ fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> 
     }
 }
 
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let path = String::deserialize(deserializer)?;
+    match path.parse::<hyper::http::uri::PathAndQuery>() {
+        Ok(_) if path.starts_with('/') => Ok(Some(path)),
+        _ => Err(D::Error::custom(format!("{path:?} is no path: write /health"))),
+    }
+}
+
+fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
+    let seconds = Seconds::deserialize(deserializer)?;
+    if seconds.0.is_zero() { Err(D::Error::custom("this takes a time above 0")) } else { Ok(seconds) }
+}
+
 fn body_cap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     const MOST: usize = 512 << 10;
     match usize::deserialize(deserializer)? {
@@ -415,6 +485,12 @@ impl Config {
             );
             return Err((token.span().start, problem));
         }
+        for site in &self.sites {
+            let (at, site) = (site.span().start, site.get_ref());
+            if site.hosts.is_empty() || site.upstreams.is_empty() {
+                return Err((at, "[[waf.sites]]: a site needs `hosts` and `upstreams`".to_owned()));
+            }
+        }
         policy::check("detect", &self.detect, false)?;
         policy::check("exceptions", &self.exceptions, true)?;
         policy::check("allow", &self.allow, false)?;
@@ -428,10 +504,14 @@ impl Config {
 
     /// What of the verdicts is enforced, and where.
     pub fn policy(&self) -> Policy {
-        let places = |places: &[Spanned<Place>]| places.iter().map(|place| place.get_ref().clone()).collect();
+        let places =
+            |places: &[Spanned<Place>]| -> Vec<Place> { places.iter().map(|place| place.get_ref().clone()).collect() };
+        let watched = self.sites.iter().map(Spanned::get_ref).filter(|site| site.mode == Mode::Detect);
+        let watched = watched.flat_map(|site| &site.hosts).cloned();
+        let watched = watched.map(|host| Place { site: Some(host), ..Place::default() });
         Policy {
             mode: self.mode,
-            detect: places(&self.detect),
+            detect: places(&self.detect).into_iter().chain(watched).collect(),
             exceptions: places(&self.exceptions),
             allow: places(&self.allow),
         }
@@ -449,7 +529,7 @@ impl Config {
 }
 
 /// A time in seconds, whole or not.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Seconds(pub Duration);
 
 impl Seconds {
@@ -579,6 +659,9 @@ mod tests {
             ("[waf]\nuninspected = \"pass\"", 2, "pass"),
             ("[waf.proxy]\ntrusted_proxies = [\"10.0.0.0/33\"]", 2, "no network"),
             ("[waf]\n[[waf.exceptions]]\npath = \"/a\"", 2, "needs the `rule`"),
+            ("[[waf.sites]]\nhosts = []\nupstreams = [\"http://a\"]", 1, "needs `hosts`"),
+            ("[waf.health]\npath = \"health\"", 2, "no path"),
+            ("[waf.health]\ninterval_seconds = 0", 2, "above 0"),
             ("[[waf.detect]]\n", 1, "for everything"),
             ("[[waf.allow]]\nrule = \"a\"\npath = \"/\"", 1, "exceptions"),
             ("[[waf.detect]]\npath = \"/a*b\"", 2, "no path"),

@@ -28,6 +28,7 @@ mod request_id;
 mod rule_file;
 mod rules;
 mod serve;
+mod sites;
 mod token;
 mod upstream;
 mod version;
@@ -120,27 +121,27 @@ async fn listen(config: &Config, admin: Admin, stopping: tokio::sync::watch::Sen
     };
     let stop = admin.stop.clone();
     let upstream = match &config.upstream {
-        Some(upstream) => upstream.clone(),
-        None => format!("http://{}", demo::start(terms, stop.clone()).await?).parse()?,
+        Some(upstream) => Some(upstream.clone()),
+        None if config.upstreams.is_empty() && config.sites.is_empty() => {
+            Some(format!("http://{}", demo::start(terms, stop.clone()).await?).parse()?)
+        }
+        None => None,
     };
     let data_listener = bind(config.listen).await?;
     let admin_listener = bind(config.admin.listen).await?;
     let guard = admin.deployments.guard_handle();
-    let proxy = Arc::new(Proxy::new(
-        Arc::clone(&guard),
-        upstream.clone(),
-        config.proxy.clone(),
-        config.uninspected,
-        config.policy(),
-    )?);
-    println!("waf: serving on http://{}, in front of {upstream}", data_listener.local_addr()?);
+    let proxy = Arc::new(Proxy::new(Arc::clone(&guard), config, upstream)?);
+    let behind: Vec<_> =
+        proxy.upstreams().iter().flat_map(|site| &site.upstreams).map(|state| state.url.clone()).collect();
+    println!("waf: serving on http://{}, in front of {}", data_listener.local_addr()?, behind.join(" and "));
     println!("waf: the admin API and its page are on http://{}", admin_listener.local_addr()?);
 
+    let serving = Arc::clone(&proxy);
     let data = tokio::spawn(serve(data_listener, terms, stop.clone(), move |peer, request| {
-        let proxy = Arc::clone(&proxy);
+        let proxy = Arc::clone(&serving);
         async move { proxy.answer(peer, request).await }
     }));
-    let router = admin::router(admin);
+    let router = admin::router(admin, Arc::clone(&proxy));
     let api = tokio::spawn(serve(admin_listener, Terms { max_connections: 256, ..terms }, stop, move |_, request| {
         serve::through(router.clone(), request)
     }));

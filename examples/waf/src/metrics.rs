@@ -14,6 +14,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use waf_interface::Verdict;
 
+use crate::sites::SiteStatus;
+
 /// More rules than this are counted together, as `other`.
 const RULES: usize = 256;
 
@@ -42,6 +44,22 @@ struct Status {
     status: &'static str,
 }
 
+/// There are as many as the configuration names.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Behind {
+    upstream: String,
+}
+
+/// What is known of upstreams.
+#[derive(Default)]
+struct Upstreams {
+    up: Family<Behind, Gauge>,
+    under_way: Family<Behind, Gauge>,
+    requests: Family<Behind, Counter>,
+    failures: Family<Behind, Counter>,
+    ejections: Family<Behind, Counter>,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Cause {
     module: String,
@@ -67,6 +85,7 @@ pub struct Metrics {
     calls: Histogram,
     errors: Family<Kind, Counter>,
     requests: Family<Status, Counter>,
+    upstreams: Upstreams,
 }
 
 impl Metrics {
@@ -91,6 +110,7 @@ impl Metrics {
             calls: Histogram::new(exponential_buckets(0.000_002, 2.0, 18)),
             errors: Family::default(),
             requests: Family::default(),
+            upstreams: Upstreams::default(),
         };
         metrics.register();
         metrics
@@ -116,6 +136,14 @@ impl Metrics {
         registry.register_with_unit("waf_rules_call_duration", about, Unit::Seconds, self.calls.clone());
         registry.register("waf_rules_errors", "Calls of the rules that gave no verdict", self.errors.clone());
         registry.register("waf_requests", "Requests that were answered", self.requests.clone());
+        let Upstreams { up, under_way, requests, failures, ejections } = &self.upstreams;
+        registry.register("waf_upstream_up", "Whether an upstream gets requests", up.clone());
+        let about = "Requests that wait for an upstream's answer";
+        registry.register("waf_upstream_requests_under_way", about, under_way.clone());
+        registry.register("waf_upstream_requests", "Requests that were sent to an upstream", requests.clone());
+        registry.register("waf_upstream_failures", "Requests that an upstream did not answer", failures.clone());
+        let about = "How often an upstream was given no more requests for a while";
+        registry.register("waf_upstream_ejections", about, ejections.clone());
         // There from the start, so that a rate can be taken over the first one.
         drop(self.reloads.get_or_create(&self.module));
         drop(self.reload_failures.get_or_create(&self.module));
@@ -174,6 +202,21 @@ impl Metrics {
             _ => "5xx",
         };
         self.requests.get_or_create(&Status { status }).inc();
+    }
+
+    /// Takes up how the upstreams are. Those that are gone are forgotten.
+    pub fn upstreams(&self, sites: &[SiteStatus]) {
+        let Upstreams { up, under_way, requests, failures, ejections } = &self.upstreams;
+        [up, under_way].iter().for_each(|family| family.clear());
+        [requests, failures, ejections].iter().for_each(|family| family.clear());
+        for state in sites.iter().flat_map(|site| &site.upstreams) {
+            let behind = Behind { upstream: state.url.clone() };
+            up.get_or_create(&behind).set(i64::from(state.up));
+            under_way.get_or_create(&behind).inc_by(state.under_way as i64);
+            requests.get_or_create(&behind).inc_by(state.requests);
+            failures.get_or_create(&behind).inc_by(state.failures);
+            ejections.get_or_create(&behind).inc_by(state.ejections);
+        }
     }
 
     /// How often each rule matched, the most frequent first.

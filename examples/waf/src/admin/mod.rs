@@ -24,6 +24,7 @@ use self::answers::{Archived, Errors, History, Live, Reloaded, Version, refusal,
 use crate::config::Token;
 use crate::deploy::{Change, Deployments, Record, Refusal, Trigger};
 use crate::json::unix;
+use crate::proxy::Proxy;
 use crate::release::{Module, Release};
 use crate::rule_file::EditError;
 use crate::rules::Engine;
@@ -47,7 +48,8 @@ pub struct Admin {
 pub use self::upload::Terms as UploadTerms;
 
 /// All routes, behind the access check.
-pub fn router(admin: Admin) -> Router {
+pub fn router(admin: Admin, proxy: Arc<Proxy>) -> Router {
+    let upstreams = Arc::clone(&proxy);
     let upload = DefaultBodyLimit::max(admin.terms.max_bytes);
     Router::new()
         .route("/api/v1/wasm/reload", post(reload).layer(upload))
@@ -62,7 +64,8 @@ pub fn router(admin: Admin) -> Router {
         .route("/api/v1/rules/rollback", post(rollback::rules))
         .route("/api/v1/rules/{id}", get(rules::one).put(rules::put_named).delete(rules::remove))
         .route("/api/v1/live", get(live))
-        .route("/metrics", get(metrics))
+        .route("/api/v1/upstreams", get(|| async move { Json(upstreams.upstreams()) }))
+        .route("/metrics", get(move |state| metrics(state, proxy)))
         .route("/", get(page::page))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such route") })
         .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "not with this method") })
@@ -174,10 +177,11 @@ async fn live(State(admin): State<Admin>, Query(Since { since }): Query<Since>) 
     Json(Live::of(admin.deployments.guard(), since, unix(SystemTime::now())))
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
+async fn metrics(State(admin): State<Admin>, proxy: Arc<Proxy>) -> Response {
     let guard = admin.deployments.guard();
     let status = guard.slot().status();
     let generation = status.serving.map_or(0, |serving| serving.generation);
+    guard.metrics().upstreams(&proxy.upstreams());
     match guard.metrics().text(generation, status.retired.len(), admin.engine.instances()) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

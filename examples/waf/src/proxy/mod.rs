@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
+use hotslot::BoxError;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
@@ -22,16 +23,17 @@ use waf_interface::Verdict;
 
 use self::arrival::arrive;
 use self::challenge::Challenge;
-use self::forward::Forward;
+use self::forward::send;
 use self::headers::X_REQUEST_ID;
 use crate::body::{Body, Cut, Held, Judge, So, Unreadable, full};
 use crate::config;
-use crate::config::Uninspected;
+use crate::config::{Config, Uninspected};
 use crate::guard::{Action, Guard, Judgement};
 use crate::policy::Policy;
 use crate::readable::{Unread, readable};
 use crate::request_id::RequestIds;
 use crate::rules::Inspected;
+use crate::sites::{SiteStatus, Sites};
 use crate::upstream::Upstream;
 
 /// From this size on, what is inspected may keep the rules busy for longer than a worker of the runtime should be away.
@@ -39,25 +41,32 @@ const LARGE: usize = 16 << 10;
 
 pub struct Proxy {
     guard: Arc<Guard>,
-    forward: Forward,
     challenge: Challenge,
     ids: RequestIds,
+    /// Behind the hosts that have no site of their own, if the configuration does not say.
+    default: Option<Upstream>,
+    live: RwLock<Arc<Live>>,
+}
+
+/// What the configuration says, which can change between two requests.
+struct Live {
     terms: config::Proxy,
     uninspected: Uninspected,
-    policy: RwLock<Arc<Policy>>,
+    policy: Arc<Policy>,
+    sites: Sites,
 }
 
 impl Proxy {
-    pub fn new(
-        guard: Arc<Guard>,
-        upstream: Upstream,
-        terms: config::Proxy,
-        uninspected: Uninspected,
-        policy: Policy,
-    ) -> Result<Proxy, hotslot::BoxError> {
-        let forward = Forward::new(upstream, terms.connect_timeout.0, terms.response_timeout.0)?;
-        let policy = RwLock::new(Arc::new(policy));
-        Ok(Proxy { guard, forward, challenge: Challenge::new(), ids: RequestIds::new(), terms, uninspected, policy })
+    /// A proxy for a configuration. Must be called within the runtime.
+    pub fn new(guard: Arc<Guard>, config: &Config, default: Option<Upstream>) -> Result<Proxy, BoxError> {
+        let live = Live::new(config, default.as_ref(), &Sites::default())?;
+        let live = RwLock::new(Arc::new(live));
+        Ok(Proxy { guard, challenge: Challenge::new(), ids: RequestIds::new(), default, live })
+    }
+
+    /// Says how the upstreams are.
+    pub fn upstreams(&self) -> Vec<SiteStatus> {
+        self.live.read().sites.status()
     }
 
     /// Answers one request.
@@ -79,18 +88,23 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy\n");
         }
+        let live = Arc::clone(&self.live.read());
+        let terms = &live.terms;
         let (mut parts, body) = request.into_parts();
-        let arrival = match arrive(&mut parts, peer.ip(), &self.terms.trusted_proxies, id) {
+        let arrival = match arrive(&mut parts, peer.ip(), &terms.trusted_proxies, id) {
             Ok(arrival) => arrival,
             Err(problem) => return plain(StatusCode::BAD_REQUEST, &format!("{problem}\n")),
         };
-        let cap = self.terms.inspect_body_bytes;
+        let Some(site) = live.sites.of(&arrival.host) else {
+            return plain(StatusCode::MISDIRECTED_REQUEST, "there is no such site here\n");
+        };
+        let cap = terms.inspect_body_bytes;
         let messages = has_messages(&parts.headers) && !body.is_end_stream();
         let streams = streams(&parts.headers);
         let mut body = if body.is_end_stream() || messages {
-            Held::unread(body, self.terms.body_timeout.0)
+            Held::unread(body, terms.body_timeout.0)
         } else {
-            let patience = self.terms.body_timeout.0;
+            let patience = terms.body_timeout.0;
             match timeout(patience, Held::read(body, cap, streams, patience)).await {
                 Ok(Ok(held)) => held,
                 Ok(Err(Unreadable::Cut(cut))) => return given_up(cut),
@@ -104,10 +118,10 @@ impl Proxy {
         let look = Look {
             guard: Arc::clone(&self.guard),
             parts: parts.clone(),
-            policy: Arc::clone(&self.policy.read()),
+            policy: Arc::clone(&live.policy),
             host: arrival.host.clone(),
             client: arrival.client,
-            if_unread: self.uninspected.into(),
+            if_unread: live.uninspected.into(),
             cap,
             id: id.clone(),
         };
@@ -135,7 +149,22 @@ impl Proxy {
         } else if pauses {
             body.watch(cap, look.judge(Arc::clone(&refused)));
         }
-        self.forward.send(Request::from_parts(parts, body), arrival.websocket, &refused, id).await
+        let Some(origin) = site.choose() else {
+            return plain(StatusCode::BAD_GATEWAY, "there is no upstream\n");
+        };
+        let request = Request::from_parts(parts, body);
+        send(&origin, terms.response_timeout.0, request, arrival.websocket, &refused, id).await
+    }
+}
+
+impl Live {
+    fn new(config: &Config, default: Option<&Upstream>, before: &Sites) -> Result<Live, BoxError> {
+        Ok(Live {
+            terms: config.proxy.clone(),
+            uninspected: config.uninspected,
+            policy: Arc::new(config.policy()),
+            sites: Sites::new(config, default, before)?,
+        })
     }
 }
 

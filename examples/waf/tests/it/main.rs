@@ -23,6 +23,7 @@ mod proxy;
 mod races;
 mod rules;
 mod servers;
+mod sites;
 mod store;
 mod support;
 mod swaps;
