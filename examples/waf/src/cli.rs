@@ -5,20 +5,28 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use hotslot::BoxError;
-use toml::Spanned;
+use toml::{Spanned, Table};
 
 use crate::config::{AdminToken, Config};
 use crate::upstream::Upstream;
 
 /// A reverse proxy whose firewall rules are a WebAssembly module, replaced while it serves.
 ///
-/// With no argument it stands in front of a demo upstream of its own.
-#[derive(Parser)]
+/// With no configuration at all it stands in front of a demo upstream of its own.
+#[derive(Clone, Parser)]
 #[command(name = "waf", version)]
 pub struct Options {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Checks the configuration, the module with the golden requests, and the rule file, and ends
+    #[arg(long)]
+    pub check: bool,
+
+    /// Stands in front of a demo upstream of its own if no other one is configured
+    #[arg(long)]
+    demo: bool,
 
     /// Where requests go: http://HOST, https://HOST or h2c://HOST
     #[arg(long, value_name = "URL")]
@@ -55,8 +63,22 @@ impl Options {
         config.admin.token = self.token.map(|token| Spanned::new(0..0, token)).or(config.admin.token);
         config.data = self.data.unwrap_or(config.data);
         config.wasm.module = self.module.unwrap_or(config.wasm.module);
+        let has_upstream = config.upstream.is_some() || !config.upstreams.is_empty() || !config.sites.is_empty();
+        config.demo = !has_upstream && (self.demo || self.config.is_none());
+        if !has_upstream && !config.demo {
+            return Err(
+                "no upstream is configured: set `upstream` in [waf], or say --demo for one to try things on".into()
+            );
+        }
         // What was said here has no line.
         config.check().map_err(|(_, problem)| problem)?;
         Ok(config)
+    }
+
+    /// What the configuration file says, without what was said here.
+    pub fn table(&self) -> Result<Table, BoxError> {
+        let Some(path) = &self.config else { return Ok(Table::new()) };
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(toml::from_str(&text)?)
     }
 }

@@ -17,6 +17,7 @@ mod guard;
 mod hold;
 mod impatient;
 mod json;
+mod life;
 mod live;
 mod metrics;
 mod net;
@@ -49,7 +50,9 @@ use self::admin::Admin;
 use self::archive::Archive;
 use self::cli::Options;
 use self::config::Config;
+use self::life::{Settings, Signal, Signals};
 use self::proxy::Proxy;
+use self::release::Release;
 use self::rules::Engine;
 use self::serve::{Terms, serve};
 
@@ -73,13 +76,17 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<(), BoxError> {
-    let config = options.config()?;
+    let config = options.clone().config()?;
+    if options.check {
+        return check(&config);
+    }
     std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
+    let _lock = life::lock(&config.data)?;
     let (token, is_new) = token::open(config.admin.token.clone().map(toml::Spanned::into_inner), &config.data)?;
-    let name = config.wasm.module.file_stem().and_then(|name| name.to_str()).ok_or("the module has no name")?;
+    let name = name(&config)?;
 
     let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK).build()?;
-    let engine = Engine::new(&config)?;
+    let engine = Engine::new(&config, Some(&config.data.join("compiled")))?;
     let archive = Archive::open(&config, runtime.handle().clone())?;
     let deployments = deploy::start(&config, name, &engine, archive)?;
     let reload = &config.wasm.reload;
@@ -95,7 +102,7 @@ fn run(options: Options) -> Result<(), BoxError> {
         Some(_) => {}
         None => println!("waf: the admin API asks for no token: whoever can reach it can change the rules"),
     }
-    let (stopping, stop) = channel(false);
+    let (draining, is_draining) = channel(false);
     let admin = Admin {
         name: name.into(),
         deployments,
@@ -103,46 +110,77 @@ fn run(options: Options) -> Result<(), BoxError> {
         token,
         hosts: config.admin.hosts.clone().into(),
         terms: admin::UploadTerms { max_bytes: config.admin.max_upload_bytes, deadline: config.admin.upload_timeout.0 },
-        stop,
+        draining: is_draining,
     };
-    runtime.block_on(listen(&config, admin, stopping))?;
+    runtime.block_on(listen(&config, options, admin, draining))?;
     shut_down(runtime);
     Ok(())
 }
 
+/// The name of what serves.
+fn name(config: &Config) -> Result<&str, BoxError> {
+    Ok(config.wasm.module.file_stem().and_then(|name| name.to_str()).ok_or("the module has no name")?)
+}
+
+/// Tries everything that a start would need, and changes nothing.
+fn check(config: &Config) -> Result<(), BoxError> {
+    let engine = Engine::new(config, None)?;
+    let module = &config.wasm.module;
+    let bytes = std::fs::read(module).map_err(|error| format!("{}: {error}", module.display()))?;
+    let rules = config.rule_file();
+    let rules = match std::fs::read(&rules) {
+        Ok(rules) => rules,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => deploy::NO_RULES.to_vec(),
+        Err(error) => return Err(format!("{}: {error}", rules.display()).into()),
+    };
+    let samples = if config.wasm.validate_before_reload { &config.wasm.golden[..] } else { &[] };
+    let release = Release::new(bytes, rules);
+    rules::open(config, name(config)?, &engine, &release, samples)
+        .map_err(|error| format!("{} with {}: {error}", module.display(), config.rule_file().display()))?;
+    println!("waf: the configuration can be started");
+    Ok(())
+}
+
 /// Serves until a signal comes, and finishes what is under way.
-async fn listen(config: &Config, admin: Admin, stopping: tokio::sync::watch::Sender<bool>) -> Result<(), BoxError> {
+async fn listen(
+    config: &Config,
+    options: Options,
+    admin: Admin,
+    draining: tokio::sync::watch::Sender<bool>,
+) -> Result<(), BoxError> {
     let mut signals = Signals::new()?;
+    // The admin listener goes last: it says that the node stops.
+    let (stopping, stop) = channel(false);
+    let (ending, end) = channel(false);
     let terms = Terms {
         max_connections: config.proxy.max_connections,
         header_timeout: config.proxy.header_timeout.0,
         send_timeout: config.proxy.send_timeout.0,
         shutdown_timeout: config.proxy.shutdown_timeout.0,
     };
-    let stop = admin.stop.clone();
-    let upstream = match &config.upstream {
-        Some(upstream) => Some(upstream.clone()),
-        None if config.upstreams.is_empty() && config.sites.is_empty() => {
-            Some(format!("http://{}", demo::start(terms, stop.clone()).await?).parse()?)
-        }
-        None => None,
+    let demo = if config.demo {
+        tell_of_demo();
+        Some(format!("http://{}", demo::start(terms, end.clone()).await?).parse()?)
+    } else {
+        None
     };
     let data_listener = bind(config.listen).await?;
     let admin_listener = bind(config.admin.listen).await?;
     let guard = admin.deployments.guard_handle();
-    let proxy = Arc::new(Proxy::new(Arc::clone(&guard), config, upstream)?);
+    let proxy = Arc::new(Proxy::new(Arc::clone(&guard), config, demo)?);
     let behind: Vec<_> =
         proxy.upstreams().iter().flat_map(|site| &site.upstreams).map(|state| state.url.clone()).collect();
     println!("waf: serving on http://{}, in front of {}", data_listener.local_addr()?, behind.join(" and "));
     println!("waf: the admin API and its page are on http://{}", admin_listener.local_addr()?);
 
     let serving = Arc::clone(&proxy);
-    let data = tokio::spawn(serve(data_listener, terms, stop.clone(), move |peer, request| {
+    let data = tokio::spawn(serve(data_listener, terms, stop, move |peer, request| {
         let proxy = Arc::clone(&serving);
         async move { proxy.answer(peer, request).await }
     }));
-    let router = admin::router(admin, Arc::clone(&proxy));
-    let api = tokio::spawn(serve(admin_listener, Terms { max_connections: 256, ..terms }, stop, move |_, request| {
+    let settings = Arc::new(Settings::new(options, Arc::clone(&admin.deployments), Arc::clone(&proxy))?);
+    let router = admin::router(admin, Arc::clone(&proxy), Arc::clone(&settings));
+    let api = tokio::spawn(serve(admin_listener, Terms { max_connections: 256, ..terms }, end, move |_, request| {
         serve::through(router.clone(), request)
     }));
     let seconds = tokio::spawn(async move {
@@ -151,54 +189,56 @@ async fn listen(config: &Config, admin: Admin, stopping: tokio::sync::watch::Sen
             seconds.tick().await;
             guard.traffic().tick();
             guard.take_tally();
+            life::alive();
         }
     });
-    signals.wait().await;
+    life::ready();
+    let signal = loop {
+        match signals.next().await {
+            Signal::Reload => {
+                life::reloading();
+                let settings = Arc::clone(&settings);
+                // Module and rule file may have to wait for their time: the node does not.
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = settings.reload() {
+                        let error = escape_untrusted(&error.to_string()).into_owned();
+                        tracing::error!(error, "the configuration stays as it was");
+                    }
+                    life::ready();
+                });
+            }
+            signal => break signal,
+        }
+    };
+    life::stopping();
+    let _ = draining.send(true);
+    if signal == Signal::Drain && !config.proxy.drain.0.is_zero() {
+        tracing::info!(seconds = config.proxy.drain.0.as_secs_f64(), "not ready any more, and serving on");
+        // Whoever asks a second time means it.
+        let _ = tokio::time::timeout(config.proxy.drain.0, signals.end()).await;
+    }
     tracing::info!("stopping");
     seconds.abort();
     let _ = stopping.send(true);
-    let _ = tokio::join!(data, api);
+    let _ = data.await;
+    let _ = ending.send(true);
+    let _ = api.await;
     Ok(())
+}
+
+/// Nobody is to take it for their own.
+fn tell_of_demo() {
+    use std::io::IsTerminal;
+    let text = "no upstream is configured: requests go to a demo upstream inside this program";
+    if std::io::stderr().is_terminal() {
+        eprintln!("\x1b[1;31mwaf: {text}\x1b[0m");
+    } else {
+        eprintln!("waf: {text}");
+    }
 }
 
 async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, BoxError> {
     TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}").into())
-}
-
-/// What tells the node to stop. Listened to before the node says that it serves: a signal that comes right after that
-/// must not end it half way.
-#[cfg(unix)]
-struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
-    }
-
-    /// Waits until somebody wants the node to stop.
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
-        }
-    }
-}
-
-#[cfg(windows)]
-struct Signals(tokio::signal::windows::CtrlC);
-
-#[cfg(windows)]
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        tokio::signal::windows::ctrl_c().map(Signals)
-    }
-
-    /// Waits until somebody wants the node to stop.
-    async fn wait(&mut self) {
-        self.0.recv().await;
-    }
 }
 
 /// What is still under way has had its time.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
+use std::path::Path;
 
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::{Native, Trust};
@@ -83,12 +84,17 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new(config: &Config) -> Result<Engine, BoxError> {
+    /// An engine that keeps what it has compiled in `cache`.
+    pub fn new(config: &Config, cache: Option<&Path>) -> Result<Engine, BoxError> {
         let limits = config.wasm.limits.clone();
         // A generation that serves, one that drains, one that is staged, those of the fallback, and those of the rules that are
         // asked where others are mild.
         let instances = u32::try_from(limits.concurrent_calls.get().saturating_mul(6))?;
-        let wasm = wasm::Engine::builder().max_instances(instances).cache_dir(config.data.join("compiled")).build()?;
+        let builder = wasm::Engine::builder().max_instances(instances);
+        let wasm = match cache {
+            Some(folder) => builder.cache_dir(folder).build()?,
+            None => builder.build()?,
+        };
         Ok(Engine { wasm, limits, takes_libraries: config.native.enabled })
     }
 

@@ -35,7 +35,7 @@ pub struct Terms {
 
 /// A connection's place among those that a listener has room for, to be kept by whatever outlives it.
 #[derive(Clone)]
-pub struct Place(#[allow(dead_code, reason = "held")] Arc<OwnedSemaphorePermit>);
+pub struct Place(#[allow(dead_code, reason = "held")] Arc<(OwnedSemaphorePermit, mpsc::Sender<()>)>);
 
 /// Answers requests with `answer` until `stop` is raised; then finishes those that are under way.
 pub async fn serve<A, F>(listener: TcpListener, terms: Terms, mut stop: watch::Receiver<bool>, answer: A)
@@ -58,13 +58,14 @@ where
         let (stream, peer, place) = accepted;
         let (http, open, answer, mut stop) = (Arc::clone(&http), open.clone(), answer.clone(), stop.clone());
         tokio::spawn(async move {
-            let _open = open;
-            let place = Place(Arc::new(place));
+            // A websocket keeps it beyond the connection: it gets its time when the listener stops.
+            let place = Place(Arc::new((place, open)));
             let activity = Arc::new(Activity::default());
             let requests = Arc::clone(&activity);
             let spoken = Arc::new(Notify::new());
             let first = Arc::clone(&spoken);
             let held = place.clone();
+            let _place = place;
             let service = service_fn(move |mut request: Request<Incoming>| {
                 first.notify_one();
                 request.extensions_mut().insert(held.clone());

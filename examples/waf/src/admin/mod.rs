@@ -17,6 +17,7 @@ use axum::http::header::{self, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderNam
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
+use hotslot::escape_untrusted;
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -24,6 +25,7 @@ use self::answers::{Archived, Errors, History, Live, Reloaded, Version, refusal,
 use crate::config::Token;
 use crate::deploy::{Change, Deployments, Record, Refusal, Trigger};
 use crate::json::unix;
+use crate::life::Settings;
 use crate::proxy::Proxy;
 use crate::release::{Module, Release};
 use crate::rule_file::EditError;
@@ -42,13 +44,14 @@ pub struct Admin {
     pub token: Option<Token>,
     pub hosts: Arc<[String]>,
     pub terms: upload::Terms,
-    pub stop: watch::Receiver<bool>,
+    /// Raised when the node is about to stop.
+    pub draining: watch::Receiver<bool>,
 }
 
 pub use self::upload::Terms as UploadTerms;
 
 /// All routes, behind the access check.
-pub fn router(admin: Admin, proxy: Arc<Proxy>) -> Router {
+pub fn router(admin: Admin, proxy: Arc<Proxy>, settings: Arc<Settings>) -> Router {
     let upstreams = Arc::clone(&proxy);
     let upload = DefaultBodyLimit::max(admin.terms.max_bytes);
     Router::new()
@@ -64,6 +67,7 @@ pub fn router(admin: Admin, proxy: Arc<Proxy>) -> Router {
         .route("/api/v1/rules/rollback", post(rollback::rules))
         .route("/api/v1/rules/{id}", get(rules::one).put(rules::put_named).delete(rules::remove))
         .route("/api/v1/live", get(live))
+        .route("/api/v1/config/reload", post(move || reload_config(settings)))
         .route("/api/v1/upstreams", get(|| async move { Json(upstreams.upstreams()) }))
         .route("/metrics", get(move |state| metrics(state, proxy)))
         .route("/", get(page::page))
@@ -159,6 +163,19 @@ async fn history(State(admin): State<Admin>) -> Json<History> {
     Json(History::of(&admin.deployments))
 }
 
+/// Reads the configuration again, as SIGHUP does.
+async fn reload_config(settings: Arc<Settings>) -> Result<Json<serde_json::Value>, Response> {
+    match tokio::task::spawn_blocking(move || settings.reload().map_err(|error| error.to_string())).await {
+        Ok(Ok(changed)) => Ok(Json(
+            serde_json::json!({ "success": true, "changed": changed.changed, "needs_restart": changed.needs_restart }),
+        )),
+        Ok(Err(error)) => {
+            Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, escape_untrusted(&error).into_owned()).into_response())
+        }
+        Err(panic) => Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, panic.to_string()).into_response()),
+    }
+}
+
 async fn archived(State(admin): State<Admin>) -> Result<Json<Archived>, Response> {
     admin.change(Archived::of).await.map(Json)
 }
@@ -192,7 +209,7 @@ async fn metrics(State(admin): State<Admin>, proxy: Arc<Proxy>) -> Response {
 }
 
 async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    match *admin.stop.borrow() {
+    match *admin.draining.borrow() {
         false => (StatusCode::OK, "ready\n"),
         true => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
     }

@@ -28,7 +28,7 @@ use self::history::History;
 pub use self::history::{Record, Trigger};
 use self::mild::Mild;
 pub use self::rollback::{RolledBack, Rules, Target};
-pub use self::startup::start;
+pub use self::startup::{NO_RULES, start};
 use crate::archive::{Archive, Contents};
 use crate::guard::Guard;
 use crate::release::{Module, Release};

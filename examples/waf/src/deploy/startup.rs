@@ -20,7 +20,7 @@ use crate::rule_file::RuleFile;
 use crate::rules::{self, Engine};
 
 /// A rule file that changes nothing about the built-in rules.
-const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
+pub const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
 
 /// How often the rules of the fallback are looked at.
 const PROMOTE_EVERY: Duration = Duration::from_secs(1);

@@ -43,8 +43,8 @@ pub struct Proxy {
     guard: Arc<Guard>,
     challenge: Challenge,
     ids: RequestIds,
-    /// Behind the hosts that have no site of their own, if the configuration does not say.
-    default: Option<Upstream>,
+    /// Stands behind all hosts if the configuration names no upstream.
+    demo: Option<Upstream>,
     live: RwLock<Arc<Live>>,
 }
 
@@ -58,10 +58,18 @@ struct Live {
 
 impl Proxy {
     /// A proxy for a configuration. Must be called within the runtime.
-    pub fn new(guard: Arc<Guard>, config: &Config, default: Option<Upstream>) -> Result<Proxy, BoxError> {
-        let live = Live::new(config, default.as_ref(), &Sites::default())?;
+    pub fn new(guard: Arc<Guard>, config: &Config, demo: Option<Upstream>) -> Result<Proxy, BoxError> {
+        let live = Live::new(config, demo.as_ref(), &Sites::default())?;
         let live = RwLock::new(Arc::new(live));
-        Ok(Proxy { guard, challenge: Challenge::new(), ids: RequestIds::new(), default, live })
+        Ok(Proxy { guard, challenge: Challenge::new(), ids: RequestIds::new(), demo, live })
+    }
+
+    /// Takes up another configuration, from the next request on. Must be called within the runtime.
+    pub fn configure(&self, config: &Config) -> Result<(), BoxError> {
+        let before = Arc::clone(&self.live.read());
+        let live = Live::new(config, self.demo.as_ref(), &before.sites)?;
+        *self.live.write() = Arc::new(live);
+        Ok(())
     }
 
     /// Says how the upstreams are.
@@ -158,12 +166,12 @@ impl Proxy {
 }
 
 impl Live {
-    fn new(config: &Config, default: Option<&Upstream>, before: &Sites) -> Result<Live, BoxError> {
+    fn new(config: &Config, demo: Option<&Upstream>, before: &Sites) -> Result<Live, BoxError> {
         Ok(Live {
             terms: config.proxy.clone(),
             uninspected: config.uninspected,
             policy: Arc::new(config.policy()),
-            sites: Sites::new(config, default, before)?,
+            sites: Sites::new(config, demo, before)?,
         })
     }
 }

@@ -26,9 +26,9 @@ pub struct Site {
 pub struct Sites(Vec<Site>);
 
 impl Sites {
-    /// Makes the sites of a configuration, with `default` behind all other hosts. Upstreams that stay keep their state and
+    /// Makes the sites of a configuration, with `demo` behind all hosts if the configuration names nothing else. Upstreams that stay keep their state and
     /// their connections. Must be called within the runtime.
-    pub fn new(config: &Config, default: Option<&Upstream>, before: &Sites) -> Result<Sites, BoxError> {
+    pub fn new(config: &Config, demo: Option<&Upstream>, before: &Sites) -> Result<Sites, BoxError> {
         let origins = |upstreams: &[Upstream], health: &Health| {
             let origin = |upstream: &Upstream| match before.origin(upstream, health) {
                 Some(known) => Ok(known),
@@ -48,7 +48,8 @@ impl Sites {
                 next: AtomicUsize::new(0),
             });
         }
-        let others: Vec<Upstream> = config.upstreams.iter().chain(default).cloned().collect();
+        let demo = demo.filter(|_| config.demo);
+        let others: Vec<Upstream> = config.upstream.iter().chain(&config.upstreams).chain(demo).cloned().collect();
         if !others.is_empty() {
             let origins = origins(&others, &config.health)?;
             sites.push(Site { name: "default".to_owned(), hosts: Vec::new(), origins, next: AtomicUsize::new(0) });

@@ -17,6 +17,7 @@ mod failures;
 mod files;
 mod hangs;
 mod libraries;
+mod life;
 mod mild;
 mod page;
 mod proxy;

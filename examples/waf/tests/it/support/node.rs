@@ -81,7 +81,7 @@ impl Folder {
         let config = self.path("waf.toml");
         std::fs::write(&config, self.config.to_string()).expect("a configuration");
         let mut command = Command::new(env!("CARGO_BIN_EXE_waf"));
-        command.arg("--config").arg(config).env_remove("WAF_ADMIN_TOKEN");
+        command.arg("--config").arg(config).arg("--demo").env_remove("WAF_ADMIN_TOKEN");
         // For the store of a test; nothing else looks at them.
         command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_REGION", "test");
         command
@@ -136,6 +136,8 @@ listen = "127.0.0.1:0"
 [waf.admin]
 listen = "127.0.0.1:0"
 token = "a-token-for-tests-only"
+[waf.proxy]
+drain_seconds = 0
 [waf.wasm]
 golden = []
 [waf.wasm.reload]

@@ -1,10 +1,12 @@
 //! The configuration: a TOML file in which every mistake is named with its line, and a default for everything.
 
+mod defaults;
+mod values;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hotslot::BoxError;
 use serde::de::{Deserializer, Error as _};
@@ -12,6 +14,11 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use waf_interface::Verdict;
+
+pub use self::values::{Milliseconds, Seconds, Share};
+use self::values::{
+    body_cap, calls, memory, path, some, some_count, some_milliseconds, some_time, uses, verdict, versions,
+};
 
 use crate::net::Network;
 use crate::policy::{self, HostPattern, Mode, Place, Policy};
@@ -30,7 +37,7 @@ struct File {
 pub struct Config {
     /// Where requests come in.
     pub listen: SocketAddr,
-    /// Where they go; the demo upstream if not set.
+    /// Where they go.
     pub upstream: Option<Upstream>,
     /// More than one of them.
     pub upstreams: Vec<Upstream>,
@@ -39,6 +46,9 @@ pub struct Config {
     pub health: Health,
     /// The folder in which the node keeps what it must not forget.
     pub data: PathBuf,
+    /// Whether requests go to the demo upstream. The file does not say.
+    #[serde(skip)]
+    pub demo: bool,
     pub failure_policy: Spanned<FailurePolicy>,
     /// What becomes of what cannot be inspected.
     pub uninspected: Uninspected,
@@ -116,10 +126,13 @@ pub struct Health {
     #[serde(rename = "timeout_seconds", deserialize_with = "some_time")]
     pub timeout: Seconds,
     /// After so many bad answers in a row.
+    #[serde(deserialize_with = "some_count")]
     pub unhealthy_after: u32,
     /// After so many good ones.
+    #[serde(deserialize_with = "some_count")]
     pub healthy_after: u32,
     /// After so many requests in a row without an answer.
+    #[serde(deserialize_with = "some_count")]
     pub eject_after: u32,
     /// For so long the first time, and longer each time that follows.
     #[serde(rename = "eject_seconds")]
@@ -133,23 +146,27 @@ pub struct Proxy {
     /// So much of a body is held back and shown to the rules.
     #[serde(deserialize_with = "body_cap")]
     pub inspect_body_bytes: usize,
+    #[serde(deserialize_with = "some")]
     pub max_connections: usize,
-    #[serde(rename = "header_timeout_seconds")]
+    #[serde(rename = "header_timeout_seconds", deserialize_with = "some_time")]
     pub header_timeout: Seconds,
     /// By when the part of a body that is shown to the rules has to be there.
-    #[serde(rename = "body_timeout_seconds")]
+    #[serde(rename = "body_timeout_seconds", deserialize_with = "some_time")]
     pub body_timeout: Seconds,
-    #[serde(rename = "connect_timeout_seconds")]
+    #[serde(rename = "connect_timeout_seconds", deserialize_with = "some_time")]
     pub connect_timeout: Seconds,
     /// By when the upstream has to begin its answer, from when the request was sent or last went on.
-    #[serde(rename = "response_timeout_seconds")]
+    #[serde(rename = "response_timeout_seconds", deserialize_with = "some_time")]
     pub response_timeout: Seconds,
     /// How long a client may take to read what was sent to it.
-    #[serde(rename = "send_timeout_seconds")]
+    #[serde(rename = "send_timeout_seconds", deserialize_with = "some_time")]
     pub send_timeout: Seconds,
     /// Whose word of a client's address counts.
     pub trusted_proxies: Vec<Network>,
-    /// How long requests that are under way may take when the node stops.
+    /// For how long the node says that it is not ready, and serves on, when it is asked to stop.
+    #[serde(rename = "drain_seconds")]
+    pub drain: Seconds,
+    /// How long requests and websockets that are under way may take when the node stops.
     #[serde(rename = "shutdown_timeout_seconds")]
     pub shutdown_timeout: Seconds,
 }
@@ -163,8 +180,9 @@ pub struct Admin {
     pub token: Option<Spanned<AdminToken>>,
     /// Names by which the listener may be called, besides addresses and localhost.
     pub hosts: Vec<String>,
+    #[serde(deserialize_with = "some")]
     pub max_upload_bytes: usize,
-    #[serde(rename = "upload_timeout_seconds")]
+    #[serde(rename = "upload_timeout_seconds", deserialize_with = "some_time")]
     pub upload_timeout: Seconds,
 }
 
@@ -175,6 +193,7 @@ pub struct Wasm {
     pub module: PathBuf,
     /// Whether the module can be replaced at all while the node runs.
     pub hot_reload_enabled: bool,
+    #[serde(deserialize_with = "versions")]
     pub keep_previous_versions: usize,
     /// Whether a new module has to pass the samples before it serves. Its format is always checked.
     pub validate_before_reload: bool,
@@ -201,7 +220,7 @@ pub struct Reload {
     /// The least time between two reloads.
     #[serde(rename = "max_reload_frequency_seconds")]
     pub min_interval: Seconds,
-    #[serde(rename = "timeout_seconds")]
+    #[serde(rename = "timeout_seconds", deserialize_with = "some_time")]
     pub timeout: Seconds,
 }
 
@@ -209,12 +228,15 @@ pub struct Reload {
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    #[serde(rename = "deadline_milliseconds")]
+    #[serde(rename = "deadline_milliseconds", deserialize_with = "some_milliseconds")]
     pub deadline: Milliseconds,
+    #[serde(deserialize_with = "memory")]
     pub memory_bytes: usize,
     /// How many calls run at the same time; one more is a failure, and the failure policy decides.
+    #[serde(deserialize_with = "calls")]
     pub concurrent_calls: NonZeroUsize,
     /// After so many calls an instance of the module is thrown away. With 1 every request meets a fresh one.
+    #[serde(deserialize_with = "uses")]
     pub calls_per_instance: u32,
 }
 
@@ -281,171 +303,8 @@ pub struct S3 {
     pub allow_http: bool,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            upstream: None,
-            upstreams: Vec::new(),
-            sites: Vec::new(),
-            health: Health::default(),
-            data: PathBuf::from("waf-data"),
-            failure_policy: Spanned::new(0..0, FailurePolicy::Closed),
-            uninspected: Uninspected::default(),
-            mode: Mode::default(),
-            detect: Vec::new(),
-            exceptions: Vec::new(),
-            allow: Vec::new(),
-            proxy: Proxy::default(),
-            admin: Admin::default(),
-            wasm: Wasm::default(),
-            native: Native::default(),
-            rules: Rules::default(),
-            archive: Archive::default(),
-        }
-    }
-}
-
-impl Default for Health {
-    fn default() -> Health {
-        Health {
-            path: None,
-            interval: Seconds::whole(5),
-            timeout: Seconds::whole(2),
-            unhealthy_after: 3,
-            healthy_after: 2,
-            eject_after: 5,
-            eject: Seconds::whole(10),
-        }
-    }
-}
-
-impl Default for Proxy {
-    fn default() -> Proxy {
-        Proxy {
-            inspect_body_bytes: 64 << 10,
-            max_connections: 10_000,
-            header_timeout: Seconds::whole(10),
-            body_timeout: Seconds::whole(10),
-            connect_timeout: Seconds::whole(5),
-            response_timeout: Seconds::whole(60),
-            send_timeout: Seconds::whole(30),
-            trusted_proxies: Vec::new(),
-            shutdown_timeout: Seconds::whole(10),
-        }
-    }
-}
-
-impl Default for Admin {
-    fn default() -> Admin {
-        Admin {
-            listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
-            token: None,
-            hosts: Vec::new(),
-            max_upload_bytes: 8 << 20,
-            upload_timeout: Seconds::whole(30),
-        }
-    }
-}
-
-impl Default for Wasm {
-    fn default() -> Wasm {
-        Wasm {
-            module: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/rules/universal-waf.wasm")),
-            hot_reload_enabled: true,
-            keep_previous_versions: 2,
-            validate_before_reload: true,
-            reload: Reload::default(),
-            limits: Limits::default(),
-            probation: Probation::default(),
-            golden: golden(),
-        }
-    }
-}
-
-impl Default for Reload {
-    fn default() -> Reload {
-        Reload { auto_reload_on_file_change: false, min_interval: Seconds::whole(10), timeout: Seconds::whole(30) }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            deadline: Milliseconds(Duration::from_millis(50)),
-            memory_bytes: 16 << 20,
-            concurrent_calls: const { NonZeroUsize::new(64).unwrap() },
-            calls_per_instance: 1000,
-        }
-    }
-}
-
-impl Default for Probation {
-    fn default() -> Probation {
-        Probation {
-            window: Seconds::whole(30),
-            max_error_rate: Share(0.05),
-            max_latency: None,
-            min_calls: 20,
-            second_opinions: 4,
-        }
-    }
-}
-
-/// What any rules worth serving can tell apart.
-fn golden() -> Vec<Sample> {
-    let sample = |name: &str, target: &str, verdict| Sample {
-        name: name.to_owned(),
-        method: get(),
-        target: target.to_owned(),
-        headers: HashMap::from([
-            ("host".to_owned(), "example.com".to_owned()),
-            (
-                "user-agent".to_owned(),
-                "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".to_owned(),
-            ),
-            ("accept".to_owned(), "text/html".to_owned()),
-        ]),
-        body: String::new(),
-        verdict,
-    };
-    vec![
-        sample("an ordinary page", "/products?category=garden&page=2", 0),
-        sample("an SQL injection", "/products?id=1%27%20UNION%20SELECT%20password%20FROM%20users--", 1),
-        sample("a script in a parameter", "/search?q=%3Cscript%3Ealert(1)%3C/script%3E", 1),
-    ]
-}
-
 fn get() -> String {
     "GET".to_owned()
-}
-
-fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    match u32::deserialize(deserializer)? {
-        verdict @ 0..=3 => Ok(verdict),
-        other => Err(D::Error::custom(format!("{other} is no verdict: 0 is allow, 1 block, 2 challenge, 3 log"))),
-    }
-}
-
-fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    let path = String::deserialize(deserializer)?;
-    match path.parse::<hyper::http::uri::PathAndQuery>() {
-        Ok(_) if path.starts_with('/') => Ok(Some(path)),
-        _ => Err(D::Error::custom(format!("{path:?} is no path: write /health"))),
-    }
-}
-
-fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
-    let seconds = Seconds::deserialize(deserializer)?;
-    if seconds.0.is_zero() { Err(D::Error::custom("this takes a time above 0")) } else { Ok(seconds) }
-}
-
-fn body_cap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    const MOST: usize = 512 << 10;
-    match usize::deserialize(deserializer)? {
-        cap if cap <= MOST => Ok(cap),
-        _ => Err(D::Error::custom(format!("at most {MOST} bytes of a body can be inspected"))),
-    }
 }
 
 impl Config {
@@ -528,55 +387,6 @@ impl Config {
     }
 }
 
-/// A time in seconds, whole or not.
-#[derive(Clone, Copy, PartialEq)]
-pub struct Seconds(pub Duration);
-
-impl Seconds {
-    const fn whole(seconds: u64) -> Seconds {
-        Seconds(Duration::from_secs(seconds))
-    }
-}
-
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
-        time(deserializer, 1.0, "seconds").map(Seconds)
-    }
-}
-
-/// A time in milliseconds, whole or not.
-#[derive(Clone, Copy)]
-pub struct Milliseconds(pub Duration);
-
-impl<'de> Deserialize<'de> for Milliseconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Milliseconds, D::Error> {
-        time(deserializer, 1000.0, "milliseconds").map(Milliseconds)
-    }
-}
-
-fn time<'de, D: Deserializer<'de>>(deserializer: D, per_second: f64, unit: &str) -> Result<Duration, D::Error> {
-    const WEEK: f64 = 7.0 * 24.0 * 3600.0;
-    let number = f64::deserialize(deserializer)?;
-    if (0.0..=WEEK * per_second).contains(&number) {
-        Ok(Duration::from_secs_f64(number / per_second))
-    } else {
-        Err(D::Error::custom(format!("{number} is no number of {unit} from 0 to a week")))
-    }
-}
-
-/// A share of the whole, from 0 to 1.
-#[derive(Clone, Copy)]
-pub struct Share(pub f64);
-
-impl<'de> Deserialize<'de> for Share {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
-        match f64::deserialize(deserializer)? {
-            share @ 0.0..=1.0 => Ok(Share(share)),
-            other => Err(D::Error::custom(format!("{other} is no share: it goes from 0 to 1"))),
-        }
-    }
-}
-
 /// The secret of the admin API. Never printed by accident.
 #[derive(Clone)]
 pub struct Token(pub String);
@@ -651,7 +461,17 @@ mod tests {
             ("[waf]\nupstream = \"ftp://x\"", 2, "ftp"),
             ("[waf.wasm.probation]\nmax_error_rate = 7", 2, "share"),
             ("[[waf.wasm.golden]]\nname = \"x\"\ntarget = \"/\"\nverdict = 4", 4, "no verdict"),
-            ("[waf.wasm.limits]\nconcurrent_calls = 0", 2, "nonzero"),
+            ("[waf.wasm.limits]\nconcurrent_calls = 0", 2, "cannot work"),
+            ("[waf.wasm.limits]\nconcurrent_calls = 1000000", 2, "from 1 to 10000"),
+            ("[waf.wasm.limits]\nmemory_bytes = 1000", 2, "cannot work"),
+            ("[waf.wasm.limits]\ndeadline_milliseconds = 0", 2, "above 0"),
+            ("[waf.wasm.limits]\ncalls_per_instance = 0", 2, "cannot work"),
+            ("[waf.wasm]\nkeep_previous_versions = 1000", 2, "from 0 to 64"),
+            ("[waf.wasm.reload]\ntimeout_seconds = 0", 2, "above 0"),
+            ("[waf.proxy]\nmax_connections = 0", 2, "cannot work"),
+            ("[waf.proxy]\n\nheader_timeout_seconds = 0", 3, "above 0"),
+            ("[waf.admin]\nmax_upload_bytes = 0", 2, "cannot work"),
+            ("[waf.health]\neject_after = 0", 2, "cannot work"),
             ("[waf.admin]\ntoken = \"short\"", 2, "16 characters"),
             ("[waf.admin]\nlisten = \"0.0.0.0:9090\"\ntoken = \"none\"", 3, "loopback"),
             ("[waf]\n\nfailure_policy = \"last_good\"\n[waf.wasm]\nkeep_previous_versions = 0", 3, "last_good needs"),
