@@ -8,6 +8,7 @@ use hotslot::BoxError;
 use toml::{Spanned, Table};
 
 use crate::config::{AdminToken, Config};
+use crate::listen::Address;
 use crate::upstream::Upstream;
 
 /// A reverse proxy whose firewall rules are a WebAssembly module, replaced while it serves.
@@ -38,7 +39,7 @@ pub struct Options {
 
     /// Where the admin API and its page are [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDRESS")]
-    admin: Option<SocketAddr>,
+    admin: Option<Address>,
 
     /// The folder in which the node keeps what it must not forget [default: waf-data]
     #[arg(long, value_name = "FOLDER")]

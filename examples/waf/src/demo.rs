@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::listen::Listener;
 use crate::serve::{Terms, serve, through};
 
 const PAGE: &str = "<!doctype html><title>Demo</title><h1>The demo upstream</h1>\
@@ -32,7 +33,7 @@ pub async fn start(terms: Terms, stop: watch::Receiver<bool>) -> io::Result<Sock
         .route("/size", any(size))
         .route("/ws", any(websocket))
         .fallback(|| async { Html(PAGE) });
-    tokio::spawn(serve(listener, terms, stop, move |_, request| through(router.clone(), request)));
+    tokio::spawn(serve(Listener::Tcp(listener, None), terms, stop, move |_, request| through(router.clone(), request)));
     Ok(address)
 }
 

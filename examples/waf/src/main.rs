@@ -18,6 +18,7 @@ mod hold;
 mod impatient;
 mod json;
 mod life;
+mod listen;
 mod live;
 mod metrics;
 mod net;
@@ -42,15 +43,16 @@ use std::time::Duration;
 
 use clap::Parser;
 use hotslot::{BoxError, escape_untrusted};
-use tokio::net::TcpListener;
+use parking_lot::RwLock;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch::channel;
 
-use self::admin::Admin;
+use self::admin::{Admin, Audit, Tokens};
 use self::archive::Archive;
 use self::cli::Options;
 use self::config::Config;
-use self::life::{Settings, Signal, Signals};
+use self::life::{Parts, Settings, Signal, Signals};
+use self::listen::{Address, Certificates, Listener};
 use self::proxy::Proxy;
 use self::release::Release;
 use self::rules::Engine;
@@ -107,7 +109,8 @@ fn run(options: Options) -> Result<(), BoxError> {
         name: name.into(),
         deployments,
         engine,
-        token,
+        tokens: Arc::new(RwLock::new(Arc::new(Tokens::new(token.as_ref(), &config.admin)))),
+        audit: Audit::open(&config.data)?,
         hosts: config.admin.hosts.clone().into(),
         terms: admin::UploadTerms { max_bytes: config.admin.max_upload_bytes, deadline: config.admin.upload_timeout.0 },
         draining: is_draining,
@@ -137,6 +140,8 @@ fn check(config: &Config) -> Result<(), BoxError> {
     let release = Release::new(bytes, rules);
     rules::open(config, name(config)?, &engine, &release, samples)
         .map_err(|error| format!("{} with {}: {error}", module.display(), config.rule_file().display()))?;
+    config.certificates().map(Certificates::read).transpose()?;
+    config.admin_certificates().map(Certificates::read).transpose()?;
     println!("waf: the configuration can be started");
     Ok(())
 }
@@ -164,25 +169,43 @@ async fn listen(
     } else {
         None
     };
-    let data_listener = bind(config.listen).await?;
-    let admin_listener = bind(config.admin.listen).await?;
+    let certificates = config.certificates().map(Certificates::read).transpose()?;
+    let admin_certificates = config.admin_certificates().map(Certificates::read).transpose()?;
+    let data_listener = Listener::tcp(config.listen, certificates.as_ref()).await?;
+    let admin_listener = match &config.admin.listen {
+        Address::Tcp(address) => Listener::tcp(*address, admin_certificates.as_ref()).await?,
+        #[cfg(unix)]
+        Address::Unix(path) => Listener::unix(path)?,
+        #[cfg(not(unix))]
+        Address::Unix(_) => return Err("there are no Unix sockets here".into()),
+    };
     let guard = admin.deployments.guard_handle();
     let proxy = Arc::new(Proxy::new(Arc::clone(&guard), config, demo)?);
     let behind: Vec<_> =
         proxy.upstreams().iter().flat_map(|site| &site.upstreams).map(|state| state.url.clone()).collect();
-    println!("waf: serving on http://{}, in front of {}", data_listener.local_addr()?, behind.join(" and "));
-    println!("waf: the admin API and its page are on http://{}", admin_listener.local_addr()?);
+    println!("waf: serving on {}, in front of {}", data_listener.name()?, behind.join(" and "));
+    println!("waf: the admin API and its page are on {}", admin_listener.name()?);
 
     let serving = Arc::clone(&proxy);
     let data = tokio::spawn(serve(data_listener, terms, stop, move |peer, request| {
         let proxy = Arc::clone(&serving);
         async move { proxy.answer(peer, request).await }
     }));
-    let settings = Arc::new(Settings::new(options, Arc::clone(&admin.deployments), Arc::clone(&proxy))?);
+    let parts = Parts {
+        deployments: Arc::clone(&admin.deployments),
+        proxy: Arc::clone(&proxy),
+        tokens: Arc::clone(&admin.tokens),
+        certificates: certificates.clone(),
+        admin_certificates: admin_certificates.clone(),
+    };
+    let settings = Arc::new(Settings::new(options, parts)?);
     let router = admin::router(admin, Arc::clone(&proxy), Arc::clone(&settings));
-    let api = tokio::spawn(serve(admin_listener, Terms { max_connections: 256, ..terms }, end, move |_, request| {
-        serve::through(router.clone(), request)
-    }));
+    let api =
+        tokio::spawn(serve(admin_listener, Terms { max_connections: 256, ..terms }, end, move |peer, mut request| {
+            // For the audit log.
+            request.extensions_mut().insert(peer);
+            serve::through(router.clone(), request)
+        }));
     let seconds = tokio::spawn(async move {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -190,6 +213,7 @@ async fn listen(
             guard.traffic().tick();
             guard.take_tally();
             life::alive();
+            certificates.iter().chain(&admin_certificates).for_each(|certificates| certificates.refresh());
         }
     });
     life::ready();
@@ -235,10 +259,6 @@ fn tell_of_demo() {
     } else {
         eprintln!("waf: {text}");
     }
-}
-
-async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, BoxError> {
-    TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}").into())
 }
 
 /// What is still under way has had its time.

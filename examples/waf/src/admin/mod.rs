@@ -2,6 +2,7 @@
 
 mod access;
 mod answers;
+mod audit;
 mod page;
 mod rollback;
 mod rules;
@@ -18,11 +19,11 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
 use hotslot::escape_untrusted;
+use parking_lot::RwLock;
 use serde::Deserialize;
 use tokio::sync::watch;
 
 use self::answers::{Archived, Errors, History, Live, Reloaded, Version, refusal, refused};
-use crate::config::Token;
 use crate::deploy::{Change, Deployments, Record, Refusal, Trigger};
 use crate::json::unix;
 use crate::life::Settings;
@@ -40,14 +41,17 @@ pub struct Admin {
     pub name: Arc<str>,
     pub deployments: Arc<Deployments>,
     pub engine: Engine,
-    /// What a change has to bring; nothing if there is none.
-    pub token: Option<Token>,
+    /// Who may do what.
+    pub tokens: Arc<RwLock<Arc<Tokens>>>,
+    pub audit: Audit,
     pub hosts: Arc<[String]>,
     pub terms: upload::Terms,
     /// Raised when the node is about to stop.
     pub draining: watch::Receiver<bool>,
 }
 
+pub use self::access::{Role, Tokens};
+pub use self::audit::Audit;
 pub use self::upload::Terms as UploadTerms;
 
 /// All routes, behind the access check.
@@ -69,6 +73,7 @@ pub fn router(admin: Admin, proxy: Arc<Proxy>, settings: Arc<Settings>) -> Route
         .route("/api/v1/live", get(live))
         .route("/api/v1/config/reload", post(move || reload_config(settings)))
         .route("/api/v1/upstreams", get(|| async move { Json(upstreams.upstreams()) }))
+        .route("/api/v1/audit", get(|State(admin): State<Admin>| async move { Json(admin.audit.recent()) }))
         .route("/metrics", get(move |state| metrics(state, proxy)))
         .route("/", get(page::page))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such route") })

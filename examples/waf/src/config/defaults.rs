@@ -12,6 +12,7 @@ use super::{
     Admin, Archive, Config, FailurePolicy, Health, Limits, Milliseconds, Native, Probation, Proxy, Reload, Rules,
     Sample, Seconds, Share, Uninspected, Wasm, get,
 };
+use crate::listen::Address;
 use crate::policy::Mode;
 
 impl Default for Config {
@@ -30,6 +31,7 @@ impl Default for Config {
             detect: Vec::new(),
             exceptions: Vec::new(),
             allow: Vec::new(),
+            tls: None,
             proxy: Proxy::default(),
             admin: Admin::default(),
             wasm: Wasm::default(),
@@ -74,7 +76,10 @@ impl Default for Proxy {
 impl Default for Admin {
     fn default() -> Admin {
         Admin {
-            listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            listen: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 9090))),
+            tls: None,
+            tokens: Vec::new(),
+            open_reads: true,
             token: None,
             hosts: Vec::new(),
             max_upload_bytes: 8 << 20,

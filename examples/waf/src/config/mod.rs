@@ -17,9 +17,11 @@ use waf_interface::Verdict;
 
 pub use self::values::{Milliseconds, Seconds, Share};
 use self::values::{
-    body_cap, calls, memory, path, some, some_count, some_milliseconds, some_time, uses, verdict, versions,
+    body_cap, calls, digest, memory, path, some, some_count, some_milliseconds, some_time, uses, verdict, versions,
 };
 
+use crate::admin::Role;
+use crate::listen::{Address, Source};
 use crate::net::Network;
 use crate::policy::{self, HostPattern, Mode, Place, Policy};
 use crate::upstream::Upstream;
@@ -60,6 +62,8 @@ pub struct Config {
     pub exceptions: Vec<Spanned<Place>>,
     /// Requests that are not inspected.
     pub allow: Vec<Spanned<Place>>,
+    /// With TLS, if it is set.
+    pub tls: Option<Tls>,
     pub proxy: Proxy,
     pub admin: Admin,
     pub wasm: Wasm,
@@ -109,6 +113,8 @@ pub struct Site {
     pub upstreams: Vec<Upstream>,
     #[serde(default)]
     pub mode: Mode,
+    /// For clients that name one of the hosts in their TLS handshake.
+    pub tls: Option<Tls>,
     /// What its upstreams are asked for, in the place of what is in `[waf.health]`.
     #[serde(default, deserialize_with = "path")]
     pub health_path: Option<String>,
@@ -171,11 +177,37 @@ pub struct Proxy {
     pub shutdown_timeout: Seconds,
 }
 
+/// A certificate and its key, in PEM.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Who may do something over the admin API.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedToken {
+    /// How it is called in the audit log.
+    pub name: String,
+    pub role: Role,
+    pub token: Option<Token>,
+    /// The BLAKE3 digest of the token, as `b3sum` prints it, in the place of the token.
+    #[serde(default, deserialize_with = "digest")]
+    pub hash: Option<[u8; 32]>,
+}
+
 /// The admin listener.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    pub listen: SocketAddr,
+    pub listen: Address,
+    pub tls: Option<Tls>,
+    /// More tokens, each with a role.
+    pub tokens: Vec<Spanned<NamedToken>>,
+    /// Whether what changes nothing can be asked for without a token.
+    pub open_reads: bool,
     /// What a request that changes something has to bring. Generated at the first start if not set.
     pub token: Option<Spanned<AdminToken>>,
     /// Names by which the listener may be called, besides addresses and localhost.
@@ -336,13 +368,32 @@ impl Config {
         }
         if let Some(token) = &self.admin.token
             && matches!(token.get_ref(), AdminToken::None)
-            && !self.admin.listen.ip().is_loopback()
+            && (!self.admin.listen.is_local() || !self.admin.tokens.is_empty())
         {
-            let problem = format!(
-                "token = \"none\" in [waf.admin] is for loopback: on {} anybody could replace the rules",
-                self.admin.listen
-            );
+            let problem = if self.admin.tokens.is_empty() {
+                format!(
+                    "token = \"none\" in [waf.admin] is for loopback or a Unix socket: on {} anybody could replace the rules",
+                    self.admin.listen
+                )
+            } else {
+                "token = \"none\" lets everybody do everything: take it or [[waf.admin.tokens]] out".to_owned()
+            };
             return Err((token.span().start, problem));
+        }
+        for (number, token) in self.admin.tokens.iter().enumerate() {
+            let (at, token) = (token.span().start, token.get_ref());
+            if token.token.is_some() == token.hash.is_some() {
+                return Err((at, format!("[[waf.admin.tokens]]: {} needs a `token` or its `hash`", token.name)));
+            }
+            if self.admin.tokens[..number].iter().any(|other| other.get_ref().name == token.name) {
+                return Err((at, format!("[[waf.admin.tokens]]: there are two by the name {}", token.name)));
+            }
+        }
+        if let Address::Tcp(admin) = self.admin.listen
+            && admin == self.listen
+            && admin.port() != 0
+        {
+            return Err((0, format!("listen: requests and the admin API cannot both be on {admin}")));
         }
         for site in &self.sites {
             let (at, site) = (site.span().start, site.get_ref());
@@ -376,6 +427,25 @@ impl Config {
         }
     }
 
+    /// The certificates of the data listener, if it speaks TLS.
+    pub fn certificates(&self) -> Option<Vec<Source>> {
+        let source = |hosts: &[HostPattern], tls: &Tls| Source {
+            hosts: hosts.to_vec(),
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+        };
+        let own = self.tls.as_ref().map(|tls| source(&[], tls))?;
+        let sites = self.sites.iter().map(Spanned::get_ref);
+        let sites = sites.filter_map(|site| site.tls.as_ref().map(|tls| source(&site.hosts, tls)));
+        Some(sites.chain([own]).collect())
+    }
+
+    /// The certificate of the admin listener, if it speaks TLS.
+    pub fn admin_certificates(&self) -> Option<Vec<Source>> {
+        let tls = self.admin.tls.as_ref()?;
+        Some(vec![Source { hosts: Vec::new(), certificate: tls.certificate.clone(), key: tls.key.clone() }])
+    }
+
     /// Where the rule file is.
     pub fn rule_file(&self) -> PathBuf {
         self.rules.file.clone().unwrap_or_else(|| self.data.join("waf-config.json"))
@@ -400,6 +470,12 @@ impl std::str::FromStr for Token {
         } else {
             Err("a token has at least 16 characters, all of them visible ASCII")
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -485,6 +561,10 @@ mod tests {
             ("[[waf.detect]]\n", 1, "for everything"),
             ("[[waf.allow]]\nrule = \"a\"\npath = \"/\"", 1, "exceptions"),
             ("[[waf.detect]]\npath = \"/a*b\"", 2, "no path"),
+            ("[waf.admin]\nlisten = \"unix:here\"", 2, "Unix socket"),
+            ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"view\"", 1, "needs a `token`"),
+            ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"root\"", 3, "root"),
+            ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"view\"\nhash = \"ab\"", 4, "64 hexadecimal"),
             ("[waf.archive]\nfolder = \"a\"\n[waf.archive.s3]\nbucket = \"b\"", 3, "either a folder"),
             ("[waf\n", 1, ""),
         ] {

@@ -128,3 +128,11 @@ fn within<'de, D: Deserializer<'de>>(
     }
     Err(D::Error::custom(format!("{value} cannot work: {what} are from {least} to {most}")))
 }
+
+pub(super) fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[u8; 32]>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match blake3::Hash::from_hex(&text) {
+        Ok(hash) => Ok(Some(*hash.as_bytes())),
+        Err(_) => Err(D::Error::custom("a digest has 64 hexadecimal digits: printf %s TOKEN | b3sum")),
+    }
+}

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotslot::BoxError;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use toml::{Table, Value};
 
+use crate::admin::Tokens;
 use crate::cli::Options;
 use crate::config::Config;
 use crate::deploy::Deployments;
+use crate::listen::Certificates;
 use crate::proxy::Proxy;
+use crate::token;
 
 /// What takes effect without a restart, with everything below it.
 const LIVE: &[&str] = &[
@@ -24,6 +27,9 @@ const LIVE: &[&str] = &[
     "waf.upstreams",
     "waf.sites",
     "waf.health",
+    "waf.admin.token",
+    "waf.admin.tokens",
+    "waf.admin.open_reads",
     "waf.proxy.inspect_body_bytes",
     "waf.proxy.body_timeout_seconds",
     "waf.proxy.response_timeout_seconds",
@@ -34,8 +40,17 @@ pub struct Settings {
     options: Options,
     /// What is in effect, or waits for a restart since it was read.
     read: Mutex<Table>,
-    deployments: Arc<Deployments>,
-    proxy: Arc<Proxy>,
+    parts: Parts,
+}
+
+/// What takes the configuration up.
+pub struct Parts {
+    pub deployments: Arc<Deployments>,
+    pub proxy: Arc<Proxy>,
+    pub tokens: Arc<RwLock<Arc<Tokens>>>,
+    /// Those of the two listeners, if they speak TLS.
+    pub certificates: Option<Arc<Certificates>>,
+    pub admin_certificates: Option<Arc<Certificates>>,
 }
 
 /// What came of reading the configuration again.
@@ -49,9 +64,9 @@ pub struct Changed {
 
 impl Settings {
     /// Remembers what the node was started with.
-    pub fn new(options: Options, deployments: Arc<Deployments>, proxy: Arc<Proxy>) -> Result<Settings, BoxError> {
+    pub fn new(options: Options, parts: Parts) -> Result<Settings, BoxError> {
         let read = Mutex::new(options.table()?);
-        Ok(Settings { options, read, deployments, proxy })
+        Ok(Settings { options, read, parts })
     }
 
     /// Reads the configuration again, and module and rule file with it. An error changes nothing. Must be called within the
@@ -59,11 +74,29 @@ impl Settings {
     pub fn reload(&self) -> Result<Changed, BoxError> {
         let mut read = self.read.lock();
         let (config, table) = (self.options.clone().config()?, self.options.table()?);
-        self.proxy.configure(&config)?;
-        self.deployments.set_mild_rules(config.policy().mild_rules());
+        let Parts { deployments, proxy, tokens, certificates, admin_certificates } = &self.parts;
+        let (own, _) = token::open(config.admin.token.clone().map(toml::Spanned::into_inner), &config.data)?;
+        for (served, sources) in
+            [(certificates, config.certificates()), (admin_certificates, config.admin_certificates())]
+        {
+            if let (Some(served), Some(sources)) = (served, sources) {
+                served.set(sources)?;
+            }
+        }
+        proxy.configure(&config)?;
+        *tokens.write() = Arc::new(Tokens::new(own.as_ref(), &config.admin));
+        deployments.set_mild_rules(config.policy().mild_rules());
         let mut keys = Vec::new();
         compare(&mut keys, "", &Value::Table(read.clone()), &Value::Table(table.clone()));
-        let is_live = |key: &String| LIVE.iter().any(|live| key == live || key.starts_with(&format!("{live}.")));
+        let under = |key: &str, section: &str| key == section || key.starts_with(&format!("{section}."));
+        // A listener does not begin to speak TLS, or end it.
+        let tls = [
+            ("waf.tls", certificates.is_some() && config.tls.is_some()),
+            ("waf.admin.tls", admin_certificates.is_some() && config.admin.tls.is_some()),
+        ];
+        let is_live = |key: &String| {
+            LIVE.iter().any(|live| under(key, live)) || tls.iter().any(|(section, live)| *live && under(key, section))
+        };
         let (changed, needs_restart): (Vec<_>, Vec<_>) = keys.into_iter().partition(is_live);
         // What waits for a restart is named again the next time.
         let kept = needs_restart.iter().fold(table, |table, key| with_value_of(table, &read, key));
@@ -79,8 +112,8 @@ impl Settings {
         }
         let (module, rules) = (config.wasm.module.clone(), config.rule_file());
         let again = |wait: Option<Duration>| wait.map(std::thread::sleep).is_some();
-        while again(self.deployments.rule_file_changed(&rules)) {}
-        while again(self.deployments.module_file_changed(&module)) {}
+        while again(self.parts.deployments.rule_file_changed(&rules)) {}
+        while again(self.parts.deployments.module_file_changed(&module)) {}
     }
 }
 

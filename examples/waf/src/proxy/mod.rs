@@ -5,7 +5,7 @@ mod challenge;
 mod forward;
 mod headers;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -29,6 +29,7 @@ use crate::body::{Body, Cut, Held, Judge, So, Unreadable, full};
 use crate::config;
 use crate::config::{Config, Uninspected};
 use crate::guard::{Action, Guard, Judgement};
+use crate::listen::Peer;
 use crate::policy::Policy;
 use crate::readable::{Unread, readable};
 use crate::request_id::RequestIds;
@@ -78,7 +79,7 @@ impl Proxy {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    pub async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
         let began = Instant::now();
         let id = self.ids.next();
         let mut answer = self.inspect_and_forward(peer, request, &id).await;
@@ -87,19 +88,14 @@ impl Proxy {
         answer
     }
 
-    async fn inspect_and_forward(
-        &self,
-        peer: SocketAddr,
-        request: Request<Incoming>,
-        id: &HeaderValue,
-    ) -> Response<Body> {
+    async fn inspect_and_forward(&self, peer: Peer, request: Request<Incoming>, id: &HeaderValue) -> Response<Body> {
         if request.method() == Method::CONNECT {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy\n");
         }
         let live = Arc::clone(&self.live.read());
         let terms = &live.terms;
         let (mut parts, body) = request.into_parts();
-        let arrival = match arrive(&mut parts, peer.ip(), &terms.trusted_proxies, id) {
+        let arrival = match arrive(&mut parts, &peer, &terms.trusted_proxies, id) {
             Ok(arrival) => arrival,
             Err(problem) => return plain(StatusCode::BAD_REQUEST, &format!("{problem}\n")),
         };
@@ -117,7 +113,7 @@ impl Proxy {
                 Ok(Ok(held)) => held,
                 Ok(Err(Unreadable::Cut(cut))) => return given_up(cut),
                 Ok(Err(Unreadable::Broken(error))) => {
-                    tracing::debug!(%peer, %error, "request body");
+                    tracing::debug!(peer = &*peer.name, %error, "request body");
                     return plain(StatusCode::BAD_REQUEST, "the body of the request broke off\n");
                 }
                 Err(_) => return given_up(Cut::Slow),

@@ -28,4 +28,5 @@ mod sites;
 mod store;
 mod support;
 mod swaps;
+mod tls;
 mod uploads;
