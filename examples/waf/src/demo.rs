@@ -13,6 +13,7 @@ use axum::response::{Html, IntoResponse};
 use axum::routing::{any, get};
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -33,7 +34,9 @@ pub async fn start(terms: Terms, stop: watch::Receiver<bool>) -> io::Result<Sock
         .route("/size", any(size))
         .route("/ws", any(websocket))
         .fallback(|| async { Html(PAGE) });
-    tokio::spawn(serve(Listener::Tcp(listener, None), terms, stop, move |_, request| through(router.clone(), request)));
+    tokio::spawn(serve(Listener::Tcp(listener, None), terms, Gauge::default(), stop, move |_, request| {
+        through(router.clone(), request)
+    }));
     Ok(address)
 }
 

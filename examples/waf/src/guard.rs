@@ -292,7 +292,7 @@ impl Guard {
         });
         self.metrics.verdict(verdict, (verdict != Verdict::Allow).then_some(&rule), enforced);
         if verdict != Verdict::Allow {
-            tracing::info!(request = ?case.id, verdict = verdict.name(), enforced, rule, part, matched);
+            tracing::info!(target: "waf::decision", request = case.id.to_str().unwrap_or_default(), verdict = verdict.name(), enforced, rule, part, matched);
         }
         let rule = (verdict != Verdict::Allow).then_some(rule);
         Judgement { action, verdict: Some(verdict), rule, version, enforced }
@@ -301,7 +301,7 @@ impl Guard {
     /// Counts an answer.
     pub fn answered(&self, status: StatusCode, took: Duration) {
         self.traffic.answered(status, took);
-        self.metrics.answered(status);
+        self.metrics.answered(status, took);
     }
 
     fn remember(&self, rules: &Lease<dyn Waf>, failure: &Failure, id: &HeaderValue) {

@@ -20,6 +20,7 @@ mod json;
 mod life;
 mod listen;
 mod live;
+mod log;
 mod metrics;
 mod net;
 mod policy;
@@ -64,10 +65,6 @@ const WORKER_STACK: usize = 4 << 20;
 fn main() -> ExitCode {
     // A library that crashes or hangs when it is loaded does so in a child of this program, which does not get past this line.
     hotslot::native::rehearsal_point();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("WAF_LOG").unwrap_or_else(|_| "info".into()))
-        .init();
     match run(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -79,6 +76,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<(), BoxError> {
     let config = options.clone().config()?;
+    let _written = log::start(&config.log);
     if options.check {
         return check(&config);
     }
@@ -187,7 +185,8 @@ async fn listen(
     println!("waf: the admin API and its page are on {}", admin_listener.name()?);
 
     let serving = Arc::clone(&proxy);
-    let data = tokio::spawn(serve(data_listener, terms, stop, move |peer, request| {
+    let (open, admin_open) = guard.metrics().connections();
+    let data = tokio::spawn(serve(data_listener, terms, open, stop, move |peer, request| {
         let proxy = Arc::clone(&serving);
         async move { proxy.answer(peer, request).await }
     }));
@@ -200,12 +199,17 @@ async fn listen(
     };
     let settings = Arc::new(Settings::new(options, parts)?);
     let router = admin::router(admin, Arc::clone(&proxy), Arc::clone(&settings));
-    let api =
-        tokio::spawn(serve(admin_listener, Terms { max_connections: 256, ..terms }, end, move |peer, mut request| {
+    let api = tokio::spawn(serve(
+        admin_listener,
+        Terms { max_connections: 256, ..terms },
+        admin_open,
+        end,
+        move |peer, mut request| {
             // For the audit log.
             request.extensions_mut().insert(peer);
             serve::through(router.clone(), request)
-        }));
+        },
+    ));
     let seconds = tokio::spawn(async move {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         loop {

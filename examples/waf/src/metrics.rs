@@ -44,6 +44,11 @@ struct Status {
     status: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct At {
+    listener: &'static str,
+}
+
 /// There are as many as the configuration names.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Behind {
@@ -85,6 +90,10 @@ pub struct Metrics {
     calls: Histogram,
     errors: Family<Kind, Counter>,
     requests: Family<Status, Counter>,
+    latency: Histogram,
+    upstream_latency: Family<Behind, Histogram>,
+    given_up: Family<Kind, Counter>,
+    connections: Family<At, Gauge>,
     upstreams: Upstreams,
 }
 
@@ -110,6 +119,11 @@ impl Metrics {
             calls: Histogram::new(exponential_buckets(0.000_002, 2.0, 18)),
             errors: Family::default(),
             requests: Family::default(),
+            // From a tenth of a millisecond to a minute and a half.
+            latency: Histogram::new(exponential_buckets(0.000_1, 2.0, 20)),
+            upstream_latency: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_1, 2.0, 20))),
+            given_up: Family::default(),
+            connections: Family::default(),
             upstreams: Upstreams::default(),
         };
         metrics.register();
@@ -136,6 +150,17 @@ impl Metrics {
         registry.register_with_unit("waf_rules_call_duration", about, Unit::Seconds, self.calls.clone());
         registry.register("waf_rules_errors", "Calls of the rules that gave no verdict", self.errors.clone());
         registry.register("waf_requests", "Requests that were answered", self.requests.clone());
+        let about = "Duration of a request, from its header to its answer's";
+        registry.register_with_unit("waf_request_duration", about, Unit::Seconds, self.latency.clone());
+        let about = "Duration from when a request was sent to an upstream to its answer's header";
+        registry.register_with_unit("waf_upstream_duration", about, Unit::Seconds, self.upstream_latency.clone());
+        let about = "Requests without a verdict, because their body was not held back to its end";
+        registry.register("waf_bodies_given_up", about, self.given_up.clone());
+        registry.register(
+            "waf_connections",
+            "Connections that are open, websockets included",
+            self.connections.clone(),
+        );
         let Upstreams { up, under_way, requests, failures, ejections } = &self.upstreams;
         registry.register("waf_upstream_up", "Whether an upstream gets requests", up.clone());
         let about = "Requests that wait for an upstream's answer";
@@ -193,7 +218,26 @@ impl Metrics {
         self.errors.get_or_create(&Kind { kind }).inc();
     }
 
-    pub fn answered(&self, status: StatusCode) {
+    /// Returns what counts the open connections of the data listener, and of the admin listener.
+    pub fn connections(&self) -> (Gauge, Gauge) {
+        let at = |listener| self.connections.get_or_create(&At { listener }).clone();
+        (at("data"), at("admin"))
+    }
+
+    /// Counts an answer of an upstream.
+    pub fn upstream_answered(&self, upstream: &str, took: Duration) {
+        let behind = Behind { upstream: upstream.to_owned() };
+        self.upstream_latency.get_or_create(&behind).observe(took.as_secs_f64());
+    }
+
+    /// Counts a body that was not held back to its end.
+    pub fn given_up(&self, kind: &'static str) {
+        self.given_up.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, status: StatusCode, took: Duration) {
+        self.latency.observe(took.as_secs_f64());
         let status = match status.as_u16() {
             100..200 => "1xx",
             200..300 => "2xx",

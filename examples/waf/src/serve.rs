@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tower::ServiceExt;
@@ -34,10 +35,26 @@ pub struct Terms {
 
 /// A connection's place among those that a listener has room for, to be kept by whatever outlives it.
 #[derive(Clone)]
-pub struct Place(#[allow(dead_code, reason = "held")] Arc<(OwnedSemaphorePermit, mpsc::Sender<()>)>);
+pub struct Place(#[allow(dead_code, reason = "held")] Arc<(OwnedSemaphorePermit, mpsc::Sender<()>, Counted)>);
 
-/// Answers requests with `answer` until `stop` is raised; then finishes those that are under way.
-pub async fn serve<A, F>(listener: Listener, terms: Terms, mut stop: watch::Receiver<bool>, answer: A)
+/// A connection that is open.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Counted {
+        gauge.inc();
+        Counted(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Answers requests with `answer` until `stop` is raised; then finishes those that are under way. `open_now` counts connections.
+pub async fn serve<A, F>(listener: Listener, terms: Terms, open_now: Gauge, mut stop: watch::Receiver<bool>, answer: A)
 where
     A: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -56,9 +73,10 @@ where
         };
         let (stream, peer, place) = accepted;
         let (http, open, answer, mut stop) = (Arc::clone(&http), open.clone(), answer.clone(), stop.clone());
+        let open_now = open_now.clone();
         tokio::spawn(async move {
             // A websocket keeps it beyond the connection: it gets its time when the listener stops.
-            let place = Place(Arc::new((place, open)));
+            let place = Place(Arc::new((place, open, Counted::new(open_now))));
             let activity = Arc::new(Activity::default());
             let requests = Arc::clone(&activity);
             let spoken = Arc::new(Notify::new());

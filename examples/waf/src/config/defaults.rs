@@ -13,6 +13,7 @@ use super::{
     Sample, Seconds, Share, Uninspected, Wasm, get,
 };
 use crate::listen::Address;
+use crate::log::Log;
 use crate::policy::Mode;
 
 impl Default for Config {
@@ -32,6 +33,7 @@ impl Default for Config {
             exceptions: Vec::new(),
             allow: Vec::new(),
             tls: None,
+            log: Log::default(),
             proxy: Proxy::default(),
             admin: Admin::default(),
             wasm: Wasm::default(),

@@ -22,6 +22,7 @@ use self::values::{
 
 use crate::admin::Role;
 use crate::listen::{Address, Source};
+use crate::log::Log;
 use crate::net::Network;
 use crate::policy::{self, HostPattern, Mode, Place, Policy};
 use crate::upstream::Upstream;
@@ -64,6 +65,7 @@ pub struct Config {
     pub allow: Vec<Spanned<Place>>,
     /// With TLS, if it is set.
     pub tls: Option<Tls>,
+    pub log: Log,
     pub proxy: Proxy,
     pub admin: Admin,
     pub wasm: Wasm,
@@ -565,6 +567,7 @@ mod tests {
             ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"view\"", 1, "needs a `token`"),
             ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"root\"", 3, "root"),
             ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"view\"\nhash = \"ab\"", 4, "64 hexadecimal"),
+            ("[waf.log]\nformat = \"xml\"", 2, "xml"),
             ("[waf.archive]\nfolder = \"a\"\n[waf.archive.s3]\nbucket = \"b\"", 3, "either a folder"),
             ("[waf\n", 1, ""),
         ] {

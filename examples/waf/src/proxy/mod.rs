@@ -30,6 +30,7 @@ use crate::config;
 use crate::config::{Config, Uninspected};
 use crate::guard::{Action, Guard, Judgement};
 use crate::listen::Peer;
+use crate::log::Line;
 use crate::policy::Policy;
 use crate::readable::{Unread, readable};
 use crate::request_id::RequestIds;
@@ -82,23 +83,38 @@ impl Proxy {
     pub async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
         let began = Instant::now();
         let id = self.ids.next();
-        let mut answer = self.inspect_and_forward(peer, request, &id).await;
-        self.guard.answered(answer.status(), began.elapsed());
+        let mut line =
+            Line { method: request.method().to_string(), path: request.uri().path().to_owned(), ..Line::default() };
+        let mut answer = self.inspect_and_forward(&peer, request, &id, &mut line).await;
+        let took = began.elapsed();
+        if let Some(GivenUp(kind)) = answer.extensions_mut().remove() {
+            self.guard.metrics().given_up(kind);
+        }
+        self.guard.answered(answer.status(), took);
+        line.write(&peer, answer.status(), took, id.to_str().unwrap_or_default());
         answer.headers_mut().insert(X_REQUEST_ID, id);
         answer
     }
 
-    async fn inspect_and_forward(&self, peer: Peer, request: Request<Incoming>, id: &HeaderValue) -> Response<Body> {
+    async fn inspect_and_forward(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+        id: &HeaderValue,
+        line: &mut Line,
+    ) -> Response<Body> {
         if request.method() == Method::CONNECT {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy\n");
         }
         let live = Arc::clone(&self.live.read());
         let terms = &live.terms;
         let (mut parts, body) = request.into_parts();
-        let arrival = match arrive(&mut parts, &peer, &terms.trusted_proxies, id) {
+        let arrival = match arrive(&mut parts, peer, &terms.trusted_proxies, id) {
             Ok(arrival) => arrival,
             Err(problem) => return plain(StatusCode::BAD_REQUEST, &format!("{problem}\n")),
         };
+        line.client = Some(arrival.client);
+        line.host.clone_from(&arrival.host);
         let Some(site) = live.sites.of(&arrival.host) else {
             return plain(StatusCode::MISDIRECTED_REQUEST, "there is no such site here\n");
         };
@@ -136,7 +152,12 @@ impl Proxy {
             false if pauses => So::Far,
             false => So::Whole,
         };
-        match look.at(&beginning, so).action {
+        let asked = Instant::now();
+        let judgement = look.at(&beginning, so);
+        line.rules = asked.elapsed();
+        let action = judgement.action;
+        line.judgement = Some(judgement);
+        match action {
             Action::Pass => {}
             Action::Block => return refuse(id),
             Action::Challenge if self.challenge.is_passed(arrival.client, &parts.headers) => {}
@@ -157,7 +178,12 @@ impl Proxy {
             return plain(StatusCode::BAD_GATEWAY, "there is no upstream\n");
         };
         let request = Request::from_parts(parts, body);
-        send(&origin, terms.response_timeout.0, request, arrival.websocket, &refused, id).await
+        line.upstream = Some(origin.name().to_owned());
+        let sent = Instant::now();
+        let answer = send(&origin, terms.response_timeout.0, request, arrival.websocket, &refused, id).await;
+        line.answered_in = sent.elapsed();
+        self.guard.metrics().upstream_answered(origin.name(), line.answered_in);
+        answer
     }
 }
 
@@ -298,16 +324,25 @@ fn refuse(id: &HeaderValue) -> Response<Body> {
     plain(StatusCode::FORBIDDEN, &format!("The request was blocked. Its id is {id}.\n"))
 }
 
-/// The answer to a request whose body the node has given up on.
+/// Says of an answer that it is one to a request whose body the node has given up on, and why.
+#[derive(Clone, Copy)]
+struct GivenUp(&'static str);
+
+/// The answer to such a request.
 fn given_up(cut: Cut) -> Response<Body> {
-    match cut {
+    let mut answer = match cut {
         Cut::Slow => plain(StatusCode::REQUEST_TIMEOUT, &format!("{cut}\n")),
         Cut::Crowded => {
             let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{cut}\n"));
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             answer
         }
-    }
+    };
+    answer.extensions_mut().insert(GivenUp(match cut {
+        Cut::Slow => "slow",
+        Cut::Crowded => "crowded",
+    }));
+    answer
 }
 
 /// An answer of the node's own.

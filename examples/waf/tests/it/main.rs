@@ -18,6 +18,7 @@ mod files;
 mod hangs;
 mod libraries;
 mod life;
+mod logs;
 mod mild;
 mod page;
 mod proxy;
