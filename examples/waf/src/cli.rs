@@ -5,14 +5,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use hotslot::BoxError;
+use toml::{Spanned, Table};
 
-use crate::config::{Config, Token};
+use crate::config::{AdminToken, Config};
 use crate::fleet::{Membership, demo, orchestrator};
+use crate::listen::Address;
 use crate::upstream::Upstream;
 
 /// A reverse proxy whose firewall rules are a WebAssembly module, replaced while it serves.
 ///
-/// With no argument it stands in front of a demo upstream of its own.
+/// With no configuration at all it stands in front of a demo upstream of its own.
 #[derive(Parser)]
 #[command(name = "waf", version, args_conflicts_with_subcommands = true)]
 pub struct Options {
@@ -40,11 +42,19 @@ pub enum Command {
 }
 
 /// The options of a node.
-#[derive(Args)]
+#[derive(Clone, Args)]
 pub struct NodeOptions {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Checks the configuration, the module with the golden requests, and the rule file, and ends
+    #[arg(long)]
+    pub check: bool,
+
+    /// Stands in front of a demo upstream of its own if no other one is configured
+    #[arg(long)]
+    demo: bool,
 
     /// Where requests go: http://HOST, https://HOST or h2c://HOST
     #[arg(long, value_name = "URL")]
@@ -56,7 +66,7 @@ pub struct NodeOptions {
 
     /// Where the admin API and its page are [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDRESS")]
-    admin: Option<SocketAddr>,
+    admin: Option<Address>,
 
     /// The folder in which the node keeps what it must not forget [default: waf-data]
     #[arg(long, value_name = "FOLDER")]
@@ -66,9 +76,9 @@ pub struct NodeOptions {
     #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
 
-    /// The admin token; better set in the environment, where others do not see it
+    /// The admin token; better set in the environment, where others do not see it. `none` asks for none, on loopback only
     #[arg(long, value_name = "TOKEN", env = "WAF_ADMIN_TOKEN", hide_env_values = true)]
-    token: Option<Token>,
+    token: Option<AdminToken>,
 }
 
 impl NodeOptions {
@@ -78,9 +88,25 @@ impl NodeOptions {
         config.upstream = self.upstream.or(config.upstream);
         config.listen = self.listen.unwrap_or(config.listen);
         config.admin.listen = self.admin.unwrap_or(config.admin.listen);
-        config.admin.token = self.token.or(config.admin.token);
+        config.admin.token = self.token.map(|token| Spanned::new(0..0, token)).or(config.admin.token);
         config.data = self.data.unwrap_or(config.data);
         config.wasm.module = self.module.unwrap_or(config.wasm.module);
+        let has_upstream = config.upstream.is_some() || !config.upstreams.is_empty() || !config.sites.is_empty();
+        config.demo = !has_upstream && (self.demo || self.config.is_none());
+        if !has_upstream && !config.demo {
+            return Err(
+                "no upstream is configured: set `upstream` in [waf], or say --demo for one to try things on".into()
+            );
+        }
+        // What was said here has no line.
+        config.check().map_err(|(_, problem)| problem)?;
         Ok(config)
+    }
+
+    /// What the configuration file says, without what was said here.
+    pub fn table(&self) -> Result<Table, BoxError> {
+        let Some(path) = &self.config else { return Ok(Table::new()) };
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(toml::from_str(&text)?)
     }
 }

@@ -13,10 +13,12 @@ use axum::response::{Html, IntoResponse};
 use axum::routing::{any, get};
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::listen::Listener;
 use crate::serve::{Terms, serve, through};
 
 const PAGE: &str = "<!doctype html><title>Demo</title><h1>The demo upstream</h1>\
@@ -32,7 +34,9 @@ pub async fn start(terms: Terms, stop: watch::Receiver<bool>) -> io::Result<Sock
         .route("/size", any(size))
         .route("/ws", any(websocket))
         .fallback(|| async { Html(PAGE) });
-    tokio::spawn(serve(listener, terms, stop, move |_, request| through(router.clone(), request)));
+    tokio::spawn(serve(Listener::Tcp(listener, None), terms, Gauge::default(), stop, move |_, request| {
+        through(router.clone(), request)
+    }));
     Ok(address)
 }
 

@@ -15,15 +15,20 @@ use crate::hold::{Holds, Waiting};
 use crate::json::moment;
 use crate::live::Traffic;
 use crate::metrics::Metrics;
+use crate::policy::{Mildness, Mode, Policy, Treatment};
 use crate::readable::Unread;
 use crate::rules::{Failure, Inspected, inspect};
+use crate::without::Rest;
 
 /// How many errors are remembered.
 const ERRORS: usize = 256;
 /// How many generations' calls are remembered.
 const TALLIES: usize = 64;
+/// How many parts of a request can be excepted from rules that match there.
+const MILD_PARTS: usize = 8;
 
 /// What becomes of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Pass,
     Block,
@@ -32,10 +37,26 @@ pub enum Action {
     Unavailable,
 }
 
+/// What was said of a request, and what becomes of it.
+#[derive(Clone)]
+pub struct Judgement {
+    pub action: Action,
+    /// `None` if there is none.
+    pub verdict: Option<Verdict>,
+    /// The rule that gave it, if it is not to let the request through.
+    pub rule: Option<String>,
+    /// The version of the rules.
+    pub version: Option<String>,
+    /// Whether the action is what the verdict asks for.
+    pub enforced: bool,
+}
+
 pub struct Guard {
     slot: HotSlot<dyn Waf>,
     /// Runs the last version that went through its probation, if the failure policy wants it.
     fallback: Option<HotSlot<dyn Waf>>,
+    /// Runs what serves without the rules that are mild somewhere: what it says of a request stands wherever they do not.
+    mild: RwLock<Option<HotSlot<dyn Waf>>>,
     policy: RwLock<FailurePolicy>,
     /// What a fleet's release says of what cannot be inspected, in the place of the configuration.
     uninspected: RwLock<Option<Uninspected>>,
@@ -83,6 +104,36 @@ impl Tally {
     }
 }
 
+/// Nothing was found.
+const NOTHING: Decision = Decision { verdict: Verdict::Allow, reason: None };
+
+/// What a request is judged under.
+struct Case<'a> {
+    policy: &'a Policy,
+    mode: Mode,
+    id: &'a HeaderValue,
+}
+
+impl Case<'_> {
+    /// What is really done, and whether it is what was asked for.
+    fn done(&self, action: Action) -> (Action, bool) {
+        match self.mode {
+            Mode::Enforce => (action, true),
+            Mode::Detect => (Action::Pass, action == Action::Pass),
+        }
+    }
+
+    fn without_verdict(&self, action: Action, version: Option<String>) -> Judgement {
+        let (action, enforced) = self.done(action);
+        Judgement { action, verdict: None, rule: None, version, enforced }
+    }
+}
+
+/// The stronger one of two decisions.
+fn stronger(one: Decision, other: Decision) -> Decision {
+    if other.verdict > one.verdict { other } else { one }
+}
+
 impl Guard {
     /// Guards requests with what serves in `slot`.
     pub fn new(
@@ -94,6 +145,7 @@ impl Guard {
         Guard {
             slot,
             fallback,
+            mild: RwLock::default(),
             policy: RwLock::new(policy),
             uninspected: RwLock::default(),
             holds: Holds::default(),
@@ -104,34 +156,55 @@ impl Guard {
         }
     }
 
-    /// Asks the rules about a request. What of it they do not get to see is decided by what the request says about that, if the
-    /// rules do not say more.
-    pub fn inspect(&self, request: &Inspected<'_>, unread: Option<Unread>, id: &HeaderValue) -> Action {
-        let Some(unread) = unread else { return self.inspect_all(request, id) };
+    /// Asks the rules about a request, and says what becomes of it under a policy. What of it the rules do not get to see is
+    /// decided by what the request says about that, if they do not say more.
+    pub fn inspect(
+        &self,
+        request: &Inspected<'_>,
+        unread: Option<Unread>,
+        policy: &Policy,
+        id: &HeaderValue,
+    ) -> Judgement {
+        let treatment = policy.treatment(request.subject());
+        let mode = if let Treatment::Verdicts(mode) = treatment { mode } else { Mode::Enforce };
+        let case = Case { policy, mode, id };
+        if treatment == Treatment::Unseen {
+            return self.act(NOTHING, None, &case);
+        }
+        let Some(unread) = unread else { return self.inspect_all(request, &case) };
         let verdict = request.if_unread;
         let text = |text: &str| text.to_owned();
         let reason = Reason { rule: text("uninspected"), part: text("body"), matched: text(unread.name()), score: 0 };
         let own = Decision { verdict, reason: Some(reason) };
-        if verdict == Verdict::Block {
-            return self.act(own, id);
+        let own = match policy.mildness(request.subject(), "uninspected", "body") {
+            Mildness::None => self.act(own, None, &case),
+            Mildness::Logged => self.act(Decision { verdict: Verdict::Log, ..own }, None, &case),
+            Mildness::Excepted => self.act(NOTHING, None, &case),
+        };
+        if own.action == Action::Block {
+            return own;
         }
-        match (self.inspect_all(request, id), self.act(own, id)) {
-            (Action::Pass, own) => own,
-            (other, _) => other,
+        match self.inspect_all(request, &case) {
+            Judgement { action: Action::Pass, .. } => own,
+            other => other,
         }
     }
 
-    fn inspect_all(&self, request: &Inspected<'_>, id: &HeaderValue) -> Action {
+    fn inspect_all(&self, request: &Inspected<'_>, case: &Case<'_>) -> Judgement {
         let waiting = self.holds.ask();
         let rules = self.slot.load();
+        let version = Lease::version(&rules).map(ToString::to_string);
         match self.ask(&rules, request, waiting) {
-            Ok(decision) => self.act(decision, id),
+            Ok(decision) => {
+                let decision = self.soften(decision, &rules, request, case);
+                self.act(decision, version, case)
+            }
             Err(failure) => {
-                self.remember(&rules, &failure, id);
+                self.remember(&rules, &failure, case.id);
                 match *self.policy.read() {
-                    FailurePolicy::Closed => Action::Unavailable,
-                    FailurePolicy::Open => Action::Pass,
-                    FailurePolicy::LastGood => self.ask_last_good(request, id),
+                    FailurePolicy::Closed => case.without_verdict(Action::Unavailable, version),
+                    FailurePolicy::Open => case.without_verdict(Action::Pass, version),
+                    FailurePolicy::LastGood => self.ask_last_good(request, case),
                 }
             }
         }
@@ -148,34 +221,93 @@ impl Guard {
         result
     }
 
-    fn ask_last_good(&self, request: &Inspected<'_>, id: &HeaderValue) -> Action {
-        let result = self.fallback.as_ref().map(|fallback| inspect(&*fallback.load(), request));
-        match result {
-            Some(Ok(decision)) => self.act(decision, id),
-            Some(Err(_)) | None => Action::Unavailable,
+    fn ask_last_good(&self, request: &Inspected<'_>, case: &Case<'_>) -> Judgement {
+        let rules = self.fallback.as_ref().map(HotSlot::load);
+        let version = rules.as_ref().and_then(|rules| Lease::version(rules).map(ToString::to_string));
+        let decision = rules.as_ref().and_then(|rules| {
+            inspect(&**rules, request).ok().map(|decision| self.soften(decision, rules, request, case))
+        });
+        match decision {
+            Some(decision) => self.act(decision, version, case),
+            None => case.without_verdict(Action::Unavailable, version),
         }
     }
 
-    fn act(&self, Decision { verdict, reason }: Decision, id: &HeaderValue) -> Action {
+    /// What a decision comes to where its rule is mild. It may stand in front of another one, so the rules are asked again: all
+    /// but the mild ones about the whole request, and all of them about what is left without the part that it is about.
+    fn soften(&self, decision: Decision, rules: &Lease<dyn Waf>, request: &Inspected<'_>, case: &Case<'_>) -> Decision {
+        let policy = case.policy;
+        let mildness = |decision: &Decision| match &decision.reason {
+            Some(reason) if decision.verdict != Verdict::Allow => {
+                policy.mildness(request.subject(), &reason.rule, &reason.part)
+            }
+            _ => Mildness::None,
+        };
+        let first = mildness(&decision);
+        if first == Mildness::None {
+            return decision;
+        }
+        let others = self.mild.read().as_ref().map(|mild| inspect(&*mild.load(), request));
+        let Some(Ok(others)) = others else { return decision };
+        let mut mildest = match first {
+            Mildness::Logged => Decision { verdict: Verdict::Log, ..decision.clone() },
+            _ => NOTHING,
+        };
+        let mut rest =
+            Rest { target: request.target.clone(), headers: request.headers.clone(), body: request.body.to_vec() };
+        let mut seen = decision.clone();
+        for _ in 0..MILD_PARTS {
+            let part = seen.reason.as_ref().map(|reason| reason.part.clone()).unwrap_or_default();
+            if !rest.remove(&part) {
+                // Nobody can say what the other mild rules find there, so they have to be mild there, too.
+                let all = policy.mild_rules();
+                let all_mild = all.iter().all(|rule| policy.mildness(request.subject(), rule, &part) != Mildness::None);
+                return if all_mild { stronger(mildest, others) } else { decision };
+            }
+            let left = Inspected { target: &rest.target, headers: &rest.headers, body: &rest.body, ..*request };
+            seen = match inspect(&**rules, &left) {
+                Ok(seen) => seen,
+                Err(failure) => {
+                    self.remember(rules, &failure, case.id);
+                    return decision;
+                }
+            };
+            match mildness(&seen) {
+                Mildness::None => return stronger(stronger(mildest, others), seen),
+                Mildness::Logged => mildest = stronger(mildest, Decision { verdict: Verdict::Log, ..seen.clone() }),
+                Mildness::Excepted => {}
+            }
+        }
+        decision
+    }
+
+    /// Has the rules without the mild ones run in this slot, or in none.
+    pub fn set_mild(&self, mild: Option<HotSlot<dyn Waf>>) {
+        *self.mild.write() = mild;
+    }
+
+    fn act(&self, Decision { verdict, reason }: Decision, version: Option<String>, case: &Case<'_>) -> Judgement {
         let Reason { rule, part, matched, .. } = reason.unwrap_or_default();
-        if verdict == Verdict::Block {
-            self.traffic.blocked();
-        }
-        self.metrics.verdict(verdict, (verdict != Verdict::Allow).then_some(&rule));
-        if verdict != Verdict::Allow {
-            tracing::info!(request = ?id, verdict = verdict.name(), rule, part, matched);
-        }
-        match verdict {
+        let (action, enforced) = case.done(match verdict {
             Verdict::Allow | Verdict::Log => Action::Pass,
             Verdict::Block => Action::Block,
             Verdict::Challenge => Action::Challenge,
+        });
+        if action == Action::Block {
+            self.traffic.blocked();
         }
+        self.metrics.verdict(verdict, (verdict != Verdict::Allow).then_some(&rule), enforced);
+        if verdict != Verdict::Allow {
+            tracing::info!(target: "waf::decision", request = case.id.to_str().unwrap_or_default(), verdict = verdict.name(), enforced, rule, part, matched);
+        }
+        let rule = (verdict != Verdict::Allow).then_some(rule);
+        Judgement { action, verdict: Some(verdict), rule, version, enforced }
     }
 
     /// Counts an answer.
     pub fn answered(&self, status: StatusCode, took: Duration) {
         self.traffic.answered(status, took);
-        self.metrics.answered(status);
+        self.metrics.answered(status, took);
     }
 
     fn remember(&self, rules: &Lease<dyn Waf>, failure: &Failure, id: &HeaderValue) {

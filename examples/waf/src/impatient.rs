@@ -6,19 +6,20 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
+
+use crate::listen::Stream;
 
 /// Fails when nothing could be written for some time.
 pub struct Impatient {
-    stream: TcpStream,
+    stream: Stream,
     patience: Duration,
     /// Until when something has to go out, while something waits for that.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl Impatient {
-    pub fn new(stream: TcpStream, patience: Duration) -> Impatient {
+    pub fn new(stream: Stream, patience: Duration) -> Impatient {
         Impatient { stream, patience, waiting: None }
     }
 
@@ -62,10 +63,13 @@ impl AsyncWrite for Impatient {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // With TLS, this is where the last bytes wait.
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.measured(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.measured(cx, shut)
     }
 }

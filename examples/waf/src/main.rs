@@ -18,18 +18,26 @@ mod guard;
 mod hold;
 mod impatient;
 mod json;
+mod life;
+mod listen;
 mod live;
+mod log;
 mod metrics;
 mod net;
+mod policy;
 mod proxy;
 mod readable;
 mod release;
 mod request_id;
+mod rule_file;
 mod rules;
 mod serve;
+mod sites;
 mod token;
 mod upstream;
+mod version;
 mod watch;
+mod without;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,16 +45,19 @@ use std::time::Duration;
 
 use clap::Parser;
 use hotslot::{BoxError, escape_untrusted};
-use tokio::net::TcpListener;
+use parking_lot::RwLock;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch::channel;
 
-use self::admin::Admin;
+use self::admin::{Admin, Audit, Tokens};
 use self::archive::Archive;
 use self::cli::{Command, NodeOptions, Options};
 use self::config::Config;
 use self::fleet::Membership;
+use self::life::{Parts, Settings, Signal, Signals};
+use self::listen::{Address, Certificates, Listener};
 use self::proxy::Proxy;
+use self::release::Release;
 use self::rules::Engine;
 use self::serve::{Terms, serve};
 
@@ -56,10 +67,6 @@ const WORKER_STACK: usize = 4 << 20;
 fn main() -> ExitCode {
     // A library that crashes or hangs when it is loaded does so in a child of this program, which does not get past this line.
     hotslot::native::rehearsal_point();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("WAF_LOG").unwrap_or_else(|_| "info".into()))
-        .init();
     match run(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -79,6 +86,7 @@ fn run(options: Options) -> Result<(), BoxError> {
 }
 
 fn run_async(work: impl Future<Output = Result<(), BoxError>>) -> Result<(), BoxError> {
+    let _written = log::start(&log::Log::default());
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(work)?;
     shut_down(runtime);
@@ -86,13 +94,18 @@ fn run_async(work: impl Future<Output = Result<(), BoxError>>) -> Result<(), Box
 }
 
 fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), BoxError> {
-    let config = options.config()?;
+    let config = options.clone().config()?;
+    let _written = log::start(&config.log);
+    if options.check {
+        return check(&config);
+    }
     std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
-    let (token, is_new) = token::open(config.admin.token.clone(), &config.data)?;
-    let name = config.wasm.module.file_stem().and_then(|name| name.to_str()).ok_or("the module has no name")?;
+    let _lock = life::lock(&config.data)?;
+    let (token, is_new) = token::open(config.admin.token.clone().map(toml::Spanned::into_inner), &config.data)?;
+    let name = name(&config)?;
 
     let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK).build()?;
-    let engine = Engine::new(&config)?;
+    let engine = Engine::new(&config, Some(&config.data.join("compiled")))?;
     let archive = Archive::open(&config, runtime.handle().clone())?;
     let deployments = deploy::start(&config, name, &engine, archive, membership.is_some())?;
     let reload = &config.wasm.reload;
@@ -102,122 +115,178 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
     } else {
         Vec::new()
     };
-    if is_new {
-        let folder = config.data.display();
-        println!("waf: the admin token, kept in {folder}/token, is {}", token.0);
+    match &token {
+        Some(token) if is_new => {
+            println!("waf: the admin token, kept in {}/token, is {}", config.data.display(), token.0);
+        }
+        Some(_) => {}
+        None => println!("waf: the admin API asks for no token: whoever can reach it can change the rules"),
     }
     let fleet = match &membership {
         Some(membership) => Some(fleet::start(&config, membership, &deployments, &runtime)?),
         None => None,
     };
-    let (stopping, stop) = channel(false);
+    let (draining, is_draining) = channel(false);
     let admin = Admin {
         name: name.into(),
         deployments,
         engine,
-        token,
+        tokens: Arc::new(RwLock::new(Arc::new(Tokens::new(token.as_ref(), &config.admin)))),
+        audit: Audit::open(&config.data)?,
         hosts: config.admin.hosts.clone().into(),
         terms: admin::UploadTerms { max_bytes: config.admin.max_upload_bytes, deadline: config.admin.upload_timeout.0 },
-        stop,
+        draining: is_draining,
         fleet,
     };
-    runtime.block_on(listen(&config, admin, stopping))?;
+    runtime.block_on(listen(&config, options, admin, draining))?;
     shut_down(runtime);
     Ok(())
 }
 
+/// The name of what serves.
+fn name(config: &Config) -> Result<&str, BoxError> {
+    Ok(config.wasm.module.file_stem().and_then(|name| name.to_str()).ok_or("the module has no name")?)
+}
+
+/// Tries everything that a start would need, and changes nothing.
+fn check(config: &Config) -> Result<(), BoxError> {
+    let engine = Engine::new(config, None)?;
+    let module = &config.wasm.module;
+    let bytes = std::fs::read(module).map_err(|error| format!("{}: {error}", module.display()))?;
+    let rules = config.rule_file();
+    let rules = match std::fs::read(&rules) {
+        Ok(rules) => rules,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => deploy::NO_RULES.to_vec(),
+        Err(error) => return Err(format!("{}: {error}", rules.display()).into()),
+    };
+    let samples = if config.wasm.validate_before_reload { &config.wasm.golden[..] } else { &[] };
+    let release = Release::new(bytes, rules);
+    rules::open(config, name(config)?, &engine, &release, samples)
+        .map_err(|error| format!("{} with {}: {error}", module.display(), config.rule_file().display()))?;
+    config.certificates().map(Certificates::read).transpose()?;
+    config.admin_certificates().map(Certificates::read).transpose()?;
+    println!("waf: the configuration can be started");
+    Ok(())
+}
+
 /// Serves until a signal comes, and finishes what is under way.
-async fn listen(config: &Config, admin: Admin, stopping: tokio::sync::watch::Sender<bool>) -> Result<(), BoxError> {
+async fn listen(
+    config: &Config,
+    options: NodeOptions,
+    admin: Admin,
+    draining: tokio::sync::watch::Sender<bool>,
+) -> Result<(), BoxError> {
     let mut signals = Signals::new()?;
+    // The admin listener goes last: it says that the node stops.
+    let (stopping, stop) = channel(false);
+    let (ending, end) = channel(false);
     let terms = Terms {
         max_connections: config.proxy.max_connections,
         header_timeout: config.proxy.header_timeout.0,
         send_timeout: config.proxy.send_timeout.0,
         shutdown_timeout: config.proxy.shutdown_timeout.0,
     };
-    let stop = admin.stop.clone();
-    let upstream = match &config.upstream {
-        Some(upstream) => upstream.clone(),
-        None => format!("http://{}", demo::start(terms, stop.clone()).await?).parse()?,
+    let demo = if config.demo {
+        tell_of_demo();
+        Some(format!("http://{}", demo::start(terms, end.clone()).await?).parse()?)
+    } else {
+        None
     };
-    let data_listener = bind(config.listen).await?;
-    let admin_listener = bind(config.admin.listen).await?;
+    let certificates = config.certificates().map(Certificates::read).transpose()?;
+    let admin_certificates = config.admin_certificates().map(Certificates::read).transpose()?;
+    let data_listener = Listener::tcp(config.listen, certificates.as_ref()).await?;
+    let admin_listener = match &config.admin.listen {
+        Address::Tcp(address) => Listener::tcp(*address, admin_certificates.as_ref()).await?,
+        #[cfg(unix)]
+        Address::Unix(path) => Listener::unix(path)?,
+        #[cfg(not(unix))]
+        Address::Unix(_) => return Err("there are no Unix sockets here".into()),
+    };
     let guard = admin.deployments.guard_handle();
-    let proxy = Arc::new(Proxy::new(Arc::clone(&guard), upstream.clone(), config.proxy.clone(), config.uninspected)?);
-    println!("waf: serving on http://{}, in front of {upstream}", data_listener.local_addr()?);
-    println!("waf: the admin API and its page are on http://{}", admin_listener.local_addr()?);
+    let proxy = Arc::new(Proxy::new(Arc::clone(&guard), config, demo)?);
+    let behind: Vec<_> =
+        proxy.upstreams().iter().flat_map(|site| &site.upstreams).map(|state| state.url.clone()).collect();
+    println!("waf: serving on {}, in front of {}", data_listener.name()?, behind.join(" and "));
+    println!("waf: the admin API and its page are on {}", admin_listener.name()?);
 
-    let data = tokio::spawn(serve(data_listener, terms, stop.clone(), move |peer, request| {
-        let proxy = Arc::clone(&proxy);
+    let serving = Arc::clone(&proxy);
+    let (open, admin_open) = guard.metrics().connections();
+    let data = tokio::spawn(serve(data_listener, terms, open, stop, move |peer, request| {
+        let proxy = Arc::clone(&serving);
         async move { proxy.answer(peer, request).await }
     }));
-    let router = admin::router(admin);
-    let api = tokio::spawn(serve(admin_listener, Terms { max_connections: 256, ..terms }, stop, move |_, request| {
-        serve::through(router.clone(), request)
-    }));
+    let parts = Parts {
+        deployments: Arc::clone(&admin.deployments),
+        proxy: Arc::clone(&proxy),
+        tokens: Arc::clone(&admin.tokens),
+        certificates: certificates.clone(),
+        admin_certificates: admin_certificates.clone(),
+    };
+    let settings = Arc::new(Settings::new(options, parts, admin.fleet.is_some())?);
+    let router = admin::router(admin, Arc::clone(&proxy), Arc::clone(&settings));
+    let api = tokio::spawn(serve(
+        admin_listener,
+        Terms { max_connections: 256, ..terms },
+        admin_open,
+        end,
+        move |peer, mut request| {
+            // For the audit log.
+            request.extensions_mut().insert(peer);
+            serve::through(router.clone(), request)
+        },
+    ));
     let seconds = tokio::spawn(async move {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         loop {
             seconds.tick().await;
             guard.traffic().tick();
             guard.take_tally();
+            life::alive();
+            certificates.iter().chain(&admin_certificates).for_each(|certificates| certificates.refresh());
         }
     });
-    signals.wait().await;
+    life::ready();
+    let signal = loop {
+        match signals.next().await {
+            Signal::Reload => {
+                life::reloading();
+                let settings = Arc::clone(&settings);
+                // Module and rule file may have to wait for their time: the node does not.
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = settings.reload() {
+                        let error = escape_untrusted(&error.to_string()).into_owned();
+                        tracing::error!(error, "the configuration stays as it was");
+                    }
+                    life::ready();
+                });
+            }
+            signal => break signal,
+        }
+    };
+    life::stopping();
+    let _ = draining.send(true);
+    if signal == Signal::Drain && !config.proxy.drain.0.is_zero() {
+        tracing::info!(seconds = config.proxy.drain.0.as_secs_f64(), "not ready any more, and serving on");
+        // Whoever asks a second time means it.
+        let _ = tokio::time::timeout(config.proxy.drain.0, signals.end()).await;
+    }
     tracing::info!("stopping");
     seconds.abort();
     let _ = stopping.send(true);
-    let _ = tokio::join!(data, api);
+    let _ = data.await;
+    let _ = ending.send(true);
+    let _ = api.await;
     Ok(())
 }
 
-async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, BoxError> {
-    TcpListener::bind(address).await.map_err(|error| format!("{address}: {error}").into())
-}
-
-/// What tells the node to stop. Listened to before the node says that it serves: a signal that comes right after that
-/// must not end it half way.
-#[cfg(unix)]
-struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
-    }
-
-    /// Waits until somebody wants the node to stop.
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
-        }
-    }
-}
-
-impl Signals {
-    /// Waits for the first signal.
-    async fn first() {
-        match Signals::new() {
-            Ok(mut signals) => signals.wait().await,
-            Err(error) => tracing::error!(%error, "signals cannot be heard"),
-        }
-    }
-}
-
-#[cfg(windows)]
-struct Signals(tokio::signal::windows::CtrlC);
-
-#[cfg(windows)]
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        tokio::signal::windows::ctrl_c().map(Signals)
-    }
-
-    /// Waits until somebody wants the node to stop.
-    async fn wait(&mut self) {
-        self.0.recv().await;
+/// Nobody is to take it for their own.
+fn tell_of_demo() {
+    use std::io::IsTerminal;
+    let text = "no upstream is configured: requests go to a demo upstream inside this program";
+    if std::io::stderr().is_terminal() {
+        eprintln!("\x1b[1;31mwaf: {text}\x1b[0m");
+    } else {
+        eprintln!("waf: {text}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What `/metrics` shows. Labels take few values, whatever requests, modules and uploads say.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -12,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use waf_interface::Verdict;
+
+use crate::sites::SiteStatus;
 
 /// More rules than this are counted together, as `other`.
 const RULES: usize = 256;
@@ -42,6 +45,27 @@ struct Status {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct At {
+    listener: &'static str,
+}
+
+/// There are as many as the configuration names.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Behind {
+    upstream: String,
+}
+
+/// What is known of upstreams.
+#[derive(Default)]
+struct Upstreams {
+    up: Family<Behind, Gauge>,
+    under_way: Family<Behind, Gauge>,
+    requests: Family<Behind, Counter>,
+    failures: Family<Behind, Counter>,
+    ejections: Family<Behind, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Cause {
     module: String,
     cause: String,
@@ -52,17 +76,25 @@ pub struct Metrics {
     module: Module,
     reloads: Family<Module, Counter>,
     reload_failures: Family<Module, Counter>,
-    reload_duration: Family<Module, Histogram>,
+    /// Of the last reload, under the name that operators know.
+    reload_duration: Family<Module, Gauge<f64, AtomicU64>>,
+    reload_times: Family<Module, Histogram>,
     rollbacks: Family<Cause, Counter>,
     retired: Family<Module, Gauge>,
     instances: Family<Module, Gauge>,
     generation: Family<Module, Gauge>,
     verdicts: Family<Given, Counter>,
+    detected: Family<Given, Counter>,
     matches: Family<Rule, Counter>,
     known_rules: Mutex<BTreeSet<String>>,
     calls: Histogram,
     errors: Family<Kind, Counter>,
     requests: Family<Status, Counter>,
+    latency: Histogram,
+    upstream_latency: Family<Behind, Histogram>,
+    given_up: Family<Kind, Counter>,
+    connections: Family<At, Gauge>,
+    upstreams: Upstreams,
 }
 
 impl Metrics {
@@ -72,19 +104,27 @@ impl Metrics {
             module: Module { module: module.to_owned() },
             reloads: Family::default(),
             reload_failures: Family::default(),
+            reload_duration: Family::default(),
             // From a millisecond to half a minute.
-            reload_duration: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
+            reload_times: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
             rollbacks: Family::default(),
             retired: Family::default(),
             instances: Family::default(),
             generation: Family::default(),
             verdicts: Family::default(),
+            detected: Family::default(),
             matches: Family::default(),
             known_rules: Mutex::default(),
             // From two microseconds to a quarter of a second.
             calls: Histogram::new(exponential_buckets(0.000_002, 2.0, 18)),
             errors: Family::default(),
             requests: Family::default(),
+            // From a tenth of a millisecond to a minute and a half.
+            latency: Histogram::new(exponential_buckets(0.000_1, 2.0, 20)),
+            upstream_latency: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_1, 2.0, 20))),
+            given_up: Family::default(),
+            connections: Family::default(),
+            upstreams: Upstreams::default(),
         };
         metrics.register();
         metrics
@@ -94,23 +134,45 @@ impl Metrics {
         let Metrics { registry, .. } = self;
         registry.register("wasm_reload", "Reloads that were tried", self.reloads.clone());
         registry.register("wasm_reload_failures", "Reloads that were refused", self.reload_failures.clone());
-        let about = "Duration of a reload, from its bytes to its end";
+        let about = "Duration of the last reload, from its bytes to its end";
         registry.register_with_unit("wasm_reload_duration", about, Unit::Seconds, self.reload_duration.clone());
+        let about = "Durations of reloads, from their bytes to their end";
+        registry.register_with_unit("waf_reload_time", about, Unit::Seconds, self.reload_times.clone());
         registry.register("wasm_rollback", "Rollbacks", self.rollbacks.clone());
         registry.register("wasm_generation", "Number of the generation that serves", self.generation.clone());
         let about = "Generations that are loaded and do not serve, those kept for a rollback included";
         registry.register("wasm_retired_generations", about, self.retired.clone());
         registry.register("wasm_instances", "Instances of modules in memory", self.instances.clone());
         registry.register("waf_verdicts", "Verdicts of the rules", self.verdicts.clone());
+        registry.register("waf_verdicts_not_enforced", "Verdicts that were only detected", self.detected.clone());
         registry.register("waf_rule_matches", "Verdicts other than allow, by rule", self.matches.clone());
         let about = "Duration of a call of the rules, waiting for an instance included";
         registry.register_with_unit("waf_rules_call_duration", about, Unit::Seconds, self.calls.clone());
         registry.register("waf_rules_errors", "Calls of the rules that gave no verdict", self.errors.clone());
-        registry.register("waf_interfaces", "Requests that were answered", self.requests.clone());
+        registry.register("waf_requests", "Requests that were answered", self.requests.clone());
+        let about = "Duration of a request, from its header to its answer's";
+        registry.register_with_unit("waf_request_duration", about, Unit::Seconds, self.latency.clone());
+        let about = "Duration from when a request was sent to an upstream to its answer's header";
+        registry.register_with_unit("waf_upstream_duration", about, Unit::Seconds, self.upstream_latency.clone());
+        let about = "Requests without a verdict, because their body was not held back to its end";
+        registry.register("waf_bodies_given_up", about, self.given_up.clone());
+        registry.register(
+            "waf_connections",
+            "Connections that are open, websockets included",
+            self.connections.clone(),
+        );
+        let Upstreams { up, under_way, requests, failures, ejections } = &self.upstreams;
+        registry.register("waf_upstream_up", "Whether an upstream gets requests", up.clone());
+        let about = "Requests that wait for an upstream's answer";
+        registry.register("waf_upstream_requests_under_way", about, under_way.clone());
+        registry.register("waf_upstream_requests", "Requests that were sent to an upstream", requests.clone());
+        registry.register("waf_upstream_failures", "Requests that an upstream did not answer", failures.clone());
+        let about = "How often an upstream was given no more requests for a while";
+        registry.register("waf_upstream_ejections", about, ejections.clone());
         // There from the start, so that a rate can be taken over the first one.
         drop(self.reloads.get_or_create(&self.module));
         drop(self.reload_failures.get_or_create(&self.module));
-        drop(self.reload_duration.get_or_create(&self.module));
+        drop(self.reload_times.get_or_create(&self.module));
     }
 
     pub fn reloaded(&self, took: Duration, success: bool) {
@@ -118,7 +180,8 @@ impl Metrics {
         if !success {
             self.reload_failures.get_or_create(&self.module).inc();
         }
-        self.reload_duration.get_or_create(&self.module).observe(took.as_secs_f64());
+        self.reload_duration.get_or_create(&self.module).set(took.as_secs_f64());
+        self.reload_times.get_or_create(&self.module).observe(took.as_secs_f64());
     }
 
     pub fn rolled_back(&self, cause: &str) {
@@ -130,7 +193,11 @@ impl Metrics {
         self.calls.observe(took.as_secs_f64());
     }
 
-    pub fn verdict(&self, verdict: Verdict, rule: Option<&str>) {
+    /// Counts a verdict, and whether it was enforced.
+    pub fn verdict(&self, verdict: Verdict, rule: Option<&str>, enforced: bool) {
+        if !enforced {
+            self.detected.get_or_create(&Given { verdict: verdict.name() }).inc();
+        }
         self.verdicts.get_or_create(&Given { verdict: verdict.name() }).inc();
         if let Some(rule) = rule {
             self.matches.get_or_create(&Rule { rule: self.bounded(rule) }).inc();
@@ -151,7 +218,26 @@ impl Metrics {
         self.errors.get_or_create(&Kind { kind }).inc();
     }
 
-    pub fn answered(&self, status: StatusCode) {
+    /// Returns what counts the open connections of the data listener, and of the admin listener.
+    pub fn connections(&self) -> (Gauge, Gauge) {
+        let at = |listener| self.connections.get_or_create(&At { listener }).clone();
+        (at("data"), at("admin"))
+    }
+
+    /// Counts an answer of an upstream.
+    pub fn upstream_answered(&self, upstream: &str, took: Duration) {
+        let behind = Behind { upstream: upstream.to_owned() };
+        self.upstream_latency.get_or_create(&behind).observe(took.as_secs_f64());
+    }
+
+    /// Counts a body that was not held back to its end.
+    pub fn given_up(&self, kind: &'static str) {
+        self.given_up.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, status: StatusCode, took: Duration) {
+        self.latency.observe(took.as_secs_f64());
         let status = match status.as_u16() {
             100..200 => "1xx",
             200..300 => "2xx",
@@ -160,6 +246,21 @@ impl Metrics {
             _ => "5xx",
         };
         self.requests.get_or_create(&Status { status }).inc();
+    }
+
+    /// Takes up how the upstreams are. Those that are gone are forgotten.
+    pub fn upstreams(&self, sites: &[SiteStatus]) {
+        let Upstreams { up, under_way, requests, failures, ejections } = &self.upstreams;
+        [up, under_way].iter().for_each(|family| family.clear());
+        [requests, failures, ejections].iter().for_each(|family| family.clear());
+        for state in sites.iter().flat_map(|site| &site.upstreams) {
+            let behind = Behind { upstream: state.url.clone() };
+            up.get_or_create(&behind).set(i64::from(state.up));
+            under_way.get_or_create(&behind).inc_by(state.under_way as i64);
+            requests.get_or_create(&behind).inc_by(state.requests);
+            failures.get_or_create(&behind).inc_by(state.failures);
+            ejections.get_or_create(&behind).inc_by(state.ejections);
+        }
     }
 
     /// How often each rule matched, the most frequent first.
@@ -200,7 +301,7 @@ mod tests {
     #[test]
     fn ten_thousand_rules_do_not_make_ten_thousand_labels() {
         let metrics = Metrics::new("universal-waf");
-        (0..10_000).for_each(|rule| metrics.verdict(Verdict::Block, Some(&format!("rule-{rule}"))));
+        (0..10_000).for_each(|rule| metrics.verdict(Verdict::Block, Some(&format!("rule-{rule}")), true));
         let text = metrics.text(1, 0, 0).unwrap();
         assert_eq!(text.matches("waf_rule_matches_total{").count(), 257);
         assert_eq!(metrics.matches()[0], ("other".to_owned(), 10_000 - 256));

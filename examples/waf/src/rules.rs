@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
+use std::path::Path;
 
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::{Native, Trust};
@@ -12,10 +13,14 @@ use hyper::{HeaderMap, Method, Uri};
 use waf_interface::{CLIENT, Decision, FieldTooLong, IF_UNREAD, Reason, Verdict, Waf};
 
 use crate::config::{self, Config, Limits, Sample};
+use crate::policy::Subject;
 use crate::release::Release;
 
 /// A request as the rules see it.
+#[derive(Clone, Copy)]
 pub struct Inspected<'a> {
+    /// The host that it is for. The rules find it in its header, if they get to see that.
+    pub host: &'a str,
     pub method: &'a Method,
     pub target: &'a Uri,
     pub headers: &'a HeaderMap,
@@ -23,6 +28,14 @@ pub struct Inspected<'a> {
     pub client: IpAddr,
     /// What is to happen to what the rules cannot inspect.
     pub if_unread: Verdict,
+}
+
+impl<'a> Inspected<'a> {
+    /// What the policy looks at.
+    pub fn subject(&self) -> Subject<'a> {
+        let (host, path, method, client) = (self.host, self.target.path(), self.method.as_str(), self.client);
+        Subject { host, path, method, client }
+    }
 }
 
 /// Why there is no verdict.
@@ -71,11 +84,17 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new(config: &Config) -> Result<Engine, BoxError> {
+    /// An engine that keeps what it has compiled in `cache`.
+    pub fn new(config: &Config, cache: Option<&Path>) -> Result<Engine, BoxError> {
         let limits = config.wasm.limits.clone();
-        // A generation that serves, one that drains, one that is staged, and those of the fallback.
-        let instances = u32::try_from(limits.concurrent_calls.get().saturating_mul(4))?;
-        let wasm = wasm::Engine::builder().max_instances(instances).cache_dir(config.data.join("compiled")).build()?;
+        // A generation that serves, one that drains, one that is staged, those of the fallback, and those of the rules that are
+        // asked where others are mild.
+        let instances = u32::try_from(limits.concurrent_calls.get().saturating_mul(6))?;
+        let builder = wasm::Engine::builder().max_instances(instances);
+        let wasm = match cache {
+            Some(folder) => builder.cache_dir(folder).build()?,
+            None => builder.build()?,
+        };
         Ok(Engine { wasm, limits, takes_libraries: config.native.enabled })
     }
 
@@ -183,6 +202,7 @@ fn prove(rules: &dyn Waf, samples: &[Sample]) -> Result<(), BoxError> {
     for Sample { name, method, target, headers, body, verdict } in samples {
         let (method, target, headers) = (method.parse()?, target.parse()?, headers.try_into()?);
         let request = Inspected {
+            host: "",
             method: &method,
             target: &target,
             headers: &headers,

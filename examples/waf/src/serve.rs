@@ -1,7 +1,6 @@
 //! A listener: accepts connections, speaks HTTP/1.1 or HTTP/2 on each, and ends in good order.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tower::ServiceExt;
@@ -20,6 +19,7 @@ use tower::ServiceExt;
 use crate::activity::{Activity, hand_over};
 use crate::body::Body;
 use crate::impatient::Impatient;
+use crate::listen::{Accepted, Listener, Peer};
 
 /// What a listener grants its clients.
 #[derive(Clone, Copy)]
@@ -35,12 +35,28 @@ pub struct Terms {
 
 /// A connection's place among those that a listener has room for, to be kept by whatever outlives it.
 #[derive(Clone)]
-pub struct Place(#[allow(dead_code, reason = "held")] Arc<OwnedSemaphorePermit>);
+pub struct Place(#[allow(dead_code, reason = "held")] Arc<(OwnedSemaphorePermit, mpsc::Sender<()>, Counted)>);
 
-/// Answers requests with `answer` until `stop` is raised; then finishes those that are under way.
-pub async fn serve<A, F>(listener: TcpListener, terms: Terms, mut stop: watch::Receiver<bool>, answer: A)
+/// A connection that is open.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Counted {
+        gauge.inc();
+        Counted(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Answers requests with `answer` until `stop` is raised; then finishes those that are under way. `open_now` counts connections.
+pub async fn serve<A, F>(listener: Listener, terms: Terms, open_now: Gauge, mut stop: watch::Receiver<bool>, answer: A)
 where
-    A: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    A: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let mut http = auto::Builder::new(TokioExecutor::new());
@@ -57,19 +73,21 @@ where
         };
         let (stream, peer, place) = accepted;
         let (http, open, answer, mut stop) = (Arc::clone(&http), open.clone(), answer.clone(), stop.clone());
+        let open_now = open_now.clone();
         tokio::spawn(async move {
-            let _open = open;
-            let place = Place(Arc::new(place));
+            // A websocket keeps it beyond the connection: it gets its time when the listener stops.
+            let place = Place(Arc::new((place, open, Counted::new(open_now))));
             let activity = Arc::new(Activity::default());
             let requests = Arc::clone(&activity);
             let spoken = Arc::new(Notify::new());
             let first = Arc::clone(&spoken);
-            let held = place.clone();
+            let (held, from) = (place.clone(), peer.clone());
+            let _place = place;
             let service = service_fn(move |mut request: Request<Incoming>| {
                 first.notify_one();
                 request.extensions_mut().insert(held.clone());
                 let under_way = (request.version() == Version::HTTP_2).then(|| Activity::begin(&requests));
-                let answer = answer(peer, request);
+                let answer = answer(from.clone(), request);
                 async move {
                     let answer = answer.await;
                     Ok::<_, Infallible>(match under_way {
@@ -78,6 +96,12 @@ where
                     })
                 }
             });
+            let opened = timeout(terms.header_timeout, stream.open()).await;
+            let stream = match opened {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return tracing::debug!(peer = &*peer.name, %error, "handshake"),
+                Err(_) => return,
+            };
             let stream = TokioIo::new(Impatient::new(stream, terms.send_timeout));
             let connection = http.serve_connection_with_upgrades(stream, service).into_owned();
             tokio::pin!(connection);
@@ -116,7 +140,7 @@ where
                 }
             };
             if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "connection");
+                tracing::debug!(peer = &*peer.name, %error, "connection");
             }
         });
     }
@@ -127,14 +151,11 @@ where
 }
 
 /// The next connection, once there is room for it.
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+async fn accept(listener: &Listener, room: &Arc<Semaphore>) -> (Accepted, Peer, OwnedSemaphorePermit) {
     let place = Arc::clone(room).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                let _ = stream.set_nodelay(true);
-                return (stream, peer, place);
-            }
+            Ok((stream, peer)) => return (stream, peer, place),
             Err(error) => {
                 // Out of descriptors, most likely: connections that end will free some.
                 tracing::warn!(%error, "accept");

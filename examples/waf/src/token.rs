@@ -6,13 +6,19 @@ use std::path::Path;
 
 use hotslot::BoxError;
 
-use crate::config::Token;
+use crate::config::{AdminToken, Token};
 
-/// The token, and whether it is new.
-pub fn open(set: Option<Token>, data: &Path) -> Result<(Token, bool), BoxError> {
-    if let Some(token) = set {
-        return Ok((token, false));
+/// The token, if one is asked for, and whether it is new.
+pub fn open(set: Option<AdminToken>, data: &Path) -> Result<(Option<Token>, bool), BoxError> {
+    match set {
+        Some(AdminToken::None) => Ok((None, false)),
+        Some(AdminToken::Secret(token)) => Ok((Some(token), false)),
+        None => stored(data).map(|(token, is_new)| (Some(token), is_new)),
     }
+}
+
+/// The token that is kept in a folder, drawn if there is none yet, and whether it is new.
+pub fn stored(data: &Path) -> Result<(Token, bool), BoxError> {
     let path = data.join("token");
     let named = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut options = OpenOptions::new();

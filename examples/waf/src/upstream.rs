@@ -30,6 +30,11 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// Returns its host, and its port if it has one.
+    pub fn authority(&self) -> String {
+        self.authority.to_string()
+    }
+
     /// The address of a request to it, for this host.
     fn uri(&self, host: Authority, target: Option<&PathAndQuery>) -> Uri {
         let target = target.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));

@@ -5,38 +5,144 @@
 //! that the request crosses sites are refused, whatever the request wants.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN, WWW_AUTHENTICATE};
 use axum::http::uri::Authority;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::Admin;
 use super::answers::refusal;
+use super::audit::Entry;
+use crate::config::{self, Token};
+use crate::listen::Peer;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Lets a request on, or answers it.
+/// What somebody may do. Each role may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Look.
+    View,
+    /// Change rules, and take changes to them back.
+    Rules,
+    /// Change everything that serves.
+    Deploy,
+    /// Have the configuration read again.
+    Admin,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        ["view", "rules", "deploy", "admin"][self as usize]
+    }
+}
+
+/// Who has which role.
+pub struct Tokens {
+    /// `None` if nobody has to say who they are.
+    known: Option<Vec<Known>>,
+    open_reads: bool,
+}
+
+struct Known {
+    name: String,
+    role: Role,
+    hash: [u8; 32],
+}
+
+impl Tokens {
+    /// The token of the node itself, `None` if it asks for none, and those that the configuration names.
+    pub fn new(own: Option<&Token>, config: &config::Admin) -> Tokens {
+        let hash = |token: &Token| *blake3::hash(token.0.as_bytes()).as_bytes();
+        let named = config.tokens.iter().map(toml::Spanned::get_ref).filter_map(|named| {
+            let hash = named.hash.or_else(|| named.token.as_ref().map(hash))?;
+            Some(Known { name: named.name.clone(), role: named.role, hash })
+        });
+        let known = own.map(|own| {
+            let own = Known { name: "token".to_owned(), role: Role::Admin, hash: hash(own) };
+            named.chain([own]).collect()
+        });
+        Tokens { known, open_reads: config.open_reads }
+    }
+
+    /// Returns who sends a request, and what they may do.
+    fn who(&self, headers: &HeaderMap) -> Option<(&str, Role)> {
+        let Some(known) = &self.known else { return Some(("anybody", Role::Admin)) };
+        let given = blake3::hash(bearer(headers)?);
+        // All of them are compared, however early one fits.
+        let fits = |known: &&Known| bool::from(known.hash.ct_eq(given.as_bytes()));
+        let mut found = known.iter().filter(fits).collect::<Vec<_>>().into_iter();
+        found.next().map(|known| (known.name.as_str(), known.role))
+    }
+
+    /// What a request needs; nothing if anybody may.
+    fn needed(&self, method: &Method, path: &str) -> Option<Role> {
+        if method.is_safe() {
+            // The page asks for everything else by itself.
+            return (!self.open_reads && path != "/").then_some(Role::View);
+        }
+        let under =
+            |prefix: &str| path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+        Some(match path {
+            _ if under("/api/v1/rules") => Role::Rules,
+            _ if under("/api/v1/config") => Role::Admin,
+            _ => Role::Deploy,
+        })
+    }
+}
+
+/// Lets a request on, or answers it. What changes something, or is to, is written down.
 pub async fn check(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     if let Err(problem) = same_site(request.headers(), request.uri().authority(), &admin.hosts) {
         return refusal(StatusCode::FORBIDDEN, problem).into_response();
     }
-    if !request.method().is_safe() && !is_authorized(request.headers(), admin.token.0.as_bytes()) {
-        let mut answer =
-            refusal(StatusCode::UNAUTHORIZED, "this needs the token: Authorization: Bearer …").into_response();
-        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"waf\""));
-        return answer;
+    let tokens = Arc::clone(&admin.tokens.read());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let who = tokens.who(request.headers());
+    let needed = tokens.needed(&method, &path);
+    let from = request.extensions().get::<Peer>().map(|peer| peer.name.to_string()).unwrap_or_default();
+    let answer = match (needed, who) {
+        (Some(_), None) => {
+            let problem = "this needs the token: Authorization: Bearer …".to_owned();
+            unauthorized(StatusCode::UNAUTHORIZED, problem)
+        }
+        (Some(needed), Some((name, role))) if role < needed => {
+            let problem = format!("{name} has the role {}: this needs {}", role.name(), needed.name());
+            unauthorized(StatusCode::FORBIDDEN, problem)
+        }
+        _ => next.run(request).await,
+    };
+    if !method.is_safe() {
+        let (name, role) = who.map_or((None, None), |(name, role)| (Some(name.to_owned()), Some(role)));
+        admin.audit.note(Entry::new(name, role, from, method.as_str(), &path, answer.status())).await;
     }
-    next.run(request).await
+    answer
 }
 
+fn unauthorized(status: StatusCode, problem: String) -> Response {
+    let mut answer = refusal(status, problem).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"waf\""));
+    }
+    answer
+}
+
+/// Returns whether a request has this token with it.
 pub fn is_authorized(headers: &HeaderMap, token: &[u8]) -> bool {
-    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-    let Some((scheme, given)) = given.split_at_checked("bearer ".len()) else { return false };
-    scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(given.ct_eq(token))
+    bearer(headers).is_some_and(|given| bool::from(given.ct_eq(token)))
+}
+
+/// The token that a request has with it.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, given) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked("bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(given)
 }
 
 pub fn same_site(headers: &HeaderMap, authority: Option<&Authority>, hosts: &[String]) -> Result<(), &'static str> {
@@ -89,7 +195,8 @@ mod tests {
 
     #[test]
     fn only_the_whole_token_opens() {
-        let opens = |value| is_authorized(&headers(&[("authorization", value)]), b"0123456789abcdef");
+        let tokens = Tokens::new(Some(&Token("0123456789abcdef".to_owned())), &config::Admin::default());
+        let opens = |value| tokens.who(&headers(&[("authorization", value)])).is_some();
         assert!(opens("Bearer 0123456789abcdef") && opens("bearer 0123456789abcdef"));
         for wrong in
             ["", "Bearer", "Bearer ", "Bearer 0123456789abcde", "Bearer 0123456789abcdef0", "Basic 0123456789abcdef"]

@@ -3,13 +3,18 @@
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
-use hotslot::{ErrorKind, Phase, escape_untrusted};
+use hotslot::host::ContractError;
+use hotslot::wasm::ModuleError;
+use hotslot::{ErrorKind, Phase, Stage, escape_untrusted};
 use serde::Serialize;
 
-use crate::deploy::{Deployments, Record, Refusal};
+use crate::archive;
+use crate::deploy::{self, Deployments, Record, Refusal};
 use crate::guard::{Guard, RuleError, Tally};
 use crate::json::moment;
 use crate::live::Second;
+use crate::rule_file::EditError;
+use crate::version::shown;
 
 /// A reload that succeeded.
 #[derive(Serialize)]
@@ -17,8 +22,8 @@ pub struct Reloaded {
     success: bool,
     message: String,
     version: Option<String>,
-    downtime_ms: f64,
-    requests_during_reload: u64,
+    downtime_ms: Option<f64>,
+    requests_during_reload: Option<u64>,
     duration_ms: f64,
     generation: Option<u64>,
     digest: String,
@@ -45,24 +50,34 @@ impl Reloaded {
 #[derive(Serialize)]
 pub struct RolledBack {
     success: bool,
+    /// What was done, and what was left as it was.
+    message: String,
     rolled_back_to: Option<String>,
     reason: Option<String>,
-    downtime_ms: f64,
-    requests_during_reload: u64,
+    module_changed: bool,
+    rules_changed: bool,
+    downtime_ms: Option<f64>,
+    requests_during_reload: Option<u64>,
     generation: Option<u64>,
     digest: String,
+    rules_digest: String,
 }
 
 impl RolledBack {
-    pub fn new(record: Record) -> RolledBack {
+    pub fn new(done: deploy::RolledBack) -> RolledBack {
+        let deploy::RolledBack { record, did, module_changed, rules_changed } = done;
         RolledBack {
             success: true,
+            message: did,
             rolled_back_to: record.version,
             reason: record.reason,
+            module_changed,
+            rules_changed,
             downtime_ms: record.downtime_ms,
             requests_during_reload: record.requests_during_reload,
             generation: record.generation,
             digest: record.digest,
+            rules_digest: record.rules_digest,
         }
     }
 }
@@ -72,6 +87,8 @@ impl RolledBack {
 struct Refused {
     success: bool,
     error: String,
+    /// All that is known of it.
+    detail: String,
     stage: &'static str,
     current_version: Option<String>,
     status: String,
@@ -82,12 +99,14 @@ pub fn refused(refusal: &Refusal, guard: &Guard) -> Response {
     let serving = guard.slot().status().serving;
     let current_version = serving.as_ref().and_then(|serving| serving.version.as_ref()).map(ToString::to_string);
     let status = match (&current_version, &serving) {
-        (Some(version), _) => format!("still_serving_v{version}"),
+        (Some(version), _) => format!("still_serving_{}", shown(version)),
         (None, Some(serving)) => format!("still_serving_{}", serving.digest.short()),
         (None, None) => "not_serving".to_owned(),
     };
-    let error = escape_untrusted(&refusal.to_string()).into_owned();
-    let body = Refused { success: false, error, stage: refusal.stage(), current_version, status };
+    let safe = |text: &str| escape_untrusted(text).into_owned();
+    let detail = safe(&refusal.to_string());
+    let error = in_short(refusal).map_or_else(|| detail.clone(), |short| safe(&short));
+    let body = Refused { success: false, error, detail, stage: refusal.stage(), current_version, status };
     let mut answer = (code(refusal), Json(body)).into_response();
     if let Some(wait) = refusal.retry_after() {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
@@ -95,10 +114,49 @@ pub fn refused(refusal: &Refusal, guard: &Guard) -> Response {
     answer
 }
 
+/// The usual refusals in the words that operators look for.
+fn in_short(refusal: &Refusal) -> Option<String> {
+    match refusal {
+        Refusal::Version { expected, got, .. } => {
+            Some(format!("Version conflict: expected {}, got {}", shown(expected), shown(got)))
+        }
+        Refusal::Slot(error) => match error.kind() {
+            ErrorKind::TimedOut(after) | ErrorKind::QueueTimedOut(after) => {
+                Some(format!("Reload timed out after {}s", after.as_secs_f64()))
+            }
+            ErrorKind::Refused(source) if error.stage() == Stage::Admit => not_a_module(&**source),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Why bytes are no module with rules, if it is that.
+fn not_a_module(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    for error in std::iter::successors(Some(error), |error| error.source()) {
+        let lacks_method = match (error.downcast_ref::<ModuleError>(), error.downcast_ref::<ContractError>()) {
+            // The method is called through these.
+            (Some(ModuleError::MissingExport { .. } | ModuleError::NoMemory { .. }), _) => true,
+            (Some(error), _) => return Some(format!("Invalid WASM module: {error}")),
+            (None, Some(ContractError::Missing { .. } | ContractError::MissingMethod { .. })) => true,
+            (None, Some(ContractError::Interface { .. })) => true,
+            _ => false,
+        };
+        if lacks_method {
+            return Some("Invalid WASM module: missing inspect_request export".to_owned());
+        }
+    }
+    None
+}
+
 fn code(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::Disabled => StatusCode::FORBIDDEN,
-        Refusal::Rules(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Rules(EditError::Malformed(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Rules(EditError::Missing(_)) => StatusCode::NOT_FOUND,
+        Refusal::Rules(EditError::Exists(_)) | Refusal::NothingBefore(_) => StatusCode::CONFLICT,
+        Refusal::Version { .. } => StatusCode::CONFLICT,
+        Refusal::RulesChanged => StatusCode::PRECONDITION_FAILED,
         Refusal::Archive(_) => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::NotArchived(_) | Refusal::Overtaken => StatusCode::CONFLICT,
         Refusal::Slot(error) => match error.kind() {
@@ -164,6 +222,8 @@ struct Attempt {
     record: Record,
     /// Whether its generation is still loaded, and can be rolled back to.
     kept: bool,
+    /// Whether it is what serves.
+    serving: bool,
 }
 
 impl History {
@@ -175,11 +235,56 @@ impl History {
             .filter(|retired| retired.phase == Phase::Warm)
             .map(|retired| retired.generation)
             .collect();
-        let attempt = |record: Record| {
-            let kept = record.generation.is_some_and(|generation| warm.contains(&generation));
-            Attempt { record, kept }
+        let serving = status.serving.map(|serving| serving.generation);
+        let attempt = |(record, since_start): (Record, bool)| {
+            let kept = since_start && record.generation.is_some_and(|generation| warm.contains(&generation));
+            let serving = since_start && record.generation.is_some() && record.generation == serving;
+            Attempt { record, kept, serving }
         };
         History { reloads: deployments.history().into_iter().rev().map(attempt).collect() }
+    }
+}
+
+/// What the archive has, and what can come back.
+#[derive(Serialize)]
+pub struct Archived {
+    modules: Vec<Kept>,
+    rules: Vec<Kept>,
+}
+
+#[derive(Serialize)]
+struct Kept {
+    digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    size_bytes: u64,
+    archived_at: String,
+    serving: bool,
+    /// Whether a rollback that names no other goes there.
+    previous: bool,
+}
+
+impl Archived {
+    pub fn of(deployments: &Deployments) -> Result<Archived, Refusal> {
+        let contents = deployments.archived()?;
+        let (module, rules) =
+            (deployments.serving_module().to_string(), deployments.serving_rules().digest().to_string());
+        let list = |objects: Vec<archive::Archived>, serving: &str, previous: Option<String>, versioned: bool| {
+            let kept = |archive::Archived { digest, size, at }| Kept {
+                version: versioned.then(|| deployments.version_of(&digest)).flatten(),
+                size_bytes: size,
+                archived_at: moment(at),
+                serving: digest == serving,
+                previous: previous.as_ref() == Some(&digest),
+                digest,
+            };
+            objects.into_iter().map(kept).collect()
+        };
+        let (before, rules_before) = deployments.before();
+        Ok(Archived {
+            modules: list(contents.modules, &module, before, true),
+            rules: list(contents.rules, &rules, rules_before, false),
+        })
     }
 }
 

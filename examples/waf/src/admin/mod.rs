@@ -2,29 +2,35 @@
 
 pub mod access;
 mod answers;
+mod audit;
 pub mod page;
+mod rollback;
+mod rules;
 mod upload;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{self, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
+use hotslot::escape_untrusted;
+use parking_lot::RwLock;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use self::answers::{Errors, History, Live, Reloaded, RolledBack, Version, refused};
-use crate::config::Token;
-use crate::deploy::{Change, Deployments, Record, Refusal, Target, Trigger};
+use self::answers::{Archived, Errors, History, Live, Reloaded, Version, refused};
+use crate::deploy::{Change, Deployments, Record, Refusal, Trigger};
 use crate::fleet::managed::{self, Managed};
 use crate::json::unix;
-use crate::release::Module;
+use crate::life::Settings;
+use crate::proxy::Proxy;
+use crate::release::{Module, Release};
+use crate::rule_file::EditError;
 use crate::rules::Engine;
 
 /// A rule, or the wish to roll back, is a small thing.
@@ -36,31 +42,45 @@ pub struct Admin {
     pub name: Arc<str>,
     pub deployments: Arc<Deployments>,
     pub engine: Engine,
-    pub token: Token,
+    /// Who may do what.
+    pub tokens: Arc<RwLock<Arc<Tokens>>>,
+    pub audit: Audit,
     pub hosts: Arc<[String]>,
     pub terms: upload::Terms,
-    pub stop: watch::Receiver<bool>,
+    /// Raised when the node is about to stop.
+    pub draining: watch::Receiver<bool>,
     /// The node's part in a fleet, if it is in one.
     pub fleet: Option<Managed>,
 }
 
+pub use self::access::{Role, Tokens};
 pub use self::answers::refusal;
+pub use self::audit::Audit;
 pub use self::upload::Terms as UploadTerms;
 
 /// All routes, behind the access check.
-pub fn router(admin: Admin) -> Router {
+pub fn router(admin: Admin, proxy: Arc<Proxy>, settings: Arc<Settings>) -> Router {
+    let upstreams = Arc::clone(&proxy);
     let upload = DefaultBodyLimit::max(admin.terms.max_bytes);
     Router::new()
         .route("/api/v1/wasm/reload", post(reload).layer(upload))
         .route("/api/v1/wasm/version", get(version))
-        .route("/api/v1/wasm/rollback", post(roll_back))
+        .route("/api/v1/wasm/rollback", post(rollback::module))
         .route("/api/v1/wasm/history", get(history))
         .route("/api/v1/wasm/errors", get(errors))
-        .route("/api/v1/rules", put(add_rule))
+        .route("/api/v1/wasm/archive", get(archived))
+        .route("/api/v1/rules", get(rules::list).put(rules::put).post(rules::add))
+        .route("/api/v1/rules/diff", get(rules::diff))
+        .route("/api/v1/rules/file", put(rules::replace))
+        .route("/api/v1/rules/rollback", post(rollback::rules))
+        .route("/api/v1/rules/{id}", get(rules::one).put(rules::put_named).delete(rules::remove))
         .route("/api/v1/live", get(live))
         .route("/api/v1/fleet", get(managed::state))
         .route("/api/v1/fleet/unpin", post(managed::unpin))
-        .route("/metrics", get(metrics))
+        .route("/api/v1/config/reload", post(move || reload_config(settings)))
+        .route("/api/v1/upstreams", get(|| async move { Json(upstreams.upstreams()) }))
+        .route("/api/v1/audit", get(|State(admin): State<Admin>| async move { Json(admin.audit.recent()) }))
+        .route("/metrics", get(move |state| metrics(state, proxy)))
         .route("/", get(page::page))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such route") })
         .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "not with this method") })
@@ -108,53 +128,32 @@ impl Admin {
     }
 }
 
+impl Admin {
+    /// What was read from the rules that serve, which a module may understand though they are no JSON.
+    fn readable<R>(&self, read: Result<R, EditError>) -> Result<R, Response> {
+        read.map_err(|error| refused(&Refusal::Rules(error), self.deployments.guard()))
+    }
+}
+
 async fn reload(State(admin): State<Admin>, request: Request) -> Result<Json<Reloaded>, Response> {
-    let module = upload::receive(request, &admin.name, &admin.terms).await.map_err(IntoResponse::into_response)?;
-    let record =
-        admin.change(|deployments| deployments.reload(Change::Module(Module::new(module)), Trigger::Upload)).await?;
-    Ok(reloaded(record, "The module was"))
+    let upload = upload::receive(request, &admin.name, &admin.terms).await.map_err(IntoResponse::into_response)?;
+    let (change, trigger) = match upload.rules {
+        None => (Change::Module(Module::new(upload.module)), Trigger::Upload),
+        Some(rules) => (Change::Release(Release::new(upload.module, &rules[..])), Trigger::Release),
+    };
+    let record = admin.change(move |deployments| deployments.reload(change, trigger)).await?;
+    Ok(reloaded(&admin, record))
 }
 
-async fn add_rule(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<Reloaded>, Response> {
-    let rule = json(&headers, &body).map_err(IntoResponse::into_response)?;
-    let record = admin.change(|deployments| deployments.reload(Change::Rule(rule), Trigger::RuleRequest)).await?;
-    Ok(reloaded(record, "The rules were"))
-}
-
-fn reloaded(record: Record, what: &str) -> Json<Reloaded> {
+fn reloaded(admin: &Admin, record: Record) -> Json<Reloaded> {
+    let name = &admin.name;
     let message = if record.unchanged {
-        format!("{what} serving already: nothing was done")
+        format!("{name} serves this already: nothing was done")
     } else {
-        format!("{what} replaced while requests went on")
+        format!("Reloaded {name} ({:.0}ms downtime)", record.downtime_ms.unwrap_or_default())
     };
+    tracing::info!("{message}");
     Json(Reloaded::new(record, message))
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Wish {
-    /// The generation to go to; the one before if neither this nor `digest` is set.
-    generation: Option<u64>,
-    /// The digest of the module to go to.
-    digest: Option<String>,
-    reason: Option<String>,
-}
-
-async fn roll_back(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<RolledBack>, Response> {
-    let wish: Wish =
-        if body.is_empty() { Wish::default() } else { json(&headers, &body).map_err(IntoResponse::into_response)? };
-    let reason = wish.reason.unwrap_or_else(|| "requested".to_owned());
-    let target = match (wish.generation, wish.digest) {
-        (None, None) => Target::Previous,
-        (Some(generation), None) => Target::Generation(generation),
-        (None, Some(digest)) => Target::Module(digest),
-        (Some(_), Some(_)) => {
-            let both = "a rollback goes to a generation or to a digest, not to both";
-            return Err(refusal(StatusCode::BAD_REQUEST, both).into_response());
-        }
-    };
-    let record = admin.change(move |deployments| deployments.roll_back(target, reason)).await?;
-    Ok(Json(RolledBack::new(record)))
 }
 
 /// A body that says that it is JSON, and is. A form of another site cannot say so.
@@ -179,6 +178,23 @@ async fn history(State(admin): State<Admin>) -> Json<History> {
     Json(History::of(&admin.deployments))
 }
 
+/// Reads the configuration again, as SIGHUP does.
+async fn reload_config(settings: Arc<Settings>) -> Result<Json<serde_json::Value>, Response> {
+    match tokio::task::spawn_blocking(move || settings.reload().map_err(|error| error.to_string())).await {
+        Ok(Ok(changed)) => Ok(Json(
+            serde_json::json!({ "success": true, "changed": changed.changed, "needs_restart": changed.needs_restart }),
+        )),
+        Ok(Err(error)) => {
+            Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, escape_untrusted(&error).into_owned()).into_response())
+        }
+        Err(panic) => Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, panic.to_string()).into_response()),
+    }
+}
+
+async fn archived(State(admin): State<Admin>) -> Result<Json<Archived>, Response> {
+    admin.change(Archived::of).await.map(Json)
+}
+
 async fn errors(State(admin): State<Admin>) -> Json<Errors> {
     Json(Errors::of(admin.deployments.guard()))
 }
@@ -193,10 +209,11 @@ async fn live(State(admin): State<Admin>, Query(Since { since }): Query<Since>) 
     Json(Live::of(admin.deployments.guard(), since, unix(SystemTime::now())))
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
+async fn metrics(State(admin): State<Admin>, proxy: Arc<Proxy>) -> Response {
     let guard = admin.deployments.guard();
     let status = guard.slot().status();
     let generation = status.serving.map_or(0, |serving| serving.generation);
+    guard.metrics().upstreams(&proxy.upstreams());
     match guard.metrics().text(generation, status.retired.len(), admin.engine.instances()) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -207,7 +224,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 }
 
 async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    match *admin.stop.borrow() {
+    match *admin.draining.borrow() {
         false => (StatusCode::OK, "ready\n"),
         true => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
     }

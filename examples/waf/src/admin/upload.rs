@@ -14,6 +14,8 @@ use super::answers::refusal;
 
 /// The longest name, in bytes.
 const NAME_LIMIT: usize = 64;
+/// What a form may have.
+const FIELDS: &str = "there are the fields name, file and, if they are to change with it, rules: each of them once";
 
 #[derive(Clone, Copy)]
 pub struct Terms {
@@ -30,8 +32,15 @@ impl IntoResponse for Rejected {
     }
 }
 
-/// The bytes of the module that a request brings for the slot called `slot`.
-pub async fn receive(request: Request, slot: &str, terms: &Terms) -> Result<Bytes, Rejected> {
+/// What a request brings.
+pub struct Upload {
+    pub module: Bytes,
+    /// The rule file that belongs to it, if it is not to serve with the rules that do.
+    pub rules: Option<Bytes>,
+}
+
+/// The module that a request brings for the slot called `slot`.
+pub async fn receive(request: Request, slot: &str, terms: &Terms) -> Result<Upload, Rejected> {
     let too_large = || {
         let cap = terms.max_bytes;
         Rejected(StatusCode::PAYLOAD_TOO_LARGE, format!("an upload has at most {cap} bytes: see max_upload_bytes"))
@@ -51,7 +60,7 @@ pub async fn receive(request: Request, slot: &str, terms: &Terms) -> Result<Byte
     }
 }
 
-async fn read(request: Request, slot: &str) -> Result<Bytes, Rejected> {
+async fn read(request: Request, slot: &str) -> Result<Upload, Rejected> {
     let bad = |problem: &str| Rejected(StatusCode::BAD_REQUEST, problem.to_owned());
     let mut form = Multipart::from_request(request, &()).await.map_err(|_| {
         Rejected(
@@ -59,25 +68,30 @@ async fn read(request: Request, slot: &str) -> Result<Bytes, Rejected> {
             "send multipart/form-data with the fields name and file".to_owned(),
         )
     })?;
-    let (mut name, mut file) = (None, None);
+    let (mut name, mut file, mut rules) = (None, None, None);
     while let Some(field) = form.next_field().await? {
         match field.name() {
             Some("name") if name.is_none() => name = Some(read_name(field).await?),
-            Some("file") if file.is_none() => {
+            Some(kind @ ("file" | "rules")) => {
+                let content = if kind == "file" { &mut file } else { &mut rules };
+                if content.is_some() {
+                    return Err(bad(FIELDS));
+                }
                 if !field.file_name().is_none_or(is_no_path) {
                     return Err(bad("the file's name is a path, or longer than a file's name"));
                 }
-                file = Some(field.bytes().await?);
+                *content = Some(field.bytes().await?);
             }
-            _ => return Err(bad("there are two fields, each of them once: name and file")),
+            _ => return Err(bad(FIELDS)),
         }
     }
-    let name = name.ok_or_else(|| bad("the field `name` is missing"))?;
-    if name != slot {
+    // There is one: who names none means it.
+    if let Some(name) = name.filter(|name| name != slot) {
         let problem = format!("there is no module {name} here: this node serves {slot}");
         return Err(Rejected(StatusCode::NOT_FOUND, problem));
     }
-    file.filter(|file| !file.is_empty()).ok_or_else(|| bad("the field `file` is missing or empty"))
+    let module = file.filter(|file| !file.is_empty()).ok_or_else(|| bad("the field `file` is missing or empty"))?;
+    Ok(Upload { module, rules })
 }
 
 async fn read_name(field: Field<'_>) -> Result<String, Rejected> {

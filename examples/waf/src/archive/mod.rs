@@ -4,27 +4,28 @@
 //! when a version has begun to serve: whenever the node is killed, it starts again on the old version or on the new
 //! one. What cannot be read or has another digest than its name is left out.
 
+mod list;
 mod s3;
 
 use std::collections::BTreeSet;
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use hotslot::{BoxError, Digest};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
+use self::list::{Entry, List};
 use crate::config::Config;
-use crate::release::{Module, Release, RuleFile};
-
-/// How many versions the list names.
-const LISTED: usize = 32;
+use crate::release::{Module, Release};
+use crate::rule_file::RuleFile;
 
 pub struct Archive {
     store: Arc<dyn ObjectStore>,
@@ -32,27 +33,6 @@ pub struct Archive {
     list: Mutex<List>,
     /// What is known to lie in the store, whole.
     kept: Mutex<BTreeSet<String>>,
-}
-
-/// The versions to start on, the best one first.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct List {
-    releases: Vec<Entry>,
-    /// The digests of the two files when they were last read: others mean that somebody replaced them meanwhile.
-    module_file: Option<String>,
-    rule_file: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
-    module: String,
-    rules: String,
-}
-
-impl Entry {
-    fn of(release: &Release) -> Entry {
-        Entry { module: release.module.digest().to_string(), rules: release.rules.digest().to_string() }
-    }
 }
 
 impl Archive {
@@ -70,7 +50,7 @@ impl Archive {
 
     fn read_list(&self) -> Result<List, BoxError> {
         match self.get(&list_path()) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            Ok(bytes) => Ok(List::read(&bytes).unwrap_or_else(|error| {
                 tracing::error!(%error, "the archive's list cannot be read: starting without it");
                 List::default()
             })),
@@ -95,21 +75,45 @@ impl Archive {
         Ok(Release::new(module, rules.to_vec()))
     }
 
-    /// Returns the module with this digest, with the rule file that it last served with; or with `rules`, if it is in the
-    /// archive and was rolled back.
-    pub fn release_of(&self, module: &str, rules: &RuleFile) -> Result<Release, BoxError> {
-        if module.len() != 64 || !module.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err("a digest has 64 hexadecimal digits, in lower case".into());
-        }
-        let listed = self.list.lock().releases.iter().find(|entry| entry.module == module).cloned();
-        let release = match listed {
-            Some(entry) => self.release(&entry.module, &entry.rules),
-            None => {
-                let module = self.genuine(&module_path(module), module);
-                module.map(|module| Release { module: Module::new(module), rules: rules.clone() })
-            }
+    /// Returns the rule file with which a module last served.
+    pub fn rules_of(&self, module: &str) -> Result<RuleFile, BoxError> {
+        let entry = self.list.lock().releases.iter().find(|entry| entry.module == module).cloned();
+        let entry = entry.ok_or("the archive does not say with which rules this module served")?;
+        self.rules(&entry.rules)
+    }
+
+    /// Returns the module with this digest, if it is there and whole.
+    pub fn module(&self, digest: &str) -> Result<Module, BoxError> {
+        let bytes = check_digest(digest).and_then(|()| self.genuine(&module_path(digest), digest));
+        bytes.map(Module::new).map_err(|error| format!("the archive does not have this version: {error}").into())
+    }
+
+    /// Returns the rule file with this digest, if it is there and whole.
+    pub fn rules(&self, digest: &str) -> Result<RuleFile, BoxError> {
+        let bytes = check_digest(digest).and_then(|()| self.genuine(&rules_path(digest), digest));
+        let rules = bytes.map(|bytes| RuleFile::new(bytes.to_vec()));
+        rules.map_err(|error| format!("the archive does not have these rules: {error}").into())
+    }
+
+    /// Returns the digest of the module that the one that serves took the place of, also of one that is not loaded any more.
+    pub fn previous_module(&self) -> Option<String> {
+        self.list.lock().modules.get(1).cloned()
+    }
+
+    /// Returns the digest of the rule file that the one that serves took the place of.
+    pub fn previous_rules(&self) -> Option<String> {
+        self.list.lock().rules.get(1).cloned()
+    }
+
+    /// Returns the modules and the rule files that are there, the latest one of each first.
+    pub fn contents(&self) -> Result<Contents, BoxError> {
+        let of = |folder: &str| -> Result<Vec<Archived>, BoxError> {
+            let listed = self.store.list(Some(&Path::from(folder)));
+            let mut objects: Vec<_> = self.runtime.block_on(listed.try_collect())?;
+            objects.sort_by_key(|object| std::cmp::Reverse(object.last_modified));
+            Ok(objects.into_iter().filter_map(Archived::of).collect())
         };
-        release.map_err(|error| format!("the archive does not have this version: {error}").into())
+        Ok(Contents { modules: of("modules")?, rules: of("rules")? })
     }
 
     /// Whether the module file was like this when it was last read.
@@ -144,20 +148,19 @@ impl Archive {
     /// Puts a version that serves at the head of the list.
     pub fn serves(&self, release: &Release) -> Result<(), BoxError> {
         let entry = Entry::of(release);
-        self.change(|list| {
-            list.releases.retain(|other| *other != entry);
-            list.releases.insert(0, entry);
-            list.releases.truncate(LISTED);
-        })
+        self.change(|list| list.serves(entry))
+    }
+
+    /// Puts the version that the node starts on at the head of the list. What was better and could not be loaded is no way back.
+    pub fn starts_on(&self, release: &Release) -> Result<(), BoxError> {
+        let entry = Entry::of(release);
+        self.change(|list| list.starts_on(entry))
     }
 
     /// Takes out a version that turned out to be bad, and puts the one that serves instead at the head.
     pub fn rolled_back(&self, bad: &Release, good: &Release) -> Result<(), BoxError> {
         let (bad, good) = (Entry::of(bad), Entry::of(good));
-        self.change(|list| {
-            list.releases.retain(|other| *other != bad && *other != good);
-            list.releases.insert(0, good);
-        })
+        self.change(|list| list.rolled_back(&bad, good))
     }
 
     /// Remembers the module file as it was read.
@@ -197,6 +200,36 @@ impl Archive {
 
     fn get(&self, path: &Path) -> object_store::Result<Bytes> {
         self.runtime.block_on(async { self.store.get(path).await?.bytes().await })
+    }
+}
+
+/// What the archive has.
+pub struct Contents {
+    pub modules: Vec<Archived>,
+    pub rules: Vec<Archived>,
+}
+
+/// A module or a rule file in the archive.
+pub struct Archived {
+    pub digest: String,
+    pub size: u64,
+    pub at: SystemTime,
+}
+
+impl Archived {
+    fn of(object: object_store::ObjectMeta) -> Option<Archived> {
+        let digest = object.location.filename()?.split('.').next()?.to_owned();
+        check_digest(&digest).ok()?;
+        Some(Archived { digest, size: object.size, at: object.last_modified.into() })
+    }
+}
+
+/// A digest becomes a part of a path.
+fn check_digest(digest: &str) -> Result<(), BoxError> {
+    if digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        Ok(())
+    } else {
+        Err("a digest has 64 hexadecimal digits, in lower case".into())
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Change, Deployments, Trigger, complain};
-use crate::release::{Module, RuleFile};
+use crate::release::Module;
+use crate::rule_file::RuleFile;
 
 impl Deployments {
     /// Reloads the module from its file, if that is another one than the last time. Says when to try again.

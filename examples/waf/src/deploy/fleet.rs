@@ -26,7 +26,7 @@ impl Deployments {
         let base = self.served.lock().generation;
         self.expect(release);
         let began = Instant::now();
-        let staged = self.stage(release, base, Trigger::Fleet);
+        let staged = self.stage(release, base, Trigger::Fleet, None);
         self.follow();
         if let Err(refusal) = &staged {
             self.guard.metrics().reloaded(began.elapsed(), false);
@@ -87,13 +87,13 @@ impl Deployments {
     }
 
     /// Returns what serves, with its generation and its version.
-    pub fn serving(&self) -> (Release, u64, Option<String>) {
+    pub fn what_serves(&self) -> (Release, u64, Option<String>) {
         let served = self.served.lock();
         (served.release.clone(), served.generation, served.version.clone())
     }
 
     /// Returns a release of the archive, if all of it is there and whole.
-    pub fn archived(&self, module: &str, rules: &str) -> Result<Release, BoxError> {
+    pub fn archived_release(&self, module: &str, rules: &str) -> Result<Release, BoxError> {
         self.archive.release(module, rules)
     }
 
@@ -104,7 +104,11 @@ impl Deployments {
 }
 
 fn made(at: Instant, record: &Record) -> Made {
-    Made { at, downtime_ms: record.downtime_ms, requests: record.requests_during_reload }
+    Made {
+        at,
+        downtime_ms: record.downtime_ms.unwrap_or_default(),
+        requests: record.requests_during_reload.unwrap_or_default(),
+    }
 }
 
 impl Refusal {
@@ -112,7 +116,11 @@ impl Refusal {
     pub fn is_transient(&self) -> bool {
         match self {
             Refusal::Archive(_) | Refusal::NotArchived(_) | Refusal::Overtaken => true,
-            Refusal::Disabled | Refusal::Rules(_) => false,
+            Refusal::Disabled
+            | Refusal::Rules(_)
+            | Refusal::RulesChanged
+            | Refusal::NothingBefore(_)
+            | Refusal::Version { .. } => false,
             Refusal::Slot(error) => matches!(
                 error.kind(),
                 ErrorKind::TooSoon { .. }

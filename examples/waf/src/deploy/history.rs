@@ -1,24 +1,32 @@
 //! What was tried to change what serves, and what came of it: the slot's reports, with what only the node can measure.
+//!
+//! It is kept in a file, one attempt a line: once when it has ended, and again when all is there that is measured of it.
 
 use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
-use hotslot::{Cause, Digest, Outcome, Report, escape_untrusted};
+use hotslot::{BoxError, Cause, Digest, Outcome, Report, escape_untrusted};
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::Refusal;
+use super::{Refusal, complain, replace_file};
 use crate::hold::Held;
 use crate::json::{millis, moment, unix};
 use crate::release::Release;
 
 /// How many attempts are remembered.
 const REMEMBERED: usize = 256;
+/// The file is written anew when it has so many lines.
+const LINES: usize = 4 * REMEMBERED;
 
 /// Who or what asks for a change.
 #[derive(Clone, Copy, Debug)]
 pub enum Trigger {
     Upload,
     RuleRequest,
+    Release,
     ModuleFile,
     RuleFile,
     Fleet,
@@ -29,6 +37,7 @@ impl Trigger {
         match self {
             Trigger::Upload => "upload",
             Trigger::RuleRequest => "rule_request",
+            Trigger::Release => "release",
             Trigger::ModuleFile => "module_file",
             Trigger::RuleFile => "rule_file",
             Trigger::Fleet => "fleet",
@@ -37,7 +46,7 @@ impl Trigger {
 }
 
 /// One attempt. All figures were measured.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Record {
     pub timestamp: String,
     /// The same in seconds since 1970.
@@ -51,8 +60,9 @@ pub struct Record {
     pub rules_digest: String,
     pub size_bytes: usize,
     pub duration_ms: f64,
-    pub downtime_ms: f64,
-    pub requests_during_reload: u64,
+    /// `None` if the node was ended before it was measured.
+    pub downtime_ms: Option<f64>,
+    pub requests_during_reload: Option<u64>,
     pub success: bool,
     /// Whether that version served already, so that there was nothing to do.
     pub unchanged: bool,
@@ -86,8 +96,8 @@ impl From<&Report> for Record {
             rules_digest: digest(report.config_digest),
             size_bytes: report.size,
             duration_ms: millis(report.total),
-            downtime_ms: 0.0,
-            requests_during_reload: 0,
+            downtime_ms: None,
+            requests_during_reload: None,
             success: report.generation().is_some(),
             unchanged: matches!(report.outcome, Outcome::Unchanged { .. }),
             stage,
@@ -106,16 +116,53 @@ pub(super) fn trigger(report: &Report) -> &str {
 
 /// The attempts, in the order in which they ended. One is not shown before all that is measured of it is there, and
 /// another one may be through by then.
-#[derive(Default)]
-pub(super) struct History(Mutex<VecDeque<Entry>>);
+pub(super) struct History {
+    entries: Mutex<VecDeque<Entry>>,
+    log: Option<Mutex<Log>>,
+}
 
 struct Entry {
-    attempt: u64,
+    /// Of this start of the node, the slot's number; of an earlier one, `None`.
+    attempt: Option<u64>,
     is_measured: bool,
     record: Record,
 }
 
 impl History {
+    /// Opens the history that is kept in a file. What cannot be read of it is left out: the end of it, after a crash.
+    pub(super) fn open(path: PathBuf) -> Result<History, BoxError> {
+        let named = |error: std::io::Error| format!("{}: {error}", path.display());
+        let text = match std::fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(named(error).into()),
+        };
+        let mut lines: Vec<Line> = Vec::new();
+        for line in text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
+            let same = |other: &&mut Line| other.start == line.start && other.attempt == line.attempt;
+            match lines.iter_mut().find(same) {
+                Some(same) => *same = line,
+                None => lines.push(line),
+            }
+        }
+        lines.drain(..lines.len().saturating_sub(REMEMBERED));
+        let log = Log::rewrite(path.clone(), &lines).map_err(named)?;
+        let earlier = |line: Line| Entry { attempt: None, is_measured: true, record: line.record };
+        Ok(History { entries: Mutex::new(lines.into_iter().map(earlier).collect()), log: Some(Mutex::new(log)) })
+    }
+
+    /// A history that nothing is kept of.
+    #[cfg(test)]
+    fn in_memory() -> History {
+        History { entries: Mutex::default(), log: None }
+    }
+
+    fn write(&self, entry: &Entry) {
+        if let (Some(log), Some(attempt)) = (&self.log, entry.attempt) {
+            complain(log.lock().write(attempt, &entry.record).map_err(|error| format!("history: {error}").into()));
+        }
+    }
+
     /// Adds an attempt that has ended, unless it is a rollback that was refused: there may be any number of those, and
     /// whoever asked for one got the answer. Nobody measures what the slot did on its own.
     pub(super) fn add(&self, report: &Report) {
@@ -123,18 +170,24 @@ impl History {
             return;
         }
         let is_measured = matches!(report.cause, Cause::Open | Cause::Automatic { .. });
-        let mut entries = self.0.lock();
+        let mut entries = self.entries.lock();
         if entries.len() == REMEMBERED {
             entries.pop_front();
         }
-        entries.push_back(Entry { attempt: report.attempt, is_measured, record: report.into() });
+        let mut entry = Entry { attempt: Some(report.attempt), is_measured, record: report.into() };
+        if is_measured {
+            // No request waits for either.
+            entry.record.note(Held::default());
+        }
+        self.write(&entry);
+        entries.push_back(entry);
     }
 
     /// Shows an attempt that succeeded, with what was measured of it.
     pub(super) fn succeeded(&self, report: &Report, held: Held) -> Record {
         let mut record = Record::from(report);
         record.note(held);
-        self.show(|entry| entry.attempt == report.attempt, |shown| *shown = record.clone());
+        self.show(|entry| entry.attempt == Some(report.attempt), |shown| *shown = record.clone());
         record
     }
 
@@ -152,22 +205,90 @@ impl History {
     }
 
     fn show(&self, which: impl Fn(&Entry) -> bool, complete: impl FnOnce(&mut Record)) {
-        if let Some(entry) = self.0.lock().iter_mut().rfind(|entry| which(entry)) {
+        if let Some(entry) = self.entries.lock().iter_mut().rfind(|entry| which(entry)) {
             entry.is_measured = true;
             complete(&mut entry.record);
+            self.write(entry);
         }
     }
 
-    pub(super) fn all(&self) -> Vec<Record> {
-        self.0.lock().iter().filter(|entry| entry.is_measured).map(|entry| entry.record.clone()).collect()
+    /// The attempts, with whether each is of this start of the node: generations are numbered anew with each.
+    pub(super) fn all(&self) -> Vec<(Record, bool)> {
+        let entries = self.entries.lock();
+        let shown = entries.iter().filter(|entry| entry.is_measured);
+        shown.map(|entry| (entry.record.clone(), entry.attempt.is_some())).collect()
+    }
+
+    /// The version that a module had when it last served.
+    pub(super) fn version_of(&self, module: &str) -> Option<String> {
+        let entries = self.entries.lock();
+        let last = entries.iter().rfind(|entry| entry.record.success && entry.record.digest == module)?;
+        last.record.version.clone()
     }
 }
 
 impl Record {
     fn note(&mut self, held: Held) {
-        self.downtime_ms = millis(held.longest);
-        self.requests_during_reload = held.requests;
+        self.downtime_ms = Some(millis(held.longest));
+        self.requests_during_reload = Some(held.requests);
     }
+}
+
+/// The file.
+struct Log {
+    path: PathBuf,
+    file: File,
+    /// Names this start of the node.
+    start: String,
+    lines: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    start: String,
+    attempt: u64,
+    record: Record,
+}
+
+impl Log {
+    /// Writes the file anew, with these lines.
+    fn rewrite(path: PathBuf, lines: &[Line]) -> std::io::Result<Log> {
+        let mut text = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut text, line)?;
+            text.push(b'\n');
+        }
+        replace_file(&path, &text)?;
+        let file = append_to(&path)?;
+        let start = format!("{:016x}", rand::random::<u64>());
+        Ok(Log { path, file, start, lines: lines.len() })
+    }
+
+    fn write(&mut self, attempt: u64, record: &Record) -> std::io::Result<()> {
+        if self.lines >= LINES {
+            self.shorten()?;
+        }
+        let mut line = serde_json::to_vec(&Line { start: self.start.clone(), attempt, record: record.clone() })?;
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        self.lines += 1;
+        // Of what was refused, a power cut may take the last lines.
+        if record.success { self.file.sync_data() } else { Ok(()) }
+    }
+
+    fn shorten(&mut self) -> std::io::Result<()> {
+        let text = std::fs::read_to_string(&self.path)?;
+        let lines: Vec<&str> = text.lines().collect();
+        let rest = &lines[lines.len().saturating_sub(2 * REMEMBERED)..];
+        replace_file(&self.path, format!("{}\n", rest.join("\n")).as_bytes())?;
+        self.file = append_to(&self.path)?;
+        self.lines = rest.len();
+        Ok(())
+    }
+}
+
+fn append_to(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().append(true).open(path)
 }
 
 #[cfg(test)]
@@ -191,9 +312,11 @@ mod tests {
     #[test]
     fn attempts_stand_in_the_order_in_which_they_ended() {
         let slot = HotSlot::builder(Empty).open(b"0").unwrap();
-        let history = History::default();
-        let shown =
-            || history.all().into_iter().map(|record| (record.trigger, record.generation.unwrap())).collect::<Vec<_>>();
+        let history = History::in_memory();
+        let shown = || {
+            let all = history.all().into_iter();
+            all.map(|(record, _)| (record.trigger, record.generation.unwrap())).collect::<Vec<_>>()
+        };
         let reload = |bytes: &[u8]| {
             let report = slot.reload(Candidate::new(bytes).requested_by("upload")).unwrap();
             history.add(&report);
@@ -202,7 +325,7 @@ mod tests {
         let (first, second) = (reload(b"1"), reload(b"2"));
         assert!(shown().is_empty(), "nothing is measured yet");
         let held = Held { requests: 7, ..Held::default() };
-        assert_eq!(history.succeeded(&second, held).requests_during_reload, 7);
+        assert_eq!(history.succeeded(&second, held).requests_during_reload, Some(7));
         assert_eq!(shown(), [("upload".to_owned(), 3)]);
         history.succeeded(&first, Held::default());
         assert_eq!(shown(), [("upload".to_owned(), 2), ("upload".to_owned(), 3)]);

@@ -10,6 +10,8 @@
 mod files;
 mod fleet;
 mod history;
+mod mild;
+mod rollback;
 mod startup;
 
 use std::io;
@@ -17,17 +19,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotslot::{BoxError, Cause, Digest, Error, ErrorKind, Outcome, Report, RetiredStatus, Rollback, Stage, Staged};
+use hotslot::{
+    BoxError, Cause, Digest, Error, ErrorKind, Outcome, Report, RetiredStatus, Stage, Staged, escape_untrusted,
+};
 use parking_lot::Mutex;
 use waf_interface::Waf;
 
 pub use self::fleet::Made;
 use self::history::History;
 pub use self::history::{Record, Trigger};
-pub use self::startup::start;
-use crate::archive::Archive;
+use self::mild::Mild;
+pub use self::rollback::{RolledBack, Rules, Target};
+pub use self::startup::{NO_RULES, start};
+use crate::archive::{Archive, Contents};
 use crate::guard::Guard;
-use crate::release::{Module, Release, RuleFile};
+use crate::release::{Module, Release};
+use crate::rule_file::{Edit, EditError, RuleFile};
 
 /// How long the end of a reload waits for requests that came across it, to have measured them all.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -45,6 +52,7 @@ pub struct Deployments {
     /// Held for a look or a note.
     served: Mutex<Served>,
     history: History,
+    mild: Mild,
 }
 
 /// What serves, and what can serve again.
@@ -62,18 +70,13 @@ struct Served {
 pub enum Change {
     Module(Module),
     Rules(RuleFile),
-    /// A dynamic rule more.
-    Rule(serde_json::Value),
-}
-
-/// Where a rollback goes.
-pub enum Target {
-    /// To the version before.
-    Previous,
-    /// To a generation that is still loaded.
-    Generation(u64),
-    /// To a module with this digest, loaded or only archived.
-    Module(String),
+    /// Both at once.
+    Release(Release),
+    /// A change to the rules that serve; refused if `of` is not their digest, as somebody else has changed them.
+    Edit {
+        edit: Edit,
+        of: Option<String>,
+    },
 }
 
 /// A release that is one commit away from serving.
@@ -89,9 +92,15 @@ pub enum Refusal {
     /// The configuration does not allow reloads.
     Disabled,
     /// What was sent makes no rule file.
-    Rules(String),
+    Rules(EditError),
+    /// The rules that were to be changed do not serve any more.
+    RulesChanged,
+    /// Nothing has served before.
+    NothingBefore(&'static str),
     /// The slot refused it.
     Slot(Error),
+    /// It is older than what serves.
+    Version { expected: String, got: String, error: Error },
     /// It could not be archived.
     Archive(BoxError),
     /// It is not in the archive.
@@ -112,17 +121,24 @@ impl Deployments {
             let served = self.served.lock();
             (served.generation, served.release.clone())
         };
+        let mut reason = None;
         let release = match change {
             Change::Module(module) => Release { module, rules: serving.rules },
             Change::Rules(rules) => Release { module: serving.module, rules },
-            Change::Rule(rule) => {
-                let rules = serving.rules.with_rule(rule).map_err(Refusal::Rules)?;
+            Change::Release(release) => release,
+            Change::Edit { of: Some(of), .. } if of != serving.rules.digest().to_string() => {
+                return Err(Refusal::RulesChanged);
+            }
+            Change::Edit { edit, .. } => {
+                let (rules, did) = serving.rules.edited(edit).map_err(Refusal::Rules)?;
+                reason = Some(escape_untrusted(&did).into_owned());
                 Release { module: serving.module, rules }
             }
         };
         self.expect(&release);
         let (began, window) = (Instant::now(), self.guard.holds().open());
-        let result = self.stage(&release, base, trigger).and_then(|ready| self.commit(ready)).map(|(report, _)| report);
+        let result = self.stage(&release, base, trigger, reason).and_then(|ready| self.commit(ready));
+        let result = result.map(|(report, _)| report).map_err(|refusal| with_versions(refusal, &release));
         let took = began.elapsed();
         self.follow();
         let held = window.close(PATIENCE);
@@ -137,8 +153,18 @@ impl Deployments {
     }
 
     /// Loads and proves a release beside the serving one, and archives it.
-    pub fn stage(&self, release: &Release, base: u64, trigger: Trigger) -> Result<Ready, Refusal> {
+    pub fn stage(
+        &self,
+        release: &Release,
+        base: u64,
+        trigger: Trigger,
+        reason: Option<String>,
+    ) -> Result<Ready, Refusal> {
         let candidate = release.candidate().requested_by(trigger.name());
+        let candidate = match reason {
+            Some(reason) => candidate.reason(reason),
+            None => candidate,
+        };
         let staged = self.guard.slot().stage(candidate).map_err(Refusal::Slot)?;
         if !staged.is_unchanged() {
             self.archive.keep(release).map_err(Refusal::Archive)?;
@@ -159,39 +185,6 @@ impl Deployments {
         let at = Instant::now();
         self.follow_from(&mut last);
         Ok((report, at))
-    }
-
-    /// Goes back to an earlier version, and records who asked for it.
-    pub fn roll_back(&self, target: Target, reason: String) -> Result<Record, Refusal> {
-        let window = self.guard.holds().open();
-        let report = match target {
-            Target::Previous => self.roll_back_warm(Rollback::previous(), reason),
-            Target::Generation(generation) => self.roll_back_warm(Rollback::to(generation), reason),
-            Target::Module(digest) => self.roll_back_cold(&digest, reason),
-        }?;
-        let held = window.close(PATIENCE);
-        Ok(self.history.succeeded(&report, held))
-    }
-
-    fn roll_back_warm(&self, rollback: Rollback, reason: String) -> Result<Report, Refusal> {
-        let mut last = self.change.lock();
-        self.guard.take_tally();
-        let rollback = rollback.requested_by("rollback").reason(reason);
-        let result = self.guard.slot().rollback_to(rollback).map_err(Refusal::Slot);
-        self.follow_from(&mut last);
-        result
-    }
-
-    /// May load a module, so it takes its turn with the reloads, and leaves rollbacks that do not alone.
-    fn roll_back_cold(&self, digest: &str, reason: String) -> Result<Report, Refusal> {
-        let _turn = self.turn.lock();
-        let release = self.archive.release_of(digest, &self.serving_rules()).map_err(Refusal::NotArchived)?;
-        self.expect(&release);
-        self.guard.take_tally();
-        let rollback = Rollback::to_artifact(release.candidate()).requested_by("rollback").reason(reason);
-        let result = self.guard.slot().rollback_to(rollback).map_err(Refusal::Slot);
-        self.follow();
-        result
     }
 
     /// Remembers what a generation that is to come is made of, and forgets those that are gone. Takes a turn.
@@ -246,10 +239,15 @@ impl Deployments {
         let is_back = is_rollback && (generation < was || report.duration_of(Stage::Load).is_some());
         complain(if is_back { self.archive.rolled_back(&left, &release) } else { self.archive.serves(&release) });
         self.write_rule_file(&release);
+        self.follow_mild();
     }
 
     fn release_of(&self, report: &Report) -> Option<Release> {
-        let (module, rules) = (report.digest?, report.config_digest?);
+        self.releases_of(report.digest?, report.config_digest?)
+    }
+
+    /// Returns the release of these digests, remembered or archived.
+    fn releases_of(&self, module: Digest, rules: Digest) -> Option<Release> {
         let loaded = self.served.lock().releases.iter().find(|loaded| loaded.is_of(module, rules)).cloned();
         loaded.or_else(|| self.archive.release(&module.to_string(), &rules.to_string()).ok())
     }
@@ -290,16 +288,47 @@ impl Deployments {
         self.served.lock().release.module.digest()
     }
 
+    fn serving(&self) -> Release {
+        self.served.lock().release.clone()
+    }
+
     pub fn serving_rules(&self) -> RuleFile {
         self.served.lock().release.rules.clone()
+    }
+
+    /// Returns the rules with this digest, from the archive.
+    pub fn archived_rules(&self, digest: &str) -> Result<RuleFile, Refusal> {
+        self.archive.rules(digest).map_err(Refusal::NotArchived)
+    }
+
+    /// Returns the rules that served before those that do.
+    pub fn previous_rules(&self) -> Result<RuleFile, Refusal> {
+        let digest =
+            self.archive.previous_rules().ok_or(Refusal::NothingBefore("no other rules have served before"))?;
+        self.archived_rules(&digest)
+    }
+
+    /// Returns the digests of the module and of the rules that a rollback goes to.
+    pub fn before(&self) -> (Option<String>, Option<String>) {
+        (self.archive.previous_module(), self.archive.previous_rules())
+    }
+
+    /// Returns the version that a module had when it last served.
+    pub fn version_of(&self, module: &str) -> Option<String> {
+        self.history.version_of(module)
+    }
+
+    /// Returns what can come back.
+    pub fn archived(&self) -> Result<Contents, Refusal> {
+        self.archive.contents().map_err(Refusal::NotArchived)
     }
 
     pub fn previous_version(&self) -> Option<String> {
         self.served.lock().previous_version.clone()
     }
 
-    /// Every attempt to change what serves, the latest one last.
-    pub fn history(&self) -> Vec<Record> {
+    /// Every attempt to change what serves, the latest one last, with whether it was since the node's start.
+    pub fn history(&self) -> Vec<(Record, bool)> {
         self.history.all()
     }
 
@@ -318,8 +347,9 @@ impl Refusal {
     pub fn stage(&self) -> &'static str {
         match self {
             Refusal::Disabled => "configuration",
-            Refusal::Rules(_) => "rules",
-            Refusal::Slot(error) => match error.stage() {
+            Refusal::Rules(_) | Refusal::RulesChanged => "rules",
+            Refusal::NothingBefore(_) => "gate",
+            Refusal::Slot(error) | Refusal::Version { error, .. } => match error.stage() {
                 Stage::Gate => "gate",
                 Stage::Admit => "admit",
                 Stage::Load => "load",
@@ -348,11 +378,32 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Refusal::Disabled => f.write_str("hot_reload_enabled is false in the configuration"),
-            Refusal::Rules(problem) => f.write_str(problem),
-            Refusal::Slot(error) => error.fmt(f),
+            Refusal::Rules(problem) => problem.fmt(f),
+            Refusal::RulesChanged => f.write_str("other rules serve by now than those in If-Match: read them again"),
+            Refusal::NothingBefore(problem) => f.write_str(problem),
+            Refusal::Slot(error) | Refusal::Version { error, .. } => error.fmt(f),
             Refusal::Archive(error) | Refusal::NotArchived(error) => error.fmt(f),
             Refusal::Overtaken => f.write_str("another version began to serve meanwhile: try again"),
         }
+    }
+}
+
+/// Adds to a refusal for the version which ones they are. The slot's error has only one of them.
+fn with_versions(refusal: Refusal, release: &Release) -> Refusal {
+    match refusal {
+        Refusal::Slot(error) if matches!(error.kind(), ErrorKind::Version(_)) => {
+            let inspection = hotslot::inspect(release.module.bytes()).ok();
+            let manifest = inspection.and_then(|inspection| inspection.manifest);
+            let got = manifest.and_then(|manifest| manifest.version);
+            let expected = error.serving().and_then(|serving| serving.version.as_ref());
+            match (expected, got) {
+                (Some(expected), Some(got)) => {
+                    Refusal::Version { expected: expected.to_string(), got: got.to_string(), error }
+                }
+                _ => Refusal::Slot(error),
+            }
+        }
+        refusal => refusal,
     }
 }
 

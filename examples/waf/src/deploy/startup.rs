@@ -9,16 +9,18 @@ use hotslot::{BoxError, Cause, Event};
 use parking_lot::Mutex;
 
 use super::history::History;
+use super::mild::Mild;
 use super::{Deployments, Served, replace_file};
 use crate::archive::Archive;
 use crate::config::{Config, FailurePolicy};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
-use crate::release::{Release, RuleFile};
+use crate::release::Release;
+use crate::rule_file::RuleFile;
 use crate::rules::{self, Engine};
 
 /// A rule file that changes nothing about the built-in rules.
-const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
+pub const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
 
 /// How often the rules of the fallback are looked at.
 const PROMOTE_EVERY: Duration = Duration::from_secs(1);
@@ -36,6 +38,10 @@ pub fn start(
     let wasm = &config.wasm;
     let samples = if wasm.validate_before_reload { wasm.golden.clone() } else { Vec::new() };
     let open = |name: &str, release: &Release| rules::open(config, name, engine, release, &samples);
+
+    let (theirs, engine_for_mild) = (config.clone(), engine.clone());
+    // What it says is never a reason to roll back, and it is tried on nothing: it lets through more than the rules that serve.
+    let open_mild = move |name: &str, release: &Release| rules::open(&theirs, name, &engine_for_mild, release, &[]);
 
     let archived = archive.releases().find_map(|release| match open(name, &release) {
         Ok(slot) => Some((slot, release)),
@@ -58,15 +64,17 @@ pub fn start(
         .transpose()?;
 
     let serving = slot.status().serving.ok_or("the slot closed by itself")?;
+    let (history, opened) = (History::open(config.data.join("history.jsonl"))?, slot.history());
+    opened.iter().for_each(|report| history.add(report));
+    archive.keep(&release)?;
+    archive.starts_on(&release)?;
     let served = Served {
         generation: serving.generation,
         version: serving.version.map(|version| version.to_string()),
-        previous_version: None,
+        previous_version: archive.previous_module().and_then(|module| history.version_of(&module)),
         release: release.clone(),
         releases: vec![release.clone()],
     };
-    let (history, opened) = (History::default(), slot.history());
-    opened.iter().for_each(|report| history.add(report));
     let guard = Guard::new(slot, fallback, *config.failure_policy.get_ref(), Metrics::new(name));
     let deployments = Arc::new(Deployments {
         guard: Arc::new(guard),
@@ -77,9 +85,9 @@ pub fn start(
         change: Mutex::new(opened.last().map_or(0, |report| report.attempt)),
         served: Mutex::new(served),
         history,
+        mild: Mild { rules: Mutex::default(), open: Box::new(open_mild) },
     });
-    deployments.archive.keep(&release)?;
-    deployments.archive.serves(&release)?;
+    deployments.set_mild_rules(config.policy().mild_rules());
     match is_managed {
         true => deployments.write_rule_file(&release),
         false => deployments.catch_up(&wasm.module)?,

@@ -35,7 +35,8 @@ use super::view::{Heard, Rollout, View};
 use crate::admin::access::{is_authorized, same_site};
 use crate::admin::{harden, json as read_json, page, refusal};
 use crate::config::Token;
-use crate::release::{Module, Release, RuleFile};
+use crate::release::{Module, Release};
+use crate::rule_file::RuleFile;
 
 /// How long a request waits for its rollout to end if it does not say.
 const WAIT_SECONDS: f64 = 60.0;

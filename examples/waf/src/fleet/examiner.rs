@@ -15,7 +15,7 @@ pub(super) struct Examiner {
 
 impl Examiner {
     pub fn new(config: Config) -> Result<Arc<Examiner>, BoxError> {
-        let engine = Engine::new(&config)?;
+        let engine = Engine::new(&config, Some(&config.data.join("compiled")))?;
         Ok(Arc::new(Examiner { config, engine }))
     }
 

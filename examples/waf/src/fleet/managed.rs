@@ -15,7 +15,7 @@ use crate::admin::{Admin, refusal};
 
 /// The header by which somebody changes a managed node by hand; its value is the reason.
 const BREAK_GLASS: &str = "break-glass";
-/// What changes what serves.
+/// What changes what serves, with everything below it.
 const CHANGES: [&str; 3] = ["/api/v1/wasm/reload", "/api/v1/wasm/rollback", "/api/v1/rules"];
 
 /// A handle on a node's part in its fleet.
@@ -53,7 +53,11 @@ impl Managed {
 /// document, and the fleet shows it as drifted.
 pub async fn protect(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let Some(fleet) = &admin.fleet else { return next.run(request).await };
-    if request.method().is_safe() || !CHANGES.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    let is_change = CHANGES
+        .iter()
+        .any(|change| path.strip_prefix(change).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    if request.method().is_safe() || !is_change {
         return next.run(request).await;
     }
     let reason =

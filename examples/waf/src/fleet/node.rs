@@ -23,7 +23,8 @@ use super::store::{Key, Store, StoreError};
 use super::{Changed, Description, Document, FORMAT, Membership, Problem, Settings, Telling};
 use crate::config::{Config, FailurePolicy};
 use crate::deploy::{self, Deployments, Made, Ready};
-use crate::release::{Module, Release, RuleFile};
+use crate::release::{Module, Release};
+use crate::rule_file::RuleFile;
 
 /// How often a node tells that it is there, and how much sooner or later that may be.
 const BEAT: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(4));
@@ -53,7 +54,7 @@ pub fn start(
     let disk = Disk::open(&config.data)?;
     let name = disk.name(membership.name.as_deref())?;
     let memory = disk.memory()?;
-    let (serving, ..) = deployments.serving();
+    let (serving, ..) = deployments.what_serves();
     let found = disk.find(&serving)?;
     let store = runtime.block_on(Store::connect(&membership.endpoint, name.as_str()))?;
     tracing::info!(node = %name, release = %found.serving, "in a fleet");
@@ -308,7 +309,7 @@ impl Agent {
 
     async fn obey(&mut self, Order { pin, done }: Order) {
         let was_pinned = self.node.memory().pinned;
-        let (release, ..) = self.deployments.serving();
+        let (release, ..) = self.deployments.what_serves();
         // What somebody has put there by hand has a name, too, so that the fleet can show it.
         let serving = match self.disk.find(&release) {
             Ok(found) => found.serving,
@@ -371,7 +372,7 @@ impl Agent {
         let guard = self.deployments.guard();
         let (calls, errors, blocked) = guard.traffic().totals();
         let traffic = Traffic { calls, errors, blocked, p99_us: guard.traffic().recent_p99_us() };
-        let (release, generation, version) = self.deployments.serving();
+        let (release, generation, version) = self.deployments.what_serves();
         let telling = Telling {
             report: self.node.report(traffic),
             labels: self.labels.clone(),
@@ -480,7 +481,7 @@ impl Agent {
             }
             Ended::WentBack(reason) => {
                 let failed = self.serving();
-                let (release, ..) = self.deployments.serving();
+                let (release, ..) = self.deployments.what_serves();
                 let serving = match self.disk.find(&release) {
                     Ok(found) => {
                         self.policies.apply(found.settings);
@@ -536,12 +537,12 @@ async fn fetch(
         }
     };
     let (module, rules, theirs) = (description.module.clone(), description.rules.clone(), Arc::clone(deployments));
-    let archived = tokio::task::spawn_blocking(move || theirs.archived(&module, &rules).ok()).await;
+    let archived = tokio::task::spawn_blocking(move || theirs.archived_release(&module, &rules).ok()).await;
     if let Ok(Some(release)) = archived {
         return Ok((description, release));
     }
     // One of the two has usually not changed.
-    let (serving, ..) = deployments.serving();
+    let (serving, ..) = deployments.what_serves();
     let is = |digest: Digest, wanted: &str| digest.to_string() == wanted;
     let module = match is(serving.module.digest(), &description.module) {
         true => serving.module,

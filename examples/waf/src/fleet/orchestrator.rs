@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use hotslot::BoxError;
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::json;
-use tokio::net::TcpListener;
+use toml::Spanned;
 use waf_rollout::{Command, NotDone, Plan};
 
 use super::About;
@@ -19,7 +20,8 @@ use super::examiner::Examiner;
 use super::leader::{self, AskError, Desk};
 use super::queue::Queue;
 use super::store::{Endpoint, Store};
-use crate::config::{Config, Token};
+use crate::config::{AdminToken, Config, Token};
+use crate::listen::{Certificates, Listener};
 use crate::serve::{Terms, serve, through};
 use crate::token;
 
@@ -71,22 +73,25 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
     config.data.clone_from(&options.data);
     let plan = options.plan()?;
     std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
-    let (deploy, is_new) = token::open(options.token.or(config.admin.token.clone()), &config.data)?;
+    let set = options.token.map(AdminToken::Secret).or(config.admin.token.clone().map(Spanned::into_inner));
+    let (deploy, is_new) = token::open(set, &config.data)?;
+    let deploy = deploy.ok_or("an orchestrator changes a whole fleet: it needs another token than \"none\"")?;
     let role = |name: &str| -> Result<Token, BoxError> {
         let folder = config.data.join("roles").join(name);
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        Ok(token::open(None, &folder)?.0)
+        Ok(token::stored(&folder)?.0)
     };
     let tokens = Tokens { view: role("view")?, stop: role("stop")?, deploy };
-    let listener = crate::bind(options.listen).await?;
-    let address = listener.local_addr()?;
+    let certificates = config.admin_certificates().map(Certificates::read).transpose()?;
+    let listener = Listener::tcp(options.listen, certificates.as_ref()).await?;
+    let (name, address) = (listener.name()?, listener.address()?);
     let store = Store::connect(&options.endpoint, &format!("orchestrator-{}", address.port())).await?;
     let artifacts = Artifacts::open(&config.data, store.clone())?;
     let desk = leader::start(&address.to_string(), &config.data, store, artifacts.clone(), options.replicas).await?;
     if is_new {
         println!("waf: the token of the role deploy, kept in {}/token, is {}", config.data.display(), tokens.deploy.0);
     }
-    println!("waf: the orchestrator's API and its page are on http://{address}");
+    println!("waf: the orchestrator's API and its page are on {name}");
     let examiner = Examiner::new(config.clone())?;
     let queue = Queue::start(desk.clone(), artifacts.clone(), Arc::clone(&examiner));
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -113,7 +118,7 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
 }
 
 fn listen(
-    listener: TcpListener,
+    listener: Listener,
     config: &Config,
     api: Api,
     stop: tokio::sync::watch::Receiver<bool>,
@@ -125,7 +130,7 @@ fn listen(
         shutdown_timeout: config.proxy.shutdown_timeout.0,
     };
     let router = api::router(api);
-    tokio::spawn(serve(listener, terms, stop, move |_, request| through(router.clone(), request)))
+    tokio::spawn(serve(listener, terms, Gauge::default(), stop, move |_, request| through(router.clone(), request)))
 }
 
 /// Why a request was not carried out, as it is answered.

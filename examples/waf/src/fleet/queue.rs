@@ -14,7 +14,8 @@ use super::artifacts::Artifacts;
 use super::examiner::Examiner;
 use super::leader::Desk;
 use super::orchestrator::{Problem, start_rollout};
-use crate::release::{Release, RuleFile};
+use crate::release::Release;
+use crate::rule_file::{Edit, RuleFile};
 
 /// How long a first rule waits for others.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -31,7 +32,10 @@ impl Change {
     pub fn apply(&self, rules: &RuleFile) -> Result<RuleFile, String> {
         match self {
             Change::Replace(rules) => Ok(rules.clone()),
-            Change::Add(rule) => rules.with_rule(rule.clone()),
+            Change::Add(rule) => {
+                let edited = rules.edited(Edit::Put(rule.clone())).map_err(|error| error.to_string())?;
+                Ok(edited.0)
+            }
         }
     }
 }

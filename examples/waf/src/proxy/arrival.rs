@@ -9,10 +9,13 @@ use hyper::http::uri::{Authority, Uri};
 use hyper::{Method, Version};
 
 use super::headers::{end_hop, set_forwarded, set_upgrade, upgrade};
+use crate::listen::Peer;
 use crate::net::Network;
 
 /// What was found out about a request.
 pub struct Arrival {
+    /// The host that it is for.
+    pub host: String,
     /// The client's address, as far as the trusted proxies say.
     pub client: IpAddr,
     /// Whether it asks to go on as a websocket. No other protocol passes: whatever is spoken then is not inspected.
@@ -20,7 +23,7 @@ pub struct Arrival {
 }
 
 /// Makes a request ready to be inspected and sent. An error says what is wrong with it.
-pub fn arrive(parts: &mut Parts, peer: IpAddr, trusted: &[Network], id: &HeaderValue) -> Result<Arrival, &'static str> {
+pub fn arrive(parts: &mut Parts, peer: &Peer, trusted: &[Network], id: &HeaderValue) -> Result<Arrival, &'static str> {
     let host = host(parts)?;
     let target = parts.uri.path_and_query().ok_or("the target has no path")?.clone();
     if !target.as_str().starts_with('/') {
@@ -34,12 +37,20 @@ pub fn arrive(parts: &mut Parts, peer: IpAddr, trusted: &[Network], id: &HeaderV
         && !parts.headers.contains_key(TRANSFER_ENCODING)
         && parts.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0");
     end_hop(&mut parts.headers);
-    let client = set_forwarded(&mut parts.headers, peer, trusted, &host, id);
+    let client = set_forwarded(
+        &mut parts.headers,
+        peer.address.ip(),
+        trusted,
+        &host,
+        id,
+        if peer.tls { "https" } else { "http" },
+    );
+    let name = host.to_str().unwrap_or_default().to_owned();
     parts.headers.insert(HOST, host);
     if websocket {
         set_upgrade(&mut parts.headers, HeaderValue::from_static("websocket"));
     }
-    Ok(Arrival { client, websocket })
+    Ok(Arrival { host: name, client, websocket })
 }
 
 /// The host that a request is for: RFC 9112, section 3.2, and RFC 9113, section 8.3.1. Where two could be meant, servers differ.

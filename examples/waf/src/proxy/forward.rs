@@ -16,50 +16,41 @@ use super::headers::{end_hop, set_upgrade, upgrade};
 use super::{given_up, plain, refuse};
 use crate::body::{Body, Held};
 use crate::serve::Place;
-use crate::upstream::{Connections, Upstream};
+use crate::sites::Origin;
 
-pub struct Forward {
-    connections: Connections<Held>,
+/// The upstream's answer, or one that says why there is none. `refused` tells that the rules refused the rest of the body.
+pub async fn send(
+    origin: &Origin,
     response_timeout: Duration,
-}
-
-impl Forward {
-    pub fn new(upstream: Upstream, connect_timeout: Duration, response_timeout: Duration) -> Result<Forward, BoxError> {
-        Ok(Forward { connections: Connections::new(upstream, connect_timeout)?, response_timeout })
-    }
-
-    /// The upstream's answer, or one that says why there is none. `refused` tells that the rules refused the rest of the body.
-    pub async fn send(
-        &self,
-        mut request: Request<Held>,
-        websocket: bool,
-        refused: &AtomicBool,
-        id: &HeaderValue,
-    ) -> Response<Body> {
-        let place = request.extensions_mut().remove::<Place>();
-        let client_side = websocket.then(|| hyper::upgrade::on(&mut request));
-        let progress = request.body().progress();
-        let answer = self.connections.request(request);
-        tokio::pin!(answer);
-        loop {
-            // An upload may take as long as it goes on.
-            let latest = progress.latest();
-            tokio::select! {
-                answer = &mut answer => match answer {
-                    Ok(answer) => return pass_back(answer, client_side, place),
-                    Err(_) if refused.load(Ordering::Acquire) => return refuse(id),
-                    Err(error) => {
-                        if let Some(cut) = progress.cut() {
-                            return given_up(cut);
-                        }
-                        tracing::warn!(request = ?id, error = &*error as &dyn std::error::Error, "upstream");
-                        return plain(StatusCode::BAD_GATEWAY, "the upstream cannot be reached\n");
+    mut request: Request<Held>,
+    websocket: bool,
+    refused: &AtomicBool,
+    id: &HeaderValue,
+) -> Response<Body> {
+    let place = request.extensions_mut().remove::<Place>();
+    let client_side = websocket.then(|| hyper::upgrade::on(&mut request));
+    let progress = request.body().progress();
+    let answer = origin.request(request);
+    tokio::pin!(answer);
+    loop {
+        // An upload may take as long as it goes on.
+        let latest = progress.latest();
+        tokio::select! {
+            answer = &mut answer => match answer {
+                Ok(answer) => return pass_back(answer, client_side, place),
+                Err(_) if refused.load(Ordering::Acquire) => return refuse(id),
+                Err(error) => {
+                    if let Some(cut) = progress.cut() {
+                        return given_up(cut);
                     }
-                },
-                () = sleep_until((latest + self.response_timeout).into()) => if progress.latest() == latest {
-                    return plain(StatusCode::GATEWAY_TIMEOUT, "the upstream took too long\n");
-                },
-            }
+                    tracing::warn!(request = ?id, upstream = origin.name(), error = &*error as &dyn std::error::Error, "upstream");
+                    return plain(StatusCode::BAD_GATEWAY, "the upstream cannot be reached\n");
+                }
+            },
+            () = sleep_until((latest + response_timeout).into()) => if progress.latest() == latest {
+                origin.failed("it took too long to answer");
+                return plain(StatusCode::GATEWAY_TIMEOUT, "the upstream took too long\n");
+            },
         }
     }
 }

@@ -75,6 +75,7 @@ pub fn set_forwarded(
     trusted: &[Network],
     host: &HeaderValue,
     id: &HeaderValue,
+    scheme: &'static str,
 ) -> IpAddr {
     let peer = peer.to_canonical();
     let trusts = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
@@ -102,7 +103,7 @@ pub fn set_forwarded(
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
     if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     headers.insert(X_REQUEST_ID, id.clone());
     client
@@ -199,7 +200,7 @@ mod tests {
     fn forwarded(passing: &mut HeaderMap, peer: &str, trusted: &[&str]) -> String {
         let trusted: Vec<Network> = trusted.iter().map(|network| network.parse().unwrap()).collect();
         let (host, id) = (HeaderValue::from_static("example.com"), HeaderValue::from_static("7"));
-        set_forwarded(passing, peer.parse().unwrap(), &trusted, &host, &id).to_string()
+        set_forwarded(passing, peer.parse().unwrap(), &trusted, &host, &id, "http").to_string()
     }
 
     #[test]

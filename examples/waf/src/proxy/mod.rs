@@ -5,31 +5,37 @@ mod challenge;
 mod forward;
 mod headers;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
+use hotslot::BoxError;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use parking_lot::RwLock;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 use waf_interface::Verdict;
 
 use self::arrival::arrive;
 use self::challenge::Challenge;
-use self::forward::Forward;
+use self::forward::send;
 use self::headers::X_REQUEST_ID;
 use crate::body::{Body, Cut, Held, Judge, So, Unreadable, full};
 use crate::config;
-use crate::config::Uninspected;
-use crate::guard::{Action, Guard};
+use crate::config::{Config, Uninspected};
+use crate::guard::{Action, Guard, Judgement};
+use crate::listen::Peer;
+use crate::log::Line;
+use crate::policy::Policy;
 use crate::readable::{Unread, readable};
 use crate::request_id::RequestIds;
 use crate::rules::Inspected;
+use crate::sites::{SiteStatus, Sites};
 use crate::upstream::Upstream;
 
 /// From this size on, what is inspected may keep the rules busy for longer than a worker of the runtime should be away.
@@ -37,60 +43,93 @@ const LARGE: usize = 16 << 10;
 
 pub struct Proxy {
     guard: Arc<Guard>,
-    forward: Forward,
     challenge: Challenge,
     ids: RequestIds,
+    /// Stands behind all hosts if the configuration names no upstream.
+    demo: Option<Upstream>,
+    live: RwLock<Arc<Live>>,
+}
+
+/// What the configuration says, which can change between two requests.
+struct Live {
     terms: config::Proxy,
     uninspected: Uninspected,
+    policy: Arc<Policy>,
+    sites: Sites,
 }
 
 impl Proxy {
-    pub fn new(
-        guard: Arc<Guard>,
-        upstream: Upstream,
-        terms: config::Proxy,
-        uninspected: Uninspected,
-    ) -> Result<Proxy, hotslot::BoxError> {
-        let forward = Forward::new(upstream, terms.connect_timeout.0, terms.response_timeout.0)?;
-        Ok(Proxy { guard, forward, challenge: Challenge::new(), ids: RequestIds::new(), terms, uninspected })
+    /// A proxy for a configuration. Must be called within the runtime.
+    pub fn new(guard: Arc<Guard>, config: &Config, demo: Option<Upstream>) -> Result<Proxy, BoxError> {
+        let live = Live::new(config, demo.as_ref(), &Sites::default())?;
+        let live = RwLock::new(Arc::new(live));
+        Ok(Proxy { guard, challenge: Challenge::new(), ids: RequestIds::new(), demo, live })
+    }
+
+    /// Takes up another configuration, from the next request on. Must be called within the runtime.
+    pub fn configure(&self, config: &Config) -> Result<(), BoxError> {
+        let before = Arc::clone(&self.live.read());
+        let live = Live::new(config, self.demo.as_ref(), &before.sites)?;
+        *self.live.write() = Arc::new(live);
+        Ok(())
+    }
+
+    /// Says how the upstreams are.
+    pub fn upstreams(&self) -> Vec<SiteStatus> {
+        self.live.read().sites.status()
     }
 
     /// Answers one request.
-    pub async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    pub async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
         let began = Instant::now();
         let id = self.ids.next();
-        let mut answer = self.inspect_and_forward(peer, request, &id).await;
-        self.guard.answered(answer.status(), began.elapsed());
+        let mut line =
+            Line { method: request.method().to_string(), path: request.uri().path().to_owned(), ..Line::default() };
+        let mut answer = self.inspect_and_forward(&peer, request, &id, &mut line).await;
+        let took = began.elapsed();
+        if let Some(GivenUp(kind)) = answer.extensions_mut().remove() {
+            self.guard.metrics().given_up(kind);
+        }
+        self.guard.answered(answer.status(), took);
+        line.write(&peer, answer.status(), took, id.to_str().unwrap_or_default());
         answer.headers_mut().insert(X_REQUEST_ID, id);
         answer
     }
 
     async fn inspect_and_forward(
         &self,
-        peer: SocketAddr,
+        peer: &Peer,
         request: Request<Incoming>,
         id: &HeaderValue,
+        line: &mut Line,
     ) -> Response<Body> {
         if request.method() == Method::CONNECT {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy\n");
         }
+        let live = Arc::clone(&self.live.read());
+        let terms = &live.terms;
         let (mut parts, body) = request.into_parts();
-        let arrival = match arrive(&mut parts, peer.ip(), &self.terms.trusted_proxies, id) {
+        let arrival = match arrive(&mut parts, peer, &terms.trusted_proxies, id) {
             Ok(arrival) => arrival,
             Err(problem) => return plain(StatusCode::BAD_REQUEST, &format!("{problem}\n")),
         };
-        let cap = self.terms.inspect_body_bytes;
+        line.client = Some(arrival.client);
+        line.host.clone_from(&arrival.host);
+        let Some(site) = live.sites.of(&arrival.host) else {
+            return plain(StatusCode::MISDIRECTED_REQUEST, "there is no such site here\n");
+        };
+        let cap = terms.inspect_body_bytes;
         let messages = has_messages(&parts.headers) && !body.is_end_stream();
         let streams = streams(&parts.headers);
         let mut body = if body.is_end_stream() || messages {
-            Held::unread(body, self.terms.body_timeout.0)
+            Held::unread(body, terms.body_timeout.0)
         } else {
-            let patience = self.terms.body_timeout.0;
+            let patience = terms.body_timeout.0;
             match timeout(patience, Held::read(body, cap, streams, patience)).await {
                 Ok(Ok(held)) => held,
                 Ok(Err(Unreadable::Cut(cut))) => return given_up(cut),
                 Ok(Err(Unreadable::Broken(error))) => {
-                    tracing::debug!(%peer, %error, "request body");
+                    tracing::debug!(peer = &*peer.name, %error, "request body");
                     return plain(StatusCode::BAD_REQUEST, "the body of the request broke off\n");
                 }
                 Err(_) => return given_up(Cut::Slow),
@@ -99,8 +138,10 @@ impl Proxy {
         let look = Look {
             guard: Arc::clone(&self.guard),
             parts: parts.clone(),
+            policy: Arc::clone(&live.policy),
+            host: arrival.host.clone(),
             client: arrival.client,
-            if_unread: self.guard.uninspected().unwrap_or(self.uninspected).into(),
+            if_unread: self.guard.uninspected().unwrap_or(live.uninspected).into(),
             cap,
             id: id.clone(),
         };
@@ -111,7 +152,12 @@ impl Proxy {
             false if pauses => So::Far,
             false => So::Whole,
         };
-        match look.at(&beginning, so) {
+        let asked = Instant::now();
+        let judgement = look.at(&beginning, so);
+        line.rules = asked.elapsed();
+        let action = judgement.action;
+        line.judgement = Some(judgement);
+        match action {
             Action::Pass => {}
             Action::Block => return refuse(id),
             Action::Challenge if self.challenge.is_passed(arrival.client, &parts.headers) => {}
@@ -128,7 +174,27 @@ impl Proxy {
         } else if pauses {
             body.watch(cap, look.judge(Arc::clone(&refused)));
         }
-        self.forward.send(Request::from_parts(parts, body), arrival.websocket, &refused, id).await
+        let Some(origin) = site.choose() else {
+            return plain(StatusCode::BAD_GATEWAY, "there is no upstream\n");
+        };
+        let request = Request::from_parts(parts, body);
+        line.upstream = Some(origin.name().to_owned());
+        let sent = Instant::now();
+        let answer = send(&origin, terms.response_timeout.0, request, arrival.websocket, &refused, id).await;
+        line.answered_in = sent.elapsed();
+        self.guard.metrics().upstream_answered(origin.name(), line.answered_in);
+        answer
+    }
+}
+
+impl Live {
+    fn new(config: &Config, demo: Option<&Upstream>, before: &Sites) -> Result<Live, BoxError> {
+        Ok(Live {
+            terms: config.proxy.clone(),
+            uninspected: config.uninspected,
+            policy: Arc::new(config.policy()),
+            sites: Sites::new(config, demo, before)?,
+        })
     }
 }
 
@@ -161,6 +227,8 @@ fn has_messages(headers: &HeaderMap) -> bool {
 struct Look {
     guard: Arc<Guard>,
     parts: Parts,
+    policy: Arc<Policy>,
+    host: String,
     client: IpAddr,
     if_unread: Verdict,
     cap: usize,
@@ -169,7 +237,7 @@ struct Look {
 
 impl Look {
     /// What is to happen, after this much of the body.
-    fn at(&self, body: &Bytes, so: So) -> Action {
+    fn at(&self, body: &Bytes, so: So) -> Judgement {
         let read = match so {
             So::TooLong => Err(Unread::TooLong),
             // The end may be in the middle of a character.
@@ -182,8 +250,9 @@ impl Look {
         }
     }
 
-    fn ask(&self, body: &[u8], unread: Option<Unread>) -> Action {
+    fn ask(&self, body: &[u8], unread: Option<Unread>) -> Judgement {
         let seen = Inspected {
+            host: &self.host,
             method: &self.parts.method,
             target: &self.parts.uri,
             headers: &self.parts.headers,
@@ -197,9 +266,9 @@ impl Look {
         let headers: usize = seen.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         let target = seen.target.path_and_query().map_or(0, |target| target.as_str().len());
         if target + headers + body.len() < LARGE {
-            self.guard.inspect(&seen, unread, &self.id)
+            self.guard.inspect(&seen, unread, &self.policy, &self.id)
         } else {
-            block_in_place(|| self.guard.inspect(&seen, unread, &self.id))
+            block_in_place(|| self.guard.inspect(&seen, unread, &self.policy, &self.id))
         }
     }
 
@@ -216,7 +285,7 @@ impl Look {
     /// Looks at a body while it comes. It is too late for a challenge.
     fn judge(self, refused: Arc<AtomicBool>) -> Judge {
         let this = self.later();
-        Box::new(move |body, so| keep(matches!(this.at(body, so), Action::Pass), &refused))
+        Box::new(move |body, so| keep(this.at(body, so).action == Action::Pass, &refused))
     }
 
     /// Looks at messages: a flag that tells whether it is compressed, four bytes of length, and the message.
@@ -228,7 +297,7 @@ impl Look {
         }
         let this = self.later();
         Box::new(move |message, so| {
-            let action = match (so, message.first()) {
+            let judgement = match (so, message.first()) {
                 (So::TooLong, _) | (_, None) => this.ask(&[], Some(Unread::TooLong)),
                 (_, Some(0)) => this.ask(message.get(5..).unwrap_or_default(), None),
                 (_, Some(1)) if packed.contains_key(CONTENT_ENCODING) => {
@@ -239,7 +308,7 @@ impl Look {
                 }
                 _ => this.ask(&[], Some(Unread::Encoding)),
             };
-            keep(matches!(action, Action::Pass), &refused)
+            keep(judgement.action == Action::Pass, &refused)
         })
     }
 }
@@ -255,16 +324,25 @@ fn refuse(id: &HeaderValue) -> Response<Body> {
     plain(StatusCode::FORBIDDEN, &format!("The request was blocked. Its id is {id}.\n"))
 }
 
-/// The answer to a request whose body the node has given up on.
+/// Says of an answer that it is one to a request whose body the node has given up on, and why.
+#[derive(Clone, Copy)]
+struct GivenUp(&'static str);
+
+/// The answer to such a request.
 fn given_up(cut: Cut) -> Response<Body> {
-    match cut {
+    let mut answer = match cut {
         Cut::Slow => plain(StatusCode::REQUEST_TIMEOUT, &format!("{cut}\n")),
         Cut::Crowded => {
             let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{cut}\n"));
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             answer
         }
-    }
+    };
+    answer.extensions_mut().insert(GivenUp(match cut {
+        Cut::Slow => "slow",
+        Cut::Crowded => "crowded",
+    }));
+    answer
 }
 
 /// An answer of the node's own.

@@ -89,3 +89,61 @@ async fn answers_tell_browsers_to_be_careful() {
     assert_eq!(page.headers["x-frame-options"], "DENY");
     assert!(!page.text().contains("src=\"http") && !page.text().contains("href=\"http"), "fetched from elsewhere");
 }
+
+#[tokio::test]
+async fn tokens_have_roles_and_change_without_a_restart() {
+    let tokens = |ci: &str| {
+        let hash = hotslot::Digest::of(b"a-token-for-looking-only");
+        format!(
+            "[waf.admin]\nopen_reads = false\n[[waf.admin.tokens]]\nname = \"ci\"\nrole = \"deploy\"\ntoken = \"{ci}\"\n\
+             [[waf.admin.tokens]]\nname = \"ml\"\nrole = \"rules\"\ntoken = \"a-token-for-rules-only\"\n\
+             [[waf.admin.tokens]]\nname = \"grafana\"\nrole = \"view\"\nhash = \"{hash}\""
+        )
+    };
+    let mut node = Node::configured(&Module::new("1.0.0"), &tokens("the-first-token-of-ci"));
+    let status = async |node: &Node, token: &str, method: Method, target: &str| {
+        let wish = request(node.admin, method, target).token(token).json(&serde_json::json!({"id": "a"}));
+        wish.send().await.status.as_u16()
+    };
+    let (get, post) = (Method::GET, Method::POST);
+    for (token, expected) in [
+        ("no-token-at-all-here", [401, 401, 401, 401]),
+        ("a-token-for-looking-only", [200, 403, 403, 403]),
+        ("a-token-for-rules-only", [200, 200, 403, 403]),
+        ("the-first-token-of-ci", [200, 200, 400, 403]),
+        (TOKEN, [200, 200, 400, 200]),
+    ] {
+        let seen = [
+            status(&node, token, get.clone(), "/api/v1/wasm/version").await,
+            status(&node, token, Method::PUT, "/api/v1/rules").await,
+            status(&node, token, post.clone(), "/api/v1/wasm/rollback").await,
+            status(&node, token, post.clone(), "/api/v1/config/reload").await,
+        ];
+        assert_eq!(seen, expected, "{token}");
+    }
+    assert_eq!(status(&node, "", get.clone(), "/").await, 200, "the page asks for itself");
+    assert_eq!(status(&node, "", get.clone(), "/readyz").await, 200);
+
+    // A new token is in force at once, and the old one is not.
+    node.folder.configure(&tokens("the-second-token-of-ci"));
+    drop(node.folder.command());
+    assert_eq!(status(&node, TOKEN, post.clone(), "/api/v1/config/reload").await, 200);
+    assert_eq!(status(&node, "the-first-token-of-ci", get.clone(), "/api/v1/wasm/version").await, 401);
+    assert_eq!(status(&node, "the-second-token-of-ci", get, "/api/v1/wasm/version").await, 200);
+
+    // Who did what, from where, and what came of it; nobody's token is in it.
+    let audit = std::fs::read_to_string(node.folder.path("data/audit.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let has = |who: Option<&str>, path: &str, status: u16| {
+        lines.iter().any(|line| {
+            line["who"].as_str() == who
+                && line["path"] == path
+                && line["status"] == status
+                && line["from"].as_str().unwrap().starts_with("127.0.0.1:")
+        })
+    };
+    assert!(has(Some("ml"), "/api/v1/rules", 200) && has(Some("ml"), "/api/v1/wasm/rollback", 403), "{audit}");
+    assert!(has(Some("token"), "/api/v1/config/reload", 200) && has(None, "/api/v1/rules", 401), "{audit}");
+    assert!(!audit.contains("a-token") && !audit.contains("-token-of-ci"), "{audit}");
+    assert!(lines.iter().all(|line| line["method"] != "GET"), "{audit}");
+}

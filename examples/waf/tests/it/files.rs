@@ -69,7 +69,9 @@ async fn a_rule_is_added_and_rolled_back() {
     let file = std::fs::read_to_string(node.folder.rule_file()).unwrap();
     assert!(file.contains("BLOCK"), "{file}");
 
-    assert_eq!(node.roll_back().await.status, StatusCode::OK);
+    assert_eq!(node.roll_back().await.status, StatusCode::CONFLICT, "no other module has served");
+    let rollback = request(node.admin, Method::POST, "/api/v1/rules/rollback").token(TOKEN);
+    assert_eq!(rollback.send().await.status, StatusCode::OK);
     assert_eq!(node.get("/").await.status, StatusCode::OK);
     let file = std::fs::read_to_string(node.folder.rule_file()).unwrap();
     assert!(!file.contains("BLOCK"), "the file says what serves: {file}");

@@ -144,5 +144,5 @@ async fn a_library_is_refused_unless_the_configuration_allows_it() {
     assert_eq!(answer["stage"], "admit");
     let error = answer["error"].as_str().unwrap();
     assert!(error.contains("`enabled = true`") && error.contains("[waf.native]"), "{error}");
-    assert_eq!(answer["status"], "still_serving_v1.0.0");
+    assert_eq!(answer["status"], "still_serving_v1");
 }

@@ -155,7 +155,7 @@ async fn a_form_that_is_not_the_one_is_refused() {
     let (name, file) = (("name", None, &b"universal-waf"[..]), ("file", Some("x"), &module[..]));
     for (fields, status) in [
         (&[name][..], StatusCode::BAD_REQUEST),
-        (&[file], StatusCode::BAD_REQUEST),
+        (&[file], StatusCode::OK),
         (&[name, ("file", Some("x"), b"")], StatusCode::BAD_REQUEST),
         (&[name, name, file], StatusCode::BAD_REQUEST),
         (&[name, file, ("more", None, b"")], StatusCode::BAD_REQUEST),

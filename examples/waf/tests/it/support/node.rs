@@ -81,7 +81,7 @@ impl Folder {
         let config = self.path("waf.toml");
         std::fs::write(&config, self.config.to_string()).expect("a configuration");
         let mut command = Command::new(env!("CARGO_BIN_EXE_waf"));
-        command.arg("--config").arg(config).env_remove("WAF_ADMIN_TOKEN");
+        command.arg("--config").arg(config).arg("--demo").env_remove("WAF_ADMIN_TOKEN");
         // For the store of a test; nothing else looks at them.
         command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_REGION", "test");
         command
@@ -119,7 +119,8 @@ impl Folder {
         let mut address = |what: &str, lines: &mut dyn Iterator<Item = String>| -> SocketAddr {
             let line = lines.inspect(|line| said.push(line.clone())).find(|line| line.contains(what));
             let line = line.expect("the node says where it is");
-            let (_, rest) = line.split_once("http://").expect("an address");
+            // A Unix socket has none.
+            let Some((_, rest)) = line.split_once("://") else { return SocketAddr::from(([0, 0, 0, 0], 0)) };
             rest.split(',').next().expect("an address").trim().parse().expect("an address")
         };
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
@@ -136,9 +137,12 @@ listen = "127.0.0.1:0"
 [waf.admin]
 listen = "127.0.0.1:0"
 token = "a-token-for-tests-only"
+[waf.proxy]
+drain_seconds = 0
 [waf.wasm]
 golden = []
 [waf.wasm.reload]
+auto_reload_on_file_change = true
 max_reload_frequency_seconds = 0
 timeout_seconds = 300
 [waf.wasm.limits]

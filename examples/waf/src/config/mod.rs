@@ -1,10 +1,12 @@
 //! The configuration: a TOML file in which every mistake is named with its line, and a default for everything.
 
+mod defaults;
+mod values;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hotslot::BoxError;
 use serde::de::{Deserializer, Error as _};
@@ -13,7 +15,16 @@ use toml::Spanned;
 
 use waf_interface::Verdict;
 
+pub use self::values::{Milliseconds, Seconds, Share};
+use self::values::{
+    body_cap, calls, digest, memory, path, some, some_count, some_milliseconds, some_time, uses, verdict, versions,
+};
+
+use crate::admin::Role;
+use crate::listen::{Address, Source};
+use crate::log::Log;
 use crate::net::Network;
+use crate::policy::{self, HostPattern, Mode, Place, Policy};
 use crate::upstream::Upstream;
 
 /// What the file may say.
@@ -29,13 +40,32 @@ struct File {
 pub struct Config {
     /// Where requests come in.
     pub listen: SocketAddr,
-    /// Where they go; the demo upstream if not set.
+    /// Where they go.
     pub upstream: Option<Upstream>,
+    /// More than one of them.
+    pub upstreams: Vec<Upstream>,
+    /// Hosts with upstreams of their own.
+    pub sites: Vec<Spanned<Site>>,
+    pub health: Health,
     /// The folder in which the node keeps what it must not forget.
     pub data: PathBuf,
+    /// Whether requests go to the demo upstream. The file does not say.
+    #[serde(skip)]
+    pub demo: bool,
     pub failure_policy: Spanned<FailurePolicy>,
     /// What becomes of what cannot be inspected.
     pub uninspected: Uninspected,
+    /// Whether verdicts are enforced.
+    pub mode: Mode,
+    /// Where they are not, or those of one rule are not.
+    pub detect: Vec<Spanned<Place>>,
+    /// From which rules which parts of which requests are excepted.
+    pub exceptions: Vec<Spanned<Place>>,
+    /// Requests that are not inspected.
+    pub allow: Vec<Spanned<Place>>,
+    /// With TLS, if it is set.
+    pub tls: Option<Tls>,
+    pub log: Log,
     pub proxy: Proxy,
     pub admin: Admin,
     pub wasm: Wasm,
@@ -77,6 +107,46 @@ impl From<Uninspected> for Verdict {
     }
 }
 
+/// Hosts that belong together.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    pub hosts: Vec<HostPattern>,
+    pub upstreams: Vec<Upstream>,
+    #[serde(default)]
+    pub mode: Mode,
+    /// For clients that name one of the hosts in their TLS handshake.
+    pub tls: Option<Tls>,
+    /// What its upstreams are asked for, in the place of what is in `[waf.health]`.
+    #[serde(default, deserialize_with = "path")]
+    pub health_path: Option<String>,
+}
+
+/// When an upstream gets no more requests, and when it does again.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// What they are asked for. They are not asked if it is not set.
+    #[serde(deserialize_with = "path")]
+    pub path: Option<String>,
+    #[serde(rename = "interval_seconds", deserialize_with = "some_time")]
+    pub interval: Seconds,
+    #[serde(rename = "timeout_seconds", deserialize_with = "some_time")]
+    pub timeout: Seconds,
+    /// After so many bad answers in a row.
+    #[serde(deserialize_with = "some_count")]
+    pub unhealthy_after: u32,
+    /// After so many good ones.
+    #[serde(deserialize_with = "some_count")]
+    pub healthy_after: u32,
+    /// After so many requests in a row without an answer.
+    #[serde(deserialize_with = "some_count")]
+    pub eject_after: u32,
+    /// For so long the first time, and longer each time that follows.
+    #[serde(rename = "eject_seconds")]
+    pub eject: Seconds,
+}
+
 /// The data plane.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -84,38 +154,69 @@ pub struct Proxy {
     /// So much of a body is held back and shown to the rules.
     #[serde(deserialize_with = "body_cap")]
     pub inspect_body_bytes: usize,
+    #[serde(deserialize_with = "some")]
     pub max_connections: usize,
-    #[serde(rename = "header_timeout_seconds")]
+    #[serde(rename = "header_timeout_seconds", deserialize_with = "some_time")]
     pub header_timeout: Seconds,
     /// By when the part of a body that is shown to the rules has to be there.
-    #[serde(rename = "body_timeout_seconds")]
+    #[serde(rename = "body_timeout_seconds", deserialize_with = "some_time")]
     pub body_timeout: Seconds,
-    #[serde(rename = "connect_timeout_seconds")]
+    #[serde(rename = "connect_timeout_seconds", deserialize_with = "some_time")]
     pub connect_timeout: Seconds,
     /// By when the upstream has to begin its answer, from when the request was sent or last went on.
-    #[serde(rename = "response_timeout_seconds")]
+    #[serde(rename = "response_timeout_seconds", deserialize_with = "some_time")]
     pub response_timeout: Seconds,
     /// How long a client may take to read what was sent to it.
-    #[serde(rename = "send_timeout_seconds")]
+    #[serde(rename = "send_timeout_seconds", deserialize_with = "some_time")]
     pub send_timeout: Seconds,
     /// Whose word of a client's address counts.
     pub trusted_proxies: Vec<Network>,
-    /// How long requests that are under way may take when the node stops.
+    /// For how long the node says that it is not ready, and serves on, when it is asked to stop.
+    #[serde(rename = "drain_seconds")]
+    pub drain: Seconds,
+    /// How long requests and websockets that are under way may take when the node stops.
     #[serde(rename = "shutdown_timeout_seconds")]
     pub shutdown_timeout: Seconds,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Who may do something over the admin API.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedToken {
+    /// How it is called in the audit log.
+    pub name: String,
+    pub role: Role,
+    pub token: Option<Token>,
+    /// The BLAKE3 digest of the token, as `b3sum` prints it, in the place of the token.
+    #[serde(default, deserialize_with = "digest")]
+    pub hash: Option<[u8; 32]>,
 }
 
 /// The admin listener.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    pub listen: SocketAddr,
+    pub listen: Address,
+    pub tls: Option<Tls>,
+    /// More tokens, each with a role.
+    pub tokens: Vec<Spanned<NamedToken>>,
+    /// Whether what changes nothing can be asked for without a token.
+    pub open_reads: bool,
     /// What a request that changes something has to bring. Generated at the first start if not set.
-    pub token: Option<Token>,
+    pub token: Option<Spanned<AdminToken>>,
     /// Names by which the listener may be called, besides addresses and localhost.
     pub hosts: Vec<String>,
+    #[serde(deserialize_with = "some")]
     pub max_upload_bytes: usize,
-    #[serde(rename = "upload_timeout_seconds")]
+    #[serde(rename = "upload_timeout_seconds", deserialize_with = "some_time")]
     pub upload_timeout: Seconds,
 }
 
@@ -126,6 +227,7 @@ pub struct Wasm {
     pub module: PathBuf,
     /// Whether the module can be replaced at all while the node runs.
     pub hot_reload_enabled: bool,
+    #[serde(deserialize_with = "versions")]
     pub keep_previous_versions: usize,
     /// Whether a new module has to pass the samples before it serves. Its format is always checked.
     pub validate_before_reload: bool,
@@ -152,7 +254,7 @@ pub struct Reload {
     /// The least time between two reloads.
     #[serde(rename = "max_reload_frequency_seconds")]
     pub min_interval: Seconds,
-    #[serde(rename = "timeout_seconds")]
+    #[serde(rename = "timeout_seconds", deserialize_with = "some_time")]
     pub timeout: Seconds,
 }
 
@@ -160,12 +262,15 @@ pub struct Reload {
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    #[serde(rename = "deadline_milliseconds")]
+    #[serde(rename = "deadline_milliseconds", deserialize_with = "some_milliseconds")]
     pub deadline: Milliseconds,
+    #[serde(deserialize_with = "memory")]
     pub memory_bytes: usize,
     /// How many calls run at the same time; one more is a failure, and the failure policy decides.
+    #[serde(deserialize_with = "calls")]
     pub concurrent_calls: NonZeroUsize,
     /// After so many calls an instance of the module is thrown away. With 1 every request meets a fresh one.
+    #[serde(deserialize_with = "uses")]
     pub calls_per_instance: u32,
 }
 
@@ -232,137 +337,8 @@ pub struct S3 {
     pub allow_http: bool,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            upstream: None,
-            data: PathBuf::from("waf-data"),
-            failure_policy: Spanned::new(0..0, FailurePolicy::Closed),
-            uninspected: Uninspected::default(),
-            proxy: Proxy::default(),
-            admin: Admin::default(),
-            wasm: Wasm::default(),
-            native: Native::default(),
-            rules: Rules::default(),
-            archive: Archive::default(),
-        }
-    }
-}
-
-impl Default for Proxy {
-    fn default() -> Proxy {
-        Proxy {
-            inspect_body_bytes: 64 << 10,
-            max_connections: 10_000,
-            header_timeout: Seconds::whole(10),
-            body_timeout: Seconds::whole(10),
-            connect_timeout: Seconds::whole(5),
-            response_timeout: Seconds::whole(60),
-            send_timeout: Seconds::whole(30),
-            trusted_proxies: Vec::new(),
-            shutdown_timeout: Seconds::whole(10),
-        }
-    }
-}
-
-impl Default for Admin {
-    fn default() -> Admin {
-        Admin {
-            listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
-            token: None,
-            hosts: Vec::new(),
-            max_upload_bytes: 8 << 20,
-            upload_timeout: Seconds::whole(30),
-        }
-    }
-}
-
-impl Default for Wasm {
-    fn default() -> Wasm {
-        Wasm {
-            module: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/rules/universal-waf.wasm")),
-            hot_reload_enabled: true,
-            keep_previous_versions: 2,
-            validate_before_reload: true,
-            reload: Reload::default(),
-            limits: Limits::default(),
-            probation: Probation::default(),
-            golden: golden(),
-        }
-    }
-}
-
-impl Default for Reload {
-    fn default() -> Reload {
-        Reload { auto_reload_on_file_change: true, min_interval: Seconds::whole(1), timeout: Seconds::whole(30) }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            deadline: Milliseconds(Duration::from_millis(50)),
-            memory_bytes: 16 << 20,
-            concurrent_calls: const { NonZeroUsize::new(64).unwrap() },
-            calls_per_instance: 1000,
-        }
-    }
-}
-
-impl Default for Probation {
-    fn default() -> Probation {
-        Probation {
-            window: Seconds::whole(30),
-            max_error_rate: Share(0.05),
-            max_latency: None,
-            min_calls: 20,
-            second_opinions: 4,
-        }
-    }
-}
-
-/// What any rules worth serving can tell apart.
-fn golden() -> Vec<Sample> {
-    let sample = |name: &str, target: &str, verdict| Sample {
-        name: name.to_owned(),
-        method: get(),
-        target: target.to_owned(),
-        headers: HashMap::from([
-            ("host".to_owned(), "example.com".to_owned()),
-            (
-                "user-agent".to_owned(),
-                "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".to_owned(),
-            ),
-            ("accept".to_owned(), "text/html".to_owned()),
-        ]),
-        body: String::new(),
-        verdict,
-    };
-    vec![
-        sample("an ordinary page", "/products?category=garden&page=2", 0),
-        sample("an SQL injection", "/products?id=1%27%20UNION%20SELECT%20password%20FROM%20users--", 1),
-        sample("a script in a parameter", "/search?q=%3Cscript%3Ealert(1)%3C/script%3E", 1),
-    ]
-}
-
 fn get() -> String {
     "GET".to_owned()
-}
-
-fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    match u32::deserialize(deserializer)? {
-        verdict @ 0..=3 => Ok(verdict),
-        other => Err(D::Error::custom(format!("{other} is no verdict: 0 is allow, 1 block, 2 challenge, 3 log"))),
-    }
-}
-
-fn body_cap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    const MOST: usize = 512 << 10;
-    match usize::deserialize(deserializer)? {
-        cap if cap <= MOST => Ok(cap),
-        _ => Err(D::Error::custom(format!("at most {MOST} bytes of a body can be inspected"))),
-    }
 }
 
 impl Config {
@@ -382,7 +358,7 @@ impl Config {
     }
 
     /// What no single value gets wrong. Gives the place in the text and the problem.
-    fn check(&self) -> Result<(), (usize, String)> {
+    pub fn check(&self) -> Result<(), (usize, String)> {
         if *self.failure_policy.get_ref() == FailurePolicy::LastGood && self.wasm.keep_previous_versions == 0 {
             let problem = "the failure policy last_good needs keep_previous_versions of at least 1";
             return Err((self.failure_policy.span().start, problem.to_owned()));
@@ -392,12 +368,84 @@ impl Config {
                 "the failure policy open lets through what no rules have seen: it needs uninspected = \"log\"";
             return Err((self.failure_policy.span().start, problem.to_owned()));
         }
+        if let Some(token) = &self.admin.token
+            && matches!(token.get_ref(), AdminToken::None)
+            && (!self.admin.listen.is_local() || !self.admin.tokens.is_empty())
+        {
+            let problem = if self.admin.tokens.is_empty() {
+                format!(
+                    "token = \"none\" in [waf.admin] is for loopback or a Unix socket: on {} anybody could replace the rules",
+                    self.admin.listen
+                )
+            } else {
+                "token = \"none\" lets everybody do everything: take it or [[waf.admin.tokens]] out".to_owned()
+            };
+            return Err((token.span().start, problem));
+        }
+        for (number, token) in self.admin.tokens.iter().enumerate() {
+            let (at, token) = (token.span().start, token.get_ref());
+            if token.token.is_some() == token.hash.is_some() {
+                return Err((at, format!("[[waf.admin.tokens]]: {} needs a `token` or its `hash`", token.name)));
+            }
+            if self.admin.tokens[..number].iter().any(|other| other.get_ref().name == token.name) {
+                return Err((at, format!("[[waf.admin.tokens]]: there are two by the name {}", token.name)));
+            }
+        }
+        if let Address::Tcp(admin) = self.admin.listen
+            && admin == self.listen
+            && admin.port() != 0
+        {
+            return Err((0, format!("listen: requests and the admin API cannot both be on {admin}")));
+        }
+        for site in &self.sites {
+            let (at, site) = (site.span().start, site.get_ref());
+            if site.hosts.is_empty() || site.upstreams.is_empty() {
+                return Err((at, "[[waf.sites]]: a site needs `hosts` and `upstreams`".to_owned()));
+            }
+        }
+        policy::check("detect", &self.detect, false)?;
+        policy::check("exceptions", &self.exceptions, true)?;
+        policy::check("allow", &self.allow, false)?;
         match (&self.archive.folder, &self.archive.s3) {
             (Some(_), Some(s3)) => {
                 Err((s3.span().start, "the archive is either a folder or in S3: take one of them out".to_owned()))
             }
             _ => Ok(()),
         }
+    }
+
+    /// What of the verdicts is enforced, and where.
+    pub fn policy(&self) -> Policy {
+        let places =
+            |places: &[Spanned<Place>]| -> Vec<Place> { places.iter().map(|place| place.get_ref().clone()).collect() };
+        let watched = self.sites.iter().map(Spanned::get_ref).filter(|site| site.mode == Mode::Detect);
+        let watched = watched.flat_map(|site| &site.hosts).cloned();
+        let watched = watched.map(|host| Place { site: Some(host), ..Place::default() });
+        Policy {
+            mode: self.mode,
+            detect: places(&self.detect).into_iter().chain(watched).collect(),
+            exceptions: places(&self.exceptions),
+            allow: places(&self.allow),
+        }
+    }
+
+    /// The certificates of the data listener, if it speaks TLS.
+    pub fn certificates(&self) -> Option<Vec<Source>> {
+        let source = |hosts: &[HostPattern], tls: &Tls| Source {
+            hosts: hosts.to_vec(),
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+        };
+        let own = self.tls.as_ref().map(|tls| source(&[], tls))?;
+        let sites = self.sites.iter().map(Spanned::get_ref);
+        let sites = sites.filter_map(|site| site.tls.as_ref().map(|tls| source(&site.hosts, tls)));
+        Some(sites.chain([own]).collect())
+    }
+
+    /// The certificate of the admin listener, if it speaks TLS.
+    pub fn admin_certificates(&self) -> Option<Vec<Source>> {
+        let tls = self.admin.tls.as_ref()?;
+        Some(vec![Source { hosts: Vec::new(), certificate: tls.certificate.clone(), key: tls.key.clone() }])
     }
 
     /// Where the rule file is.
@@ -408,55 +456,6 @@ impl Config {
     /// Where the archive is, if it is a folder.
     pub fn archive_folder(&self) -> PathBuf {
         self.archive.folder.clone().unwrap_or_else(|| self.data.join("archive"))
-    }
-}
-
-/// A time in seconds, whole or not.
-#[derive(Clone, Copy)]
-pub struct Seconds(pub Duration);
-
-impl Seconds {
-    const fn whole(seconds: u64) -> Seconds {
-        Seconds(Duration::from_secs(seconds))
-    }
-}
-
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
-        time(deserializer, 1.0, "seconds").map(Seconds)
-    }
-}
-
-/// A time in milliseconds, whole or not.
-#[derive(Clone, Copy)]
-pub struct Milliseconds(pub Duration);
-
-impl<'de> Deserialize<'de> for Milliseconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Milliseconds, D::Error> {
-        time(deserializer, 1000.0, "milliseconds").map(Milliseconds)
-    }
-}
-
-fn time<'de, D: Deserializer<'de>>(deserializer: D, per_second: f64, unit: &str) -> Result<Duration, D::Error> {
-    const WEEK: f64 = 7.0 * 24.0 * 3600.0;
-    let number = f64::deserialize(deserializer)?;
-    if (0.0..=WEEK * per_second).contains(&number) {
-        Ok(Duration::from_secs_f64(number / per_second))
-    } else {
-        Err(D::Error::custom(format!("{number} is no number of {unit} from 0 to a week")))
-    }
-}
-
-/// A share of the whole, from 0 to 1.
-#[derive(Clone, Copy)]
-pub struct Share(pub f64);
-
-impl<'de> Deserialize<'de> for Share {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
-        match f64::deserialize(deserializer)? {
-            share @ 0.0..=1.0 => Ok(Share(share)),
-            other => Err(D::Error::custom(format!("{other} is no share: it goes from 0 to 1"))),
-        }
     }
 }
 
@@ -478,6 +477,28 @@ impl std::str::FromStr for Token {
 
 impl<'de> Deserialize<'de> for Token {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// What the admin API asks for.
+#[derive(Clone)]
+pub enum AdminToken {
+    /// Nothing.
+    None,
+    Secret(Token),
+}
+
+impl std::str::FromStr for AdminToken {
+    type Err = &'static str;
+
+    fn from_str(token: &str) -> Result<AdminToken, &'static str> {
+        if token == "none" { Ok(AdminToken::None) } else { token.parse().map(AdminToken::Secret) }
+    }
+}
+
+impl<'de> Deserialize<'de> for AdminToken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AdminToken, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
@@ -518,12 +539,35 @@ mod tests {
             ("[waf]\nupstream = \"ftp://x\"", 2, "ftp"),
             ("[waf.wasm.probation]\nmax_error_rate = 7", 2, "share"),
             ("[[waf.wasm.golden]]\nname = \"x\"\ntarget = \"/\"\nverdict = 4", 4, "no verdict"),
-            ("[waf.wasm.limits]\nconcurrent_calls = 0", 2, "nonzero"),
+            ("[waf.wasm.limits]\nconcurrent_calls = 0", 2, "cannot work"),
+            ("[waf.wasm.limits]\nconcurrent_calls = 1000000", 2, "from 1 to 10000"),
+            ("[waf.wasm.limits]\nmemory_bytes = 1000", 2, "cannot work"),
+            ("[waf.wasm.limits]\ndeadline_milliseconds = 0", 2, "above 0"),
+            ("[waf.wasm.limits]\ncalls_per_instance = 0", 2, "cannot work"),
+            ("[waf.wasm]\nkeep_previous_versions = 1000", 2, "from 0 to 64"),
+            ("[waf.wasm.reload]\ntimeout_seconds = 0", 2, "above 0"),
+            ("[waf.proxy]\nmax_connections = 0", 2, "cannot work"),
+            ("[waf.proxy]\n\nheader_timeout_seconds = 0", 3, "above 0"),
+            ("[waf.admin]\nmax_upload_bytes = 0", 2, "cannot work"),
+            ("[waf.health]\neject_after = 0", 2, "cannot work"),
             ("[waf.admin]\ntoken = \"short\"", 2, "16 characters"),
+            ("[waf.admin]\nlisten = \"0.0.0.0:9090\"\ntoken = \"none\"", 3, "loopback"),
             ("[waf]\n\nfailure_policy = \"last_good\"\n[waf.wasm]\nkeep_previous_versions = 0", 3, "last_good needs"),
             ("[waf]\nfailure_policy = \"open\"", 2, "uninspected"),
             ("[waf]\nuninspected = \"pass\"", 2, "pass"),
             ("[waf.proxy]\ntrusted_proxies = [\"10.0.0.0/33\"]", 2, "no network"),
+            ("[waf]\n[[waf.exceptions]]\npath = \"/a\"", 2, "needs the `rule`"),
+            ("[[waf.sites]]\nhosts = []\nupstreams = [\"http://a\"]", 1, "needs `hosts`"),
+            ("[waf.health]\npath = \"health\"", 2, "no path"),
+            ("[waf.health]\ninterval_seconds = 0", 2, "above 0"),
+            ("[[waf.detect]]\n", 1, "for everything"),
+            ("[[waf.allow]]\nrule = \"a\"\npath = \"/\"", 1, "exceptions"),
+            ("[[waf.detect]]\npath = \"/a*b\"", 2, "no path"),
+            ("[waf.admin]\nlisten = \"unix:here\"", 2, "Unix socket"),
+            ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"view\"", 1, "needs a `token`"),
+            ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"root\"", 3, "root"),
+            ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"view\"\nhash = \"ab\"", 4, "64 hexadecimal"),
+            ("[waf.log]\nformat = \"xml\"", 2, "xml"),
             ("[waf.archive]\nfolder = \"a\"\n[waf.archive.s3]\nbucket = \"b\"", 3, "either a folder"),
             ("[waf\n", 1, ""),
         ] {

@@ -1,0 +1,11 @@
+//! The life of a node: what it holds on to while it runs, what it is told by signals, and what it tells the service manager.
+
+mod lock;
+mod manager;
+mod settings;
+mod signals;
+
+pub use self::lock::lock;
+pub use self::manager::{alive, ready, reloading, stopping};
+pub use self::settings::{Parts, Settings};
+pub use self::signals::{Signal, Signals};

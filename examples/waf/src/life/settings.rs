@@ -1,0 +1,186 @@
+//! The configuration, read again while the node serves: what can change between two requests does, and the rest is named.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hotslot::BoxError;
+use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
+use toml::{Table, Value};
+
+use crate::admin::Tokens;
+use crate::cli::NodeOptions;
+use crate::config::Config;
+use crate::deploy::Deployments;
+use crate::listen::Certificates;
+use crate::proxy::Proxy;
+use crate::token;
+
+/// What takes effect without a restart, with everything below it.
+const LIVE: &[&str] = &[
+    "waf.mode",
+    "waf.detect",
+    "waf.exceptions",
+    "waf.allow",
+    "waf.uninspected",
+    "waf.upstream",
+    "waf.upstreams",
+    "waf.sites",
+    "waf.health",
+    "waf.admin.token",
+    "waf.admin.tokens",
+    "waf.admin.open_reads",
+    "waf.proxy.inspect_body_bytes",
+    "waf.proxy.body_timeout_seconds",
+    "waf.proxy.response_timeout_seconds",
+    "waf.proxy.trusted_proxies",
+];
+
+pub struct Settings {
+    options: NodeOptions,
+    /// What is in effect, or waits for a restart since it was read.
+    read: Mutex<Table>,
+    parts: Parts,
+    /// Whether a fleet says what serves.
+    is_managed: bool,
+}
+
+/// What takes the configuration up.
+pub struct Parts {
+    pub deployments: Arc<Deployments>,
+    pub proxy: Arc<Proxy>,
+    pub tokens: Arc<RwLock<Arc<Tokens>>>,
+    /// Those of the two listeners, if they speak TLS.
+    pub certificates: Option<Arc<Certificates>>,
+    pub admin_certificates: Option<Arc<Certificates>>,
+}
+
+/// What came of reading the configuration again.
+#[derive(Debug, Default, Serialize)]
+pub struct Changed {
+    /// Keys that are in effect with other values.
+    pub changed: Vec<String>,
+    /// Keys that have other values, and keep their effect until the node is started again.
+    pub needs_restart: Vec<String>,
+}
+
+impl Settings {
+    /// Remembers what the node was started with.
+    pub fn new(options: NodeOptions, parts: Parts, is_managed: bool) -> Result<Settings, BoxError> {
+        let read = Mutex::new(options.table()?);
+        Ok(Settings { options, read, parts, is_managed })
+    }
+
+    /// Reads the configuration again, and module and rule file with it, unless a fleet says what serves. An error changes nothing. Must be called within the
+    /// runtime, and not on one of its workers.
+    pub fn reload(&self) -> Result<Changed, BoxError> {
+        let mut read = self.read.lock();
+        let (config, table) = (self.options.clone().config()?, self.options.table()?);
+        let Parts { deployments, proxy, tokens, certificates, admin_certificates } = &self.parts;
+        let (own, _) = token::open(config.admin.token.clone().map(toml::Spanned::into_inner), &config.data)?;
+        for (served, sources) in
+            [(certificates, config.certificates()), (admin_certificates, config.admin_certificates())]
+        {
+            if let (Some(served), Some(sources)) = (served, sources) {
+                served.set(sources)?;
+            }
+        }
+        proxy.configure(&config)?;
+        *tokens.write() = Arc::new(Tokens::new(own.as_ref(), &config.admin));
+        deployments.set_mild_rules(config.policy().mild_rules());
+        let mut keys = Vec::new();
+        compare(&mut keys, "", &Value::Table(read.clone()), &Value::Table(table.clone()));
+        let under = |key: &str, section: &str| key == section || key.starts_with(&format!("{section}."));
+        // A listener does not begin to speak TLS, or end it.
+        let tls = [
+            ("waf.tls", certificates.is_some() && config.tls.is_some()),
+            ("waf.admin.tls", admin_certificates.is_some() && config.admin.tls.is_some()),
+        ];
+        let is_live = |key: &String| {
+            LIVE.iter().any(|live| under(key, live)) || tls.iter().any(|(section, live)| *live && under(key, section))
+        };
+        let (changed, needs_restart): (Vec<_>, Vec<_>) = keys.into_iter().partition(is_live);
+        // What waits for a restart is named again the next time.
+        let kept = needs_restart.iter().fold(table, |table, key| with_value_of(table, &read, key));
+        *read = kept;
+        self.take_up_files(&config);
+        tracing::info!(?changed, ?needs_restart, "the configuration was read again");
+        Ok(Changed { changed, needs_restart })
+    }
+
+    fn take_up_files(&self, config: &Config) {
+        if self.is_managed || !config.wasm.hot_reload_enabled {
+            return;
+        }
+        let (module, rules) = (config.wasm.module.clone(), config.rule_file());
+        let again = |wait: Option<Duration>| wait.map(std::thread::sleep).is_some();
+        while again(self.parts.deployments.rule_file_changed(&rules)) {}
+        while again(self.parts.deployments.module_file_changed(&module)) {}
+    }
+}
+
+/// The keys whose values differ.
+fn compare(keys: &mut Vec<String>, key: &str, was: &Value, is: &Value) {
+    let (Value::Table(old), Value::Table(new)) = (was, is) else {
+        if was != is {
+            keys.push(key.to_owned());
+        }
+        return;
+    };
+    let below = |name: &str| if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
+    let empty = Value::Table(Table::new());
+    for (name, value) in new {
+        match old.get(name) {
+            Some(old) => compare(keys, &below(name), old, value),
+            // A section that was not there is compared key by key.
+            None if value.is_table() => compare(keys, &below(name), &empty, value),
+            None => keys.push(below(name)),
+        }
+    }
+    for (name, value) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
+        match value {
+            Value::Table(_) => compare(keys, &below(name), value, &empty),
+            _ => keys.push(below(name)),
+        }
+    }
+}
+
+/// A table with the value that a key has in another one.
+fn with_value_of(mut table: Table, other: &Table, key: &str) -> Table {
+    let (head, rest) = key.split_once('.').map_or((key, None), |(head, rest)| (head, Some(rest)));
+    match (rest, other.get(head)) {
+        (None, Some(value)) => drop(table.insert(head.to_owned(), value.clone())),
+        (None, None) => drop(table.remove(head)),
+        (Some(rest), below) => {
+            let empty = Table::new();
+            let below = below.and_then(Value::as_table).unwrap_or(&empty);
+            let own = match table.remove(head) {
+                Some(Value::Table(own)) => own,
+                _ => Table::new(),
+            };
+            table.insert(head.to_owned(), Value::Table(with_value_of(own, below, rest)));
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_differ_are_named() {
+        let table = |text: &str| toml::from_str::<Table>(text).unwrap();
+        let was =
+            table("[waf]\nlisten = \"a\"\nmode = \"detect\"\n[waf.proxy]\nx = 1\ny = 2\n[[waf.sites]]\nhosts = []");
+        let is = table("[waf]\nlisten = \"b\"\nmode = \"detect\"\n[waf.proxy]\nx = 1\n[waf.new]\nz = 1");
+        let mut keys = Vec::new();
+        compare(&mut keys, "", &Value::Table(was.clone()), &Value::Table(is.clone()));
+        keys.sort();
+        assert_eq!(keys, ["waf.listen", "waf.new.z", "waf.proxy.y", "waf.sites"]);
+        let kept = with_value_of(with_value_of(is, &was, "waf.listen"), &was, "waf.proxy.y");
+        assert_eq!(kept["waf"]["listen"].as_str(), Some("a"));
+        assert_eq!(kept["waf"]["proxy"]["y"].as_integer(), Some(2));
+        assert!(kept["waf"].get("sites").is_none());
+    }
+}

@@ -1,0 +1,290 @@
+//! What of the verdicts is enforced, and where: detection only, exceptions from rules, and requests that are let through unseen.
+//!
+//! All of it makes the node milder, so a path counts only as it is written: one that a server may read as another path
+//! (`/open/../closed`) is in none of the places that are named here.
+
+use std::net::IpAddr;
+
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use crate::net::Network;
+
+/// What becomes of verdicts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    #[default]
+    Enforce,
+    /// They are logged and counted, and the request is let through.
+    Detect,
+}
+
+/// Some requests: those that fit everything that is set.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Place {
+    pub site: Option<HostPattern>,
+    pub path: Option<PathPattern>,
+    /// The id of a rule, a dynamic one included.
+    pub rule: Option<String>,
+    /// The name of a parameter of the query or the body.
+    pub parameter: Option<String>,
+    /// A part of the request as decisions name it: `header:user-agent`, `cookie:session`, `arg:q`, `body`.
+    pub part: Option<String>,
+    /// Methods, in upper case.
+    pub methods: Vec<String>,
+    pub clients: Vec<Network>,
+}
+
+/// Requests as places look at them.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    pub host: &'a str,
+    pub path: &'a str,
+    pub method: &'a str,
+    pub client: IpAddr,
+}
+
+impl Place {
+    fn has(&self, subject: Subject<'_>) -> bool {
+        self.site.as_ref().is_none_or(|site| site.fits(subject.host))
+            && self.path.as_ref().is_none_or(|path| path.fits(subject.path))
+            && (self.methods.is_empty() || self.methods.iter().any(|method| method == subject.method))
+            && (self.clients.is_empty() || self.clients.iter().any(|network| network.contains(subject.client)))
+    }
+
+    fn concerns(&self, rule: &str, part: &str) -> bool {
+        self.rule.as_ref().is_none_or(|own| own == rule)
+            && self.part.as_ref().is_none_or(|own| own == part)
+            && self.parameter.as_ref().is_none_or(|own| {
+                ["arg:", "file:"].iter().any(|kind| part.strip_prefix(kind).is_some_and(|name| name == own))
+            })
+    }
+}
+
+/// Everything that is not simply enforced.
+#[derive(Clone, Default)]
+pub struct Policy {
+    pub mode: Mode,
+    pub detect: Vec<Place>,
+    pub exceptions: Vec<Place>,
+    pub allow: Vec<Place>,
+}
+
+/// What holds for one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// It is not inspected.
+    Unseen,
+    Verdicts(Mode),
+}
+
+/// What becomes of the verdict of one rule on one part of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mildness {
+    /// It stands.
+    None,
+    /// It is logged.
+    Logged,
+    /// It does not count.
+    Excepted,
+}
+
+impl Policy {
+    pub fn treatment(&self, subject: Subject<'_>) -> Treatment {
+        let in_any = |places: &[Place]| places.iter().any(|place| place.rule.is_none() && place.has(subject));
+        if in_any(&self.allow) {
+            Treatment::Unseen
+        } else if self.mode == Mode::Detect || in_any(&self.detect) {
+            Treatment::Verdicts(Mode::Detect)
+        } else {
+            Treatment::Verdicts(Mode::Enforce)
+        }
+    }
+
+    pub fn mildness(&self, subject: Subject<'_>, rule: &str, part: &str) -> Mildness {
+        let in_any = |places: &[Place]| places.iter().any(|place| place.concerns(rule, part) && place.has(subject));
+        if in_any(&self.exceptions) {
+            Mildness::Excepted
+        } else if self
+            .detect
+            .iter()
+            .any(|place| place.rule.is_some() && place.concerns(rule, part) && place.has(subject))
+        {
+            Mildness::Logged
+        } else {
+            Mildness::None
+        }
+    }
+
+    /// Returns the rules that do not stand everywhere.
+    pub fn mild_rules(&self) -> Vec<String> {
+        let mut rules: Vec<_> =
+            self.detect.iter().chain(&self.exceptions).filter_map(|place| place.rule.clone()).collect();
+        rules.sort();
+        rules.dedup();
+        rules
+    }
+}
+
+/// Checks what places of one kind may say. Gives the place in the text and the problem.
+pub fn check(kind: &str, places: &[Spanned<Place>], needs_rule: bool) -> Result<(), (usize, String)> {
+    for place in places {
+        let (at, place) = (place.span().start, place.get_ref());
+        let names_part = place.parameter.is_some() || place.part.is_some();
+        let names_place =
+            place.site.is_some() || place.path.is_some() || !place.methods.is_empty() || !place.clients.is_empty();
+        let problem = match kind {
+            _ if needs_rule && place.rule.is_none() => "an exception needs the `rule` that it is from",
+            "allow" if place.rule.is_some() || names_part => {
+                "what is allowed is not inspected, so it has no `rule` and no `parameter`: see [[waf.exceptions]]"
+            }
+            _ if place.rule.is_none() && names_part => "a `parameter` or a `part` needs the `rule` that it is for",
+            _ if place.rule.is_none() && !names_place => "this would hold for everything: name a site, a path, …",
+            _ if place.parameter.is_some() && place.part.is_some() => {
+                "`parameter` is short for a `part`: set one of them"
+            }
+            _ => continue,
+        };
+        return Err((at, format!("[[waf.{kind}]]: {problem}")));
+    }
+    Ok(())
+}
+
+/// A host, or all hosts under one: `*.example.com`. Ports do not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPattern(String);
+
+impl HostPattern {
+    pub fn fits(&self, host: &str) -> bool {
+        let name = bare(host);
+        match self.0.strip_prefix('*') {
+            Some(end) => name.len() > end.len() && name.ends_with(end),
+            None => name == self.0,
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A host without its port, in lower case.
+pub fn bare(host: &str) -> String {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+impl<'de> Deserialize<'de> for HostPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HostPattern, D::Error> {
+        let text = String::deserialize(deserializer)?.to_ascii_lowercase();
+        let name = text.strip_prefix("*.").unwrap_or(&text);
+        let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
+        if name.is_empty() || !is_name(name) || bare(&text) != text {
+            let problem = format!("{text:?} is no host: write example.com, or *.example.com, without a port");
+            return Err(D::Error::custom(problem));
+        }
+        Ok(HostPattern(text))
+    }
+}
+
+/// A path, or all paths under one: `/api/*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern(String);
+
+impl PathPattern {
+    pub fn fits(&self, path: &str) -> bool {
+        if !is_plain(path) {
+            return false;
+        }
+        match self.0.strip_suffix('*') {
+            Some(start) => path.starts_with(start),
+            None => path == self.0,
+        }
+    }
+}
+
+/// Whether servers cannot read a path as another one.
+fn is_plain(path: &str) -> bool {
+    let odd = ["//", "/.", "\\", ";", "%"];
+    !odd.iter().any(|odd| path.contains(odd))
+}
+
+impl<'de> Deserialize<'de> for PathPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PathPattern, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let fixed = text.strip_suffix("/*").unwrap_or(&text);
+        let is_path = (text.starts_with('/')) && !fixed.contains('*') && is_plain(fixed);
+        if !is_path {
+            let problem = format!("{text:?} is no path: write /search, or /api/*, with nothing that is escaped");
+            return Err(D::Error::custom(problem));
+        }
+        Ok(PathPattern(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(text: &str) -> Place {
+        toml::from_str(text).unwrap()
+    }
+
+    fn subject<'a>(host: &'a str, path: &'a str) -> Subject<'a> {
+        Subject { host, path, method: "GET", client: [192, 0, 2, 1].into() }
+    }
+
+    #[test]
+    fn a_place_has_its_requests_and_no_others() {
+        let api = place("site = \"*.example.com\"\npath = \"/api/*\"");
+        assert!(api.has(subject("shop.example.com:8080", "/api/v1")) && api.has(subject("SHOP.example.com.", "/api/")));
+        for (host, path) in [
+            ("example.com", "/api/v1"),
+            ("shop.example.com.attacker.example", "/api/v1"),
+            ("shop.example.com", "/ap"),
+            ("shop.example.com", "/api"),
+            ("shop.example.com", "/api/../admin"),
+            ("shop.example.com", "/api/%2e%2e/admin"),
+            ("shop.example.com", "/api//admin"),
+            ("shop.example.com", "/api/..;/admin"),
+            ("shop.example.com", "/api/..\\admin"),
+        ] {
+            assert!(!api.has(subject(host, path)), "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn a_rule_is_mild_where_that_is_said() {
+        let policy = Policy {
+            exceptions: vec![place("rule = \"a\"\npath = \"/search\"\nparameter = \"q\"")],
+            detect: vec![place("rule = \"b\""), place("path = \"/old/*\"")],
+            allow: vec![place("path = \"/health\"\nclients = [\"192.0.2.0/24\"]")],
+            ..Policy::default()
+        };
+        let (search, old) = (subject("x", "/search"), subject("x", "/old/page"));
+        assert_eq!(policy.mildness(search, "a", "arg:q"), Mildness::Excepted);
+        for (subject, rule, part) in [(search, "a", "arg:p"), (search, "c", "arg:q"), (old, "a", "arg:q")] {
+            assert_eq!(policy.mildness(subject, rule, part), Mildness::None);
+        }
+        assert_eq!(policy.mildness(search, "b", "body"), Mildness::Logged);
+        assert_eq!(policy.treatment(old), Treatment::Verdicts(Mode::Detect));
+        assert_eq!(policy.treatment(search), Treatment::Verdicts(Mode::Enforce));
+        assert_eq!(policy.treatment(subject("x", "/health")), Treatment::Unseen);
+        assert_eq!(policy.mild_rules(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_host_or_a_path_that_is_none_is_an_error() {
+        for text in
+            ["site = \"a b\"", "site = \"a:80\"", "site = \"\"", "path = \"x\"", "path = \"/a*/b\"", "path = \"/%41\""]
+        {
+            assert!(toml::from_str::<Place>(text).is_err(), "{text}");
+        }
+    }
+}
