@@ -2,7 +2,7 @@
 
 use hotslot::Digest;
 
-use crate::support::{Folder, PROMISED, describe, hotslot, zig};
+use crate::support::{Folder, PROMISED, describe, done, hotslot, zig};
 
 #[test]
 fn a_library_is_shown_with_its_contract() {
@@ -40,6 +40,21 @@ fn a_library_is_shown_with_what_it_asks_of_the_loader() {
     let json = hotslot(["inspect".as_ref(), library.as_os_str(), "--json".as_ref()]).ok();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["linkage"]["static_tls"], &json["linkage"]["effects"]), (&4.into(), &serde_json::json!([])));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_library_is_shown_with_the_protections_that_it_was_compiled_for() {
+    let folder = Folder::new();
+    let (source, library) = (folder.write("plain.c", "int answer(void) { return 2; }"), folder.path("guarded.so"));
+    let mut compiler = std::process::Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-nostdlib", "-fcf-protection=full", "-o"]).arg(&library).arg(source);
+    done(&mut compiler);
+    let text = hotslot(["inspect".as_ref(), library.as_os_str()]).ok();
+    assert!(text.contains("protection shadow stacks (SHSTK)\n"), "{text}");
+    let json = hotslot(["inspect".as_ref(), library.as_os_str(), "--json".as_ref()]).ok();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["linkage"]["protections"], serde_json::json!(["indirect_branch_tracking", "shadow_stack"]));
 }
 
 #[test]
