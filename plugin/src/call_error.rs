@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 ///
 /// An error of the plugin's that has sources keeps them, if it was made [from it](CallError::from_error): the messages of all
 /// of them cross, and [`source`](std::error::Error::source) works on the other side as it would have in the plugin.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallError(Box<Inner>);
 
 /// Behind a pointer, because what every call returns is an answer or this: with an error of five words each answer would go
@@ -74,7 +74,14 @@ impl CallErrorKind {
 impl CallError {
     /// Makes an error of this kind.
     pub fn new(kind: CallErrorKind, message: impl Into<String>) -> CallError {
-        CallError(Box::new(Inner { kind, message: message.into(), source: None }))
+        CallError::boxed(kind, message.into())
+    }
+
+    // Once, because the size of a module matters, and never in the way of a call that is answered.
+    #[cold]
+    #[inline(never)]
+    fn boxed(kind: CallErrorKind, message: String) -> CallError {
+        CallError(Box::new(Inner { kind, message, source: None }))
     }
 
     /// Makes an error of the plugin's own from another error, with its sources. [`failed`](CallError::failed) takes a text.
@@ -187,13 +194,6 @@ impl CallError {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)
-    }
-}
-
-impl fmt::Debug for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, message, source } = &*self.0;
-        f.debug_struct("CallError").field("kind", kind).field("message", message).field("source", source).finish()
     }
 }
 

@@ -310,12 +310,37 @@ pub trait Crosses: Sized {
 #[cfg(feature = "postcard")]
 const FIRST_ROOM: usize = 256;
 
+/// Where a value of serde is written: postcard's own vector begins without any room.
+#[cfg(feature = "postcard")]
+struct Room(Vec<u8>);
+
+#[cfg(feature = "postcard")]
+impl postcard::ser_flavors::Flavor for Room {
+    type Output = Vec<u8>;
+
+    #[inline]
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.push(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
 #[cfg(feature = "postcard")]
 #[diagnostic::do_not_recommend]
 impl<T: serde::Serialize + serde::de::DeserializeOwned> Crosses for T {
     fn encode(&self) -> Result<Vec<u8>, CallError> {
         // Most values fit at once: growing from nothing would take longer than writing them.
-        postcard::to_extend(self, Vec::with_capacity(FIRST_ROOM))
+        postcard::serialize_with_flavor(self, Room(Vec::with_capacity(FIRST_ROOM)))
             .map_err(|error| CallError::malformed(&format!("a value cannot be written: {error}")))
     }
 
