@@ -237,6 +237,11 @@ impl Drop for Orchestrator {
 
 /// Starts a node in a fleet.
 pub fn join(folder: Folder, url: &str, name: &str, more: &[&str]) -> Node {
+    join_as(folder, url, name, more, |_| ())
+}
+
+/// The same with what is made of its command.
+pub fn join_as(folder: Folder, url: &str, name: &str, more: &[&str], change: impl FnOnce(&mut Command)) -> Node {
     let log = std::fs::File::options().create(true).append(true).open(folder.path("log")).expect("a log");
     folder.start_as(|command| {
         let mut node = Command::new(command.get_program());
@@ -248,6 +253,7 @@ pub fn join(folder: Folder, url: &str, name: &str, more: &[&str]) -> Node {
             };
         }
         node.env("WAF_LOG", "info").stderr(log);
+        change(&mut node);
         node
     })
 }
