@@ -220,8 +220,13 @@ impl Task {
             self.prepare().await?;
         }
         for _ in 0..ATTEMPTS {
-            self.read().await?;
+            let read = self.feed().await?;
             let effects = self.leader.tick(self.now());
+            let alarms = effects.iter().filter_map(|effect| match effect {
+                LeaderEffect::Alarm(alarm) => Some(describe(*alarm)),
+                _ => None,
+            });
+            self.publish(read, alarms.collect()).await;
             let mut has_written = false;
             for effect in effects {
                 match effect {
@@ -234,7 +239,7 @@ impl Task {
                         let about = self.about(&desired);
                         let _ = self.write_desired(expected, desired, about).await;
                     }
-                    LeaderEffect::Alarm(alarm) => self.alarm(alarm).await,
+                    LeaderEffect::Alarm(_) => {}
                 }
             }
             self.wait_for_promotion().await;
@@ -246,6 +251,13 @@ impl Task {
     }
 
     async fn read(&mut self) -> Result<(), StoreError> {
+        let read = self.feed().await?;
+        self.publish(read, Vec::new()).await;
+        Ok(())
+    }
+
+    /// Reads both documents for the logic.
+    async fn feed(&mut self) -> Result<Read, StoreError> {
         let lease = self.store.read(Key::Lease).await?;
         let lease: Option<(Revision, Lease)> =
             lease.and_then(|(revision, bytes)| Some((revision, serde_json::from_slice(&bytes).ok()?)));
@@ -263,17 +275,29 @@ impl Task {
         };
         let desired = document.as_ref().map(|(revision, document)| (*revision, document.desired.clone()));
         self.leader.desired_read(self.now(), desired);
+        Ok(Read { holder: lease.map(|(_, lease)| lease.holder), document: document.map(|(_, document)| document) })
+    }
+
+    /// Shows what was read, together with why it was written: whoever sees that a rollout was aborted sees the reason.
+    async fn publish(&mut self, Read { holder, document }: Read, alarms: Vec<String>) {
         let change = {
             let mut view = self.view.lock();
-            view.leader = lease.map(|(_, lease)| lease.holder);
-            view.read(document.as_ref().map(|(_, document)| document))
+            view.leader = holder;
+            let change = view.read(document.as_ref());
+            alarms.iter().for_each(|alarm| view.alarm(alarm.clone()));
+            change
         };
+        if change.is_some() || !alarms.is_empty() {
+            self.changed.send_modify(|count| *count += 1);
+        }
         if let Some(change) = change {
             tracing::info!(rollout = %change["rollout"], state = %change["state"], "rollout");
-            self.changed.send_modify(|count| *count += 1);
             self.note(json!({ "what": "document", "document": change })).await;
         }
-        Ok(())
+        for alarm in alarms {
+            tracing::error!(alarm);
+            self.note(json!({ "what": "alarm", "alarm": alarm })).await;
+        }
     }
 
     async fn write_lease(&mut self, expected: Option<Revision>, lease: &Lease) {
@@ -373,36 +397,36 @@ impl Task {
         Err(AskError::Contended)
     }
 
-    async fn alarm(&mut self, alarm: Alarm) {
-        let text = match alarm {
-            Alarm::StoreLostWrites { stored, seen } => {
-                let stored = stored.map_or("nothing".to_owned(), |order| format!("{}.{}", order.rollout, order.step));
-                format!(
-                    "the store has lost writes: it has {stored}, and nodes have seen {}.{}; the rollout is aborted",
-                    seen.rollout, seen.step
-                )
-            }
-            Alarm::TooManyFailed { failed, reached } => {
-                format!("halted: {failed} of the {reached} nodes that the rollout has reached failed")
-            }
-            Alarm::Worse(Finding::Errors) => "halted: more calls fail on the nodes that changed".to_owned(),
-            Alarm::Worse(Finding::Latency) => "halted: calls take longer on the nodes that changed".to_owned(),
-            Alarm::Worse(Finding::Verdicts) => {
-                "halted: other requests are blocked on the nodes that changed".to_owned()
-            }
-            Alarm::TimedOut(phase) => format!("aborted: the deadline of the phase {phase:?} has passed").to_lowercase(),
-        };
-        tracing::error!(alarm = text);
-        self.view.lock().alarm(text.clone());
-        self.changed.send_modify(|count| *count += 1);
-        self.note(json!({ "what": "alarm", "alarm": text })).await;
-    }
-
     async fn note(&mut self, what: serde_json::Value) {
         match self.audit.add(what) {
             // The stream is for others, and may be away: nothing here waits for it.
             Ok(line) => drop(self.recorder.send(line)),
             Err(error) => tracing::error!(%error, "the audit cannot be written"),
         }
+    }
+}
+
+/// What was read.
+struct Read {
+    holder: Option<String>,
+    document: Option<Document>,
+}
+
+fn describe(alarm: Alarm) -> String {
+    match alarm {
+        Alarm::StoreLostWrites { stored, seen } => {
+            let stored = stored.map_or("nothing".to_owned(), |order| format!("{}.{}", order.rollout, order.step));
+            format!(
+                "the store has lost writes: it has {stored}, and nodes have seen {}.{}; the rollout is aborted",
+                seen.rollout, seen.step
+            )
+        }
+        Alarm::TooManyFailed { failed, reached } => {
+            format!("halted: {failed} of the {reached} nodes that the rollout has reached failed")
+        }
+        Alarm::Worse(Finding::Errors) => "halted: more calls fail on the nodes that changed".to_owned(),
+        Alarm::Worse(Finding::Latency) => "halted: calls take longer on the nodes that changed".to_owned(),
+        Alarm::Worse(Finding::Verdicts) => "halted: other requests are blocked on the nodes that changed".to_owned(),
+        Alarm::TimedOut(phase) => format!("aborted: the deadline of the phase {phase:?} has passed").to_lowercase(),
     }
 }

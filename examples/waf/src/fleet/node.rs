@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant as Timer, sleep_until};
-use waf_rollout::{Effect, Event, Kind, Node, NodeId, Phase, Refusal, ReleaseId, Traffic};
+use waf_rollout::{Desired, Effect, Event, Kind, Node, NodeId, Phase, Refusal, ReleaseId, Traffic};
 
 use super::disk::{Disk, Swap};
 use super::managed::{Managed, ManagedState, Order};
@@ -89,6 +89,7 @@ pub fn start(
         hold_file: config.data.join("hold"),
         held: false,
         job: 0,
+        stages_new: false,
         staged: None,
         heard_at: Instant::now(),
         retry_at: None,
@@ -201,6 +202,8 @@ struct Agent {
     held: bool,
     /// Counts stages: the outcome of an earlier one is not wanted any more.
     job: u64,
+    /// Whether the last stage was of something new.
+    stages_new: bool,
     staged: Option<Staged>,
     /// When the node heard of the document that it follows.
     heard_at: Instant,
@@ -394,13 +397,11 @@ impl Agent {
     fn stage(&mut self, id: ReleaseId) {
         self.staged = None;
         self.job += 1;
-        let document = self.node.document().expect("it asks for this");
-        // The version rule and the least interval are for what is new. What the fleet settled on before is not, nor is what it
-        // is brought together on.
-        let is_new = document.kind == Kind::Release && id == document.target && document.stable != Some(id);
+        let is_new = self.is_new(id);
+        self.stages_new = is_new;
         let (job, store, disk, tell) = (self.job, self.store.clone(), self.disk.clone(), self.tell_ended.clone());
         let deployments = Arc::clone(&self.deployments);
-        tracing::info!(release = %id, rollout = document.order.rollout, "staging");
+        tracing::info!(release = %id, rollout = self.node.memory().order.rollout, "staging");
         tokio::spawn(async move {
             let fetched = fetch(&store, &disk, &deployments, id).await;
             let staged = match fetched {
@@ -413,6 +414,14 @@ impl Agent {
             };
             let _ = tell.send(Ended::Staged { job, id, outcome: staged.map(Box::new) });
         });
+    }
+
+    /// Returns whether the version rule and the least interval are for this release. What the fleet settled on before is not new,
+    /// nor is what it goes back to or is brought together on.
+    fn is_new(&self, id: ReleaseId) -> bool {
+        let is_new =
+            |document: &Desired| document.kind == Kind::Release && id == document.target && document.stable != Some(id);
+        self.node.document().is_some_and(is_new)
     }
 
     fn commit(&mut self, id: ReleaseId) {
@@ -456,6 +465,10 @@ impl Agent {
                         }
                         Err(error) => Err(self.note(Failed::for_good("configuration", error))),
                     },
+                    // A rollback or a sync has come while it was staged as something new: that is not how it will be tried now.
+                    Err(failed) if self.stages_new && !self.is_new(id) => {
+                        Err(self.note(Failed { refusal: Refusal::Transient, ..failed }))
+                    }
                     Err(failed) => Err(self.note(failed)),
                 };
                 self.handle(Event::Staged(id, outcome)).await;

@@ -15,7 +15,7 @@ const DOWN: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 const DAY: f64 = 24.0 * 3600.0;
 
 /// Where libfaketime lies, if it is installed. The directory is named after the architecture.
-fn libfaketime() -> Option<PathBuf> {
+pub fn libfaketime() -> Option<PathBuf> {
     let libraries = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path().join("faketime"));
     let found = libraries.map(|folder| folder.join("libfaketimeMT.so.1")).find(|library| library.exists());
     found.or_else(|| Some("/usr/lib/faketime/libfaketimeMT.so.1".into()).filter(|library: &PathBuf| library.exists()))

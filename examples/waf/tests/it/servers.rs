@@ -60,7 +60,7 @@ fn python_has(modules: &str) -> bool {
 }
 
 /// A certificate for localhost that signs itself.
-fn certificate(folder: &Path) -> bool {
+pub fn certificate(folder: &Path) -> bool {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
         .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"])

@@ -85,7 +85,7 @@ async fn a_canary_that_traps_is_the_only_node_that_ever_served_it() {
     let load = Load::start(&fleet.nodes, "/");
     let answer = fleet.orchestrator.release(&Module::new("1.1.0").always('t').bytes(), &[("wait", "240")]).await;
     let answer = answer.json();
-    drop(load);
+    load.end().await;
     assert_eq!(answer["state"], "aborted", "{answer}");
     assert_eq!(answer["served"].as_object().unwrap().len(), 1, "{answer}");
     assert_eq!(names(&answer["failed"]), 1, "{answer}");

@@ -9,7 +9,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::fleet::{Fleet, Load, Nats, Orchestrator, at_once, canary, folder, join, name, swaps};
+use crate::support::fleet::{Fleet, Load, Nats, Orchestrator, at_once, canary, folder, join, join_as, name, swaps};
 use crate::support::wait::until;
 use crate::support::{Module, TOKEN, request};
 
@@ -206,7 +206,7 @@ async fn no_document_of_the_past_moves_a_node() {
     assert_eq!(before, after);
 }
 
-/// Acceptance 10, without the clock: nodes look at none.
+/// Acceptance 10. Its clock is a day ahead, too, where that can be done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_away_for_long_catches_up_in_one_step() {
     let Some(mut fleet) = Fleet::start(2, at_once()).await else { return };
@@ -216,7 +216,17 @@ async fn a_node_that_was_away_for_long_catches_up_in_one_step() {
         assert_eq!(answer.json()["state"], "done", "{}", answer.text());
     }
     let url = fleet.nats.url();
-    fleet.nodes.push(join(away, &url, "node-2", &[]));
+    fleet.nodes.push(join_as(away, &url, "node-2", &[], |command| {
+        #[cfg(target_os = "linux")]
+        match crate::clock::libfaketime() {
+            Some(library) => {
+                command.env("LD_PRELOAD", library).env("FAKETIME", "+1d").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            }
+            None => eprintln!("libfaketime is not installed: the clock stays"),
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = command;
+    }));
     fleet.wait_for_version("1.3.0").await;
     let swaps = swaps(&fleet.nodes[1]).await;
     assert_eq!(swaps.len(), 1, "no old release in between: {swaps:?}");

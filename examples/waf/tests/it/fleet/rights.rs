@@ -87,3 +87,28 @@ async fn a_node_whose_key_may_not_tell_how_it_stands_logs_the_reason() {
     .await;
     assert_eq!(node.get("/").await.status, StatusCode::OK, "and it serves on");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_speaks_tls_to_servers_that_it_is_told_to_trust_and_to_no_others() {
+    let keys = tempfile::tempdir().unwrap();
+    if !crate::servers::certificate(keys.path()) {
+        return;
+    }
+    let path = |name: &str| keys.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("cert.pem"), path("key.pem"));
+    let tls = format!("tls {{ cert_file: {certificate:?}, key_file: {key:?} }}\n");
+    let Some(nats) = Nats::configured(&tls) else { return };
+    let url = format!("tls://localhost:{}", nats.address().port());
+    let trust = ["--nats-ca", &certificate];
+    let orchestrator = Orchestrator::start(&url, &at_once(), &trust);
+    let module = Module::new("1.0.0");
+    let stranger = join(folder(&module, ""), &url, "stranger", &[]);
+    let nodes = vec![join(folder(&module, ""), &url, "node-1", &trust)];
+    let fleet = Fleet { nodes, orchestrator, nats };
+    fleet.settle().await;
+    // The client says no more of it.
+    until("a connection that fails, in the log", || async { stranger.folder.log().contains("IO error").then_some(()) })
+        .await;
+    assert_eq!(stranger.get("/").await.status, StatusCode::OK, "and it serves on");
+    assert_eq!(fleet.orchestrator.fleet().await["nodes"].as_array().unwrap().len(), 1);
+}

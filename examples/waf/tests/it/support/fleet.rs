@@ -16,12 +16,12 @@ use super::wait::until;
 use super::{Module, get};
 
 /// A port that is free, as far as anybody knows.
-pub fn free_port() -> u16 {
+fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("a port").port()
 }
 
 /// The server in `PATH`, or the one that `ci/servers` installs.
-fn nats_server() -> Option<PathBuf> {
+pub fn nats_server() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers/nats/bin");
     std::env::split_paths(&path).chain([installed]).map(|folder| folder.join("nats-server")).find(|file| file.is_file())
@@ -237,6 +237,11 @@ impl Drop for Orchestrator {
 
 /// Starts a node in a fleet.
 pub fn join(folder: Folder, url: &str, name: &str, more: &[&str]) -> Node {
+    join_as(folder, url, name, more, |_| ())
+}
+
+/// The same with what is made of its command.
+pub fn join_as(folder: Folder, url: &str, name: &str, more: &[&str], change: impl FnOnce(&mut Command)) -> Node {
     let log = std::fs::File::options().create(true).append(true).open(folder.path("log")).expect("a log");
     folder.start_as(|command| {
         let mut node = Command::new(command.get_program());
@@ -248,6 +253,7 @@ pub fn join(folder: Folder, url: &str, name: &str, more: &[&str]) -> Node {
             };
         }
         node.env("WAF_LOG", "info").stderr(log);
+        change(&mut node);
         node
     })
 }
