@@ -25,6 +25,7 @@ mod metrics;
 mod net;
 mod policy;
 mod proxy;
+mod rate;
 mod readable;
 mod release;
 mod request_id;
@@ -138,6 +139,7 @@ fn check(config: &Config) -> Result<(), BoxError> {
     let release = Release::new(bytes, rules);
     rules::open(config, name(config)?, &engine, &release, samples)
         .map_err(|error| format!("{} with {}: {error}", module.display(), config.rule_file().display()))?;
+    config.policy()?;
     config.certificates().map(Certificates::read).transpose()?;
     config.admin_certificates().map(Certificates::read).transpose()?;
     println!("waf: the configuration can be started");
@@ -210,6 +212,7 @@ async fn listen(
             serve::through(router.clone(), request)
         },
     ));
+    let watched = Arc::clone(&proxy);
     let seconds = tokio::spawn(async move {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -217,6 +220,7 @@ async fn listen(
             guard.traffic().tick();
             guard.take_tally();
             life::alive();
+            watched.tidy();
             certificates.iter().chain(&admin_certificates).for_each(|certificates| certificates.refresh());
         }
     });

@@ -79,7 +79,7 @@ pub fn start(config: &Config, name: &str, engine: &Engine, archive: Archive) -> 
         history,
         mild: Mild { rules: Mutex::default(), open: Box::new(open_mild) },
     });
-    deployments.set_mild_rules(config.policy().mild_rules());
+    deployments.set_mild_rules(config.policy()?.mild_rules());
     deployments.catch_up(&wasm.module)?;
 
     // They end with the process: what they look after does, too.

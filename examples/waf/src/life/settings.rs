@@ -22,6 +22,9 @@ const LIVE: &[&str] = &[
     "waf.detect",
     "waf.exceptions",
     "waf.allow",
+    "waf.deny",
+    "waf.deny_lists",
+    "waf.rate_limits",
     "waf.uninspected",
     "waf.upstream",
     "waf.upstreams",
@@ -85,7 +88,7 @@ impl Settings {
         }
         proxy.configure(&config)?;
         *tokens.write() = Arc::new(Tokens::new(own.as_ref(), &config.admin));
-        deployments.set_mild_rules(config.policy().mild_rules());
+        deployments.set_mild_rules(config.policy()?.mild_rules());
         let mut keys = Vec::new();
         compare(&mut keys, "", &Value::Table(read.clone()), &Value::Table(table.clone()));
         let under = |key: &str, section: &str| key == section || key.starts_with(&format!("{section}."));

@@ -18,6 +18,7 @@ mod files;
 mod hangs;
 mod libraries;
 mod life;
+mod limits;
 mod logs;
 mod mild;
 mod page;
