@@ -39,12 +39,14 @@ mod version;
 mod watch;
 mod without;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use hotslot::{BoxError, escape_untrusted};
+use notify::RecommendedWatcher;
 use parking_lot::RwLock;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch::channel;
@@ -199,7 +201,7 @@ async fn listen(
         certificates: certificates.clone(),
         admin_certificates: admin_certificates.clone(),
     };
-    let settings = Arc::new(Settings::new(options, parts)?);
+    let settings = Arc::new(Settings::new(options.clone(), parts)?);
     let router = admin::router(admin, Arc::clone(&proxy), Arc::clone(&settings));
     let api = tokio::spawn(serve(
         admin_listener,
@@ -224,6 +226,7 @@ async fn listen(
             certificates.iter().chain(&admin_certificates).for_each(|certificates| certificates.refresh());
         }
     });
+    let _watcher = watch_config(config, options.config_file(), &settings)?;
     life::ready();
     let signal = loop {
         match signals.next().await {
@@ -256,6 +259,27 @@ async fn listen(
     let _ = ending.send(true);
     let _ = api.await;
     Ok(())
+}
+
+/// Has the configuration read again when its file changes, if files are watched.
+fn watch_config(
+    config: &Config,
+    file: Option<&Path>,
+    settings: &Arc<Settings>,
+) -> Result<Option<RecommendedWatcher>, BoxError> {
+    let Some(file) = file.filter(|_| config.wasm.reload.auto_reload_on_file_change) else { return Ok(None) };
+    let (settings, runtime) = (Arc::clone(settings), tokio::runtime::Handle::current());
+    let watcher = watch::watch_file(file, move |_| {
+        let _runtime = runtime.enter();
+        if settings.has_changed()
+            && let Err(error) = settings.reload()
+        {
+            let error = escape_untrusted(&error.to_string()).into_owned();
+            tracing::error!(error, "the configuration stays as it was");
+        }
+        None
+    });
+    watcher.map(Some)
 }
 
 /// Nobody is to take it for their own.

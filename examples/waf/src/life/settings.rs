@@ -43,6 +43,8 @@ pub struct Settings {
     options: Options,
     /// What is in effect, or waits for a restart since it was read.
     read: Mutex<Table>,
+    /// What was read last.
+    text: Mutex<Table>,
     parts: Parts,
 }
 
@@ -68,8 +70,13 @@ pub struct Changed {
 impl Settings {
     /// Remembers what the node was started with.
     pub fn new(options: Options, parts: Parts) -> Result<Settings, BoxError> {
-        let read = Mutex::new(options.table()?);
-        Ok(Settings { options, read, parts })
+        let table = options.table()?;
+        Ok(Settings { options, read: Mutex::new(table.clone()), text: Mutex::new(table), parts })
+    }
+
+    /// Returns whether the file says something else than when it was last read, or cannot be read.
+    pub fn has_changed(&self) -> bool {
+        self.options.table().map_or(true, |table| table != *self.text.lock())
     }
 
     /// Reads the configuration again, and module and rule file with it. An error changes nothing. Must be called within the
@@ -89,6 +96,7 @@ impl Settings {
         proxy.configure(&config)?;
         *tokens.write() = Arc::new(Tokens::new(own.as_ref(), &config.admin));
         deployments.set_mild_rules(config.policy()?.mild_rules());
+        self.text.lock().clone_from(&table);
         let mut keys = Vec::new();
         compare(&mut keys, "", &Value::Table(read.clone()), &Value::Table(table.clone()));
         let under = |key: &str, section: &str| key == section || key.starts_with(&format!("{section}."));
