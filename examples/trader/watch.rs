@@ -1,8 +1,11 @@
 //! `--watch`: detects changes of the plugin, once they have settled.
+//!
+//! The name of a plugin's file can lead to another one without a change in its folder, as with a link to the current release.
+//! So the file that it leads to is looked at every second as well.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::{Duration, SystemTime};
 
 use hotslot::BoxError;
 use notify::event::{Event, EventKind};
@@ -15,11 +18,16 @@ use crate::source::Origin;
 /// partial file, and the rest of the write is the next change.
 const SETTLED: Duration = Duration::from_millis(500);
 
+/// How often a name is followed to its file.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Sends [`Command::Rebuild`] after each change, for as long as the result lives.
 pub fn watch(origin: &Origin, commands: Sender<Command>) -> Result<RecommendedWatcher, BoxError> {
     let (notify_change, changes) = channel();
     let subject = Subject::of(origin);
     let (folder, sources) = (subject.folder.clone(), subject.folder.join("src"));
+    let file = subject.file.clone();
+    let mut seen = identity(file.as_deref());
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // An error may concern any file, ours included.
         if event.map_or(true, |event| subject.is_changed_by(&event)) {
@@ -32,14 +40,30 @@ pub fn watch(origin: &Origin, commands: Sender<Command>) -> Result<RecommendedWa
         watcher.watch(&sources, RecursiveMode::Recursive)?;
     }
     std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
-        while changes.recv().is_ok() {
+        loop {
+            match changes.recv_timeout(LOOK) {
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) if identity(file.as_deref()) == seen => continue,
+                _ => {}
+            }
             while changes.recv_timeout(SETTLED).is_ok() {}
+            seen = identity(file.as_deref());
             if commands.send(Command::Rebuild).is_err() {
                 return;
             }
         }
     })?;
     Ok(watcher)
+}
+
+/// Which file a name leads to, and how it is: its number, its size and its time. `None` if there is none.
+fn identity(file: Option<&Path>) -> Option<(u64, u64, Option<SystemTime>)> {
+    let metadata = std::fs::metadata(file?).ok()?;
+    #[cfg(unix)]
+    let number = std::os::unix::fs::MetadataExt::ino(&metadata);
+    #[cfg(not(unix))]
+    let number = 0;
+    Some((number, metadata.len(), metadata.modified().ok()))
 }
 
 /// The watched files.

@@ -1,7 +1,7 @@
 //! What can be said on the command line. It goes before what the configuration file says.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use hotslot::BoxError;
@@ -101,6 +101,11 @@ impl NodeOptions {
         // What was said here has no line.
         config.check().map_err(|(_, problem)| problem)?;
         Ok(config)
+    }
+
+    /// Returns the path of the configuration file.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 
     /// What the configuration file says, without what was said here.

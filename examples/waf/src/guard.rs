@@ -16,6 +16,7 @@ use crate::json::moment;
 use crate::live::Traffic;
 use crate::metrics::Metrics;
 use crate::policy::{Mildness, Mode, Policy, Treatment};
+use crate::rate::TooMany;
 use crate::readable::Unread;
 use crate::rules::{Failure, Inspected, inspect};
 use crate::without::Rest;
@@ -107,6 +108,12 @@ impl Tally {
 /// Nothing was found.
 const NOTHING: Decision = Decision { verdict: Verdict::Allow, reason: None };
 
+/// A decision of the node's own, to block.
+fn own(rule: &str, part: &str, matched: &str) -> Decision {
+    let [rule, part, matched] = [rule, part, matched].map(str::to_owned);
+    Decision { verdict: Verdict::Block, reason: Some(Reason { rule, part, matched, score: 0 }) }
+}
+
 /// What a request is judged under.
 struct Case<'a> {
     policy: &'a Policy,
@@ -166,10 +173,16 @@ impl Guard {
         id: &HeaderValue,
     ) -> Judgement {
         let treatment = policy.treatment(request.subject());
-        let mode = if let Treatment::Verdicts(mode) = treatment { mode } else { Mode::Enforce };
+        let mode = match treatment {
+            Treatment::Verdicts(mode) | Treatment::Denied(mode) => mode,
+            Treatment::Unseen => Mode::Enforce,
+        };
         let case = Case { policy, mode, id };
         if treatment == Treatment::Unseen {
             return self.act(NOTHING, None, &case);
+        }
+        if matches!(treatment, Treatment::Denied(_)) {
+            return self.act(own("denied", "client", &request.client.to_string()), None, &case);
         }
         let Some(unread) = unread else { return self.inspect_all(request, &case) };
         let verdict = request.if_unread;
@@ -302,6 +315,15 @@ impl Guard {
         }
         let rule = (verdict != Verdict::Allow).then_some(rule);
         Judgement { action, verdict: Some(verdict), rule, version, enforced }
+    }
+
+    /// Counts a request that is one too many. Returns whether it is refused: what is only watched is not.
+    pub fn limited(&self, too_many: &TooMany, treatment: Treatment, id: &HeaderValue) -> bool {
+        let enforced = !matches!(treatment, Treatment::Verdicts(Mode::Detect) | Treatment::Denied(Mode::Detect));
+        self.metrics.limited(&too_many.limit);
+        let request = id.to_str().unwrap_or_default();
+        tracing::info!(target: "waf::decision", request, verdict = "limit", enforced, rule = too_many.limit);
+        enforced
     }
 
     /// Counts an answer.

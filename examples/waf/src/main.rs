@@ -26,6 +26,7 @@ mod metrics;
 mod net;
 mod policy;
 mod proxy;
+mod rate;
 mod readable;
 mod release;
 mod request_id;
@@ -39,12 +40,14 @@ mod version;
 mod watch;
 mod without;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use hotslot::{BoxError, escape_untrusted};
+use notify::RecommendedWatcher;
 use parking_lot::RwLock;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch::channel;
@@ -163,6 +166,7 @@ fn check(config: &Config) -> Result<(), BoxError> {
     let release = Release::new(bytes, rules);
     rules::open(config, name(config)?, &engine, &release, samples)
         .map_err(|error| format!("{} with {}: {error}", module.display(), config.rule_file().display()))?;
+    config.policy()?;
     config.certificates().map(Certificates::read).transpose()?;
     config.admin_certificates().map(Certificates::read).transpose()?;
     println!("waf: the configuration can be started");
@@ -222,7 +226,7 @@ async fn listen(
         certificates: certificates.clone(),
         admin_certificates: admin_certificates.clone(),
     };
-    let settings = Arc::new(Settings::new(options, parts, admin.fleet.is_some())?);
+    let settings = Arc::new(Settings::new(options.clone(), parts, admin.fleet.is_some())?);
     let router = admin::router(admin, Arc::clone(&proxy), Arc::clone(&settings));
     let api = tokio::spawn(serve(
         admin_listener,
@@ -235,6 +239,7 @@ async fn listen(
             serve::through(router.clone(), request)
         },
     ));
+    let watched = Arc::clone(&proxy);
     let seconds = tokio::spawn(async move {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -242,9 +247,11 @@ async fn listen(
             guard.traffic().tick();
             guard.take_tally();
             life::alive();
+            watched.tidy();
             certificates.iter().chain(&admin_certificates).for_each(|certificates| certificates.refresh());
         }
     });
+    let _watcher = watch_config(config, options.config_file(), &settings)?;
     life::ready();
     let signal = loop {
         match signals.next().await {
@@ -277,6 +284,27 @@ async fn listen(
     let _ = ending.send(true);
     let _ = api.await;
     Ok(())
+}
+
+/// Has the configuration read again when its file changes, if files are watched.
+fn watch_config(
+    config: &Config,
+    file: Option<&Path>,
+    settings: &Arc<Settings>,
+) -> Result<Option<RecommendedWatcher>, BoxError> {
+    let Some(file) = file.filter(|_| config.wasm.reload.auto_reload_on_file_change) else { return Ok(None) };
+    let (settings, runtime) = (Arc::clone(settings), tokio::runtime::Handle::current());
+    let watcher = watch::watch_file(file, move |_| {
+        let _runtime = runtime.enter();
+        if settings.has_changed()
+            && let Err(error) = settings.reload()
+        {
+            let error = escape_untrusted(&error.to_string()).into_owned();
+            tracing::error!(error, "the configuration stays as it was");
+        }
+        None
+    });
+    watcher.map(Some)
 }
 
 /// Nobody is to take it for their own.

@@ -93,6 +93,7 @@ pub struct Metrics {
     latency: Histogram,
     upstream_latency: Family<Behind, Histogram>,
     given_up: Family<Kind, Counter>,
+    limited: Family<Rule, Counter>,
     connections: Family<At, Gauge>,
     upstreams: Upstreams,
 }
@@ -123,6 +124,7 @@ impl Metrics {
             latency: Histogram::new(exponential_buckets(0.000_1, 2.0, 20)),
             upstream_latency: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_1, 2.0, 20))),
             given_up: Family::default(),
+            limited: Family::default(),
             connections: Family::default(),
             upstreams: Upstreams::default(),
         };
@@ -161,6 +163,8 @@ impl Metrics {
             "Connections that are open, websockets included",
             self.connections.clone(),
         );
+        let about = "Requests over a rate limit, by the limit's name";
+        registry.register("waf_rate_limited", about, self.limited.clone());
         let Upstreams { up, under_way, requests, failures, ejections } = &self.upstreams;
         registry.register("waf_upstream_up", "Whether an upstream gets requests", up.clone());
         let about = "Requests that wait for an upstream's answer";
@@ -228,6 +232,11 @@ impl Metrics {
     pub fn upstream_answered(&self, upstream: &str, took: Duration) {
         let behind = Behind { upstream: upstream.to_owned() };
         self.upstream_latency.get_or_create(&behind).observe(took.as_secs_f64());
+    }
+
+    /// Counts a request over a limit. There are as many as the configuration names.
+    pub fn limited(&self, limit: &str) {
+        self.limited.get_or_create(&Rule { rule: limit.to_owned() }).inc();
     }
 
     /// Counts a body that was not held back to its end.

@@ -1,5 +1,6 @@
 //! Networks: which peers are proxies whose word counts.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -17,6 +18,42 @@ impl Network {
         let differing = 128 - self.bits;
         differing == 128 || (mapped(address) ^ self.first) >> differing == 0
     }
+}
+
+/// Many networks, in which an address is found as quickly as among few.
+#[derive(Clone, Default)]
+pub struct Networks(Vec<(u32, HashSet<u128>)>);
+
+impl Networks {
+    /// Reads a list: a network a line; what follows a `#` is a remark. Gives the line that is none.
+    pub fn parse(text: &str) -> Result<Vec<Network>, (usize, String)> {
+        let content = |line: &str| line.split('#').next().unwrap_or_default().trim().to_owned();
+        let lines = text.lines().map(content).enumerate().filter(|(_, line)| !line.is_empty());
+        lines.map(|(at, line)| line.parse().map_err(|error| (at + 1, error))).collect()
+    }
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = mapped(address);
+        self.0.iter().any(|(bits, networks)| networks.contains(&masked(address, *bits)))
+    }
+}
+
+impl FromIterator<Network> for Networks {
+    fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Networks {
+        let mut by_bits: Vec<(u32, HashSet<u128>)> = Vec::new();
+        for Network { first, bits } in networks {
+            let first = masked(first, bits);
+            match by_bits.iter_mut().find(|(other, _)| *other == bits) {
+                Some((_, same)) => drop(same.insert(first)),
+                None => by_bits.push((bits, HashSet::from([first]))),
+            }
+        }
+        Networks(by_bits)
+    }
+}
+
+fn masked(address: u128, bits: u32) -> u128 {
+    if bits == 0 { 0 } else { address & (u128::MAX << (128 - bits)) }
 }
 
 /// An address as one of IPv6, as which a listener for both may see an address of IPv4.
@@ -48,7 +85,20 @@ impl<'de> Deserialize<'de> for Network {
 
 #[cfg(test)]
 mod tests {
-    use super::Network;
+    use super::{Network, Networks};
+
+    #[test]
+    fn a_list_has_its_networks_and_no_others() {
+        let list = Networks::parse("# known\n192.0.2.0/24\n\n198.51.100.7 # one\n2001:db8::/32\n").unwrap();
+        let list: Networks = list.into_iter().collect();
+        for inside in ["192.0.2.255", "::ffff:192.0.2.1", "198.51.100.7", "2001:db8::1"] {
+            assert!(list.contains(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["192.0.3.0", "198.51.100.8", "2001:db9::"] {
+            assert!(!list.contains(outside.parse().unwrap()), "{outside}");
+        }
+        assert_eq!(Networks::parse("10.0.0.1\n\nhost\n").unwrap_err().0, 3);
+    }
 
     #[test]
     fn a_network_has_its_addresses_and_no_others() {

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::net::Network;
+use crate::net::{Network, Networks};
 
 /// What becomes of verdicts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -22,7 +22,7 @@ pub enum Mode {
 }
 
 /// Some requests: those that fit everything that is set.
-#[derive(Clone, Default, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Place {
     pub site: Option<HostPattern>,
@@ -48,9 +48,19 @@ pub struct Subject<'a> {
 }
 
 impl Place {
+    /// Whether a request is in this place, by its path as it is written: for what makes the node milder.
     fn has(&self, subject: Subject<'_>) -> bool {
+        self.has_but_path(subject) && self.path.as_ref().is_none_or(|path| path.fits(subject.path))
+    }
+
+    /// Whether a request is in this place by any reading of its path: for what makes the node stricter.
+    pub fn catches(&self, subject: Subject<'_>) -> bool {
+        let resolved = resolved(subject.path);
+        self.has_but_path(subject) && self.path.as_ref().is_none_or(|path| path.is(subject.path) || path.is(&resolved))
+    }
+
+    fn has_but_path(&self, subject: Subject<'_>) -> bool {
         self.site.as_ref().is_none_or(|site| site.fits(subject.host))
-            && self.path.as_ref().is_none_or(|path| path.fits(subject.path))
             && (self.methods.is_empty() || self.methods.iter().any(|method| method == subject.method))
             && (self.clients.is_empty() || self.clients.iter().any(|network| network.contains(subject.client)))
     }
@@ -71,13 +81,23 @@ pub struct Policy {
     pub detect: Vec<Place>,
     pub exceptions: Vec<Place>,
     pub allow: Vec<Place>,
+    pub deny: Vec<Denied>,
+}
+
+/// Requests that are refused unseen: those of a place, from clients of a list if there is one.
+#[derive(Clone, Default)]
+pub struct Denied {
+    pub place: Place,
+    pub listed: Option<Networks>,
 }
 
 /// What holds for one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
-    /// It is not inspected.
+    /// It is not inspected, and let through.
     Unseen,
+    /// It is not inspected, and refused, if verdicts are enforced.
+    Denied(Mode),
     Verdicts(Mode),
 }
 
@@ -95,13 +115,15 @@ pub enum Mildness {
 impl Policy {
     pub fn treatment(&self, subject: Subject<'_>) -> Treatment {
         let in_any = |places: &[Place]| places.iter().any(|place| place.rule.is_none() && place.has(subject));
-        if in_any(&self.allow) {
-            Treatment::Unseen
-        } else if self.mode == Mode::Detect || in_any(&self.detect) {
-            Treatment::Verdicts(Mode::Detect)
-        } else {
-            Treatment::Verdicts(Mode::Enforce)
+        let denied = |denied: &Denied| {
+            denied.place.catches(subject) && denied.listed.as_ref().is_none_or(|listed| listed.contains(subject.client))
+        };
+        let mode = if self.mode == Mode::Detect || in_any(&self.detect) { Mode::Detect } else { Mode::Enforce };
+        // Who is denied by name is denied at the places, too, where others are let through.
+        if self.deny.iter().any(denied) {
+            return Treatment::Denied(mode);
         }
+        if in_any(&self.allow) { Treatment::Unseen } else { Treatment::Verdicts(mode) }
     }
 
     pub fn mildness(&self, subject: Subject<'_>, rule: &str, part: &str) -> Mildness {
@@ -138,6 +160,7 @@ pub fn check(kind: &str, places: &[Spanned<Place>], needs_rule: bool) -> Result<
             place.site.is_some() || place.path.is_some() || !place.methods.is_empty() || !place.clients.is_empty();
         let problem = match kind {
             _ if needs_rule && place.rule.is_none() => "an exception needs the `rule` that it is from",
+            "deny" if place.rule.is_some() || names_part => "what is denied has no `rule` and no `parameter`",
             "allow" if place.rule.is_some() || names_part => {
                 "what is allowed is not inspected, so it has no `rule` and no `parameter`: see [[waf.exceptions]]"
             }
@@ -199,14 +222,57 @@ pub struct PathPattern(String);
 
 impl PathPattern {
     pub fn fits(&self, path: &str) -> bool {
-        if !is_plain(path) {
-            return false;
-        }
+        is_plain(path) && self.is(path)
+    }
+
+    fn is(&self, path: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(start) => path.starts_with(start),
             None => path == self.0,
         }
     }
+}
+
+/// A path as the most willing server reads it: unescaped, without parameters, empty steps, and steps up and down.
+fn resolved(path: &str) -> String {
+    let mut text = path.to_owned();
+    // No server does it more often, and each time reads all of it.
+    for _ in 0..4 {
+        match unescape(&text) {
+            Some(less) => text = less,
+            None => break,
+        }
+    }
+    let mut steps: Vec<&str> = Vec::new();
+    for step in text.split(['/', '\\']) {
+        match step.split(';').next().unwrap_or_default() {
+            "" | "." => {}
+            ".." => drop(steps.pop()),
+            step => steps.push(step),
+        }
+    }
+    let end = if text.ends_with('/') && !steps.is_empty() { "/" } else { "" };
+    format!("/{}{end}", steps.join("/"))
+}
+
+/// A text with one layer of escapes less; `None` if there is none.
+fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, more)) = rest.split_first() {
+        let digits = more.get(..2).filter(|_| byte == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(meant) => {
+                bytes.push(meant);
+                rest = &more[2..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = more;
+            }
+        }
+    }
+    (bytes.len() < text.len()).then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Whether servers cannot read a path as another one.
@@ -257,6 +323,23 @@ mod tests {
         ] {
             assert!(!api.has(subject(host, path)), "{host}{path}");
         }
+    }
+
+    #[test]
+    fn what_is_denied_is_so_however_it_is_written() {
+        let admin = place("path = \"/admin/*\"");
+        for path in [
+            "/admin/x",
+            "/%61dmin/x",
+            "/%2561dmin/x",
+            "//admin//x",
+            "/a/../admin/x",
+            "/a/..;/admin;v=1/x",
+            "\\\\admin\\x",
+        ] {
+            assert!(admin.catches(subject("x", path)), "{path}");
+        }
+        assert!(!admin.catches(subject("x", "/adm")) && !admin.catches(subject("x", "/x?admin/")));
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! Notices that the module or the rule file has changed, once it has settled.
+//! Notices that the module, the rule file or the configuration has changed, once it has settled.
+//!
+//! A name can lead elsewhere without a change in its own folder: a volume of a ConfigMap replaces the link `..data`, a
+//! deployment the link `current`. So besides waiting for events the file that the name leads to is looked at every second.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hotslot::BoxError;
 use notify::event::{Event, EventKind};
@@ -14,6 +17,9 @@ use crate::deploy::Deployments;
 /// So long without another change, and whoever was writing has finished. If not, the node refuses the half that it
 /// gets, and the rest of the writing is the next change.
 const SETTLED: Duration = Duration::from_millis(300);
+
+/// How often a name is followed to its file.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Takes up every change, for as long as the result lives.
 pub fn watch(deployments: &Arc<Deployments>, module: &Path, rules: &Path) -> Result<Vec<RecommendedWatcher>, BoxError> {
@@ -26,7 +32,7 @@ pub fn watch(deployments: &Arc<Deployments>, module: &Path, rules: &Path) -> Res
 }
 
 /// Calls `changed` after each change of a file. It says when to try again, if it is to be tried again.
-fn watch_file(
+pub fn watch_file(
     path: &Path,
     changed: impl Fn(&Path) -> Option<Duration> + Send + 'static,
 ) -> Result<RecommendedWatcher, BoxError> {
@@ -51,16 +57,30 @@ fn watch_file(
 }
 
 fn follow(changes: &Receiver<()>, path: &Path, changed: impl Fn(&Path) -> Option<Duration>) {
-    let mut again = None;
+    // What has changed since the node read it at its start is the first change.
+    let (mut again, mut seen) = (Some(Duration::ZERO), None);
     loop {
-        let change = match again.take() {
-            Some(wait) => changes.recv_timeout(wait),
-            None => changes.recv().map_err(Into::into),
-        };
-        if change == Err(RecvTimeoutError::Disconnected) {
-            return;
+        let due = again.take();
+        match changes.recv_timeout(due.unwrap_or(LOOK)) {
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) if due.is_none() && identity(path) == seen => continue,
+            _ => {}
         }
         while changes.recv_timeout(SETTLED).is_ok() {}
+        seen = identity(path);
         again = changed(path);
     }
+}
+
+/// Which file a name leads to, and how it is: its number, its size and its time.
+fn identity(path: &Path) -> Option<(u64, u64, Option<SystemTime>)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    let number = {
+        use std::os::unix::fs::MetadataExt;
+        metadata.ino() ^ metadata.dev().rotate_left(32)
+    };
+    #[cfg(not(unix))]
+    let number = 0;
+    Some((number, metadata.len(), metadata.modified().ok()))
 }

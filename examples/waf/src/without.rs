@@ -127,7 +127,12 @@ fn remove_key(value: &mut serde_json::Value, name: &str) -> bool {
             members.values_mut().fold(removed, |removed, member| remove_key(member, name) || removed)
         }
         serde_json::Value::Array(list) => {
-            list.iter_mut().fold(false, |removed, member| remove_key(member, name) || removed)
+            // All of them, and not only until one is found.
+            let mut removed = false;
+            for member in list {
+                removed |= remove_key(member, name);
+            }
+            removed
         }
         _ => false,
     }

@@ -45,6 +45,29 @@ fn a_file_that_is_replaced_at_once_is_never_seen_in_part() {
     assert!(!output.lines().iter().any(|line| line.contains("refused")), "{:#?}", output.lines());
 }
 
+/// FAULTS 81: the plugin's name stays, and a link on the way to it leads elsewhere.
+#[cfg(unix)]
+#[test]
+fn a_link_to_another_release_is_a_change() {
+    let plugins = Finished::plugins();
+    let (first, second) = (Shelf::with(&plugins.solusdc), Shelf::with(&plugins.btcusdc));
+    let links = Shelf::with(b"nobody's");
+    let at = links.plugin.with_file_name("current");
+    let link = |shelf: &Shelf| {
+        let new = links.plugin.with_file_name("new");
+        std::os::unix::fs::symlink(shelf.plugin.parent().unwrap(), &new).unwrap();
+        std::fs::rename(new, &at).unwrap();
+    };
+    link(&first);
+    let trader = Terminal::start(Start::with(&at.join("plugin.so")).watching());
+    trader.price_of("SOLUSDC");
+    link(&second);
+    trader.expect("reload: now serving generation 2");
+    trader.price_of("BTCUSDC");
+    trader.assert_no_tick_is_lost();
+    trader.quit();
+}
+
 #[test]
 fn a_crate_is_rebuilt_after_an_edit() {
     let workspace = Workspace::copy();

@@ -130,8 +130,8 @@ impl Admin {
 
 impl Admin {
     /// What was read from the rules that serve, which a module may understand though they are no JSON.
-    fn readable<R>(&self, read: Result<R, EditError>) -> Result<R, Response> {
-        read.map_err(|error| refused(&Refusal::Rules(error), self.deployments.guard()))
+    fn readable<R>(&self, read: Result<R, EditError>) -> Result<R, Box<Response>> {
+        read.map_err(|error| Box::new(refused(&Refusal::Rules(error), self.deployments.guard())))
     }
 }
 

@@ -40,7 +40,7 @@ struct RuleFileWish {
 }
 
 pub async fn module(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<RolledBack>, Response> {
-    let wish: ModuleWish = wish(&headers, &body)?;
+    let wish: ModuleWish = wish(&headers, &body).map_err(|refused| *refused)?;
     let rules = match wish.rules {
         RulesWish::Keep => Rules::Keep,
         RulesWish::Restore => Rules::Restore,
@@ -58,7 +58,7 @@ pub async fn module(State(admin): State<Admin>, headers: HeaderMap, body: Bytes)
 }
 
 pub async fn rules(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<RolledBack>, Response> {
-    let wish: RuleFileWish = wish(&headers, &body)?;
+    let wish: RuleFileWish = wish(&headers, &body).map_err(|refused| *refused)?;
     roll_back(&admin, wish.digest.map_or(Target::Rules, Target::RulesOf), wish.reason).await
 }
 
@@ -69,6 +69,10 @@ async fn roll_back(admin: &Admin, target: Target, reason: Option<String>) -> Res
 }
 
 /// What a body asks for. None asks for the usual.
-fn wish<T: Default + for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, Response> {
-    if body.is_empty() { Ok(T::default()) } else { json(headers, body).map_err(IntoResponse::into_response) }
+fn wish<T: Default + for<'de> Deserialize<'de>>(headers: &HeaderMap, body: &[u8]) -> Result<T, Box<Response>> {
+    if body.is_empty() {
+        Ok(T::default())
+    } else {
+        json(headers, body).map_err(|refused| Box::new(refused.into_response()))
+    }
 }

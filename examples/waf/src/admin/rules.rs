@@ -18,15 +18,19 @@ use crate::rule_file::{Edit, RuleFile};
 /// All rules that serve.
 pub async fn list(State(admin): State<Admin>) -> Result<Response, Response> {
     let rules = admin.deployments.serving_rules();
-    let file = admin.readable(rules.value())?;
-    let dynamic = admin.readable(rules.rules())?;
+    let file = admin.readable(rules.value()).map_err(|refused| *refused)?;
+    let dynamic = admin.readable(rules.rules()).map_err(|refused| *refused)?;
     Ok(tagged(&rules, object!({ "rules_digest": rules.digest().to_string(), "rules": dynamic, "file": file })))
 }
 
 /// One of them.
 pub async fn one(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Response, Response> {
     let rules = admin.deployments.serving_rules();
-    let rule = admin.readable(rules.rules())?.into_iter().find(|rule| rule.get("id") == Some(&Value::from(&*id)));
+    let rule = admin
+        .readable(rules.rules())
+        .map_err(|refused| *refused)?
+        .into_iter()
+        .find(|rule| rule.get("id") == Some(&Value::from(&*id)));
     match rule {
         Some(rule) => Ok(tagged(&rules, rule)),
         None => Err(refusal(StatusCode::NOT_FOUND, "there is no dynamic rule with this id").into_response()),
@@ -39,12 +43,12 @@ fn tagged(rules: &RuleFile, value: Value) -> Response {
 }
 
 pub async fn put(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<Reloaded>, Response> {
-    let rule = read(&headers, &body)?;
+    let rule = read(&headers, &body).map_err(|refused| *refused)?;
     change(&admin, &headers, Edit::Put(rule)).await
 }
 
 pub async fn add(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<Reloaded>, Response> {
-    let rule = read(&headers, &body)?;
+    let rule = read(&headers, &body).map_err(|refused| *refused)?;
     change(&admin, &headers, Edit::Add(rule)).await
 }
 
@@ -54,10 +58,10 @@ pub async fn put_named(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Reloaded>, Response> {
-    let mut rule = read(&headers, &body)?;
+    let mut rule = read(&headers, &body).map_err(|refused| *refused)?;
     if let Some(rule) = rule.as_object_mut() {
         let own = rule.entry("id").or_insert_with(|| Value::from(&*id));
-        if *own != Value::from(&*id) {
+        if own.as_str() != Some(&*id) {
             return Err(refusal(StatusCode::BAD_REQUEST, "the rule has another `id` than the path").into_response());
         }
     }
@@ -74,7 +78,7 @@ pub async fn remove(
 
 /// Replaces the whole file.
 pub async fn replace(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<Reloaded>, Response> {
-    let file = read(&headers, &body)?;
+    let file = read(&headers, &body).map_err(|refused| *refused)?;
     change(&admin, &headers, Edit::Replace(file)).await
 }
 
@@ -86,8 +90,8 @@ async fn change(admin: &Admin, headers: &HeaderMap, edit: Edit) -> Result<Json<R
     Ok(reloaded(admin, record))
 }
 
-fn read(headers: &HeaderMap, body: &[u8]) -> Result<Value, Response> {
-    json(headers, body).map_err(IntoResponse::into_response)
+fn read(headers: &HeaderMap, body: &[u8]) -> Result<Value, Box<Response>> {
+    json(headers, body).map_err(|refused| Box::new(refused.into_response()))
 }
 
 /// Between which rule files: from those before to those that serve if nothing is said.

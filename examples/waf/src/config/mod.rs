@@ -15,16 +15,17 @@ use toml::Spanned;
 
 use waf_interface::Verdict;
 
-pub use self::values::{Milliseconds, Seconds, Share};
+pub use self::values::{Milliseconds, Seconds, Share, some_time};
 use self::values::{
-    body_cap, calls, digest, memory, path, some, some_count, some_milliseconds, some_time, uses, verdict, versions,
+    body_cap, calls, digest, memory, path, some, some_count, some_milliseconds, uses, verdict, versions,
 };
 
 use crate::admin::Role;
 use crate::listen::{Address, Source};
 use crate::log::Log;
-use crate::net::Network;
-use crate::policy::{self, HostPattern, Mode, Place, Policy};
+use crate::net::{Network, Networks};
+use crate::policy::{self, Denied, HostPattern, Mode, Place, Policy};
+use crate::rate;
 use crate::upstream::Upstream;
 
 /// What the file may say.
@@ -63,6 +64,12 @@ pub struct Config {
     pub exceptions: Vec<Spanned<Place>>,
     /// Requests that are not inspected.
     pub allow: Vec<Spanned<Place>>,
+    /// Requests that are refused.
+    pub deny: Vec<Spanned<Place>>,
+    /// Files with networks whose requests are refused.
+    pub deny_lists: Vec<PathBuf>,
+    /// How many requests there may be.
+    pub rate_limits: Vec<rate::Terms>,
     /// With TLS, if it is set.
     pub tls: Option<Tls>,
     pub log: Log,
@@ -406,6 +413,7 @@ impl Config {
         policy::check("detect", &self.detect, false)?;
         policy::check("exceptions", &self.exceptions, true)?;
         policy::check("allow", &self.allow, false)?;
+        policy::check("deny", &self.deny, false)?;
         match (&self.archive.folder, &self.archive.s3) {
             (Some(_), Some(s3)) => {
                 Err((s3.span().start, "the archive is either a folder or in S3: take one of them out".to_owned()))
@@ -415,18 +423,26 @@ impl Config {
     }
 
     /// What of the verdicts is enforced, and where.
-    pub fn policy(&self) -> Policy {
+    pub fn policy(&self) -> Result<Policy, BoxError> {
         let places =
             |places: &[Spanned<Place>]| -> Vec<Place> { places.iter().map(|place| place.get_ref().clone()).collect() };
         let watched = self.sites.iter().map(Spanned::get_ref).filter(|site| site.mode == Mode::Detect);
         let watched = watched.flat_map(|site| &site.hosts).cloned();
         let watched = watched.map(|host| Place { site: Some(host), ..Place::default() });
-        Policy {
+        let mut deny: Vec<_> = places(&self.deny).into_iter().map(|place| Denied { place, listed: None }).collect();
+        for path in &self.deny_lists {
+            let named = |line: String| format!("{}: {line}", path.display());
+            let text = std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
+            let networks = Networks::parse(&text).map_err(|(line, error)| named(format!("line {line}: {error}")))?;
+            deny.push(Denied { place: Place::default(), listed: Some(networks.into_iter().collect()) });
+        }
+        Ok(Policy {
             mode: self.mode,
             detect: places(&self.detect).into_iter().chain(watched).collect(),
             exceptions: places(&self.exceptions),
             allow: places(&self.allow),
-        }
+            deny,
+        })
     }
 
     /// The certificates of the data listener, if it speaks TLS.
@@ -560,6 +576,10 @@ mod tests {
             ("[[waf.sites]]\nhosts = []\nupstreams = [\"http://a\"]", 1, "needs `hosts`"),
             ("[waf.health]\npath = \"health\"", 2, "no path"),
             ("[waf.health]\ninterval_seconds = 0", 2, "above 0"),
+            ("[[waf.rate_limits]]\nname = \"a\"\nrequests = 0\nper_seconds = 1", 3, "nonzero"),
+            ("[[waf.rate_limits]]\nname = \"a\"\nrequests = 1\nper_seconds = 1\nby = \"x\"", 5, "x"),
+            ("[[waf.rate_limits]]\nname = \"a\"\nrequests = 1\nper_seconds = 0", 4, "above 0"),
+            ("[[waf.deny]]\n", 1, "for everything"),
             ("[[waf.detect]]\n", 1, "for everything"),
             ("[[waf.allow]]\nrule = \"a\"\npath = \"/\"", 1, "exceptions"),
             ("[[waf.detect]]\npath = \"/a*b\"", 2, "no path"),

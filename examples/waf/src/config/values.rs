@@ -63,7 +63,7 @@ pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     }
 }
 
-pub(super) fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
+pub fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Seconds, D::Error> {
     let seconds = Seconds::deserialize(deserializer)?;
     if seconds.0.is_zero() { Err(D::Error::custom("this takes a time above 0")) } else { Ok(seconds) }
 }

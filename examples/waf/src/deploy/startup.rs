@@ -87,7 +87,7 @@ pub fn start(
         history,
         mild: Mild { rules: Mutex::default(), open: Box::new(open_mild) },
     });
-    deployments.set_mild_rules(config.policy().mild_rules());
+    deployments.set_mild_rules(config.policy()?.mild_rules());
     match is_managed {
         true => deployments.write_rule_file(&release),
         false => deployments.catch_up(&wasm.module)?,

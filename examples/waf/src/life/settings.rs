@@ -22,6 +22,9 @@ const LIVE: &[&str] = &[
     "waf.detect",
     "waf.exceptions",
     "waf.allow",
+    "waf.deny",
+    "waf.deny_lists",
+    "waf.rate_limits",
     "waf.uninspected",
     "waf.upstream",
     "waf.upstreams",
@@ -40,6 +43,8 @@ pub struct Settings {
     options: NodeOptions,
     /// What is in effect, or waits for a restart since it was read.
     read: Mutex<Table>,
+    /// What was read last.
+    text: Mutex<Table>,
     parts: Parts,
     /// Whether a fleet says what serves.
     is_managed: bool,
@@ -67,12 +72,17 @@ pub struct Changed {
 impl Settings {
     /// Remembers what the node was started with.
     pub fn new(options: NodeOptions, parts: Parts, is_managed: bool) -> Result<Settings, BoxError> {
-        let read = Mutex::new(options.table()?);
-        Ok(Settings { options, read, parts, is_managed })
+        let table = options.table()?;
+        Ok(Settings { options, read: Mutex::new(table.clone()), text: Mutex::new(table), parts, is_managed })
     }
 
-    /// Reads the configuration again, and module and rule file with it, unless a fleet says what serves. An error changes nothing. Must be called within the
-    /// runtime, and not on one of its workers.
+    /// Returns whether the file says something else than when it was last read, or cannot be read.
+    pub fn has_changed(&self) -> bool {
+        self.options.table().map_or(true, |table| table != *self.text.lock())
+    }
+
+    /// Reads the configuration again, and module and rule file with it, unless a fleet says what serves. An error changes
+    /// nothing. Must be called within the runtime, and not on one of its workers.
     pub fn reload(&self) -> Result<Changed, BoxError> {
         let mut read = self.read.lock();
         let (config, table) = (self.options.clone().config()?, self.options.table()?);
@@ -87,7 +97,8 @@ impl Settings {
         }
         proxy.configure(&config)?;
         *tokens.write() = Arc::new(Tokens::new(own.as_ref(), &config.admin));
-        deployments.set_mild_rules(config.policy().mild_rules());
+        deployments.set_mild_rules(config.policy()?.mild_rules());
+        self.text.lock().clone_from(&table);
         let mut keys = Vec::new();
         compare(&mut keys, "", &Value::Table(read.clone()), &Value::Table(table.clone()));
         let under = |key: &str, section: &str| key == section || key.starts_with(&format!("{section}."));

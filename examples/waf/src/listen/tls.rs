@@ -28,9 +28,12 @@ pub struct Source {
 /// How the files of a source were when they were last read.
 type Stamp = Vec<Option<(SystemTime, u64)>>;
 
+/// Certificates with the hosts that each is for.
+type Served = Vec<(Vec<HostPattern>, Arc<CertifiedKey>)>;
+
 /// The certificates of a listener.
 pub struct Certificates {
-    served: RwLock<Vec<(Vec<HostPattern>, Arc<CertifiedKey>)>>,
+    served: RwLock<Served>,
     sources: Mutex<(Vec<Source>, Vec<Stamp>)>,
 }
 
@@ -95,7 +98,7 @@ impl fmt::Debug for Certificates {
     }
 }
 
-fn read_all(sources: &[Source]) -> Result<Vec<(Vec<HostPattern>, Arc<CertifiedKey>)>, BoxError> {
+fn read_all(sources: &[Source]) -> Result<Served, BoxError> {
     sources.iter().map(|source| Ok((source.hosts.clone(), Arc::new(read(source)?)))).collect()
 }
 

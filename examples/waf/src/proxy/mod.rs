@@ -31,7 +31,8 @@ use crate::config::{Config, Uninspected};
 use crate::guard::{Action, Guard, Judgement};
 use crate::listen::Peer;
 use crate::log::Line;
-use crate::policy::Policy;
+use crate::policy::{Policy, Subject};
+use crate::rate::Limits;
 use crate::readable::{Unread, readable};
 use crate::request_id::RequestIds;
 use crate::rules::Inspected;
@@ -55,13 +56,14 @@ struct Live {
     terms: config::Proxy,
     uninspected: Uninspected,
     policy: Arc<Policy>,
+    limits: Limits,
     sites: Sites,
 }
 
 impl Proxy {
     /// A proxy for a configuration. Must be called within the runtime.
     pub fn new(guard: Arc<Guard>, config: &Config, demo: Option<Upstream>) -> Result<Proxy, BoxError> {
-        let live = Live::new(config, demo.as_ref(), &Sites::default())?;
+        let live = Live::new(config, demo.as_ref(), None)?;
         let live = RwLock::new(Arc::new(live));
         Ok(Proxy { guard, challenge: Challenge::new(), ids: RequestIds::new(), demo, live })
     }
@@ -69,9 +71,15 @@ impl Proxy {
     /// Takes up another configuration, from the next request on. Must be called within the runtime.
     pub fn configure(&self, config: &Config) -> Result<(), BoxError> {
         let before = Arc::clone(&self.live.read());
-        let live = Live::new(config, self.demo.as_ref(), &before.sites)?;
+        let live = Live::new(config, self.demo.as_ref(), Some(&before))?;
         *self.live.write() = Arc::new(live);
         Ok(())
+    }
+
+    /// Forgets clients that have not been here for some time.
+    pub fn tidy(&self) {
+        let live = Arc::clone(&self.live.read());
+        live.limits.tidy();
     }
 
     /// Says how the upstreams are.
@@ -118,6 +126,20 @@ impl Proxy {
         let Some(site) = live.sites.of(&arrival.host) else {
             return plain(StatusCode::MISDIRECTED_REQUEST, "there is no such site here\n");
         };
+        let subject = Subject {
+            host: &arrival.host,
+            path: parts.uri.path(),
+            method: parts.method.as_str(),
+            client: arrival.client,
+        };
+        if let Err(too_many) = live.limits.check(subject)
+            && self.guard.limited(&too_many, live.policy.treatment(subject), id)
+        {
+            let mut answer = plain(StatusCode::TOO_MANY_REQUESTS, "there were too many requests: try again later\n");
+            let seconds = too_many.wait.as_secs_f64().ceil().max(1.0) as u64;
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            return answer;
+        }
         let cap = terms.inspect_body_bytes;
         let messages = has_messages(&parts.headers) && !body.is_end_stream();
         let streams = streams(&parts.headers);
@@ -188,12 +210,15 @@ impl Proxy {
 }
 
 impl Live {
-    fn new(config: &Config, demo: Option<&Upstream>, before: &Sites) -> Result<Live, BoxError> {
+    fn new(config: &Config, demo: Option<&Upstream>, before: Option<&Live>) -> Result<Live, BoxError> {
+        let (no_sites, no_limits) = (Sites::default(), Limits::default());
+        let (sites, limits) = before.map_or((&no_sites, &no_limits), |live| (&live.sites, &live.limits));
         Ok(Live {
             terms: config.proxy.clone(),
             uninspected: config.uninspected,
-            policy: Arc::new(config.policy()),
-            sites: Sites::new(config, demo, before)?,
+            policy: Arc::new(config.policy()?),
+            limits: Limits::new(&config.rate_limits, limits),
+            sites: Sites::new(config, demo, sites)?,
         })
     }
 }

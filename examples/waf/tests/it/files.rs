@@ -127,3 +127,81 @@ async fn nothing_is_replaced_where_that_is_switched_off() {
     assert_eq!(put_rule(&node, &json!({"id": "x"})).await.status, StatusCode::FORBIDDEN);
     assert_eq!(node.version().await["version"], "1.0.0");
 }
+
+/// FAULTS 81: the names stay, and what they lead to is another file: a volume of a ConfigMap, and a link to a release.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_name_that_leads_elsewhere_is_a_change() {
+    use std::os::unix::fs::symlink;
+    for config_map in [true, false] {
+        let mut folder = crate::support::node::Folder::new(&Module::new("1.0.0"), "");
+        let root = folder.path("mounted");
+        let link = root.join(if config_map { "..data" } else { "current" });
+        let release = |number: u32, version: &str, rules: &str| {
+            let release = root.join(format!("..release-{number}"));
+            std::fs::create_dir_all(&release).unwrap();
+            std::fs::write(release.join("m.wasm"), Module::new(version).bytes()).unwrap();
+            std::fs::write(release.join("r.json"), rules).unwrap();
+            // In one step, as both do it.
+            let new = root.join("..new");
+            symlink(&release, &new).unwrap();
+            std::fs::rename(&new, &link).unwrap();
+        };
+        release(1, "1.0.0", "{\"dynamic\": []}");
+        let at = |name: &str| {
+            if config_map {
+                symlink(format!("..data/{name}"), root.join(name)).unwrap();
+                root.join(name)
+            } else {
+                link.join(name)
+            }
+        };
+        let (module, rules) = (at("m.wasm"), at("r.json"));
+        folder.configure(&format!("[waf.wasm]\nmodule = {module:?}\n[waf.rules]\nfile = {rules:?}"));
+        let node = folder.start();
+        assert_eq!(node.get("/").await.status, StatusCode::OK);
+        release(2, "1.1.0", "{\"dynamic\": [\"BLOCK\"]}");
+        serves(&node, "1.1.0").await;
+        let inside = &node;
+        until("the rules", || async move { (inside.get("/").await.status == StatusCode::FORBIDDEN).then_some(()) })
+            .await;
+    }
+}
+
+/// The same for the configuration.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_configuration_that_is_another_file_is_read() {
+    use std::os::unix::fs::symlink;
+    let folder = crate::support::node::Folder::new(&Module::new("1.0.0"), "");
+    drop(folder.command());
+    let (config, link) = (folder.path("waf.toml"), folder.path("current"));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let release = |name: &str, text: &str| {
+        let release = folder.path(name);
+        std::fs::create_dir_all(&release).unwrap();
+        std::fs::write(release.join("waf.toml"), text).unwrap();
+        symlink(&release, folder.path("new")).unwrap();
+        std::fs::rename(folder.path("new"), &link).unwrap();
+    };
+    release("one", &text);
+    let other = text.replace("[waf]\n", "[waf]\nmode = \"detect\"\n");
+    assert_ne!(text, other);
+    let two = folder.path("two");
+    std::fs::create_dir_all(&two).unwrap();
+    std::fs::write(two.join("waf.toml"), other).unwrap();
+    let (new, linked) = (folder.path("new"), link.clone());
+    let node = folder.start_as(|mut command| {
+        // The last one counts.
+        let config = linked.join("waf.toml");
+        let mut linked = std::process::Command::new(command.get_program());
+        linked.arg("--config").arg(config).arg("--demo").env_remove("WAF_ADMIN_TOKEN");
+        std::mem::swap(&mut command, &mut linked);
+        command
+    });
+    assert_eq!(node.get("/?do=b").await.status, StatusCode::FORBIDDEN);
+    symlink(&two, &new).unwrap();
+    std::fs::rename(&new, &link).unwrap();
+    let inside = &node;
+    until("the mode", || async move { (inside.get("/?do=b").await.status == StatusCode::OK).then_some(()) }).await;
+}

@@ -19,6 +19,7 @@ mod fleet;
 mod hangs;
 mod libraries;
 mod life;
+mod limits;
 mod logs;
 mod mild;
 mod page;
