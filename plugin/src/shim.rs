@@ -260,7 +260,7 @@ pub unsafe extern "C" fn method<P, I: Serve<P, NUMBER> + ?Sized, const NUMBER: u
     // as the counts say, and the words are nobody else's.
     let (plugin, arguments, words) =
         unsafe { (this::<P>(instance), slice(arguments, argument_count), slice_mut(words, word_count)) };
-    let guarded = AssertUnwindSafe(|| {
+    let guarded = || {
         let mut answer = Answer::new(words);
         match I::serve(plugin, &mut Arguments::new(arguments), &mut answer) {
             Ok(()) if !answer.is_cut => {}
@@ -268,8 +268,8 @@ pub unsafe extern "C" fn method<P, I: Serve<P, NUMBER> + ?Sized, const NUMBER: u
             Err(error) => return Err(error),
         }
         Ok(answer.into_bytes())
-    });
-    match catch_unwind(guarded) {
+    };
+    match guard(guarded) {
         Ok(Ok(bytes)) if bytes.is_empty() => Status::OK,
         // SAFETY: P4: the output is valid for the call, and empty.
         Ok(Ok(bytes)) => unsafe { give(Status::OK, bytes, output) },
@@ -278,6 +278,20 @@ pub unsafe extern "C" fn method<P, I: Serve<P, NUMBER> + ?Sized, const NUMBER: u
         // SAFETY: the same.
         Err(payload) => unsafe { panicked(payload, output) },
     }
+}
+
+/// Runs a method, and catches its panic.
+#[cfg(not(target_arch = "wasm32"))]
+#[inline]
+fn guard<R>(method: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(method))
+}
+
+/// Runs a method. In a module a panic traps, and what would make an error of it is not to be there.
+#[cfg(target_arch = "wasm32")]
+#[inline]
+fn guard<R>(method: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
+    Ok(method())
 }
 
 /// # Safety
