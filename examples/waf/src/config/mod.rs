@@ -409,6 +409,10 @@ impl Config {
             if site.hosts.is_empty() || site.upstreams.is_empty() {
                 return Err((at, "[[waf.sites]]: a site needs `hosts` and `upstreams`".to_owned()));
             }
+            if site.tls.is_some() && self.tls.is_none() {
+                let problem = "[waf.sites.tls]: the listener speaks TLS only with [waf.tls], whose certificate is for all other hosts";
+                return Err((at, problem.to_owned()));
+            }
         }
         policy::check("detect", &self.detect, false)?;
         policy::check("exceptions", &self.exceptions, true)?;
@@ -574,6 +578,11 @@ mod tests {
             ("[waf.proxy]\ntrusted_proxies = [\"10.0.0.0/33\"]", 2, "no network"),
             ("[waf]\n[[waf.exceptions]]\npath = \"/a\"", 2, "needs the `rule`"),
             ("[[waf.sites]]\nhosts = []\nupstreams = [\"http://a\"]", 1, "needs `hosts`"),
+            (
+                "[[waf.sites]]\nhosts = [\"a\"]\nupstreams = [\"http://a\"]\ntls = { certificate = \"a\", key = \"b\" }",
+                1,
+                "only with",
+            ),
             ("[waf.health]\npath = \"health\"", 2, "no path"),
             ("[waf.health]\ninterval_seconds = 0", 2, "above 0"),
             ("[[waf.rate_limits]]\nname = \"a\"\nrequests = 0\nper_seconds = 1", 3, "nonzero"),

@@ -22,10 +22,19 @@ impl Deployments {
 
     /// Reloads the rules from their file, if that is another one than the last time. Says when to try again.
     pub fn rule_file_changed(&self, path: &Path) -> Option<Duration> {
-        let rules = RuleFile::new(read(path)?);
+        let rules = {
+            // The node writes this file itself when the rules change, with this lock held: what was there before is no change.
+            let _change = self.change.lock();
+            let rules = RuleFile::new(read(path)?);
+            let digest = rules.digest();
+            if self.archive.has_seen_rule_file(digest) || digest == self.serving_rules().digest() {
+                complain(self.archive.saw_rule_file(digest));
+                return None;
+            }
+            rules
+        };
         let digest = rules.digest();
-        let is_new = !self.archive.has_seen_rule_file(digest) && digest != self.serving_rules().digest();
-        let again = is_new.then(|| self.take_up(Change::Rules(rules), Trigger::RuleFile)).flatten();
+        let again = self.take_up(Change::Rules(rules), Trigger::RuleFile);
         if again.is_none() {
             complain(self.archive.saw_rule_file(digest));
         }
