@@ -106,7 +106,7 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
     for (index, (listen, admin)) in ports.nodes.iter().enumerate() {
         let name = format!("node-{}", index + 1);
         let mut node = Command::new(&waf);
-        node.args(["node", "--fleet", &url, "--node", &name, "--listen"]).arg(listen.to_string());
+        node.args(["node", "--demo", "--fleet", &url, "--node", &name, "--listen"]).arg(listen.to_string());
         node.arg("--config").arg(&config).arg("--admin").arg(admin.to_string()).arg("--data").arg(data.join(&name));
         parts.push((name.clone(), spawn(&mut node, &data, &name)?));
     }
