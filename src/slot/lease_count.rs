@@ -43,8 +43,13 @@ impl LeaseCount {
     #[inline]
     pub(super) fn note(&self) {
         if self.attempts.load(Ordering::Relaxed) > 0 {
-            self.count(own_number());
+            self.count_own();
         }
+    }
+
+    #[cold]
+    fn count_own(&self) {
+        self.count(own_number());
     }
 
     fn count(&self, thread: usize) {

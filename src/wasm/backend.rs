@@ -18,7 +18,7 @@ use super::exports::INTERFACE_EXPORTS;
 use super::host::StoreData;
 use super::imports;
 use super::instances::{Bind, Idle, InstancePolicy, Instances, MakeState};
-use super::limits::{Bounds, CallLimits, CallOptions};
+use super::limits::{Began, Bounds, CallLimits, CallOptions};
 use super::module_limits::ModuleLimits;
 use super::offered::{HostItem, Number};
 use super::permits::Permits;
@@ -33,6 +33,8 @@ use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifes
 pub struct WasmBackend<T: PluginType + ?Sized> {
     engine: Engine,
     linkers: Linkers,
+    /// Whether there are functions of the user's, which may take any time.
+    has_linked: bool,
     bind: Bind<T::Functions>,
     admitter: Admitter,
     limits: CallLimits,
@@ -95,6 +97,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         let backend = WasmBackend {
             engine,
             linkers,
+            has_linked: false,
             bind: Arc::new(bind),
             admitter: Admitter::default(),
             limits: CallLimits::default(),
@@ -134,6 +137,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
     pub fn link(mut self, link: impl Fn(&mut Linker<StoreData>) -> wasmtime::Result<()>) -> Result<Self, EngineError> {
         self.linkers.each(link).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
         self.check_names()?;
+        self.has_linked = true;
         Ok(self)
     }
 
@@ -343,6 +347,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             bind: Arc::clone(&self.bind),
             policy: self.policy,
             limits: self.limits.clone(),
+            begin: if self.has_linked { Began::Now } else { Began::ThisTick },
             host,
             scope: context.scope.clone(),
             stop: context.stop.clone(),

@@ -32,6 +32,7 @@ pub(super) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     linker.func_wrap("hotslot", "log", |mut caller: Caller<'_, StoreData>, level: u32, ptr: u32, len: u32| {
         let text = guest_bytes(&mut caller, ptr, len)?;
         let text = text[..text.len().min(LOG_LIMIT)].to_vec();
+        caller.data_mut().bounds.settle()?;
         caller.data().host.log(Level::of(level), None, &text);
         wasmtime::Result::Ok(())
     })?;
@@ -47,6 +48,7 @@ pub(super) fn link(linker: &mut Linker<StoreData>) -> wasmtime::Result<()> {
     })?;
     linker.func_wrap("hotslot", "send", |mut caller: Caller<'_, StoreData>, ptr: u32, len: u32| {
         let message = guest_bytes(&mut caller, ptr, len)?.to_vec();
+        caller.data_mut().bounds.settle()?;
         caller.data().host.send(&message).map_err(wasmtime::Error::msg)
     })?;
     linker.func_wrap("hotslot", "panicked", |mut caller: Caller<'_, StoreData>, ptr: u32, len: u32| {
@@ -75,6 +77,7 @@ fn log_event(mut caller: Caller<'_, StoreData>, level: u32, texts: u32, count: u
         copied.push(text[..text.len().min(LOG_LIMIT)].to_vec());
     }
     let texts: Vec<&[u8]> = copied.iter().map(Vec::as_slice).collect();
+    caller.data_mut().bounds.settle()?;
     caller.data().host.log_event(Level::of(level), &texts);
     Ok(())
 }
@@ -135,6 +138,7 @@ fn call_service(mut caller: Caller<'_, StoreData>, service: u32, method: u32, fr
     let arguments = copy_arguments(&mut caller, &frame)?;
     let arguments: Vec<_> = arguments.iter().map(OwnedArgument::lend).collect();
     let mut words = vec![0; frame.word_count as usize];
+    caller.data_mut().bounds.settle()?;
     let watch = Watch::begin();
     let (status, bytes) = match service.call(method, &arguments, &mut words) {
         Ok(bytes) => (Status::OK, bytes),

@@ -84,8 +84,8 @@ struct Ready<C> {
 
 /// The permit of a call, and an instance that comes with it.
 pub(super) struct Turn<C> {
-    permit: Permit,
-    instance: Option<Instance<C>>,
+    pub(super) permit: Permit,
+    pub(super) instance: Option<Instance<C>>,
 }
 
 /// The instances of one generation: what they share, and those that are idle.
@@ -94,6 +94,8 @@ pub(super) struct Instances<C> {
     pub(super) bind: Bind<C>,
     pub(super) policy: InstancePolicy,
     pub(super) limits: CallLimits,
+    /// When calls through a declared interface begin.
+    pub(super) begin: Began,
     pub(super) host: Arc<PluginHost>,
     pub(super) scope: PluginScope,
     pub(super) stop: StopSignal,

@@ -229,6 +229,8 @@ impl Bounds {
         const POLL_INTERVAL: Duration = Duration::from_millis(5);
         let began = Instant::now();
         loop {
+            // In a forked process nothing ticks.
+            self.settle()?;
             self.check()?;
             let left = duration.saturating_sub(began.elapsed());
             if self.stop.is_raised() || left.is_zero() {
@@ -236,6 +238,11 @@ impl Bounds {
             }
             std::thread::sleep(left.min(POLL_INTERVAL));
         }
+    }
+
+    /// Has the deadline run by the clock from here on: something of the host's begins, and no tick is looked at before it ends.
+    pub(super) fn settle(&mut self) -> Result<(), Interruption> {
+        self.check_clock()
     }
 
     #[inline]
@@ -275,7 +282,8 @@ pub(super) enum Began {
     /// When its limits are set.
     Now,
     /// The same, within the accuracy of a tick: its deadline is over up to a tick later, and most calls need no clock. For
-    /// those that last no longer than the plugin's code, which is looked at in ticks, too.
+    /// those that are nothing but the plugin's code, which is looked at in ticks, too. A function of the host that may take
+    /// long [settles](Bounds::settle) the time first.
     ThisTick,
 }
 

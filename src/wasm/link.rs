@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::call_frame::Guest;
 use super::error::WasmCallError;
-use super::limits::{Began, CallOptions};
+use super::limits::CallOptions;
 use super::plugin::WasmPlugin;
 use crate::BoxError;
 use crate::host::{Argument, CallError, CallErrorKind, InterfacePlugin, Malformed, Reply, Stop};
@@ -19,7 +19,7 @@ impl InterfacePlugin for WasmPlugin<Guest> {
     ) -> Result<R, CallError> {
         // Not through `WasmPlugin::call`: the link counts what is the plugin's fault.
         let invoke = |guest: &Guest, call: &mut super::Call<'_>| guest.call(call, method, arguments, words, read);
-        self.instances.call(Began::ThisTick, &CallOptions::new(), invoke)?
+        self.instances.call(self.instances.begin, &CallOptions::new(), invoke)?
     }
 
     /// No deadline of a call applies: the stop signal ends the run, and after it the drain timeout.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::binder::Func;
 use super::error::WasmCallError;
-use super::instances::{Instance, Instances};
+use super::instances::{Instance, Instances, Turn};
 use super::limits::{Began, CallOptions};
 use crate::State;
 use crate::host::plugin_text;
@@ -56,8 +56,12 @@ impl<C: Send + 'static> Instances<C> {
 
     /// Restores a state into one instance, and then into every new one.
     pub(super) fn restore(&self, state: &State) -> Result<(), WasmCallError> {
-        // An instance that comes with the permit has another state.
-        let _turn = self.turn()?;
+        // One that comes with the permit has another state. It goes where it can be taken from, and is what serves if this
+        // fails.
+        let Turn { permit: _permit, instance } = self.turn()?;
+        if let Some(instance) = instance {
+            self.idle.put(instance);
+        }
         let mut instance = self.make_blank(Instant::now(), &CallOptions::new())?;
         instance.restore(state)?;
         self.idle.set_state(state.clone());

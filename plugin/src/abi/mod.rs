@@ -154,7 +154,8 @@ pub struct Descriptor {
 /// Behind the [`Invoke`] there may be a [`Method`] for each method of the contract, in its order: the shorter way of the same
 /// call, which a host takes where it is there. A plugin has all of them or none. Rust's have them; those in C, and those
 /// that were built against a hotslot-plugin without them, are called through the [`Invoke`] alone. A host without them does
-/// not look at more than the first function. So they are no new version of this ABI.
+/// not look at more than the first function. So they are no new version of this ABI. Functions of its own have no place there:
+/// a table that is neither one nor as long as the contract is refused, and one that is as long is taken for the methods.
 #[repr(C)]
 pub struct InterfaceDescriptor<const N: usize> {
     /// The descriptor.

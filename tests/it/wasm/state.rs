@@ -101,11 +101,13 @@ fn a_state_that_the_next_version_does_not_know_refuses_the_reload() {
 }
 
 #[test]
-fn a_state_for_which_there_is_no_room_refuses_the_reload() {
+fn a_state_for_which_there_is_no_room_is_refused_and_the_one_before_stays() {
     let slot = slot(&engine(), InstancePolicy::Single);
+    add(&slot, 40);
     let state = State { schema: "counter/1".into(), bytes: vec![0; 4096] };
     let error = slot.load().restore(&state).unwrap_err();
     assert!(error.to_string().contains("no room for a state of 4105 bytes"), "{error}");
+    assert_eq!(add(&slot, 1), 41);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Protections of the control flow, which an image is marked with, and the processor that it says it needs.
 
+use std::process::Command;
+
 use hotslot::native::LinkError;
 use hotslot::{Linkage, Protection};
 
@@ -44,8 +46,14 @@ fn what_a_compiler_marks_is_listed_and_admitted() {
         admit(&answers(), &bytes).expect("no process here has it on");
     }
     // One object without them is a library without them.
-    let text = "asm(\".text\\nplain: ret\\n\"); int answer(void) { return 2; }";
-    assert_eq!(marks(&build("cc", text, &["-nostdlib", "-fcf-protection=full"]).unwrap()), BOTH);
+    let folder = tempfile::tempdir().unwrap();
+    let (source, object) = (folder.path().join("plain.c"), folder.path().join("plain.o"));
+    std::fs::write(&source, "int plain(void) { return 1; }").unwrap();
+    let compile =
+        Command::new("cc").args(["-c", "-fPIC", "-fcf-protection=none", "-o"]).args([&object, &source]).status();
+    assert!(compile.unwrap().success());
+    let object = object.to_str().unwrap();
+    assert_eq!(marks(&answering(2, &["-fcf-protection=full", "-nostdlib", object])), []);
 }
 
 /// Notes by hand: what the loader believes is believed, and nothing else.
