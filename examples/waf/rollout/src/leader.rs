@@ -119,7 +119,8 @@ const LISTEN: Millis = 15_000;
 ///
 /// What nodes have seen counts for more than what the store says. If a node has followed a later document than the store
 /// has, or has seen a rollout aborted that the store has not, the store lost writes; then the leader writes a new rollout
-/// above all that was seen, already aborted, so that nobody follows what is gone.
+/// above all that was seen, already aborted, so that nobody follows what is gone. What a node says that is too far ahead of
+/// what was read and of what most nodes have seen is not believed, and what the fleet settles on is what most nodes say.
 #[derive(Debug)]
 pub struct Leader {
     keeper: Keeper,
