@@ -83,7 +83,7 @@ impl ReadBack {
 
 /// What is asked of the leader.
 pub(super) enum Ask {
-    Command(Command, About, Basis, oneshot::Sender<Result<u64, AskError>>),
+    Command(Box<(Command, About, Basis)>, oneshot::Sender<Result<u64, AskError>>),
     /// Forget a node that is gone for good.
     Forget(NodeId, oneshot::Sender<()>),
     /// Note what somebody asked for.
@@ -116,7 +116,7 @@ impl Desk {
     /// Has a command carried out if what it rests on still holds.
     pub async fn command(&self, command: Command, about: About, basis: Basis) -> Result<u64, AskError> {
         let (done, answer) = oneshot::channel();
-        let _ = self.asks.send(Ask::Command(command, about, basis, done)).await;
+        let _ = self.asks.send(Ask::Command(Box::new((command, about, basis)), done)).await;
         answer.await.unwrap_or(Err(AskError::NotDone(NotDone::NotKnown)))
     }
 
@@ -405,7 +405,8 @@ impl Task {
 
     async fn asked(&mut self, ask: Ask) {
         match ask {
-            Ask::Command(command, about, basis, done) => {
+            Ask::Command(asked, done) => {
+                let (command, about, basis) = *asked;
                 let result = self.command(command, about, basis).await;
                 self.show();
                 let _ = done.send(result);

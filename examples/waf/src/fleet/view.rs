@@ -276,6 +276,7 @@ impl View {
                 (served.after_hint_ms, served.downtime_ms) = figures;
             }
             if is_new {
+                has_changed = true;
                 news.push(json!({ "node": node, "state": "serving", "after_ms": after_ms, "wave": wave,
                     "after_hint_ms": change.map(|change| change.after_hint_ms) }));
             }
@@ -301,7 +302,6 @@ impl View {
             }
         }
         let number = rollout.rollout;
-        has_changed |= !news.is_empty();
         news.into_iter().for_each(|data| self.happened(number, "node", data));
         self.is_saved &= !has_changed;
     }
@@ -427,5 +427,52 @@ impl View {
             "steps": rollout.steps,
             "alarms": rollout.alarms,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waf_rollout::{Desired, Order, Plan, Wave};
+
+    use super::*;
+    use crate::fleet::FORMAT;
+
+    fn telling(seq: u64, step: u64, serving: &str) -> Telling {
+        serde_json::from_value(json!({
+            "node": "node-1", "boot": 1, "seq": seq, "term": 1, "rollout": 2, "step": step, "aborted": 0, "settled": null,
+            "staged": true, "refused": false, "condemned": false, "serving": serving, "pinned": false, "held": false,
+            "traffic": {}, "labels": {}, "version": "1.0.0", "module": "", "rules": "", "generation": 1, "problem": null,
+            "change": null,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_history_is_saved_when_it_has_changed_and_not_for_each_report() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (ReleaseId::new([1; 32]), ReleaseId::new([2; 32]));
+        let mut view = View::open("me".to_owned(), folder.path()).unwrap();
+        let desired = Desired {
+            term: 1,
+            order: Order { rollout: 2, step: 0 },
+            kind: Kind::Release,
+            phase: Phase::Stage,
+            target: new,
+            stable: Some(old),
+            wave: Wave::NOBODY,
+            plan: Plan::default(),
+            paused: false,
+            frozen: false,
+        };
+        view.read(Some(&Document { format: FORMAT, desired, about: About::default() })).unwrap();
+        let mut saved = |told| {
+            view.is_saved = true;
+            view.told(told);
+            view.is_saved
+        };
+        assert!(saved(telling(1, 0, &old.to_string())), "what is staged is an event, and no part of the history");
+        assert!(saved(telling(2, 0, &old.to_string())), "a heartbeat");
+        assert!(!saved(telling(3, 0, &new.to_string())), "it serves the target");
+        assert!(saved(telling(4, 0, &new.to_string())), "and still does");
     }
 }
