@@ -80,9 +80,9 @@ impl Ledger {
         let (before, now) = (last.traffic, report.traffic);
         for tallies in [&mut self.since_start, &mut self.since_wave] {
             let tally = tallies.entry(release).or_default();
-            tally.calls += now.calls.saturating_sub(before.calls);
-            tally.errors += now.errors.saturating_sub(before.errors);
-            tally.blocked += now.blocked.saturating_sub(before.blocked);
+            tally.calls = tally.calls.saturating_add(now.calls.saturating_sub(before.calls));
+            tally.errors = tally.errors.saturating_add(now.errors.saturating_sub(before.errors));
+            tally.blocked = tally.blocked.saturating_add(now.blocked.saturating_sub(before.blocked));
         }
     }
 

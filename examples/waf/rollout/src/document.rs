@@ -216,6 +216,6 @@ impl Desired {
 
     /// Returns the document that follows this one in its rollout, written by the leader of `term`, still without a change.
     pub(crate) fn next(&self, term: u64) -> Self {
-        Self { term, order: Order { step: self.order.step + 1, ..self.order }, ..self.clone() }
+        Self { term, order: Order { step: self.order.step.saturating_add(1), ..self.order }, ..self.clone() }
     }
 }

@@ -107,6 +107,8 @@ pub struct Standing {
 
 /// How long a node is taken to be present after its last report. Nodes report every 10 ± 2 s.
 const PRESENT: Millis = 30_000;
+/// How many rollouts, or terms, a report may be ahead of what was read and of what most nodes have seen.
+const AHEAD: u64 = 1024;
 /// How long a new leader listens before it moves a rollout on, so that nodes can tell of documents that the store has lost.
 const LISTEN: Millis = 15_000;
 
@@ -117,7 +119,8 @@ const LISTEN: Millis = 15_000;
 ///
 /// What nodes have seen counts for more than what the store says. If a node has followed a later document than the store
 /// has, or has seen a rollout aborted that the store has not, the store lost writes; then the leader writes a new rollout
-/// above all that was seen, already aborted, so that nobody follows what is gone.
+/// above all that was seen, already aborted, so that nobody follows what is gone. What a node says that is too far ahead of
+/// what was read and of what most nodes have seen is not believed, and what the fleet settles on is what most nodes say.
 #[derive(Debug)]
 pub struct Leader {
     keeper: Keeper,
@@ -202,15 +205,17 @@ impl Leader {
 
     /// Takes a node's report. Reports that come late or twice change nothing.
     pub fn reported(&mut self, now: Millis, report: Report) {
-        // Nobody counts that far: the next number must exist.
+        // Nobody counts that far: the next number must exist. And a node follows the abort of a rollout with its document.
         const MOST: u64 = 1 << 48;
-        if report.order.rollout.max(report.order.step).max(report.term).max(report.aborted) > MOST {
+        if report.order.rollout.max(report.order.step).max(report.term) > MOST || report.aborted > report.order.rollout
+        {
             return;
         }
         let last = self.nodes.get(&report.node);
         // A node that was installed anew begins to count anew: believed once the old one is absent.
-        let is_late =
-            |last: &Seen| (report.boot, report.seq) <= (last.report.boot, last.report.seq) && now < last.at + PRESENT;
+        let is_late = |last: &Seen| {
+            (report.boot, report.seq) <= (last.report.boot, last.report.seq) && now < last.at.saturating_add(PRESENT)
+        };
         if last.is_some_and(is_late) {
             return;
         }
@@ -234,6 +239,11 @@ impl Leader {
     /// Returns the document that was last read.
     pub fn desired(&self) -> Option<&Desired> {
         self.stored.as_ref().map(|(_, document)| document)
+    }
+
+    /// Returns the revision of the document that was last read.
+    pub fn revision(&self) -> Option<Revision> {
+        self.stored.as_ref().map(|(revision, _)| *revision)
     }
 
     /// Returns the term in which this process leads now.
@@ -266,7 +276,7 @@ impl Leader {
             (None, _) => self.leading = None,
         }
         if let Some((term, since)) = self.leading
-            && let Some((revision, document)) = self.decide(now, term, now < since + LISTEN)
+            && let Some((revision, document)) = self.decide(now, term, now < since.saturating_add(LISTEN))
         {
             effects.push(LeaderEffect::WriteDesired(revision, document));
         }
@@ -282,7 +292,7 @@ impl Leader {
     pub fn command(&mut self, now: Millis, command: Command) -> Result<LeaderEffect, NotDone> {
         let leader = self.keeper.holder().map(|lease| lease.holder.clone());
         let term = self.term(now).ok_or(NotDone::NotLeading { leader })?;
-        let listens = self.leading.is_none_or(|(of, since)| of != term || now < since + LISTEN);
+        let listens = self.leading.is_none_or(|(of, since)| of != term || now < since.saturating_add(LISTEN));
         // A wave is chosen among the nodes that were heard, and a store that looks empty may only have lost everything.
         let rests_on_nodes = self.stored.is_none() || command == Command::Promote;
         if !self.was_read || self.lost().is_some() || (listens && rests_on_nodes) {
@@ -296,7 +306,10 @@ impl Leader {
                 }
                 Desired {
                     term,
-                    order: Order { rollout: current.map_or(0, |current| current.order.rollout) + 1, step: 0 },
+                    order: Order {
+                        rollout: current.map_or(0, |current| current.order.rollout).saturating_add(1),
+                        step: 0,
+                    },
                     kind,
                     phase: Phase::Stage,
                     target,
@@ -321,18 +334,18 @@ impl Leader {
 
     fn count(&mut self, now: Millis) {
         if !self.desired().is_some_and(|document| document.paused) {
-            self.elapsed += now.saturating_sub(self.counted_to);
+            self.elapsed = self.elapsed.saturating_add(now.saturating_sub(self.counted_to));
         }
         self.counted_to = now;
     }
 
     fn highest_term(&self) -> u64 {
-        let nodes = self.nodes.values().map(|seen| seen.report.term).max().unwrap_or(0);
+        let nodes = self.believed().map(|report| report.term).max().unwrap_or(0);
         nodes.max(self.latest.as_ref().map_or(0, |latest| latest.term))
     }
 
     fn present(&self, now: Millis) -> impl Iterator<Item = &Report> {
-        self.taking_part().filter(move |seen| now < seen.at + PRESENT).map(|seen| &seen.report)
+        self.taking_part().filter(move |seen| now < seen.at.saturating_add(PRESENT)).map(|seen| &seen.report)
     }
 
     /// Returns the nodes that nobody holds or has pinned.
@@ -349,7 +362,7 @@ impl Leader {
             let (staged, failed) = (here && report.staged, here && (report.refused || report.condemned));
             // Who has not answered by the end of the stage does not hold up those that have.
             let of_wave = seen.answered == Some(rollout) && document.wave.admits(Position::of(&report.node, rollout));
-            if now >= seen.at + PRESENT {
+            if now >= seen.at.saturating_add(PRESENT) {
                 standing.silent += usize::from(of_wave);
                 continue;
             }
@@ -365,10 +378,29 @@ impl Leader {
         standing
     }
 
+    /// Returns what nodes report, but for what is too far ahead to be true: of what this process has read, and of what most
+    /// nodes have seen. So one node alone can neither use the numbers up nor have the fleet follow it there.
+    fn believed(&self) -> impl Iterator<Item = &Report> {
+        let of_most = |number: fn(&Report) -> u64| {
+            // A node that is new has seen nothing, and knows no better.
+            let old = self.nodes.values().map(|seen| &seen.report).filter(|report| report.order != Order::default());
+            let mut numbers: Vec<u64> = old.map(number).collect();
+            numbers.sort_unstable();
+            // More than half have seen this, or more.
+            numbers.len().checked_sub(1).map_or(0, |last| numbers[last / 2])
+        };
+        let latest = self.latest.as_ref();
+        let rollout = of_most(|report| report.order.rollout).max(latest.map_or(0, |latest| latest.order.rollout));
+        let term = of_most(|report| report.term).max(latest.map_or(0, |latest| latest.term));
+        self.nodes.values().map(|seen| &seen.report).filter(move |report| {
+            report.order.rollout <= rollout.saturating_add(AHEAD) && report.term <= term.saturating_add(AHEAD)
+        })
+    }
+
     /// Returns the highest order that anybody has seen, if the store does not have it any longer.
     fn lost(&self) -> Option<Order> {
         let stored = self.desired();
-        let reports = || self.nodes.values().map(|seen| &seen.report);
+        let reports = || self.believed();
         let seen = reports().map(|report| report.order).chain(self.latest.as_ref().map(|latest| latest.order)).max();
         // A node that is new has followed nothing that could be lost.
         let seen = seen.filter(|seen| *seen != Order::default())?;
@@ -449,8 +481,9 @@ impl Leader {
         if served {
             self.served_after.get_or_insert(self.elapsed);
         }
-        let baked = self.served_after.is_some_and(|after| self.elapsed >= after + bake);
-        let late = self.elapsed > self.served_after.unwrap_or(0) + bake + plan.commit_deadline;
+        let baked = self.served_after.is_some_and(|after| self.elapsed >= after.saturating_add(bake));
+        let deadline = self.served_after.unwrap_or(0).saturating_add(bake).saturating_add(plan.commit_deadline);
+        let late = self.elapsed > deadline;
         match () {
             () if baked && served && enough_present && known => Judgement::Advance,
             () if late && last && enough_of(standing.serving, standing.reached) => Judgement::Advance,
@@ -465,7 +498,7 @@ impl Leader {
         let index = match document.phase {
             Phase::Stage => 0,
             _ if document.wave.is_everybody() => return Desired { phase: Phase::Done, ..next },
-            _ => document.wave.index + 1,
+            _ => document.wave.index.saturating_add(1),
         };
         let below = match document.plan.waves.get(index) {
             None => Wave::EVERYBODY,
@@ -484,16 +517,28 @@ impl Leader {
         Desired { phase: Phase::Commit, wave: Wave { index, below: below.max(document.wave.below) }, ..next }
     }
 
+    /// Returns what more than half of the nodes that have followed a document say that it settles on.
+    fn settled_of_most(&self) -> Option<Option<ReleaseId>> {
+        let settled: Vec<Option<ReleaseId>> =
+            self.believed().filter(|report| report.order != Order::default()).map(|report| report.settled).collect();
+        let count = |wanted: &Option<ReleaseId>| settled.iter().filter(|settled| *settled == wanted).count();
+        settled.iter().find(|wanted| count(wanted) * 2 > settled.len()).copied()
+    }
+
     /// Returns a rollout above all that was seen, aborted, to what the latest known document settles on.
     fn repair(&mut self, seen: Order, term: u64) -> Option<(Option<Revision>, Desired)> {
         let revision = self.stored.as_ref().map(|(revision, _)| *revision);
         let stored = self.desired();
-        let highest = self.nodes.values().map(|seen| &seen.report).max_by_key(|report| report.order);
+        let highest = self.believed().max_by_key(|report| report.order);
         let latest = self.latest.as_ref().filter(|latest| highest.is_none_or(|highest| highest.order <= latest.order));
-        // This process may know the latest document, or only a node does, in its report.
+        // This process may know the latest document, or only nodes do. One of them is not believed against the others.
         let stable = match (latest, highest) {
             (Some(latest), _) => latest.settled(),
-            (None, Some(highest)) => highest.settled,
+            (None, Some(highest)) => match (self.settled_of_most(), &self.latest) {
+                (Some(settled), _) => settled,
+                (None, Some(latest)) => latest.settled(),
+                (None, None) => highest.settled,
+            },
             (None, None) => return None,
         };
         let base = latest.or(self.latest.as_ref()).or(stored);
@@ -501,7 +546,7 @@ impl Leader {
         let stored = stored.map(|stored| stored.order);
         let document = Desired {
             term,
-            order: Order { rollout: seen.rollout + 1, step: 0 },
+            order: Order { rollout: seen.rollout.saturating_add(1), step: 0 },
             kind: Kind::Sync,
             phase: Phase::Abort,
             target,

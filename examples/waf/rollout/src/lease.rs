@@ -84,8 +84,8 @@ impl Keeper {
         let mine = seen.current.as_ref().filter(|(_, lease)| lease.holder == self.me);
         let due = match (&seen.current, mine) {
             (None, _) => true,
-            (Some(_), Some(_)) => self.sent.as_ref().is_none_or(|(_, at)| now >= at + self.timing.renew),
-            (Some(_), None) => now >= seen.since + self.timing.take_over,
+            (Some(_), Some(_)) => self.sent.as_ref().is_none_or(|(_, at)| now >= at.saturating_add(self.timing.renew)),
+            (Some(_), None) => now >= seen.since.saturating_add(self.timing.take_over),
         };
         if !due {
             return None;
@@ -93,8 +93,10 @@ impl Keeper {
         let read_term = seen.current.as_ref().map_or(0, |(_, lease)| lease.term);
         let lease = match mine {
             // A lease that is below a term known from elsewhere is taken anew: documents of its term would be ignored.
-            Some((_, lease)) if lease.term >= term_above => Lease { beat: lease.beat + 1, ..lease.clone() },
-            _ => Lease { holder: self.me.clone(), term: read_term.max(term_above) + 1, beat: 0 },
+            Some((_, lease)) if lease.term >= term_above => {
+                Lease { beat: lease.beat.saturating_add(1), ..lease.clone() }
+            }
+            _ => Lease { holder: self.me.clone(), term: read_term.max(term_above).saturating_add(1), beat: 0 },
         };
         self.sent = Some((lease.clone(), now));
         Some((seen.current.as_ref().map(|(revision, _)| *revision), lease))
@@ -104,7 +106,7 @@ impl Keeper {
     pub(crate) fn term(&self, now: Millis) -> Option<u64> {
         let (term, at) = self.confirmed?;
         let lease = self.seen.as_ref()?.current.as_ref().map(|(_, lease)| lease)?;
-        (lease.holder == self.me && lease.term == term && now < at + self.timing.give_up).then_some(term)
+        (lease.holder == self.me && lease.term == term && now < at.saturating_add(self.timing.give_up)).then_some(term)
     }
 
     /// Returns who holds the lease, as far as is known.

@@ -26,7 +26,8 @@
 //!
 //! These rest on one property of the store: a write names the revision that it replaces, and is refused if that is no
 //! longer the current one. They do not rest on clocks, on a leader being the only one, or on a store that never loses an
-//! acknowledged write: what nodes have seen counts for more than what the store says, see [`Leader`].
+//! acknowledged write: what nodes have seen counts for more than what the store says, within what one node alone can make a
+//! leader believe, see [`Leader`].
 
 mod analysis;
 mod document;

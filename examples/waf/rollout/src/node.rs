@@ -166,7 +166,7 @@ impl Node {
     /// Starts a node with what it had on disk and what it serves from its own archive; it waits for nobody. Perform the
     /// returned effect first.
     pub fn start(id: NodeId, memory: Memory, serving: Option<ReleaseId>) -> (Self, Effect) {
-        let memory = Memory { boot: memory.boot + 1, ..memory };
+        let memory = Memory { boot: memory.boot.saturating_add(1), ..memory };
         let node = Self {
             id,
             memory,
@@ -199,7 +199,7 @@ impl Node {
 
     /// Writes a report, which says how the node stands now.
     pub fn report(&mut self, traffic: Traffic) -> Report {
-        self.seq += 1;
+        self.seq = self.seq.saturating_add(1);
         let rollout = self.memory.order.rollout;
         let target = self.document.as_ref().map(|document| document.target);
         let is_target =
@@ -312,7 +312,7 @@ impl Node {
     }
 
     fn failed(&mut self, release: ReleaseId, refusal: Refusal, effects: &mut Vec<Effect>) {
-        self.attempts += 1;
+        self.attempts = self.attempts.saturating_add(1);
         if refusal == Refusal::Final {
             note(&mut self.refused, (self.memory.order.rollout, release));
             effects.push(Effect::Report);

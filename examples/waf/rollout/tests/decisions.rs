@@ -1014,11 +1014,13 @@ fn what_nodes_have_seen_counts_for_more_than_what_the_store_says() {
     let ahead = Order { rollout: 4, step: 2 };
     let mut fleet = Fleet::new(3);
     fleet.reports[1].order = ahead;
-    fleet.reports[1].settled = Some(OTHER);
+    for report in &mut fleet.reports[1..] {
+        report.settled = Some(OTHER);
+    }
     fleet.pass(1_000);
     let desired = fleet.desired();
     assert_eq!((desired.order, desired.phase), (Order { rollout: 5, step: 0 }, Phase::Abort));
-    assert_eq!(desired.settled(), Some(OTHER), "as that node knows it");
+    assert_eq!(desired.settled(), Some(OTHER), "as most nodes know it");
     let stored = Some(Order { rollout: 1, step: 1 });
     assert_eq!(fleet.alarms, [Alarm::StoreLostWrites { stored, seen: ahead }]);
 
@@ -1042,6 +1044,73 @@ fn what_nodes_have_seen_counts_for_more_than_what_the_store_says() {
     fleet.pass(1_000);
     assert_eq!((fleet.desired().order, fleet.phase()), (Order { rollout: 3, step: 0 }, Phase::Abort));
     assert_eq!(fleet.desired().settled(), Some(OLD));
+}
+
+#[test]
+fn one_node_alone_neither_steers_the_fleet_nor_uses_its_numbers_up() {
+    // Whatever it says, the numbers that are left are enough, and nobody serves what it names.
+    let far = [1_u64 << 47, 1 << 48, u64::MAX];
+    let order = |rollout, step| Order { rollout, step };
+    let lies = far.iter().flat_map(|far| {
+        let far = *far;
+        let lie = move |change: fn(&mut Report, u64)| (far, change);
+        [
+            lie(|report, far| report.order.rollout = far),
+            lie(|report, far| report.order.step = far),
+            lie(|report, far| report.term = far),
+            lie(|report, far| report.aborted = far),
+            lie(|report, far| (report.order.rollout, report.aborted) = (far, far)),
+            lie(|report, far| (report.order, report.term) = (Order { rollout: far, step: far }, far)),
+        ]
+    });
+    for (number, (far, lie)) in lies.enumerate() {
+        let mut fleet = Fleet::new(3);
+        lie(&mut fleet.reports[1], far);
+        fleet.reports[1].settled = Some(OTHER);
+        fleet.pass(40_000);
+        assert!(fleet.desired().order.rollout <= 2, "{number}: {:?}", fleet.desired());
+        assert!(fleet.desired().term <= 2, "{number}: {:?}", fleet.desired());
+        assert_eq!(fleet.desired().settled(), Some(OLD), "{number}");
+        fleet.command(Command::Start(Kind::Release, NEW, plan())).unwrap();
+        fleet.pass(1_000);
+        assert_eq!((fleet.phase(), fleet.desired().target), (Phase::Stage, NEW), "{number}");
+    }
+
+    // Nearer than that it is believed that something was lost, and no more.
+    let mut fleet = Fleet::new(3);
+    (fleet.reports[1].order, fleet.reports[1].settled) = (order(9, 0), Some(OTHER));
+    fleet.pass(1_000);
+    assert_eq!((fleet.desired().order, fleet.desired().settled()), (order(10, 0), Some(OLD)));
+
+    // If most nodes are so far ahead, the store is what is behind.
+    let mut fleet = Fleet::new(3);
+    for report in &mut fleet.reports[1..] {
+        (report.order, report.settled) = (order(5_000, 1), Some(OTHER));
+    }
+    fleet.pass(1_000);
+    assert_eq!((fleet.desired().order, fleet.desired().settled()), (order(5_001, 0), Some(OTHER)));
+}
+
+#[test]
+fn a_plan_with_times_that_never_end_is_neither_promoted_at_once_nor_a_panic() {
+    for plan in [
+        Plan { waves: Vec::new(), bake: u64::MAX, commit_deadline: u64::MAX, ..plan() },
+        Plan { waves: vec![WavePlan { size: WaveSize::Nodes(1), bake: u64::MAX }], ..plan() },
+        Plan { waves: vec![WavePlan { size: WaveSize::PerMille(1), bake: u64::MAX - 1 }], ..plan() },
+        Plan { stage_deadline: u64::MAX, commit_deadline: u64::MAX, ..plan() },
+    ] {
+        let mut fleet = Fleet::new(3);
+        fleet.start(plan.clone());
+        fleet.stage(0..3);
+        fleet.pass(1_000);
+        let wave = fleet.desired().wave;
+        fleet.commit();
+        fleet.pass(1_000);
+        if plan.waves.first().map_or(plan.bake, |wave| wave.bake) > 1 << 60 {
+            fleet.pass(600_000);
+            assert_eq!((fleet.phase(), fleet.desired().wave), (Phase::Commit, wave), "{plan:?}");
+        }
+    }
 }
 
 #[test]

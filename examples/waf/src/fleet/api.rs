@@ -28,7 +28,7 @@ use super::Settings;
 use super::artifacts::Artifacts;
 use super::audit::{self, Audit};
 use super::examiner::Examiner;
-use super::leader::Desk;
+use super::leader::{AskError, Basis, Desk};
 use super::orchestrator::{Problem, start_rollout};
 use super::queue::{Change, Queue};
 use super::view::{Heard, Rollout, View};
@@ -40,6 +40,8 @@ use crate::rule_file::RuleFile;
 
 /// How long a request waits for its rollout to end if it does not say.
 const WAIT_SECONDS: f64 = 60.0;
+/// How long a release waits for rules that are being rolled out.
+const RULES_PATIENCE: Duration = Duration::from_secs(60);
 /// Rule files and wishes are small.
 const JSON_LIMIT: usize = 1 << 20;
 /// A rule file that changes nothing about the built-in rules: what a fleet's first release has if it brings none.
@@ -99,6 +101,8 @@ pub(super) struct Api {
     pub stop: watch::Receiver<bool>,
     /// Held while a release is begun.
     pub starting: Arc<tokio::sync::Mutex<()>>,
+    /// Held while the audit is checked.
+    pub checking: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// All routes, behind the access check.
@@ -172,7 +176,10 @@ impl Api {
             view.rollouts.get(&rollout).is_some_and(Rollout::has_ended)
         };
         while !ended() && Instant::now() < until {
-            let _ = tokio::time::timeout_at(until, changes.changed()).await;
+            // Nothing changes any more once the leader's task is gone.
+            if let Ok(Err(_)) = tokio::time::timeout_at(until, changes.changed()).await {
+                break;
+            }
         }
         let view = self.desk.view.lock();
         let rollout = view.rollouts.get(&rollout).ok_or_else(|| no_rollout(rollout))?;
@@ -193,6 +200,44 @@ impl Api {
         let mut answer = self.answer(rollout, wait, json!({ "success": true })).await?;
         *answer.status_mut() = StatusCode::OK;
         Ok(answer)
+    }
+
+    /// Returns what a command rests on that replaces what the fleet settles on, and that.
+    fn basis(&self) -> (Basis, Option<ReleaseId>) {
+        let view = self.desk.view.lock();
+        let desired = view.document.as_ref().map(|document| &document.desired);
+        (Basis::settled(desired), desired.and_then(Desired::settled))
+    }
+
+    /// Waits while rules are rolled out that a release without rules of its own would take back again.
+    async fn rules_rolled_out(&self, patience: Duration) -> Result<(), Problem> {
+        let until = Instant::now() + patience;
+        let mut changes = self.desk.changes.clone();
+        let mut known = None;
+        loop {
+            let under_way = {
+                let view = self.desk.view.lock();
+                let desired = view.document.as_ref().map(|document| &document.desired);
+                desired.filter(|it| !it.has_ended()).and_then(|it| Some((it.order.rollout, it.target, it.stable?)))
+            };
+            let Some((rollout, target, stable)) = under_way else { return Ok(()) };
+            if known != Some(rollout) {
+                let unavailable = |error: hotslot::BoxError| Problem::unavailable(error.to_string());
+                let (new, _) = self.artifacts.release(target).await.map_err(unavailable)?;
+                let (old, _) = self.artifacts.release(stable).await.map_err(unavailable)?;
+                if new.module != old.module || new.rules == old.rules {
+                    return Ok(());
+                }
+                known = Some(rollout);
+            }
+            let ended = tokio::time::timeout_at(until, changes.changed()).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                return Err(Problem::conflict(format!(
+                    "rollout {rollout} brings new rules, and a release now would take them back: wait until it has ended, \
+                     abort it, or bring the rules in the field `rules`"
+                )));
+            }
+        }
     }
 
     fn settled(&self) -> Option<ReleaseId> {
@@ -368,45 +413,97 @@ async fn reload_fleet(State(api): State<Api>, headers: HeaderMap, request: Reque
         }
     };
     upload.config.check().map_err(|problem| Problem::invalid("configuration", problem))?;
-    let current = match api.settled() {
-        Some(settled) => {
-            Some(api.artifacts.release(settled).await.map_err(|error| Problem::unavailable(error.to_string()))?)
-        }
-        None => None,
-    };
-    let rules = match (upload.rules, &current) {
-        (Some(rules), _) => RuleFile::new(rules.to_vec()),
-        (None, Some((_, release))) => release.rules.clone(),
-        (None, None) => RuleFile::new(NO_RULES),
-    };
     let module = upload.module.filter(|module| !module.is_empty());
     let module = Module::new(module.ok_or_else(|| Problem::bad("the field `file` is missing or empty"))?);
-    let release = Release { module, rules };
-    let target = super::Description::of(&release, upload.config).id();
-    // The same request twice at once is one request.
-    let turn = api.starting.lock().await;
-    if let Some(rollout) = api.begun_by(key.as_deref(), target)? {
-        drop(turn);
-        return api.answer(rollout, wait, json!({})).await;
-    }
-    expect_version(&api.desk.view.lock(), upload.expected_version.as_deref())?;
-    let version = match api.examiner.examine(release.clone()).await {
-        Ok(version) => version,
-        Err(problem) => {
-            let mut refused = Problem::invalid("examination", problem);
-            let serving = api.settled().and_then(|settled| api.desk.view.lock().version_of(settled));
-            refused.body["current_version"] = json!(serving);
-            refused.body["status"] = json!(format!("still_serving_{}", shown(serving.as_deref(), api.settled())));
-            return Err(refused);
-        }
+    let wanted = Wanted {
+        module,
+        rules: upload.rules.map(|rules| RuleFile::new(rules.to_vec())),
+        config: upload.config,
+        plan,
+        expected_version: upload.expected_version,
+        about: About {
+            by,
+            reason: upload.reason.unwrap_or_else(|| "a release".to_owned()),
+            request: key,
+            version: None,
+            canary_only,
+        },
     };
-    let published = api.artifacts.publish(&release, upload.config).await;
-    published.map_err(|error| Problem::unavailable(error.to_string()))?;
-    let reason = upload.reason.unwrap_or_else(|| "a release".to_owned());
-    let about = About { by, reason, request: key, version, canary_only };
-    let rollout = start_rollout(&api.desk, Command::Start(Kind::Release, target, plan), about).await?;
-    drop(turn);
+    let rollout = wanted.begin(&api).await?;
     api.answer(rollout, wait, json!({})).await
+}
+
+/// A release that somebody wants.
+struct Wanted {
+    module: Module,
+    /// `None`: the fleet's.
+    rules: Option<RuleFile>,
+    config: Settings,
+    plan: Plan,
+    expected_version: Option<String>,
+    about: About,
+}
+
+impl Wanted {
+    /// Begins its rollout, anew for as long as others come before. Returns the number, also of one that the same request has
+    /// begun before.
+    async fn begin(self, api: &Api) -> Result<u64, Problem> {
+        /// How often it is begun anew.
+        const ATTEMPTS: usize = 8;
+        if self.rules.is_none() {
+            api.rules_rolled_out(RULES_PATIENCE).await?;
+        }
+        // The same request twice at once is one request.
+        let _turn = api.starting.lock().await;
+        for _ in 0..ATTEMPTS {
+            match self.try_begin(api).await? {
+                Some(rollout) => return Ok(rollout),
+                None => tracing::info!("the fleet has changed while a release was examined: once more"),
+            }
+        }
+        Err(AskError::Overtaken.into())
+    }
+
+    /// `None` if the fleet has changed meanwhile.
+    async fn try_begin(&self, api: &Api) -> Result<Option<u64>, Problem> {
+        if self.rules.is_none() {
+            api.rules_rolled_out(RULES_PATIENCE).await?;
+        }
+        let (basis, settled) = api.basis();
+        let rules = match (&self.rules, settled) {
+            (Some(rules), _) => rules.clone(),
+            (None, Some(settled)) => {
+                let current = api.artifacts.release(settled).await;
+                current.map_err(|error| Problem::unavailable(error.to_string()))?.1.rules
+            }
+            (None, None) => RuleFile::new(NO_RULES),
+        };
+        let release = Release { module: self.module.clone(), rules };
+        let target = super::Description::of(&release, self.config).id();
+        if let Some(rollout) = api.begun_by(self.about.request.as_deref(), target)? {
+            return Ok(Some(rollout));
+        }
+        expect_version(&api.desk.view.lock(), self.expected_version.as_deref())?;
+        let version = match api.examiner.examine(release.clone()).await {
+            Ok(version) => version,
+            Err(problem) => {
+                let mut refused = Problem::invalid("examination", problem);
+                let serving = api.settled().and_then(|settled| api.desk.view.lock().version_of(settled));
+                refused.body["current_version"] = json!(serving);
+                refused.body["status"] = json!(format!("still_serving_{}", shown(serving.as_deref(), api.settled())));
+                return Err(refused);
+            }
+        };
+        let published = api.artifacts.publish(&release, self.config).await;
+        published.map_err(|error| Problem::unavailable(error.to_string()))?;
+        let about = About { version, ..self.about.clone() };
+        let command = Command::Start(Kind::Release, target, self.plan.clone());
+        match start_rollout(&api.desk, command, about, basis).await {
+            Ok(rollout) => Ok(Some(rollout)),
+            Err(AskError::Overtaken) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -426,13 +523,14 @@ async fn sync_versions(State(api): State<Api>, request: Request) -> Answer {
     let (By(by), headers, body) = parts(request).await?;
     let wish = wish(&headers, &body)?;
     let wait = seconds(wish.wait)?;
-    let settled = api.settled().ok_or_else(|| Problem::conflict("the fleet has no release yet"))?;
+    let (basis, settled) = api.basis();
+    let settled = settled.ok_or_else(|| Problem::conflict("the fleet has no release yet"))?;
     restore(&api, settled).await?;
     let version = api.desk.view.lock().version_of(settled);
     let reason = wish.reason.unwrap_or_else(|| "sync-versions".to_owned());
     let about = About { by, reason, version, ..About::default() };
     let command = Command::Start(Kind::Sync, settled, Plan::at_once());
-    let rollout = start_rollout(&api.desk, command, about).await?;
+    let rollout = start_rollout(&api.desk, command, about, basis).await?;
     api.answer(rollout, wait, json!({})).await
 }
 
@@ -457,11 +555,11 @@ async fn command_fleet(State(api): State<Api>, Path(command): Path<String>, requ
     match command.as_str() {
         "rollback" => roll_back(&api, by, wish, wait).await,
         "stop" => {
-            let rollout = start_rollout(&api.desk, Command::Stop, About::default()).await?;
+            let rollout = start_rollout(&api.desk, Command::Stop, About::default(), Basis::Nothing).await?;
             api.obeyed(rollout, wait).await
         }
         "resume" => {
-            let rollout = start_rollout(&api.desk, Command::Resume, About::default()).await?;
+            let rollout = start_rollout(&api.desk, Command::Resume, About::default(), Basis::Nothing).await?;
             api.obeyed(rollout, Duration::ZERO).await
         }
         _ => Err(Problem::new(StatusCode::NOT_FOUND, "a fleet takes rollback, stop and resume")),
@@ -469,7 +567,7 @@ async fn command_fleet(State(api): State<Api>, Path(command): Path<String>, requ
 }
 
 async fn roll_back(api: &Api, by: String, wish: Wish, wait: Duration) -> Answer {
-    let target = {
+    let (target, basis) = {
         let view = api.desk.view.lock();
         let Some(document) = &view.document else { return Err(Problem::conflict("the fleet has no release yet")) };
         let done = || view.rollouts.values().rev().filter(|rollout| rollout.phase == Phase::Done);
@@ -490,15 +588,17 @@ async fn roll_back(api: &Api, by: String, wish: Wish, wait: Duration) -> Answer 
             None if !document.desired.has_ended() => document.desired.stable,
             None => Desired::settled(&document.desired).and_then(|settled| view.before(settled)),
         };
-        found.ok_or_else(|| {
+        let found = found.ok_or_else(|| {
             Problem::conflict("there is nothing to go back to: name a version that served, or a release's digest")
-        })?
+        })?;
+        (found, Basis::settled(Some(&document.desired)))
     };
     restore(api, target).await?;
     let version = api.desk.view.lock().version_of(target);
     let reason = wish.reason.unwrap_or_else(|| "rollback".to_owned());
     let about = About { by, reason, version, ..About::default() };
-    let rollout = start_rollout(&api.desk, Command::Start(Kind::Rollback, target, Plan::at_once()), about).await?;
+    let command = Command::Start(Kind::Rollback, target, Plan::at_once());
+    let rollout = start_rollout(&api.desk, command, about, basis).await?;
     api.answer(rollout, wait, json!({})).await
 }
 
@@ -509,11 +609,11 @@ async fn command_rollout(
 ) -> Answer {
     let (By(by), headers, body) = parts(request).await?;
     let wish = wish(&headers, &body)?;
-    let current = api.desk.view.lock().document.as_ref().map(|document| document.desired.order.rollout);
-    if current != Some(number) {
-        let current = current.map_or("none".to_owned(), |current| current.to_string());
+    let current = api.desk.view.lock().document.as_ref().map(|document| document.desired.clone());
+    let Some(current) = current.as_ref().filter(|current| current.order.rollout == number) else {
+        let current = current.map_or("none".to_owned(), |current| current.order.rollout.to_string());
         return Err(Problem::conflict(format!("rollout {number} is not the current one: that is {current}")));
-    }
+    };
     let command = match command.as_str() {
         "abort" => Command::Abort,
         "promote" => Command::Promote,
@@ -524,7 +624,9 @@ async fn command_rollout(
     let what =
         json!({ "what": format!("{command:?}").to_lowercase(), "rollout": number, "by": by, "reason": wish.reason });
     api.desk.audit(what).await;
-    start_rollout(&api.desk, command, About::default()).await?;
+    // Who promotes has seen one wave do well, and not the next.
+    let basis = if command == Command::Promote { Basis::wave(current) } else { Basis::Rollout(number) };
+    start_rollout(&api.desk, command, About::default(), basis).await?;
     api.obeyed(number, seconds(Some(wish.wait.unwrap_or(0.0)))?).await
 }
 
@@ -728,16 +830,16 @@ impl Follower {
 
 /// The last lines of the audit, and whether their chain is whole.
 async fn read_audit(State(api): State<Api>) -> Answer {
-    const SHOWN: usize = 200;
+    // The file is read as a whole: not by many at once.
+    let _turn = api.checking.lock().await;
     let path = Audit::path(&api.data);
     let checked = tokio::task::spawn_blocking(move || audit::check(&path).map_err(|error| error.to_string())).await;
     let checked =
         checked.map_err(|error| error.to_string()).and_then(|checked| checked).map_err(Problem::unavailable)?;
-    let from = checked.lines.len().saturating_sub(SHOWN);
     Ok(Json(json!({
         "whole": checked.broken_at.is_none(),
         "broken_at": checked.broken_at,
-        "lines": checked.lines[from..],
+        "lines": checked.lines,
     }))
     .into_response())
 }

@@ -3,6 +3,7 @@
 //! A line names the digest of the one before it, so none can be changed or taken out without all that follow. The stream is
 //! for others to read; the file is what this process answers for.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -18,13 +19,20 @@ const FIRST: &str = "";
 
 pub(super) struct Audit {
     file: File,
+    /// How much of the file is whole lines.
+    length: u64,
     count: u64,
     last: String,
 }
 
+/// How many lines a look at the file keeps.
+const SHOWN: usize = 200;
+
 /// What a look at the file found.
 pub(super) struct Checked {
-    pub lines: Vec<Value>,
+    /// The last ones.
+    pub lines: VecDeque<Value>,
+    count: u64,
     /// The number of the first line that does not follow from the one before it.
     pub broken_at: Option<u64>,
     last: String,
@@ -47,7 +55,7 @@ impl Audit {
         if let Some(line) = checked.broken_at {
             tracing::error!(line, file = %path.display(), "the chain of the audit is broken");
         }
-        Ok(Audit { file, count: checked.lines.len() as u64, last: checked.last })
+        Ok(Audit { file, length: whole as u64, count: checked.count, last: checked.last })
     }
 
     /// Adds a line, and returns it once it is on the disk.
@@ -57,11 +65,16 @@ impl Audit {
         line.insert("at".to_owned(), json!(moment(SystemTime::now())));
         line.insert("before".to_owned(), json!(self.last));
         let mut text = what.to_string().into_bytes();
-        self.last = Digest::of(&text).to_string();
-        self.count += 1;
+        let digest = Digest::of(&text).to_string();
         text.push(b'\n');
-        self.file.write_all(&text)?;
-        self.file.sync_data()?;
+        if let Err(error) = self.file.write_all(&text).and_then(|()| self.file.sync_data()) {
+            // A part of a line, or one that may not be on the disk: nothing follows from it, and the next one takes its place.
+            if let Err(error) = self.file.set_len(self.length) {
+                tracing::error!(%error, "the audit ends with a line that is none");
+            }
+            return Err(error);
+        }
+        (self.last, self.count, self.length) = (digest, self.count + 1, self.length + text.len() as u64);
         text.pop();
         Ok(text)
     }
@@ -70,16 +83,23 @@ impl Audit {
 /// Reads the file and follows the chain.
 pub(super) fn check(path: &Path) -> Result<Checked, BoxError> {
     let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut checked = Checked { lines: Vec::new(), broken_at: None, last: FIRST.to_owned() };
-    for (index, line) in BufReader::new(file).lines().enumerate() {
+    let mut checked = Checked { lines: VecDeque::new(), count: 0, broken_at: None, last: FIRST.to_owned() };
+    for line in BufReader::new(file).split(b'\n') {
+        // Whatever bytes they are: somebody may have written them.
         let line = line?;
-        let value: Option<Value> = serde_json::from_str(&line).ok();
-        let follows = value.as_ref().is_some_and(|value| value["before"] == checked.last.as_str());
+        checked.count += 1;
+        let value: Option<Value> = serde_json::from_slice(&line).ok();
+        let follows = value
+            .as_ref()
+            .is_some_and(|value| value["before"] == checked.last.as_str() && value["number"] == checked.count);
         if !follows {
-            checked.broken_at.get_or_insert(index as u64 + 1);
+            checked.broken_at.get_or_insert(checked.count);
         }
-        checked.last = Digest::of(line.as_bytes()).to_string();
-        checked.lines.push(value.unwrap_or(Value::Null));
+        checked.last = Digest::of(&line).to_string();
+        if checked.lines.len() == SHOWN {
+            checked.lines.pop_front();
+        }
+        checked.lines.push_back(value.unwrap_or(Value::Null));
     }
     Ok(checked)
 }
@@ -105,5 +125,44 @@ mod tests {
         let without: Vec<&str> = whole.lines().enumerate().filter(|(index, _)| *index != 1).map(|it| it.1).collect();
         std::fs::write(&path, without.join("\n")).unwrap();
         assert_eq!(check(&path).unwrap().broken_at, Some(2));
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_leaves_the_chain_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Audit::path(folder.path());
+        let mut audit = Audit::open(folder.path()).unwrap();
+        audit.add(json!({ "what": "first" })).unwrap();
+        // As a full disk would.
+        let whole = std::mem::replace(&mut audit.file, File::open(&path).unwrap());
+        audit.add(json!({ "what": "lost" })).unwrap_err();
+        audit.file = whole;
+        audit.add(json!({ "what": "second" })).unwrap();
+        let checked = check(&path).unwrap();
+        assert_eq!((checked.broken_at, checked.count), (None, 2));
+        assert_eq!(checked.lines[1]["number"], 2);
+    }
+
+    #[test]
+    fn what_is_no_text_or_has_another_number_is_broken_and_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Audit::path(folder.path());
+        let mut audit = Audit::open(folder.path()).unwrap();
+        for number in 0..300 {
+            audit.add(json!({ "what": number })).unwrap();
+        }
+        let checked = check(&path).unwrap();
+        assert_eq!((checked.lines.len(), checked.count, checked.broken_at), (SHOWN, 300, None));
+        assert_eq!(checked.lines.back().unwrap()["what"], 299);
+        let whole = std::fs::read(&path).unwrap();
+        let mut bad = whole.clone();
+        bad[3] = 0xff;
+        std::fs::write(&path, bad).unwrap();
+        assert_eq!(check(&path).unwrap().broken_at, Some(1));
+        assert_eq!(Audit::open(folder.path()).unwrap().count, 300, "and the orchestrator starts");
+        // A chain of its own, that does not begin at the beginning.
+        let line = json!({ "what": "x", "number": 7, "before": FIRST });
+        std::fs::write(&path, format!("{line}\n")).unwrap();
+        assert_eq!(check(&path).unwrap().broken_at, Some(1));
     }
 }

@@ -5,23 +5,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use hotslot::BoxError;
+use hotslot::{BoxError, escape_untrusted};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant as Timer, sleep_until};
 use waf_rollout::{
     Alarm, Command, Desired, Finding, Leader, LeaderEffect, Lease, LeaseTiming, Millis, NodeId, NotDone, Phase,
-    Revision,
+    ReleaseId, Revision,
 };
 
 use super::artifacts::Artifacts;
 use super::audit::Audit;
-use super::store::{Key, Store, StoreError};
+use super::store::{Key, Store, StoreError, Told};
 use super::view::{PRESENT_SECONDS, View};
-use super::{About, Document, FORMAT, Telling};
+use super::{About, Document, FORMAT, MOST_TELLING, Telling, plain_name};
 
 /// How often the documents are read when nothing is heard.
 const TICK: Duration = Duration::from_millis(500);
@@ -30,9 +29,61 @@ const SOON: Duration = Duration::from_millis(2);
 /// How often a write is tried that finds another revision than it expected.
 const ATTEMPTS: usize = 8;
 
+/// How long a command waits to read what it has written: a server that lags may answer.
+const READ_BACK: Duration = Duration::from_secs(5);
+
+/// What a command rests on. If that has changed meanwhile, it is not carried out: whoever asked did not ask for this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Basis {
+    /// Nothing: to stop is right whatever is under way.
+    Nothing,
+    /// This rollout is the current one.
+    Rollout(u64),
+    /// This wave of this rollout is open.
+    Wave(u64, Phase, usize),
+    /// This rollout is the last one, and this is what the fleet settles on: the command replaces both.
+    Settled(Option<u64>, Option<ReleaseId>),
+}
+
+impl Basis {
+    /// Returns what a command rests on that replaces what `document` says.
+    pub fn settled(document: Option<&Desired>) -> Basis {
+        Basis::Settled(document.map(|document| document.order.rollout), document.and_then(Desired::settled))
+    }
+
+    /// Returns what a command rests on that is about the open wave.
+    pub fn wave(document: &Desired) -> Basis {
+        Basis::Wave(document.order.rollout, document.phase, document.wave.index)
+    }
+
+    fn holds(self, document: Option<&Desired>) -> bool {
+        match self {
+            Basis::Nothing => true,
+            Basis::Rollout(number) => document.is_some_and(|document| document.order.rollout == number),
+            Basis::Wave(..) => document.map(Basis::wave) == Some(self),
+            Basis::Settled(..) => Basis::settled(document) == self,
+        }
+    }
+}
+
+/// Where a write of this process is, by the revision that is read.
+#[derive(Debug, PartialEq, Eq)]
+enum ReadBack {
+    /// A server that lags has answered: nothing may be decided on that.
+    Late,
+    /// It was read, or what came after it.
+    Seen,
+}
+
+impl ReadBack {
+    fn of(written: Revision, read: Option<Revision>) -> ReadBack {
+        if read.is_some_and(|read| read >= written) { ReadBack::Seen } else { ReadBack::Late }
+    }
+}
+
 /// What is asked of the leader.
 pub(super) enum Ask {
-    Command(Command, About, oneshot::Sender<Result<u64, AskError>>),
+    Command(Box<(Command, About, Basis)>, oneshot::Sender<Result<u64, AskError>>),
     /// Forget a node that is gone for good.
     Forget(NodeId, oneshot::Sender<()>),
     /// Note what somebody asked for.
@@ -48,6 +99,8 @@ pub(super) enum AskError {
     Store(#[from] StoreError),
     #[error("the document has changed again and again: try again")]
     Contended,
+    #[error("the fleet has changed since this was asked for: look at it, and ask again")]
+    Overtaken,
 }
 
 /// Who has the leader's task work for it, and sees what it knows.
@@ -60,9 +113,10 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub async fn command(&self, command: Command, about: About) -> Result<u64, AskError> {
+    /// Has a command carried out if what it rests on still holds.
+    pub async fn command(&self, command: Command, about: About, basis: Basis) -> Result<u64, AskError> {
         let (done, answer) = oneshot::channel();
-        let _ = self.asks.send(Ask::Command(command, about, done)).await;
+        let _ = self.asks.send(Ask::Command(Box::new((command, about, basis)), done)).await;
         answer.await.unwrap_or(Err(AskError::NotDone(NotDone::NotKnown)))
     }
 
@@ -134,7 +188,7 @@ struct Task {
 impl Task {
     async fn run(
         mut self,
-        mut reports: impl Stream<Item = Bytes> + Unpin,
+        mut reports: impl Stream<Item = Told> + Unpin,
         mut hints: impl Stream<Item = ()> + Unpin,
         mut asked: mpsc::Receiver<Ask>,
     ) {
@@ -168,9 +222,8 @@ impl Task {
         self.started.elapsed().as_millis() as Millis
     }
 
-    fn heard(&mut self, bytes: &[u8]) {
-        // A node that was forgotten leaves an empty message.
-        let Ok(telling) = serde_json::from_slice::<Telling>(bytes) else { return };
+    fn heard(&mut self, told: &Told) {
+        let Some(telling) = telling(told) else { return };
         let before = self.leader.reports().find(|(report, _)| report.node == telling.report.node);
         // As the logic has it: a node that was installed anew counts anew, and is believed once the old one is absent.
         let is_late = before.is_some_and(|(report, at)| {
@@ -352,8 +405,9 @@ impl Task {
 
     async fn asked(&mut self, ask: Ask) {
         match ask {
-            Ask::Command(command, about, done) => {
-                let result = self.command(command, about).await;
+            Ask::Command(asked, done) => {
+                let (command, about, basis) = *asked;
+                let result = self.command(command, about, basis).await;
                 self.show();
                 let _ = done.send(result);
             }
@@ -370,9 +424,14 @@ impl Task {
         }
     }
 
-    async fn command(&mut self, command: Command, about: About) -> Result<u64, AskError> {
+    async fn command(&mut self, command: Command, about: About, basis: Basis) -> Result<u64, AskError> {
         for _ in 0..ATTEMPTS {
             self.read().await?;
+            // Whether this process knows the fleet at all and leads it comes first.
+            self.leader.command(self.now(), command.clone())?;
+            if !basis.holds(self.leader.desired()) {
+                return Err(AskError::Overtaken);
+            }
             let effect = self.leader.command(self.now(), command.clone())?;
             let LeaderEffect::WriteDesired(expected, desired) = effect else { return Err(AskError::Contended) };
             let about = match command {
@@ -380,6 +439,14 @@ impl Task {
                 _ => self.about(&desired),
             };
             let written = self.write_desired(expected, desired.clone(), about).await;
+            if let Ok(revision) = written {
+                // It is done, once. What is read of before it must not have it done again on top of itself.
+                self.read_back(revision).await;
+                if let Err(error) = self.tick().await {
+                    tracing::debug!(%error, "after a command");
+                }
+                return Ok(desired.order.rollout);
+            }
             // An error is no "no": what is stored says what became of it.
             let read = self.read().await;
             if self.leader.desired() == Some(&desired) {
@@ -397,6 +464,18 @@ impl Task {
         Err(AskError::Contended)
     }
 
+    /// Waits until a write can be read. One that never can be was lost by the store, which the logic sees to.
+    async fn read_back(&mut self, written: Revision) {
+        let began = Instant::now();
+        while began.elapsed() < READ_BACK {
+            if self.read().await.is_ok() && ReadBack::of(written, self.leader.revision()) == ReadBack::Seen {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tracing::warn!(written, "what was written cannot be read back");
+    }
+
     async fn note(&mut self, what: serde_json::Value) {
         match self.audit.add(what) {
             // The stream is for others, and may be away: nothing here waits for it.
@@ -404,6 +483,28 @@ impl Task {
             Err(error) => tracing::error!(%error, "the audit cannot be written"),
         }
     }
+}
+
+/// Returns what a node says of itself: nobody speaks for another one.
+fn telling(Told { from, bytes }: &Told) -> Option<Telling> {
+    // A node that was forgotten leaves an empty message.
+    if bytes.is_empty() {
+        return None;
+    }
+    if bytes.len() > MOST_TELLING || plain_name(from).is_err() {
+        tracing::warn!(
+            from = &*escape_untrusted(from),
+            bytes = bytes.len(),
+            "a report that no node of this fleet makes"
+        );
+        return None;
+    }
+    let telling = serde_json::from_slice::<Telling>(bytes).ok();
+    let mine = telling.filter(|telling| telling.report.node.as_str() == from);
+    if mine.is_none() {
+        tracing::warn!(from, "a report that is none, or another node's");
+    }
+    mine
 }
 
 /// What was read.
@@ -428,5 +529,69 @@ fn describe(alarm: Alarm) -> String {
         Alarm::Worse(Finding::Latency) => "halted: calls take longer on the nodes that changed".to_owned(),
         Alarm::Worse(Finding::Verdicts) => "halted: other requests are blocked on the nodes that changed".to_owned(),
         Alarm::TimedOut(phase) => format!("aborted: the deadline of the phase {phase:?} has passed").to_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waf_rollout::{Kind, Order, Plan, Wave};
+
+    use super::*;
+
+    fn document(rollout: u64, step: u64, phase: Phase) -> Desired {
+        Desired {
+            term: 1,
+            order: Order { rollout, step },
+            kind: Kind::Release,
+            phase,
+            target: ReleaseId::new([2; 32]),
+            stable: Some(ReleaseId::new([1; 32])),
+            wave: Wave::NOBODY,
+            plan: Plan::default(),
+            paused: false,
+            frozen: false,
+        }
+    }
+
+    #[test]
+    fn a_command_holds_for_what_it_was_decided_on_and_for_nothing_else() {
+        let before = document(2, 1, Phase::Commit);
+        let later = Desired { paused: true, ..document(2, 2, Phase::Commit) };
+        let next_wave = Desired { wave: Wave { index: 1, below: 7 }, ..document(2, 2, Phase::Commit) };
+        let (done, other) = (document(2, 3, Phase::Done), document(3, 0, Phase::Stage));
+        let holds = |basis: Basis| [&before, &later, &next_wave, &done, &other].map(|it| basis.holds(Some(it)));
+        assert_eq!(holds(Basis::Nothing), [true; 5]);
+        assert_eq!(holds(Basis::Rollout(2)), [true, true, true, true, false]);
+        assert_eq!(holds(Basis::wave(&before)), [true, true, false, false, false], "promoted once");
+        assert_eq!(holds(Basis::settled(Some(&before))), [true, true, true, false, false], "rules may have come");
+        assert_eq!(holds(Basis::settled(None)), [false; 5], "nothing was known");
+        assert!(Basis::settled(None).holds(None) && !Basis::Rollout(2).holds(None));
+    }
+
+    #[test]
+    fn a_write_is_seen_by_its_revision_and_not_before() {
+        assert_eq!(ReadBack::of(7, None), ReadBack::Late);
+        assert_eq!(ReadBack::of(7, Some(6)), ReadBack::Late);
+        assert_eq!(ReadBack::of(7, Some(7)), ReadBack::Seen);
+        assert_eq!(ReadBack::of(7, Some(9)), ReadBack::Seen, "somebody else has written after it");
+    }
+
+    #[test]
+    fn a_node_speaks_for_itself_only() {
+        let text = |node: &str, more: &str| {
+            format!(
+                r#"{{"node":"{node}","boot":1,"seq":1,"term":1,"rollout":1,"step":0,"aborted":0,"settled":null,"staged":false,
+                "refused":false,"condemned":false,"serving":null,"pinned":false,"held":false,"traffic":{{}},"labels":{{}},
+                "version":{more:?},"module":"","rules":"","generation":1,"problem":null,"change":null}}"#
+            )
+        };
+        let heard = |from: &str, text: String| telling(&Told { from: from.to_owned(), bytes: text.into() });
+        assert!(heard("node-1", text("node-1", "")).is_some());
+        assert!(heard("node-2", text("node-1", "")).is_none(), "another node's");
+        assert!(heard("node-1", text("node-1", &"x".repeat(MOST_TELLING))).is_none(), "too large");
+        assert!(heard("node-1", String::new()).is_none(), "forgotten");
+        for name in ["", "a b", "*", &"x".repeat(65), "é", "../x"] {
+            assert!(heard(name, text(name, "")).is_none(), "{name}");
+        }
     }
 }

@@ -23,6 +23,8 @@ const CHANGES: [&str; 3] = ["/api/v1/wasm/reload", "/api/v1/wasm/rollback", "/ap
 pub struct Managed {
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) state: Arc<Mutex<ManagedState>>,
+    /// Held by whoever changes or unpins the node by hand: what one finds pinned must not be what the other has not ended.
+    pub(super) by_hand: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Pin the node, or unpin it. Answered with whether it was pinned before, once that is on the disk.
@@ -67,6 +69,7 @@ pub async fn protect(State(admin): State<Admin>, request: Request, next: Next) -
                    `Break-Glass: REASON`; then this node is pinned, and follows the fleet again after POST /api/v1/fleet/unpin";
         return refusal(StatusCode::CONFLICT, how).into_response();
     };
+    let _turn = fleet.by_hand.lock().await;
     // Before the change: nothing of the fleet's may come in between.
     let Some(was_pinned) = fleet.order(true).await else { return gone() };
     tracing::warn!(reason, "the glass is broken: this node is pinned");
@@ -84,6 +87,7 @@ pub async fn protect(State(admin): State<Admin>, request: Request, next: Next) -
 /// Has a node follow its fleet again.
 pub async fn unpin(State(admin): State<Admin>) -> Response {
     let Some(fleet) = &admin.fleet else { return no_fleet() };
+    let _turn = fleet.by_hand.lock().await;
     match fleet.order(false).await {
         Some(was_pinned) => Json(serde_json::json!({ "success": true, "was_pinned": was_pinned })).into_response(),
         None => gone(),

@@ -34,6 +34,11 @@ use crate::release::Release;
 /// The format of documents and descriptions. A node follows no document of another one.
 const FORMAT: u32 = 1;
 
+/// How large a report may be. A larger one is no report.
+const MOST_TELLING: usize = 16 << 10;
+/// How much of it the labels may be.
+const MOST_LABELS: usize = 4 << 10;
+
 /// How a node takes part in a fleet.
 #[derive(Clone, Debug, Args)]
 pub struct Membership {

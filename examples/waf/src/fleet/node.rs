@@ -20,7 +20,7 @@ use waf_rollout::{Desired, Effect, Event, Kind, Node, NodeId, Phase, Refusal, Re
 use super::disk::{Disk, Swap};
 use super::managed::{Managed, ManagedState, Order};
 use super::store::{Key, Store, StoreError};
-use super::{Changed, Description, Document, FORMAT, Membership, Problem, Settings, Telling};
+use super::{Changed, Description, Document, FORMAT, MOST_LABELS, Membership, Problem, Settings, Telling};
 use crate::config::{Config, FailurePolicy};
 use crate::deploy::{self, Deployments, Made, Ready};
 use crate::release::{Module, Release};
@@ -36,6 +36,8 @@ const AGAIN: (Duration, Duration) = (Duration::ZERO, Duration::from_millis(500))
 const RETRY_READ: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// How often it looks for the file that holds it.
 const LOOK: Duration = Duration::from_millis(500);
+/// How much of an error a report has.
+const MOST_ERROR: usize = 2048;
 /// The longest time between two attempts at what may work later.
 const LONGEST_REST: u64 = 10_000;
 
@@ -51,6 +53,12 @@ pub fn start(
     deployments: &Arc<Deployments>,
     runtime: &Runtime,
 ) -> Result<Managed, BoxError> {
+    let labels: BTreeMap<String, String> = membership.labels.iter().cloned().collect();
+    if serde_json::to_vec(&labels)?.len() > MOST_LABELS {
+        return Err(format!("the labels of a node have at most {MOST_LABELS} bytes, as JSON: give it fewer").into());
+    }
+    // Before it is asked what serves: nothing may come in between.
+    let events = deployments.guard().slot().subscribe();
     let disk = Disk::open(&config.data)?;
     let name = disk.name(membership.name.as_deref())?;
     let memory = disk.memory()?;
@@ -67,21 +75,27 @@ pub fn start(
     policies.apply(found.settings);
 
     // What the slot does on its own. It ends with the process.
-    let (events, tell, theirs) = (deployments.guard().slot().subscribe(), tell_ended.clone(), Arc::clone(deployments));
+    let (tell, theirs) = (tell_ended.clone(), Arc::clone(deployments));
     std::thread::Builder::new().name("fleet".to_owned()).spawn(move || {
         for event in events {
-            let hotslot::Event::Ended(report) = event else { continue };
-            if let Cause::Automatic { reason } = &report.cause {
-                theirs.follow();
-                let _ = tell.send(Ended::WentBack(escape_untrusted(reason).into_owned()));
-            }
+            let reason = match event {
+                hotslot::Event::Ended(report) => match &report.cause {
+                    Cause::Automatic { reason } => escape_untrusted(reason).into_owned(),
+                    _ => continue,
+                },
+                // What was missed may have been that the slot went back.
+                hotslot::Event::Lagged(_) => "the slot went back, and why was missed".to_owned(),
+                _ => continue,
+            };
+            theirs.follow();
+            let _ = tell.send(Ended::WentBack(reason));
         }
     })?;
 
     let agent = Agent {
         node,
         name,
-        labels: membership.labels.iter().cloned().collect(),
+        labels,
         disk,
         store,
         deployments: Arc::clone(deployments),
@@ -91,6 +105,7 @@ pub fn start(
         job: 0,
         stages_new: false,
         staged: None,
+        commits: Commits::default(),
         heard_at: Instant::now(),
         retry_at: None,
         problem: None,
@@ -99,7 +114,7 @@ pub fn start(
         state: Arc::clone(&state),
     };
     runtime.spawn(agent.run(first, found.failed, ordered, ended));
-    Ok(Managed { orders, state })
+    Ok(Managed { orders, state, by_hand: Arc::default() })
 }
 
 /// The part of a node's configuration that a release may set.
@@ -154,8 +169,42 @@ enum Ended {
         settings: Settings,
         outcome: Result<Made, Failed>,
     },
-    /// The slot rolled back on its own.
+    /// The slot rolled back on its own, or may have.
     WentBack(String),
+}
+
+/// Puts what the slot does on its own after the commit that it follows: a release can fail its probation before the task
+/// that committed it has ended, and then what the node thinks that it serves is still the release before.
+#[derive(Default)]
+struct Commits {
+    committing: bool,
+    went_back: Option<String>,
+}
+
+impl Commits {
+    fn begins(&mut self) {
+        self.committing = true;
+    }
+
+    /// Returns the reason if it is time to look what serves.
+    fn went_back(&mut self, reason: String) -> Option<String> {
+        if !self.committing {
+            return Some(reason);
+        }
+        self.went_back = Some(reason);
+        None
+    }
+
+    /// Returns why the slot went back since the commit began, if it did.
+    fn ends(&mut self) -> Option<String> {
+        self.committing = false;
+        self.went_back.take()
+    }
+}
+
+/// Returns what has failed its probation: what was thought to serve, unless it still does.
+fn failed(thought: ReleaseId, serving: ReleaseId) -> Option<ReleaseId> {
+    (thought != serving).then_some(thought)
 }
 
 /// Why a release is not staged or does not serve.
@@ -205,6 +254,7 @@ struct Agent {
     /// Whether the last stage was of something new.
     stages_new: bool,
     staged: Option<Staged>,
+    commits: Commits,
     /// When the node heard of the document that it follows.
     heard_at: Instant,
     retry_at: Option<Timer>,
@@ -264,7 +314,8 @@ impl Agent {
                     self.retry_at = None;
                     self.handle(Event::Retry).await;
                 }
-                Some(order) = orders.recv() => self.obey(order).await,
+                // What serves is not known while a commit is under way.
+                Some(order) = orders.recv(), if !self.commits.committing => self.obey(order).await,
                 Some(ended) = ended.recv() => self.ended(ended).await,
             }
         }
@@ -332,7 +383,12 @@ impl Agent {
     }
 
     async fn handle(&mut self, event: Event) {
-        let effects = self.node.handle(event);
+        self.handle_all([event]).await;
+    }
+
+    /// Takes events of which nobody should see one without the others: reports say how the node stands after all of them.
+    async fn handle_all(&mut self, events: impl IntoIterator<Item = Event>) {
+        let effects: Vec<Effect> = events.into_iter().flat_map(|event| self.node.handle(event)).collect();
         for effect in effects {
             self.perform(effect).await;
         }
@@ -379,7 +435,7 @@ impl Agent {
         let telling = Telling {
             report: self.node.report(traffic),
             labels: self.labels.clone(),
-            version,
+            version: version.map(shortened),
             module: release.module.digest().to_string(),
             rules: release.rules.digest().to_string(),
             generation,
@@ -425,6 +481,7 @@ impl Agent {
     }
 
     fn commit(&mut self, id: ReleaseId) {
+        self.commits.begins();
         let tell = self.tell_ended.clone();
         let Some(Staged { settings, how, .. }) = self.staged.take().filter(|staged| staged.id == id) else {
             let failed = Failed { refusal: Refusal::Transient, stage: "commit", error: "nothing is staged".to_owned() };
@@ -434,20 +491,22 @@ impl Agent {
         let (disk, deployments) = (self.disk.clone(), Arc::clone(&self.deployments));
         let swap = Swap { from: self.serving(), to: id, done: false };
         let reason = format!("rollout {}", self.node.memory().order.rollout);
-        tokio::task::spawn_blocking(move || {
-            let work = || -> Result<Made, Failed> {
-                disk.write_swap(&swap)?;
-                let made = match how {
-                    How::Forward(ready) => deployments.commit_release(ready)?,
-                    How::Back(release) => deployments.go_back_to(&release, &reason)?,
-                };
-                // It serves already. If this is not written, the next start finds it by what serves.
-                if let Err(error) = disk.write_swap(&Swap { done: true, ..swap }) {
-                    tracing::error!(%error, "after a swap");
-                }
-                Ok(made)
+        let work = move || -> Result<Made, Failed> {
+            disk.write_swap(&swap)?;
+            let made = match how {
+                How::Forward(ready) => deployments.commit_release(ready)?,
+                How::Back(release) => deployments.go_back_to(&release, &reason)?,
             };
-            let _ = tell.send(Ended::Committed { id, settings, outcome: work() });
+            // It serves already. If this is not written, the next start finds it by what serves.
+            if let Err(error) = disk.write_swap(&Swap { done: true, ..swap }) {
+                tracing::error!(%error, "after a swap");
+            }
+            Ok(made)
+        };
+        tokio::spawn(async move {
+            let outcome = tokio::task::spawn_blocking(work).await;
+            let outcome = outcome.unwrap_or_else(|panic| Err(Failed::for_good("commit", panic.to_string())));
+            let _ = tell.send(Ended::Committed { id, settings, outcome });
         });
     }
 
@@ -490,26 +549,44 @@ impl Agent {
                     }
                     Err(failed) => Err(self.note(failed)),
                 };
-                self.handle(Event::Committed(id, outcome)).await;
+                let went_back = self.commits.ends();
+                let thought = if outcome.is_ok() { id } else { self.serving() };
+                let failed = match went_back {
+                    Some(reason) => self.look(thought, reason),
+                    None => None,
+                };
+                let serving = failed.map(|(_, serving)| serving);
+                let failed = failed.map(|(failed, serving)| Event::ProbationFailed { failed, serving });
+                self.handle_all([Event::Committed(id, outcome)].into_iter().chain(failed)).await;
+                if let Some(serving) = serving {
+                    self.settle(serving).await;
+                }
             }
             Ended::WentBack(reason) => {
-                let failed = self.serving();
-                let (release, ..) = self.deployments.what_serves();
-                let serving = match self.disk.find(&release) {
-                    Ok(found) => {
-                        self.policies.apply(found.settings);
-                        found.serving
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "what serves has no name");
-                        return;
-                    }
-                };
-                self.staged = None;
-                self.note(Failed::for_good("probation", reason));
-                self.condemn(failed, serving).await;
+                let Some(reason) = self.commits.went_back(reason) else { return };
+                if let Some((failed, serving)) = self.look(self.serving(), reason) {
+                    self.condemn(failed, serving).await;
+                }
             }
         }
+    }
+
+    /// Looks whether the slot has left what is thought to serve, and returns that with what serves instead.
+    fn look(&mut self, thought: ReleaseId, reason: String) -> Option<(ReleaseId, ReleaseId)> {
+        let (release, ..) = self.deployments.what_serves();
+        let found = match self.disk.find(&release) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "what serves has no name");
+                return None;
+            }
+        };
+        // It is about a release that was left before.
+        let failed = failed(thought, found.serving)?;
+        self.policies.apply(found.settings);
+        self.staged = None;
+        self.note(Failed::for_good("probation", reason));
+        Some((failed, found.serving))
     }
 
     async fn condemn(&mut self, failed: ReleaseId, serving: ReleaseId) {
@@ -530,7 +607,7 @@ impl Agent {
     fn note(&mut self, Failed { refusal, stage, error }: Failed) -> Refusal {
         tracing::error!(stage, error, ?refusal, "a release of the fleet");
         let rollout = self.node.memory().order.rollout;
-        self.problem = Some(Problem { rollout, stage: stage.to_owned(), error });
+        self.problem = Some(Problem { rollout, stage: stage.to_owned(), error: shortened(error) });
         refusal
     }
 }
@@ -584,4 +661,37 @@ fn prepare(
         How::Back(release)
     };
     Ok(Staged { id: description.id(), settings: description.config, how })
+}
+
+/// Cuts what a report would be too large with: the log has all of it.
+fn shortened(mut error: String) -> String {
+    if error.len() > MOST_ERROR {
+        error.truncate(error.floor_char_boundary(MOST_ERROR));
+        error.push('…');
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_that_fails_before_its_commit_has_ended_is_what_failed() {
+        let (old, new) = (ReleaseId::new([1; 32]), ReleaseId::new([2; 32]));
+        let mut commits = Commits::default();
+        commits.begins();
+        assert_eq!(commits.went_back("trap".to_owned()), None, "what is thought to serve is still the one before");
+        assert_eq!(commits.ends(), Some("trap".to_owned()));
+        assert_eq!(failed(new, old), Some(new));
+        assert_eq!(commits.ends(), None, "it is told once");
+        assert_eq!(commits.went_back("trap".to_owned()), Some("trap".to_owned()), "nothing is under way");
+        assert_eq!(failed(old, old), None, "and what serves is what should");
+    }
+
+    #[test]
+    fn an_error_of_any_length_fits_a_report() {
+        assert!(shortened("ä".repeat(1 << 20)).len() <= MOST_ERROR + '…'.len_utf8());
+        assert_eq!(shortened("short".to_owned()), "short");
+    }
 }

@@ -17,7 +17,7 @@ use super::About;
 use super::api::{self, Api, Tokens};
 use super::artifacts::Artifacts;
 use super::examiner::Examiner;
-use super::leader::{self, AskError, Desk};
+use super::leader::{self, AskError, Basis, Desk};
 use super::queue::Queue;
 use super::store::{Endpoint, Store};
 use crate::config::{AdminToken, Config, Token};
@@ -108,6 +108,7 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
         data: Arc::new(config.data.clone()),
         stop: stopped.clone(),
         starting: Arc::default(),
+        checking: Arc::default(),
     };
     let served = listen(listener, &config, api, stopped);
     stopping.await;
@@ -189,10 +190,10 @@ impl From<AskError> for Problem {
 }
 
 /// Has the leader carry out a command, waiting for it to know the fleet and, if it was the last to lead, to lead again.
-pub(super) async fn start_rollout(desk: &Desk, command: Command, about: About) -> Result<u64, Problem> {
+pub(super) async fn start_rollout(desk: &Desk, command: Command, about: About, basis: Basis) -> Result<u64, AskError> {
     let began = Instant::now();
     loop {
-        let problem = match desk.command(command.clone(), about.clone()).await {
+        let problem = match desk.command(command.clone(), about.clone(), basis).await {
             Ok(rollout) => return Ok(rollout),
             Err(problem) => problem,
         };
@@ -206,7 +207,7 @@ pub(super) async fn start_rollout(desk: &Desk, command: Command, about: About) -
             _ => false,
         };
         if !may_pass || began.elapsed() > PATIENCE {
-            return Err(problem.into());
+            return Err(problem);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -12,13 +12,16 @@ use waf_rollout::{Command, Desired, Kind, Plan};
 use super::About;
 use super::artifacts::Artifacts;
 use super::examiner::Examiner;
-use super::leader::Desk;
+use super::leader::{AskError, Basis, Desk};
 use super::orchestrator::{Problem, start_rollout};
 use crate::release::Release;
 use crate::rule_file::{Edit, RuleFile};
 
 /// How long a first rule waits for others.
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// How often a rollout of rules is prepared that others come before.
+const ATTEMPTS: usize = 8;
 
 /// A change of the fleet's rule file.
 #[derive(Clone)]
@@ -63,6 +66,13 @@ impl Queue {
         self.0.send(Wish { change, by, done }).await.map_err(|_| stopped())?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
+}
+
+/// Why a rollout has not begun.
+enum NotBegun {
+    /// The fleet has changed since it was prepared.
+    Overtaken,
+    Not(Problem),
 }
 
 struct Worker {
@@ -120,18 +130,35 @@ impl Worker {
         }
     }
 
-    /// Starts the rollout of what is valid, and answers the rest.
-    async fn prepare(&self, wishes: Vec<Wish>) -> Option<(Vec<Wish>, Result<u64, Problem>)> {
-        let settled = self.desk.view.lock().document.as_ref().and_then(|it| Desired::settled(&it.desired));
+    /// Starts the rollout of what is valid, and answers the rest: anew if the fleet has got another release meanwhile.
+    async fn prepare(&self, mut wishes: Vec<Wish>) -> Option<(Vec<Wish>, Result<u64, Problem>)> {
+        for _ in 0..ATTEMPTS {
+            let (valid, started) = self.try_prepare(wishes).await?;
+            match started {
+                Ok(number) => return Some((valid, Ok(number))),
+                Err(NotBegun::Overtaken) => wishes = valid,
+                Err(NotBegun::Not(problem)) => return Some((valid, Err(problem))),
+            }
+            self.rollout_ended().await;
+        }
+        Some((wishes, Err(AskError::Overtaken.into())))
+    }
+
+    async fn try_prepare(&self, wishes: Vec<Wish>) -> Option<(Vec<Wish>, Result<u64, NotBegun>)> {
+        let (settled, basis) = {
+            let view = self.desk.view.lock();
+            let desired = view.document.as_ref().map(|document| &document.desired);
+            (desired.and_then(Desired::settled), Basis::settled(desired))
+        };
         let Some(settled) = settled else {
             return Some((
                 wishes,
-                Err(Problem::conflict("the fleet has no release yet: POST /api/v1/wasm/reload-fleet")),
+                Err(NotBegun::Not(Problem::conflict("the fleet has no release yet: POST /api/v1/wasm/reload-fleet"))),
             ));
         };
         let (description, base) = match self.artifacts.release(settled).await {
             Ok(found) => found,
-            Err(error) => return Some((wishes, Err(Problem::unavailable(error.to_string())))),
+            Err(error) => return Some((wishes, Err(NotBegun::Not(Problem::unavailable(error.to_string()))))),
         };
         let version = self.desk.view.lock().version_of(settled);
         // Each on top of those before it: one bad rule must not take the others with it.
@@ -158,7 +185,7 @@ impl Worker {
         let release = Release { module: base.module, rules };
         let target = match self.artifacts.publish(&release, description.config).await {
             Ok(target) => target,
-            Err(error) => return Some((valid, Err(Problem::unavailable(error.to_string())))),
+            Err(error) => return Some((valid, Err(NotBegun::Not(Problem::unavailable(error.to_string()))))),
         };
         let mut by: Vec<String> = valid.iter().map(|wish| wish.by.clone()).collect();
         by.dedup();
@@ -167,7 +194,12 @@ impl Worker {
             count => format!("{count} rules from outside"),
         };
         let about = About { by: by.join(", "), reason, version, ..About::default() };
-        let started = start_rollout(&self.desk, Command::Start(Kind::Release, target, Plan::rules()), about).await;
+        let command = Command::Start(Kind::Release, target, Plan::rules());
+        let started = start_rollout(&self.desk, command, about, basis).await;
+        let started = started.map_err(|error| match error {
+            AskError::Overtaken => NotBegun::Overtaken,
+            error => NotBegun::Not(error.into()),
+        });
         Some((valid, started))
     }
 }

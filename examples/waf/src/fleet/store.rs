@@ -100,6 +100,18 @@ pub enum StoreError {
     Setup(String),
 }
 
+/// What a node tells. Who may publish on its subject is a matter of the servers' permissions, so that is who speaks.
+pub struct Told {
+    /// The last token of the subject, or the key.
+    pub from: String,
+    /// What it says; it may say anything.
+    pub bytes: Bytes,
+}
+
+fn last_token(subject: &str) -> &str {
+    subject.rsplit('.').next().unwrap_or_default()
+}
+
 /// The fleet's store. Cloning shares the connection.
 #[derive(Clone)]
 pub struct Store {
@@ -241,16 +253,17 @@ impl Store {
     }
 
     /// Returns a stream of what nodes tell, from now on.
-    pub async fn reports(&self) -> Result<impl Stream<Item = Bytes> + Send + Unpin + use<>, StoreError> {
+    pub async fn reports(&self) -> Result<impl Stream<Item = Told> + Send + Unpin + use<>, StoreError> {
         let setup = |error: async_nats::SubscribeError| StoreError::Setup(error.to_string());
         // A write to the bucket is a message like any other.
         let changes = self.client.subscribe(format!("$KV.{NODES}.>")).await.map_err(setup)?;
         let beats = self.client.subscribe("waf.heartbeat.>").await.map_err(setup)?;
-        Ok(futures_util::stream::select(changes, beats).map(|message| message.payload))
+        Ok(futures_util::stream::select(changes, beats)
+            .map(|message| Told { from: last_token(&message.subject).to_owned(), bytes: message.payload }))
     }
 
     /// Returns what nodes have told last.
-    pub async fn last_reports(&self) -> Result<Vec<Bytes>, StoreError> {
+    pub async fn last_reports(&self) -> Result<Vec<Told>, StoreError> {
         let context = jetstream::new(self.client.clone());
         let refused = |error: &dyn std::fmt::Display| StoreError::Refused(error.to_string());
         let bucket = context.get_key_value(NODES).await.map_err(|error| refused(&error))?;
@@ -258,7 +271,8 @@ impl Store {
         let mut reports = Vec::new();
         while let Some(key) = keys.next().await {
             let key = key.map_err(|error| refused(&error))?;
-            reports.extend(bucket.get(key).await.map_err(|error| refused(&error))?);
+            let bytes = bucket.get(key.as_str()).await.map_err(|error| refused(&error))?;
+            reports.extend(bytes.map(|bytes| Told { from: key, bytes }));
         }
         Ok(reports)
     }

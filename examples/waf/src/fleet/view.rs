@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
 use std::time::{Instant, SystemTime};
 
 use hotslot::BoxError;
@@ -31,7 +32,8 @@ pub(super) struct View {
     pub rollouts: BTreeMap<u64, Rollout>,
     events: VecDeque<Event>,
     last_event: u64,
-    file: PathBuf,
+    /// Takes the history to the disk, outside of whatever holds the view.
+    writer: Sender<Vec<u8>>,
     is_saved: bool,
     saved_at: Instant,
 }
@@ -154,6 +156,20 @@ impl Rollout {
     }
 }
 
+/// Starts what writes the history: the last one, if several wait.
+fn write_to(file: PathBuf) -> std::io::Result<Sender<Vec<u8>>> {
+    let (writer, texts) = std::sync::mpsc::channel::<Vec<u8>>();
+    std::thread::Builder::new().name("history".to_owned()).spawn(move || {
+        while let Ok(first) = texts.recv() {
+            let last = texts.try_iter().last().unwrap_or(first);
+            if let Err(error) = durably(&file, &last) {
+                tracing::error!(%error, file = %file.display(), "the history of rollouts cannot be written");
+            }
+        }
+    })?;
+    Ok(writer)
+}
+
 impl View {
     pub fn open(me: String, data: &Path) -> Result<View, BoxError> {
         let file = data.join("rollouts.json");
@@ -173,7 +189,7 @@ impl View {
             rollouts,
             events: VecDeque::new(),
             last_event: 0,
-            file,
+            writer: write_to(file)?,
             is_saved: true,
             saved_at: Instant::now(),
         })
@@ -240,10 +256,11 @@ impl View {
     fn note(&mut self, telling: &Telling) {
         let report = &telling.report;
         let Some(rollout) = self.rollouts.get_mut(&report.order.rollout) else { return };
-        let mut news = Vec::new();
+        let (mut news, mut has_changed) = (Vec::new(), false);
         let after_ms = rollout.elapsed_ms();
         let node = &report.node;
-        if report.serving == Some(rollout.target) {
+        // What failed its probation has served, also if it was over before it could be told.
+        if report.serving == Some(rollout.target) || report.condemned {
             let change = telling.change.filter(|change| change.rollout == rollout.rollout);
             let is_new = !rollout.served.contains_key(node);
             let wave = rollout.wave;
@@ -254,9 +271,12 @@ impl View {
                 downtime_ms: 0.0,
             });
             if let Some(change) = change {
-                (served.after_hint_ms, served.downtime_ms) = (Some(change.after_hint_ms), change.downtime_ms);
+                let figures = (Some(change.after_hint_ms), change.downtime_ms);
+                has_changed |= figures != (served.after_hint_ms, served.downtime_ms);
+                (served.after_hint_ms, served.downtime_ms) = figures;
             }
             if is_new {
+                has_changed = true;
                 news.push(json!({ "node": node, "state": "serving", "after_ms": after_ms, "wave": wave,
                     "after_hint_ms": change.map(|change| change.after_hint_ms) }));
             }
@@ -267,7 +287,9 @@ impl View {
                 || "it has failed there before".to_owned(),
                 |problem| format!("{}: {}", problem.stage, problem.error),
             );
-            if rollout.failures.insert(node.clone(), why.clone()).is_none() {
+            let known = rollout.failures.insert(node.clone(), why.clone());
+            has_changed |= known.as_ref() != Some(&why);
+            if known.is_none() {
                 let state = if report.condemned { "condemned" } else { "refused" };
                 news.push(json!({ "node": node, "state": state, "after_ms": after_ms, "error": why }));
             }
@@ -281,7 +303,7 @@ impl View {
         }
         let number = rollout.rollout;
         news.into_iter().for_each(|data| self.happened(number, "node", data));
-        self.is_saved = false;
+        self.is_saved &= !has_changed;
     }
 
     pub fn alarm(&mut self, text: String) {
@@ -317,10 +339,8 @@ impl View {
 
     fn save(&mut self) {
         (self.is_saved, self.saved_at) = (true, Instant::now());
-        let saved = serde_json::to_vec(&self.rollouts).map_err(BoxError::from);
-        if let Err(error) = saved.and_then(|bytes| durably(&self.file, &bytes).map_err(Into::into)) {
-            tracing::error!(%error, file = %self.file.display(), "the history of rollouts cannot be written");
-        }
+        let bytes = serde_json::to_vec(&self.rollouts).expect("texts and numbers");
+        let _ = self.writer.send(bytes);
     }
 
     /// Returns the rollout that a request with this key began.
@@ -407,5 +427,52 @@ impl View {
             "steps": rollout.steps,
             "alarms": rollout.alarms,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waf_rollout::{Desired, Order, Plan, Wave};
+
+    use super::*;
+    use crate::fleet::FORMAT;
+
+    fn telling(seq: u64, step: u64, serving: &str) -> Telling {
+        serde_json::from_value(json!({
+            "node": "node-1", "boot": 1, "seq": seq, "term": 1, "rollout": 2, "step": step, "aborted": 0, "settled": null,
+            "staged": true, "refused": false, "condemned": false, "serving": serving, "pinned": false, "held": false,
+            "traffic": {}, "labels": {}, "version": "1.0.0", "module": "", "rules": "", "generation": 1, "problem": null,
+            "change": null,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_history_is_saved_when_it_has_changed_and_not_for_each_report() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (ReleaseId::new([1; 32]), ReleaseId::new([2; 32]));
+        let mut view = View::open("me".to_owned(), folder.path()).unwrap();
+        let desired = Desired {
+            term: 1,
+            order: Order { rollout: 2, step: 0 },
+            kind: Kind::Release,
+            phase: Phase::Stage,
+            target: new,
+            stable: Some(old),
+            wave: Wave::NOBODY,
+            plan: Plan::default(),
+            paused: false,
+            frozen: false,
+        };
+        view.read(Some(&Document { format: FORMAT, desired, about: About::default() })).unwrap();
+        let mut saved = |told| {
+            view.is_saved = true;
+            view.told(told);
+            view.is_saved
+        };
+        assert!(saved(telling(1, 0, &old.to_string())), "what is staged is an event, and no part of the history");
+        assert!(saved(telling(2, 0, &old.to_string())), "a heartbeat");
+        assert!(!saved(telling(3, 0, &new.to_string())), "it serves the target");
+        assert!(saved(telling(4, 0, &new.to_string())), "and still does");
     }
 }

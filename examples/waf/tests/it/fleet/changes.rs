@@ -98,6 +98,30 @@ async fn a_canary_that_traps_is_the_only_node_that_ever_served_it() {
     assert_eq!(changed, 1, "nobody but the canary was touched");
 }
 
+/// It goes back while the commit is still being put on record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canary_that_fails_at_its_first_call_is_not_taken_for_a_healthy_one() {
+    let judged = |_| "[waf.wasm.probation]\nmin_calls = 1\nmax_error_rate = 0.05".to_owned();
+    let Some(fleet) = Fleet::configured(2, canary(600_000), judged).await else { return };
+    let loads: Vec<Load> = (0..6).map(|_| Load::start(&fleet.nodes, "/")).collect();
+    for round in 1..=3 {
+        let bad = Module::new(&format!("1.{round}.0")).always('t').bytes();
+        let answer = fleet.orchestrator.release(&bad, &[("wait", "60")]).await.json();
+        assert_eq!(answer["state"], "aborted", "{answer}");
+        assert_eq!((names(&answer["failed"]), answer["served"].as_object().unwrap().len()), (1, 1), "{answer}");
+        fleet.wait_for_version("1.0.0").await;
+        let stands = fleet.orchestrator.fleet().await;
+        for node in stands["nodes"].as_array().unwrap() {
+            assert_eq!(node["version"], "1.0.0", "as the node itself says: {node}");
+        }
+    }
+    for load in loads {
+        load.end().await;
+    }
+    let answer = fleet.orchestrator.release(&Module::new("1.9.0").bytes(), &[("plan", "at_once")]).await.json();
+    assert_eq!((answer["state"].clone(), names(&answer["deployed_to"])), (json!("done"), 2), "{answer}");
+}
+
 /// Acceptance 4.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_canary_without_traffic_is_never_promoted() {
@@ -208,13 +232,13 @@ async fn a_stop_freezes_the_fleet_on_its_stable_release_in_every_phase() {
         fleet["nodes"].as_array()?.iter().any(|node| node["held"] == true).then_some(())
     })
     .await;
-    let answer = fleet.orchestrator.release(&Module::new("1.2.0").bytes(), &[("wait", "0")]).await;
-    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text());
-    let stopped = fleet.orchestrator.command("/api/v1/fleet/stop").await.json();
-    assert_eq!(stopped["stopped"], true, "{stopped}");
-    fleet.wait_for_version("1.0.0").await;
     let generation_held = generation(&fleet.nodes[0]).await;
-    assert!(fleet.orchestrator.command("/api/v1/fleet/resume").await.status.is_success());
+    let answer = fleet.orchestrator.release(&Module::new("1.2.0").bytes(), &[("plan", "at_once")]).await.json();
+    assert_eq!(answer["state"], "done", "{answer}");
+    assert_eq!(answer["deployed_to"], json!(["node-2", "node-3"]), "{answer}");
+    for node in &fleet.nodes[1..] {
+        assert_eq!(node.version().await["version"], "1.2.0");
+    }
 
     // And by the file alone, with NATS dead.
     fleet.nats.kill();

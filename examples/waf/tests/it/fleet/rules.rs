@@ -58,3 +58,22 @@ async fn a_rule_that_the_module_refuses_reaches_no_node() {
     }
     assert_eq!(fleet.nodes[0].get("/").await.status, StatusCode::OK);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_that_comes_while_rules_are_rolled_out_does_not_take_them_back() {
+    let Some(fleet) = Fleet::start(2, at_once()).await else { return };
+    let orchestrator = &fleet.orchestrator;
+    let rule = json!({ "id": "BLOCK" });
+    let rules = tokio::spawn(orchestrator.ask(Method::POST, "/api/v1/rules?wait=240").json(&rule).send());
+    // Its canary has the rule, and the other node has not yet.
+    orchestrator.wait_for_state("committing").await;
+    let answer = orchestrator.release(&Module::new("1.1.0").bytes(), &[("wait", "240")]).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let rules = rules.await.unwrap().json();
+    assert_eq!(rules["state"], "done", "{rules}");
+    assert!(answer.json()["rollout"].as_u64() > rules["rollout"].as_u64(), "{}", answer.text());
+    fleet.wait_for_version("1.1.0").await;
+    for node in &fleet.nodes {
+        assert_eq!(node.get("/").await.status, StatusCode::FORBIDDEN, "the rule is still there");
+    }
+}
