@@ -444,7 +444,7 @@ mod tests {
             assert!(!login.has(subject("x", path)), "{path}");
         }
         // A path that means too much is in all places, and is given up early.
-        assert!(catches(&login, &format!("/{}", "%25252541;/../".repeat(5000))));
+        assert!(catches(&login, &format!("/{}", "%25252541;a/".repeat(20_000))));
     }
 
     #[test]
