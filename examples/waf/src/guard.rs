@@ -272,9 +272,9 @@ impl Guard {
         for _ in 0..MILD_PARTS {
             let part = seen.reason.as_ref().map(|reason| reason.part.clone()).unwrap_or_default();
             if !rest.remove(&part) {
-                // Nobody can say what the other mild rules find there, so they have to be mild there, too.
+                // What the mild rules find elsewhere stays hidden, so they have to be mild in all parts of this request.
                 let all = policy.mild_rules();
-                let all_mild = all.iter().all(|rule| policy.mildness(request.subject(), rule, &part) != Mildness::None);
+                let all_mild = all.iter().all(|rule| policy.is_mild_throughout(request.subject(), rule));
                 return if all_mild { stronger(mildest, others) } else { decision };
             }
             let left = Inspected { target: &rest.target, headers: &rest.headers, body: &rest.body, ..*request };

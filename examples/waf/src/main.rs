@@ -226,7 +226,7 @@ async fn listen(
         certificates: certificates.clone(),
         admin_certificates: admin_certificates.clone(),
     };
-    let settings = Arc::new(Settings::new(options.clone(), parts, admin.fleet.is_some())?);
+    let settings = Arc::new(Settings::new(options.clone(), config.clone(), parts, admin.fleet.is_some())?);
     let router = admin::router(admin, Arc::clone(&proxy), Arc::clone(&settings));
     let api = tokio::spawn(serve(
         admin_listener,

@@ -3,6 +3,8 @@
 //! All of it makes the node milder, so a path counts only as it is written: one that a server may read as another path
 //! (`/open/../closed`) is in none of the places that are named here.
 
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::de::{Deserializer, Error as _};
@@ -54,9 +56,9 @@ impl Place {
     }
 
     /// Whether a request is in this place by any reading of its path: for what makes the node stricter.
-    pub fn catches(&self, subject: Subject<'_>) -> bool {
-        let resolved = resolved(subject.path);
-        self.has_but_path(subject) && self.path.as_ref().is_none_or(|path| path.is(subject.path) || path.is(&resolved))
+    pub fn catches(&self, subject: Subject<'_>, readings: &Readings<'_>) -> bool {
+        self.has_but_path(subject)
+            && self.path.as_ref().is_none_or(|path| readings.any(|reading| path.catches(reading)))
     }
 
     fn has_but_path(&self, subject: Subject<'_>) -> bool {
@@ -115,8 +117,10 @@ pub enum Mildness {
 impl Policy {
     pub fn treatment(&self, subject: Subject<'_>) -> Treatment {
         let in_any = |places: &[Place]| places.iter().any(|place| place.rule.is_none() && place.has(subject));
+        let readings = Readings::of(subject.path);
         let denied = |denied: &Denied| {
-            denied.place.catches(subject) && denied.listed.as_ref().is_none_or(|listed| listed.contains(subject.client))
+            denied.place.catches(subject, &readings)
+                && denied.listed.as_ref().is_none_or(|listed| listed.contains(subject.client))
         };
         let mode = if self.mode == Mode::Detect || in_any(&self.detect) { Mode::Detect } else { Mode::Enforce };
         // Who is denied by name is denied at the places, too, where others are let through.
@@ -139,6 +143,16 @@ impl Policy {
         } else {
             Mildness::None
         }
+    }
+
+    /// Whether a rule is mild in all parts of a request, and not only in one of them.
+    pub fn is_mild_throughout(&self, subject: Subject<'_>, rule: &str) -> bool {
+        self.exceptions.iter().chain(&self.detect).any(|place| {
+            place.rule.as_deref() == Some(rule)
+                && place.parameter.is_none()
+                && place.part.is_none()
+                && place.has(subject)
+        })
     }
 
     /// Returns the rules that do not stand everywhere.
@@ -169,11 +183,24 @@ pub fn check(kind: &str, places: &[Spanned<Place>], needs_rule: bool) -> Result<
             _ if place.parameter.is_some() && place.part.is_some() => {
                 "`parameter` is short for a `part`: set one of them"
             }
+            _ if place.part.as_deref().is_some_and(|part| !can_be_excepted(part)) => {
+                "no such `part` can be left out of a request alone: name \"arg:NAME\", \"cookie:NAME\", \"header:NAME\" other than \
+                 content-type and cookie, \"path\" or \"body\"; or no `part`, and the rule is mild in all of the request"
+            }
             _ => continue,
         };
         return Err((at, format!("[[waf.{kind}]]: {problem}")));
     }
     Ok(())
+}
+
+/// Whether what is left of a request without a part can be inspected: see [`Rest`](crate::without::Rest).
+fn can_be_excepted(part: &str) -> bool {
+    match part.split_once(':') {
+        Some(("header", name)) => !["", "content-type", "cookie"].iter().any(|other| name.eq_ignore_ascii_case(other)),
+        Some(("cookie" | "arg", _)) => true,
+        _ => ["path", "body"].contains(&part),
+    }
 }
 
 /// A host, or all hosts under one: `*.example.com`. Ports do not count.
@@ -231,28 +258,75 @@ impl PathPattern {
             None => path == self.0,
         }
     }
-}
 
-/// A path as the most willing server reads it: unescaped, without parameters, empty steps, and steps up and down.
-fn resolved(path: &str) -> String {
-    let mut text = path.to_owned();
-    // No server does it more often, and each time reads all of it.
-    for _ in 0..4 {
-        match unescape(&text) {
-            Some(less) => text = less,
-            None => break,
+    /// The same for a [reading](Readings) of a path, whatever the case. `/api` is `/api/`, and so is in `/api/*`.
+    fn catches(&self, reading: &str) -> bool {
+        let own = self.0.to_lowercase();
+        match own.strip_suffix('*') {
+            Some(start) => reading.starts_with(start) || start.strip_suffix('/') == Some(reading),
+            None => reading == own.trim_end_matches('/'),
         }
     }
+}
+
+/// How often servers, one behind the other, may take escapes off a path.
+const LAYERS: usize = 4;
+/// Whoever writes a path that comes to more text than this in all readings has nothing good in mind.
+const READINGS_BYTES: usize = 1 << 20;
+
+/// A path in every way in which a server may read it, in lower case and without a slash at its end: with the escapes taken off
+/// some times or never, and each of these with steps up and down, with parameters and without. Made when they are first needed.
+pub struct Readings<'a> {
+    path: &'a str,
+    /// `None` if they are too many.
+    all: OnceCell<Option<BTreeSet<String>>>,
+}
+
+impl<'a> Readings<'a> {
+    pub fn of(path: &'a str) -> Readings<'a> {
+        Readings { path, all: OnceCell::new() }
+    }
+
+    /// Whether one of them is such, or they are too many to look at.
+    fn any(&self, is_such: impl FnMut(&str) -> bool) -> bool {
+        let all = self.all.get_or_init(|| readings(self.path));
+        all.as_ref().is_none_or(|all| all.iter().map(String::as_str).any(is_such))
+    }
+}
+
+fn readings(path: &str) -> Option<BTreeSet<String>> {
+    let mut texts = BTreeSet::from([path.to_owned()]);
+    let (mut all, mut size) = (BTreeSet::new(), 0);
+    for _ in 0..=LAYERS {
+        // A server may resolve a path before another one takes escapes off it.
+        let mut next = BTreeSet::new();
+        for text in texts {
+            for reading in [resolved(&text, true), resolved(&text, false), text] {
+                size += reading.len();
+                if size > READINGS_BYTES {
+                    return None;
+                }
+                next.extend(unescape(&reading));
+                all.insert(reading.to_lowercase().trim_end_matches('/').to_owned());
+            }
+        }
+        texts = next;
+    }
+    Some(all)
+}
+
+/// A path without empty steps and steps up and down, and with the parameters of its steps or without.
+fn resolved(path: &str, with_parameters: bool) -> String {
     let mut steps: Vec<&str> = Vec::new();
-    for step in text.split(['/', '\\']) {
-        match step.split(';').next().unwrap_or_default() {
+    for step in path.split(['/', '\\']) {
+        let step = if with_parameters { step } else { step.split(';').next().unwrap_or_default() };
+        match step {
             "" | "." => {}
             ".." => drop(steps.pop()),
             step => steps.push(step),
         }
     }
-    let end = if text.ends_with('/') && !steps.is_empty() { "/" } else { "" };
-    format!("/{}{end}", steps.join("/"))
+    format!("/{}", steps.join("/"))
 }
 
 /// A text with one layer of escapes less; `None` if there is none.
@@ -260,7 +334,8 @@ fn unescape(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, more)) = rest.split_first() {
-        let digits = more.get(..2).filter(|_| byte == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = more.get(..2).filter(|digits| byte == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
         match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(meant) => {
                 bytes.push(meant);
@@ -297,6 +372,10 @@ impl<'de> Deserialize<'de> for PathPattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn catches(place: &Place, path: &str) -> bool {
+        place.catches(subject("x", path), &Readings::of(path))
+    }
 
     fn place(text: &str) -> Place {
         toml::from_str(text).unwrap()
@@ -336,10 +415,36 @@ mod tests {
             "/a/../admin/x",
             "/a/..;/admin;v=1/x",
             "\\\\admin\\x",
+            "/ADMIN/x",
+            "/admin",
+            "/admin/",
+            "/%41dmin/x",
+            "/%61dmin/%252e%252e/x",
+            "/%61dmin/..;/x",
+            "/admin/../x",
+            "/a/%252e%252e/admin/x",
+            "/a/..;b/%61dmin/%2e%2e%2fx",
+            "/admin;a=b/",
+            "/%252561dmin/x",
         ] {
-            assert!(admin.catches(subject("x", path)), "{path}");
+            assert!(catches(&admin, path), "{path}");
         }
-        assert!(!admin.catches(subject("x", "/adm")) && !admin.catches(subject("x", "/x?admin/")));
+        for path in ["/adm", "/x?admin/", "/administrators", "/x/admin", "/"] {
+            assert!(!catches(&admin, path), "{path}");
+        }
+        let login = place("path = \"/Login\"");
+        for path in
+            ["/Login", "/login", "/login/", "/LOGIN//", "/%6cogin/", "/login;a=b", "/x/../login/", "/login/x/.."]
+        {
+            assert!(catches(&login, path), "{path}");
+        }
+        assert!(!catches(&login, "/login/x") && !catches(&login, "/log"));
+        // Exceptions are for a path as it is written, and nothing else.
+        for path in ["/login", "/Login/", "/%4cogin"] {
+            assert!(!login.has(subject("x", path)), "{path}");
+        }
+        // A path that means too much is in all places, and is given up early.
+        assert!(catches(&login, &format!("/{}", "%25252541;a/".repeat(20_000))));
     }
 
     #[test]
@@ -360,6 +465,7 @@ mod tests {
         assert_eq!(policy.treatment(search), Treatment::Verdicts(Mode::Enforce));
         assert_eq!(policy.treatment(subject("x", "/health")), Treatment::Unseen);
         assert_eq!(policy.mild_rules(), ["a", "b"]);
+        assert!(!policy.is_mild_throughout(search, "a") && policy.is_mild_throughout(search, "b"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::config::{Seconds, some_time};
-use crate::policy::{Place, Subject};
+use crate::policy::{Place, Readings, Subject};
 
 /// Of more clients than this, those that come later are not told apart: whoever has so many addresses does not get memory for
 /// each.
@@ -81,9 +81,10 @@ impl Limits {
 
     /// Counts a request.
     pub fn check(&self, subject: Subject<'_>) -> Result<(), TooMany> {
+        let readings = Readings::of(subject.path);
         self.0
             .iter()
-            .filter(|limit| limit.terms.place.catches(subject))
+            .filter(|limit| limit.terms.place.catches(subject, &readings))
             .try_for_each(|limit| limit.check(subject.client))
     }
 

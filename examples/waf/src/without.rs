@@ -3,6 +3,8 @@
 use hyper::Uri;
 use hyper::header::{CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::PathAndQuery;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 /// What of a request can be left out.
 #[derive(Clone)]
@@ -24,14 +26,45 @@ impl Rest {
                 let body = self.remove_from_body(name);
                 query || body
             }
-            _ if part == "body" => !std::mem::take(&mut self.body).is_empty(),
+            _ if part == "body" => self.is_only_text() && !std::mem::take(&mut self.body).is_empty(),
+            _ if part == "path" => self.remove_path(),
             _ => false,
         }
     }
 
     fn remove_header(&mut self, name: &str) -> bool {
-        let name = name.to_ascii_lowercase().parse::<HeaderName>();
-        name.is_ok_and(|name| self.headers.remove(name).is_some())
+        let Ok(name) = name.to_ascii_lowercase().parse::<HeaderName>() else { return false };
+        // Without one of these, other parts of the request are gone, or become others.
+        if [CONTENT_TYPE, COOKIE].contains(&name) {
+            return false;
+        }
+        self.headers.remove(name).is_some()
+    }
+
+    fn remove_path(&mut self) -> bool {
+        if self.target.path() == "/" {
+            return false;
+        }
+        let target = match self.target.query() {
+            Some(query) => format!("/?{query}"),
+            None => "/".to_owned(),
+        };
+        match target.parse::<PathAndQuery>() {
+            Ok(target) => {
+                self.target = Uri::from(target);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Whether the body is one text, and has no other parts in it.
+    fn is_only_text(&self) -> bool {
+        let mut kinds = self.headers.get_all(CONTENT_TYPE).iter();
+        let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
+        let kind = kind.as_bytes().to_ascii_lowercase();
+        let kind = kind.split(|byte| b";,".contains(byte)).next().unwrap_or_default().trim_ascii();
+        kind == b"text/plain" && !matches!(self.body.trim_ascii_start().first(), Some(b'{' | b'['))
     }
 
     fn remove_cookie(&mut self, name: &str) -> bool {
@@ -79,12 +112,14 @@ impl Rest {
         if !kind.starts_with(b"application/json") {
             return false;
         }
-        let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(&self.body) else { return false };
-        let removed = remove_key(&mut value, name);
-        if removed && let Ok(body) = serde_json::to_vec(&value) {
-            self.body = body;
+        // What is written down anew must not lack anything else that was there.
+        let Ok(Unambiguous(mut value)) = serde_json::from_slice(&self.body) else { return false };
+        if remove_key(&mut value, name) != Some(true) {
+            return false;
         }
-        removed
+        let Ok(body) = serde_json::to_vec(&value) else { return false };
+        self.body = body;
+        true
     }
 }
 
@@ -119,22 +154,94 @@ fn unescaped(name: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Takes out all members of this name.
-fn remove_key(value: &mut serde_json::Value, name: &str) -> bool {
+/// Takes out all members of this name, and says whether there were any; `None` if one of them has members of its own, which are
+/// other parameters.
+fn remove_key(value: &mut Value, name: &str) -> Option<bool> {
+    let mut removed = false;
     match value {
-        serde_json::Value::Object(members) => {
-            let removed = members.remove(name).is_some();
-            members.values_mut().fold(removed, |removed, member| remove_key(member, name) || removed)
-        }
-        serde_json::Value::Array(list) => {
-            // All of them, and not only until one is found.
-            let mut removed = false;
-            for member in list {
-                removed |= remove_key(member, name);
+        Value::Object(members) => {
+            if let Some(member) = members.remove(name) {
+                removed = true;
+                match member {
+                    Value::Object(_) => return None,
+                    Value::Array(list) if list.iter().any(|value| value.is_object() || value.is_array()) => {
+                        return None;
+                    }
+                    _ => {}
+                }
             }
-            removed
+            for member in members.values_mut() {
+                removed |= remove_key(member, name)?;
+            }
         }
-        _ => false,
+        Value::Array(list) => {
+            for member in list {
+                removed |= remove_key(member, name)?;
+            }
+        }
+        _ => {}
+    }
+    Some(removed)
+}
+
+/// JSON in which no object has two members of the same name.
+struct Unambiguous(Value);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unambiguous, D::Error> {
+        deserializer.deserialize_any(AnyValue).map(Unambiguous)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Unambiguous(value)) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(values.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut values = Map::new();
+        while let Some((name, Unambiguous(value))) = members.next_entry::<String, _>()? {
+            if values.insert(name, value).is_some() {
+                return Err(A::Error::custom("two members have the same name"));
+            }
+        }
+        Ok(values.into())
     }
 }
 
@@ -154,11 +261,43 @@ mod tests {
         let mut form = rest("/s?a=1&%71=2&q=3", "application/x-www-form-urlencoded", "q=4&b=5");
         assert!(form.remove("arg:q"));
         assert_eq!((form.target.to_string().as_str(), &form.body[..]), ("/s?a=1", &b"b=5"[..]));
-        assert!(!form.remove("arg:q") && !form.remove("path") && !form.remove("header:x-none"));
+        assert!(!form.remove("arg:q") && !form.remove("file:q") && !form.remove("header:x-none"));
+        assert!(form.remove("path") && !form.remove("path"));
+        assert_eq!(form.target.to_string(), "/?a=1");
         assert!(form.remove("cookie:session"));
         assert_eq!(form.headers[COOKIE], "a=1");
         let mut json = rest("/s", "application/json", r#"{"x": [{"q": 1, "y": 2}]}"#);
         assert!(json.remove("arg:q"));
         assert_eq!(json.body, br#"{"x":[{"y":2}]}"#);
+        let mut list = rest("/s", "application/json", r#"{"q": ["a", 1, null], "y": 2.5}"#);
+        assert!(list.remove("arg:q"));
+        assert_eq!(list.body, br#"{"y":2.5}"#);
+    }
+
+    #[test]
+    fn nothing_is_taken_out_that_takes_other_parts_with_it() {
+        for body in [
+            r#"{"q": "a", "p": "b", "p": "x"}"#,
+            r#"{"q": "a", "q": "b"}"#,
+            r#"{"x": [{"p": 1, "p": 2}], "q": "a"}"#,
+            r#"{"q": ["a", {"p": "b"}]}"#,
+            r#"{"q": {"p": "b"}}"#,
+            r#"{"q": [["a"]]}"#,
+        ] {
+            let mut json = rest("/s", "application/json", body);
+            assert!(!json.remove("arg:q"), "{body}");
+            assert_eq!(json.body, body.as_bytes());
+        }
+        for (kind, body) in [
+            ("text/plain", r#"{"p": "b"}"#),
+            ("application/x-www-form-urlencoded", "p=b"),
+            ("application/json", "1"),
+            ("application/octet-stream", "p=b"),
+        ] {
+            assert!(!rest("/s", kind, body).remove("body"), "{kind}");
+        }
+        assert!(rest("/s", "text/plain; charset=utf-8", "p=b").remove("body"));
+        let mut headers = rest("/s", "text/plain", "a");
+        assert!(!headers.remove("header:content-type") && !headers.remove("header:cookie"));
     }
 }

@@ -18,9 +18,10 @@ use subtle::ConstantTimeEq;
 
 use super::Admin;
 use super::answers::refusal;
-use super::audit::Entry;
+use super::audit::{Audit, Entry};
 use crate::config::{self, Token};
 use crate::listen::Peer;
+use crate::serve::Place;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -117,13 +118,46 @@ pub async fn check(State(admin): State<Admin>, request: Request, next: Next) -> 
             let problem = format!("{name} has the role {}: this needs {}", role.name(), needed.name());
             unauthorized(StatusCode::FORBIDDEN, problem)
         }
-        _ => next.run(request).await,
+        _ if method.is_safe() => return next.run(request).await,
+        _ => {
+            let who = who.map(|(name, role)| (name.to_owned(), role));
+            return run_and_note(admin.audit, request, next, who, from).await;
+        }
     };
     if !method.is_safe() {
         let (name, role) = who.map_or((None, None), |(name, role)| (Some(name.to_owned()), Some(role)));
         admin.audit.note(Entry::new(name, role, from, method.as_str(), &path, answer.status())).await;
     }
     answer
+}
+
+/// Has a change made and written down, whether or not its client waits for the answer.
+async fn run_and_note(
+    audit: Audit,
+    request: Request,
+    next: Next,
+    who: Option<(String, Role)>,
+    from: String,
+) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // As long as it takes, the node does not stop.
+    let place = request.extensions().get::<Place>().cloned();
+    let change = tokio::spawn(async move {
+        // A panic is written down, too.
+        let answer = match tokio::spawn(next.run(request)).await {
+            Ok(answer) => answer,
+            Err(panic) => {
+                tracing::error!(%panic, "a change over the admin API");
+                refusal(StatusCode::INTERNAL_SERVER_ERROR, "the change panicked").into_response()
+            }
+        };
+        let (name, role) = who.unzip();
+        audit.note(Entry::new(name, role, from, method.as_str(), &path, answer.status())).await;
+        drop(place);
+        answer
+    });
+    let stopped = |_| refusal(StatusCode::SERVICE_UNAVAILABLE, "the node stops").into_response();
+    change.await.unwrap_or_else(stopped)
 }
 
 fn unauthorized(status: StatusCode, problem: String) -> Response {

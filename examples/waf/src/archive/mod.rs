@@ -30,7 +30,10 @@ use crate::rule_file::RuleFile;
 pub struct Archive {
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
+    /// Held for a look or a note.
     list: Mutex<List>,
+    /// Held over the store's work, by whoever changes the list.
+    writing: Mutex<()>,
     /// What is known to lie in the store, whole.
     kept: Mutex<BTreeSet<String>>,
 }
@@ -42,7 +45,8 @@ impl Archive {
             Some(s3) => Arc::new(PrefixStore::new(s3::open(s3.get_ref())?, s3.get_ref().prefix.as_str())),
             None => Arc::new(folder(&config.archive_folder())?),
         };
-        let mut archive = Archive { store, runtime, list: Mutex::default(), kept: Mutex::default() };
+        let mut archive =
+            Archive { store, runtime, list: Mutex::default(), writing: Mutex::default(), kept: Mutex::default() };
         let list = archive.read_list()?;
         *archive.list.get_mut() = list;
         Ok(archive)
@@ -174,17 +178,18 @@ impl Archive {
     }
 
     fn change(&self, change: impl FnOnce(&mut List)) -> Result<(), BoxError> {
-        let mut list = self.list.lock();
+        let _writing = self.writing.lock();
+        let list = self.list.lock().clone();
         let mut changed = list.clone();
         change(&mut changed);
-        if changed == *list {
+        if changed == list {
             return Ok(());
         }
         let bytes = serde_json::to_vec_pretty(&changed)?;
         self.runtime
             .block_on(self.store.put(&list_path(), bytes.into()))
             .map_err(|error| format!("the archive's list cannot be written: {error}"))?;
-        *list = changed;
+        *self.list.lock() = changed;
         Ok(())
     }
 

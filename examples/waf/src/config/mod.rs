@@ -426,13 +426,10 @@ impl Config {
         }
     }
 
-    /// What of the verdicts is enforced, and where.
+    /// What of the verdicts is enforced, and where. A site can be milder: see [`Sites`](crate::sites::Sites).
     pub fn policy(&self) -> Result<Policy, BoxError> {
         let places =
             |places: &[Spanned<Place>]| -> Vec<Place> { places.iter().map(|place| place.get_ref().clone()).collect() };
-        let watched = self.sites.iter().map(Spanned::get_ref).filter(|site| site.mode == Mode::Detect);
-        let watched = watched.flat_map(|site| &site.hosts).cloned();
-        let watched = watched.map(|host| Place { site: Some(host), ..Place::default() });
         let mut deny: Vec<_> = places(&self.deny).into_iter().map(|place| Denied { place, listed: None }).collect();
         for path in &self.deny_lists {
             let named = |line: String| format!("{}: {line}", path.display());
@@ -442,7 +439,7 @@ impl Config {
         }
         Ok(Policy {
             mode: self.mode,
-            detect: places(&self.detect).into_iter().chain(watched).collect(),
+            detect: places(&self.detect),
             exceptions: places(&self.exceptions),
             allow: places(&self.allow),
             deny,
@@ -577,6 +574,9 @@ mod tests {
             ("[waf]\nuninspected = \"pass\"", 2, "pass"),
             ("[waf.proxy]\ntrusted_proxies = [\"10.0.0.0/33\"]", 2, "no network"),
             ("[waf]\n[[waf.exceptions]]\npath = \"/a\"", 2, "needs the `rule`"),
+            ("[[waf.exceptions]]\nrule = \"a\"\npart = \"target\"", 1, "left out of a request"),
+            ("[[waf.detect]]\nrule = \"a\"\npart = \"file:a\"", 1, "left out of a request"),
+            ("[[waf.exceptions]]\nrule = \"a\"\npart = \"header:Cookie\"", 1, "left out of a request"),
             ("[[waf.sites]]\nhosts = []\nupstreams = [\"http://a\"]", 1, "needs `hosts`"),
             (
                 "[[waf.sites]]\nhosts = [\"a\"]\nupstreams = [\"http://a\"]\ntls = { certificate = \"a\", key = \"b\" }",

@@ -117,8 +117,10 @@ pub(super) fn trigger(report: &Report) -> &str {
 /// The attempts, in the order in which they ended. One is not shown before all that is measured of it is there, and
 /// another one may be through by then.
 pub(super) struct History {
+    /// Held for a look or a note.
     entries: Mutex<VecDeque<Entry>>,
-    log: Option<Mutex<Log>>,
+    /// Held over the disk's work, by whoever changes the entries, so never by a reader.
+    log: Mutex<Option<Log>>,
 }
 
 struct Entry {
@@ -148,19 +150,13 @@ impl History {
         lines.drain(..lines.len().saturating_sub(REMEMBERED));
         let log = Log::rewrite(path.clone(), &lines).map_err(named)?;
         let earlier = |line: Line| Entry { attempt: None, is_measured: true, record: line.record };
-        Ok(History { entries: Mutex::new(lines.into_iter().map(earlier).collect()), log: Some(Mutex::new(log)) })
+        Ok(History { entries: Mutex::new(lines.into_iter().map(earlier).collect()), log: Mutex::new(Some(log)) })
     }
 
     /// A history that nothing is kept of.
     #[cfg(test)]
     fn in_memory() -> History {
-        History { entries: Mutex::default(), log: None }
-    }
-
-    fn write(&self, entry: &Entry) {
-        if let (Some(log), Some(attempt)) = (&self.log, entry.attempt) {
-            complain(log.lock().write(attempt, &entry.record).map_err(|error| format!("history: {error}").into()));
-        }
+        History { entries: Mutex::default(), log: Mutex::default() }
     }
 
     /// Adds an attempt that has ended, unless it is a rollback that was refused: there may be any number of those, and
@@ -170,16 +166,17 @@ impl History {
             return;
         }
         let is_measured = matches!(report.cause, Cause::Open | Cause::Automatic { .. });
-        let mut entries = self.entries.lock();
-        if entries.len() == REMEMBERED {
-            entries.pop_front();
-        }
+        let mut log = self.log.lock();
         let mut entry = Entry { attempt: Some(report.attempt), is_measured, record: report.into() };
         if is_measured {
             // No request waits for either.
             entry.record.note(Held::default());
         }
-        self.write(&entry);
+        write(&mut log, entry.attempt, &entry.record);
+        let mut entries = self.entries.lock();
+        if entries.len() == REMEMBERED {
+            entries.pop_front();
+        }
         entries.push_back(entry);
     }
 
@@ -205,10 +202,14 @@ impl History {
     }
 
     fn show(&self, which: impl Fn(&Entry) -> bool, complete: impl FnOnce(&mut Record)) {
-        if let Some(entry) = self.entries.lock().iter_mut().rfind(|entry| which(entry)) {
+        let mut log = self.log.lock();
+        let changed = self.entries.lock().iter_mut().rfind(|entry| which(entry)).map(|entry| {
             entry.is_measured = true;
             complete(&mut entry.record);
-            self.write(entry);
+            (entry.attempt, entry.record.clone())
+        });
+        if let Some((attempt, record)) = changed {
+            write(&mut log, attempt, &record);
         }
     }
 
@@ -224,6 +225,12 @@ impl History {
         let entries = self.entries.lock();
         let last = entries.iter().rfind(|entry| entry.record.success && entry.record.digest == module)?;
         last.record.version.clone()
+    }
+}
+
+fn write(log: &mut Option<Log>, attempt: Option<u64>, record: &Record) {
+    if let (Some(log), Some(attempt)) = (log, attempt) {
+        complain(log.write(attempt, record).map_err(|error| format!("history: {error}").into()));
     }
 }
 
@@ -307,6 +314,14 @@ mod tests {
         fn load(&self, _: &Artifact, _: &LoadContext) -> Result<Loaded<()>, BoxError> {
             Ok(Loaded::new(()))
         }
+    }
+
+    #[test]
+    fn readers_do_not_wait_for_the_disk() {
+        let history = History::in_memory();
+        // As long as the file is written, its lock is held.
+        let _writing = history.log.lock();
+        assert!(history.all().is_empty() && history.version_of("none").is_none());
     }
 
     #[test]

@@ -14,7 +14,8 @@ mod mild;
 mod rollback;
 mod startup;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -259,7 +260,12 @@ impl Deployments {
             Ok(same) if same == rules.digest() => {}
             // Somebody has changed it in the meantime: that is for the watcher to take up.
             Ok(unknown) if !self.archive.has_seen_rule_file(unknown) => return,
-            _ => complain(replace_file(&self.rule_file, rules.bytes()).map_err(Into::into)),
+            // What is not written is not seen either: the next start would take the file for somebody's change.
+            _ => {
+                if let Err(error) = replace_file(&self.rule_file, rules.bytes()) {
+                    return complain(Err(format!("{}: {error}", self.rule_file.display()).into()));
+                }
+            }
         }
         complain(self.archive.saw_rule_file(rules.digest()));
     }
@@ -414,10 +420,17 @@ fn complain(result: Result<(), BoxError>) {
     }
 }
 
-/// Replaces a file as a whole: whoever reads it finds the old content or the new one.
+/// Replaces a file as a whole: whoever reads it finds the old content or the new one, and after a power cut the new one.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    std::fs::write(&temporary, bytes)?;
-    std::fs::rename(&temporary, path)
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    #[cfg(unix)]
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
 }

@@ -10,9 +10,9 @@ use toml::{Table, Value};
 
 use crate::admin::Tokens;
 use crate::cli::NodeOptions;
-use crate::config::Config;
+use crate::config::{AdminToken, Config};
 use crate::deploy::Deployments;
-use crate::listen::Certificates;
+use crate::listen::{Address, Certificates, Read};
 use crate::proxy::Proxy;
 use crate::token;
 
@@ -41,6 +41,8 @@ const LIVE: &[&str] = &[
 
 pub struct Settings {
     options: NodeOptions,
+    /// What the node was started with: of what needs a restart, this is in effect.
+    started: Config,
     /// What is in effect, or waits for a restart since it was read.
     read: Mutex<Table>,
     /// What was read last.
@@ -71,9 +73,9 @@ pub struct Changed {
 
 impl Settings {
     /// Remembers what the node was started with.
-    pub fn new(options: NodeOptions, parts: Parts, is_managed: bool) -> Result<Settings, BoxError> {
+    pub fn new(options: NodeOptions, started: Config, parts: Parts, is_managed: bool) -> Result<Settings, BoxError> {
         let table = options.table()?;
-        Ok(Settings { options, read: Mutex::new(table.clone()), text: Mutex::new(table), parts, is_managed })
+        Ok(Settings { options, started, read: Mutex::new(table.clone()), text: Mutex::new(table), parts, is_managed })
     }
 
     /// Returns whether the file says something else than when it was last read, or cannot be read.
@@ -87,17 +89,26 @@ impl Settings {
         let mut read = self.read.lock();
         let (config, table) = (self.options.clone().config()?, self.options.table()?);
         let Parts { deployments, proxy, tokens, certificates, admin_certificates } = &self.parts;
-        let (own, _) = token::open(config.admin.token.clone().map(toml::Spanned::into_inner), &config.data)?;
+        // First everything that can fail.
+        let set = config.admin.token.clone().map(toml::Spanned::into_inner);
+        check_token(set.as_ref(), &self.started.admin.listen)?;
+        let (own, _) = token::open(set, &self.started.data)?;
+        let policy = config.policy()?;
+        let mild = policy.mild_rules();
+        let mut read_certificates = Vec::new();
         for (served, sources) in
             [(certificates, config.certificates()), (admin_certificates, config.admin_certificates())]
         {
             if let (Some(served), Some(sources)) = (served, sources) {
-                served.set(sources)?;
+                read_certificates.push((served, Read::of(sources)?));
             }
         }
-        proxy.configure(&config)?;
+        let prepared = proxy.prepare(&config, policy)?;
+        // Then what cannot.
+        read_certificates.into_iter().for_each(|(served, read)| served.take_up(read));
+        proxy.take_up(prepared);
         *tokens.write() = Arc::new(Tokens::new(own.as_ref(), &config.admin));
-        deployments.set_mild_rules(config.policy()?.mild_rules());
+        deployments.set_mild_rules(mild);
         self.text.lock().clone_from(&table);
         let mut keys = Vec::new();
         compare(&mut keys, "", &Value::Table(read.clone()), &Value::Table(table.clone()));
@@ -114,12 +125,13 @@ impl Settings {
         // What waits for a restart is named again the next time.
         let kept = needs_restart.iter().fold(table, |table, key| with_value_of(table, &read, key));
         *read = kept;
-        self.take_up_files(&config);
+        self.take_up_files();
         tracing::info!(?changed, ?needs_restart, "the configuration was read again");
         Ok(Changed { changed, needs_restart })
     }
 
-    fn take_up_files(&self, config: &Config) {
+    fn take_up_files(&self) {
+        let config = &self.started;
         if self.is_managed || !config.wasm.hot_reload_enabled {
             return;
         }
@@ -128,6 +140,18 @@ impl Settings {
         while again(self.parts.deployments.rule_file_changed(&rules)) {}
         while again(self.parts.deployments.module_file_changed(&module)) {}
     }
+}
+
+/// Whether what the admin API is to ask for suits the listener that it has, whatever the configuration says of the next one.
+fn check_token(set: Option<&AdminToken>, listen: &Address) -> Result<(), BoxError> {
+    if matches!(set, Some(AdminToken::None)) && !listen.is_local() {
+        let problem = format!(
+            "token = \"none\" in [waf.admin] is for loopback or a Unix socket, and the admin API is on {listen} until the node is \
+             started again"
+        );
+        return Err(problem.into());
+    }
+    Ok(())
 }
 
 /// The keys whose values differ.
@@ -178,6 +202,16 @@ fn with_value_of(mut table: Table, other: &Table, key: &str) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_given_up_only_on_a_listener_that_is_local() {
+        let (none, secret) = (AdminToken::None, "0123456789abcdef".parse::<AdminToken>().ok());
+        let to_all = Address::Tcp(([0, 0, 0, 0], 9090).into());
+        let local = Address::Tcp(([127, 0, 0, 1], 9090).into());
+        assert!(check_token(Some(&none), &to_all).unwrap_err().to_string().contains("started again"));
+        assert!(check_token(Some(&none), &local).is_ok());
+        assert!(check_token(secret.as_ref(), &to_all).is_ok() && check_token(None, &to_all).is_ok());
+    }
 
     #[test]
     fn keys_that_differ_are_named() {

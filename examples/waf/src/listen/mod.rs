@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::address::Address;
 pub use self::stream::Stream;
-pub use self::tls::{Certificates, Source};
+pub use self::tls::{Certificates, Read, Source};
 
 pub enum Listener {
     Tcp(TcpListener, Option<TlsAcceptor>),

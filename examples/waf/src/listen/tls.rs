@@ -37,19 +37,31 @@ pub struct Certificates {
     sources: Mutex<(Vec<Source>, Vec<Stamp>)>,
 }
 
+/// What was read of files, and is not served yet.
+pub struct Read {
+    served: Served,
+    sources: Vec<Source>,
+    stamps: Vec<Stamp>,
+}
+
+impl Read {
+    pub fn of(sources: Vec<Source>) -> Result<Read, BoxError> {
+        let stamps = sources.iter().map(stamp).collect();
+        Ok(Read { served: read_all(&sources)?, sources, stamps })
+    }
+}
+
 impl Certificates {
     pub fn read(sources: Vec<Source>) -> Result<Arc<Certificates>, BoxError> {
-        let served = RwLock::new(read_all(&sources)?);
-        let stamps = sources.iter().map(stamp).collect();
-        Ok(Arc::new(Certificates { served, sources: Mutex::new((sources, stamps)) }))
+        let Read { served, sources, stamps } = Read::of(sources)?;
+        Ok(Arc::new(Certificates { served: RwLock::new(served), sources: Mutex::new((sources, stamps)) }))
     }
 
-    /// Takes up other files. An error changes nothing.
-    pub fn set(&self, sources: Vec<Source>) -> Result<(), BoxError> {
-        let stamps = sources.iter().map(stamp).collect();
-        *self.served.write() = read_all(&sources)?;
-        *self.sources.lock() = (sources, stamps);
-        Ok(())
+    /// Takes up those that were read of other files.
+    pub fn take_up(&self, read: Read) {
+        let mut sources = self.sources.lock();
+        *self.served.write() = read.served;
+        *sources = (read.sources, read.stamps);
     }
 
     /// Reads the files again if they have changed, wherever their names lead to. Certificate and key are replaced one after

@@ -55,25 +55,30 @@ pub struct Proxy {
 struct Live {
     terms: config::Proxy,
     uninspected: Uninspected,
-    policy: Arc<Policy>,
     limits: Limits,
     sites: Sites,
 }
 
+/// Another configuration, ready to hold.
+pub struct Prepared(Live);
+
 impl Proxy {
     /// A proxy for a configuration. Must be called within the runtime.
     pub fn new(guard: Arc<Guard>, config: &Config, demo: Option<Upstream>) -> Result<Proxy, BoxError> {
-        let live = Live::new(config, demo.as_ref(), None)?;
+        let live = Live::new(config, config.policy()?, demo.as_ref(), None)?;
         let live = RwLock::new(Arc::new(live));
         Ok(Proxy { guard, challenge: Challenge::new(), ids: RequestIds::new(), demo, live })
     }
 
-    /// Takes up another configuration, from the next request on. Must be called within the runtime.
-    pub fn configure(&self, config: &Config) -> Result<(), BoxError> {
+    /// Makes everything that another configuration and its policy need, and changes nothing. Must be called within the runtime.
+    pub fn prepare(&self, config: &Config, policy: Policy) -> Result<Prepared, BoxError> {
         let before = Arc::clone(&self.live.read());
-        let live = Live::new(config, self.demo.as_ref(), Some(&before))?;
+        Live::new(config, policy, self.demo.as_ref(), Some(&before)).map(Prepared)
+    }
+
+    /// Takes up what was prepared, from the next request on.
+    pub fn take_up(&self, Prepared(live): Prepared) {
         *self.live.write() = Arc::new(live);
-        Ok(())
     }
 
     /// Forgets clients that have not been here for some time.
@@ -133,7 +138,7 @@ impl Proxy {
             client: arrival.client,
         };
         if let Err(too_many) = live.limits.check(subject)
-            && self.guard.limited(&too_many, live.policy.treatment(subject), id)
+            && self.guard.limited(&too_many, site.policy.treatment(subject), id)
         {
             let mut answer = plain(StatusCode::TOO_MANY_REQUESTS, "there were too many requests: try again later\n");
             let seconds = too_many.wait.as_secs_f64().ceil().max(1.0) as u64;
@@ -160,7 +165,7 @@ impl Proxy {
         let look = Look {
             guard: Arc::clone(&self.guard),
             parts: parts.clone(),
-            policy: Arc::clone(&live.policy),
+            policy: Arc::clone(&site.policy),
             host: arrival.host.clone(),
             client: arrival.client,
             if_unread: self.guard.uninspected().unwrap_or(live.uninspected).into(),
@@ -210,15 +215,14 @@ impl Proxy {
 }
 
 impl Live {
-    fn new(config: &Config, demo: Option<&Upstream>, before: Option<&Live>) -> Result<Live, BoxError> {
+    fn new(config: &Config, policy: Policy, demo: Option<&Upstream>, before: Option<&Live>) -> Result<Live, BoxError> {
         let (no_sites, no_limits) = (Sites::default(), Limits::default());
         let (sites, limits) = before.map_or((&no_sites, &no_limits), |live| (&live.sites, &live.limits));
         Ok(Live {
             terms: config.proxy.clone(),
             uninspected: config.uninspected,
-            policy: Arc::new(config.policy()?),
             limits: Limits::new(&config.rate_limits, limits),
-            sites: Sites::new(config, demo, sites)?,
+            sites: Sites::new(config, policy, demo, sites)?,
         })
     }
 }

@@ -10,12 +10,14 @@ use serde::Serialize;
 
 pub use self::origin::{Origin, State};
 use crate::config::{Config, Health};
-use crate::policy::{HostPattern, bare};
+use crate::policy::{HostPattern, Mode, Policy, bare};
 use crate::upstream::Upstream;
 
 /// The hosts of one owner, and what stands behind them.
 pub struct Site {
     pub name: String,
+    /// What holds for requests to it, with its own mode.
+    pub policy: Arc<Policy>,
     hosts: Vec<HostPattern>,
     origins: Vec<Arc<Origin>>,
     next: AtomicUsize,
@@ -26,9 +28,11 @@ pub struct Site {
 pub struct Sites(Vec<Site>);
 
 impl Sites {
-    /// Makes the sites of a configuration, with `demo` behind all hosts if the configuration names nothing else. Upstreams that stay keep their state and
-    /// their connections. Must be called within the runtime.
-    pub fn new(config: &Config, demo: Option<&Upstream>, before: &Sites) -> Result<Sites, BoxError> {
+    /// Makes the sites of a configuration and its policy, with `demo` behind all hosts if the configuration names nothing else.
+    /// Upstreams that stay keep their state and their connections. Must be called within the runtime.
+    pub fn new(config: &Config, policy: Policy, demo: Option<&Upstream>, before: &Sites) -> Result<Sites, BoxError> {
+        let watched = Arc::new(Policy { mode: Mode::Detect, ..policy.clone() });
+        let policy = Arc::new(policy);
         let origins = |upstreams: &[Upstream], health: &Health| {
             let origin = |upstream: &Upstream| match before.origin(upstream, health) {
                 Some(known) => Ok(known),
@@ -43,6 +47,7 @@ impl Sites {
                 Health { path: site.health_path.clone().or(config.health.path.clone()), ..config.health.clone() };
             sites.push(Site {
                 name: site.hosts[0].as_str().to_owned(),
+                policy: Arc::clone(if site.mode == Mode::Detect { &watched } else { &policy }),
                 hosts: site.hosts.clone(),
                 origins: origins(&site.upstreams, &health)?,
                 next: AtomicUsize::new(0),
@@ -52,7 +57,8 @@ impl Sites {
         let others: Vec<Upstream> = config.upstream.iter().chain(&config.upstreams).chain(demo).cloned().collect();
         if !others.is_empty() {
             let origins = origins(&others, &config.health)?;
-            sites.push(Site { name: "default".to_owned(), hosts: Vec::new(), origins, next: AtomicUsize::new(0) });
+            let name = "default".to_owned();
+            sites.push(Site { name, policy, hosts: Vec::new(), origins, next: AtomicUsize::new(0) });
         }
         Ok(Sites(sites))
     }

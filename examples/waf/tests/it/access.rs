@@ -2,8 +2,11 @@
 
 use hyper::{Method, StatusCode};
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::support::node::Folder;
+use crate::support::wait::until;
 use crate::support::{Module, Node, TOKEN, request};
 
 const CHANGES: [(Method, &str); 3] =
@@ -132,7 +135,10 @@ async fn tokens_have_roles_and_change_without_a_restart() {
     assert_eq!(status(&node, "the-second-token-of-ci", get, "/api/v1/wasm/version").await, 200);
 
     // Who did what, from where, and what came of it; nobody's token is in it.
-    let audit = std::fs::read_to_string(node.folder.path("data/audit.jsonl")).unwrap();
+    let file = |name: &str| std::fs::read_to_string(node.folder.path(name)).unwrap();
+    let (made, refused) = (file("data/audit.jsonl"), file("data/audit-refused.jsonl"));
+    assert!(!made.contains("401") && !made.contains("403") && !refused.contains("\"status\":200"), "{made}\n{refused}");
+    let audit = made + &refused;
     let lines: Vec<serde_json::Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let has = |who: Option<&str>, path: &str, status: u16| {
         lines.iter().any(|line| {
@@ -142,8 +148,38 @@ async fn tokens_have_roles_and_change_without_a_restart() {
                 && line["from"].as_str().unwrap().starts_with("127.0.0.1:")
         })
     };
-    assert!(has(Some("ml"), "/api/v1/rules", 200) && has(Some("ml"), "/api/v1/wasm/rollback", 403), "{audit}");
-    assert!(has(Some("token"), "/api/v1/config/reload", 200) && has(None, "/api/v1/rules", 401), "{audit}");
+    assert!(has(Some("ml"), "/api/v1/rules", 200) && has(Some("token"), "/api/v1/config/reload", 200), "{audit}");
+    assert!(has(Some("ml"), "/api/v1/wasm/rollback", 403) && has(None, "/api/v1/rules", 401), "{audit}");
     assert!(!audit.contains("a-token") && !audit.contains("-token-of-ci"), "{audit}");
     assert!(lines.iter().all(|line| line["method"] != "GET"), "{audit}");
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_is_in_the_audit_log() {
+    let node = Node::start(&Module::new("1.0.0"));
+    let rule =
+        json!({"id": "a", "where": ["target"], "kind": "contains", "pattern": "xyz", "action": "block"}).to_string();
+    for (id, length) in [("whole", rule.len()), ("half", rule.len() + 100)] {
+        let head = format!(
+            "PUT /api/v1/rules/{id} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let mut stream = TcpStream::connect(node.admin).await.unwrap();
+        stream.write_all(format!("{head}{rule}").as_bytes()).await.unwrap();
+        drop(stream);
+        let (node, path) = (&node, format!("/api/v1/rules/{id}"));
+        until("it is in the log", || {
+            let path = path.clone();
+            async move {
+                let audit = node.admin("/api/v1/audit").await;
+                audit
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|entry| entry["path"] == *path && entry["who"] == "token")
+                    .then_some(())
+            }
+        })
+        .await;
+    }
 }

@@ -118,6 +118,43 @@ async fn sighup_takes_up_the_configuration_and_the_files() {
 }
 
 #[tokio::test]
+async fn a_configuration_that_cannot_be_taken_up_changes_nothing() {
+    let mut folder = Folder::new(&Module::new("1.0.0"), "");
+    folder.configure("[waf.admin]\nlisten = \"0.0.0.0:0\"\n[waf.wasm.reload]\nauto_reload_on_file_change = false");
+    let mut node = folder.start();
+    node.admin.set_ip([127, 0, 0, 1].into());
+    let reload = async |node: &Node| {
+        drop(node.folder.command());
+        request(node.admin, Method::POST, "/api/v1/config/reload").token(TOKEN).send().await
+    };
+    // The listener that is there is not the one of the configuration.
+    node.folder.configure("[waf]\nmode = \"detect\"\n[waf.admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"none\"");
+    let answer = reload(&node).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.text());
+    assert!(answer.text().contains("0.0.0.0") && answer.text().contains("token"), "{}", answer.text());
+    let strange = request(node.admin, Method::POST, "/api/v1/wasm/rollback").send().await;
+    assert_eq!(strange.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(node.get("/?do=b").await.status, StatusCode::FORBIDDEN);
+    // What fails last.
+    node.folder
+        .configure(&format!("[waf]\ndeny_lists = [\"/there/is/none\"]\n[waf.admin]\ntoken = \"{TOKEN}-and-more\""));
+    let answer = reload(&node).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.text());
+    assert_eq!(node.get("/?do=b").await.status, StatusCode::FORBIDDEN);
+    // The token that the node keeps is in the folder that it has.
+    let other = node.folder.path("other");
+    node.folder.configure(&format!("[waf]\ndeny_lists = []\ndata = {other:?}"));
+    node.folder.forget("waf.admin", "token");
+    let answer = reload(&node).await;
+    assert_eq!(answer.status, OK, "{}", answer.text());
+    assert!(!other.exists());
+    let token = std::fs::read_to_string(node.folder.path("data/token")).unwrap();
+    let answer = request(node.admin, Method::POST, "/api/v1/config/reload").token(&token).send().await;
+    assert_eq!(answer.status, OK, "{}", answer.text());
+    assert_eq!(node.get("/?do=b").await.status, OK);
+}
+
+#[tokio::test]
 async fn a_node_that_is_to_stop_says_so_first_and_serves_on() {
     let mut node = Node::configured(&Module::new("1.0.0"), "[waf.proxy]\ndrain_seconds = 3600");
     signal(&node, "TERM");

@@ -89,6 +89,16 @@ async fn an_exception_is_for_one_rule_at_one_path_in_one_parameter() {
     assert_eq!(post(form, format!("q={FILE}&p={SCRIPT}")).await, NO);
     assert_eq!(post("application/json", json!({"q": FILE}).to_string()).await, OK);
     assert_eq!(post("application/json", json!({"q": FILE, "p": FILE}).to_string()).await, NO);
+    // What takes another part with it when it is left out, or cannot be left out, is blocked.
+    for body in [
+        format!("{{\"q\":\"{FILE}\",\"p\":\"{FILE}\",\"p\":\"x\"}}"),
+        format!("{{\"q\":[\"{FILE}\",{{\"p\":\"{FILE}\"}}]}}"),
+    ] {
+        assert_eq!(post("application/json", body.clone()).await, NO, "{body}");
+    }
+    let fields: [(&str, Option<&str>, &[u8]); 2] = [("q", None, FILE.as_bytes()), ("p", None, FILE.as_bytes())];
+    let multipart = request(node.data, Method::POST, "/search").form(&fields).send().await;
+    assert_eq!(multipart.status, NO, "another parameter beside it, in a body of which nothing can be left out");
     // It holds for rules that come later, too.
     let rule =
         json!({"id": "emergency", "where": ["target"], "kind": "contains", "pattern": "shadow", "action": "block"});

@@ -82,6 +82,28 @@ async fn each_host_has_its_upstreams() {
 }
 
 #[tokio::test]
+async fn a_site_has_its_own_mode_and_no_other() {
+    let one = upstream("one").await;
+    let site = |host: &str, mode: &str| {
+        format!("[[waf.sites]]\nhosts = [\"{host}\"]\nmode = \"{mode}\"\nupstreams = [\"http://{}\"]\n", one.address)
+    };
+    let (no, ok) = (StatusCode::FORBIDDEN, StatusCode::OK);
+    for (sites, shop, other) in [
+        ([site("shop.example", "enforce"), site("*.example", "detect")], no, ok),
+        ([site("shop.example", "detect"), site("*.example", "enforce")], ok, no),
+        // The first one has it.
+        ([site("*.example", "detect"), site("shop.example", "enforce")], ok, ok),
+        ([site("*.example", "enforce"), site("shop.example", "detect")], no, no),
+    ] {
+        let node = Node::configured(&Module::new("1.0.0"), &sites.concat());
+        for (host, expected) in [("shop.example", shop), ("SHOP.example:80", shop), ("blog.example", other)] {
+            let answer = request(node.data, Method::GET, "/?do=b").header("host", host).send().await;
+            assert_eq!(answer.status, expected, "{host} with {}", sites.concat());
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_whose_health_check_fails_gets_no_requests_until_it_is_well() {
     let (one, two) = (upstream("one").await, upstream("two").await);
     let changes = format!(
