@@ -228,9 +228,9 @@ impl Bounds {
     pub(super) fn wait(&mut self, duration: Duration) -> Result<bool, Interruption> {
         const POLL_INTERVAL: Duration = Duration::from_millis(5);
         let began = Instant::now();
+        // In a forked process nothing ticks.
+        self.settle()?;
         loop {
-            // In a forked process nothing ticks.
-            self.settle()?;
             self.check()?;
             let left = duration.saturating_sub(began.elapsed());
             if self.stop.is_raised() || left.is_zero() {
@@ -238,11 +238,6 @@ impl Bounds {
             }
             std::thread::sleep(left.min(POLL_INTERVAL));
         }
-    }
-
-    /// Has the deadline run by the clock from here on: something of the host's begins, and no tick is looked at before it ends.
-    pub(super) fn settle(&mut self) -> Result<(), Interruption> {
-        self.check_clock()
     }
 
     #[inline]
@@ -257,11 +252,13 @@ impl Bounds {
         if self.until.is_none() && self.ticks.count() == self.tick {
             return Ok(());
         }
-        self.check_clock()
+        self.settle()
     }
 
+    /// Checks the deadline by the clock, and has it run by the clock from here on: something of the host's begins, and no tick
+    /// is looked at before it ends.
     #[cold]
-    fn check_clock(&mut self) -> Result<(), Interruption> {
+    pub(super) fn settle(&mut self) -> Result<(), Interruption> {
         let now = Instant::now();
         let until = *self.until.get_or_insert_with(|| {
             // It began before the first of these ticks, and at most a tick before: so much of its time has passed, and it
