@@ -12,24 +12,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use criterion::{Criterion, criterion_group, criterion_main};
 use hotslot::native::{Budget, Native, NativePlugin, OverBudget, Trust};
-use hotslot::{Admission, Artifact, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest, Payload};
+use hotslot::{Backend, Candidate, HotSlot, Payload};
 use hotslot_plugin::abi::Status;
+
+mod numbers;
+
+use numbers::Numbers;
 
 type RawQuote = unsafe extern "C" fn(i64) -> i64;
 type Quote = unsafe extern "C" fn(*const c_void, i64, *mut i64) -> Status;
-
-/// A backend whose plugins cost nothing, so that only the slot is measured.
-struct Numbers;
-
-impl Backend<u64> for Numbers {
-    fn admit(&self, _: &Payload) -> Result<Admission, BoxError> {
-        Ok(Manifest::new("number").into())
-    }
-
-    fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<u64>, BoxError> {
-        Ok(Loaded::new(artifact.bytes().len() as u64))
-    }
-}
 
 fn numbers() -> HotSlot<u64> {
     HotSlot::builder(Numbers).open(vec![0; 8]).expect("a number loads")

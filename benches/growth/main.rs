@@ -9,24 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hotslot::{Admission, Artifact, Backend, BoxError, Candidate, HotSlot, LoadContext, Loaded, Manifest, Payload};
+use hotslot::{Candidate, HotSlot};
 use serde_json::{Value, json};
+
+#[path = "../numbers.rs"]
+mod numbers;
+
+use numbers::Numbers;
 
 /// How often each time is taken.
 const ROUNDS: usize = 7;
-
-/// A backend whose plugins are the length of their bytes.
-struct Lengths;
-
-impl Backend<usize> for Lengths {
-    fn admit(&self, _: &Payload) -> Result<Admission, BoxError> {
-        Ok(Manifest::new("length").into())
-    }
-
-    fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<usize>, BoxError> {
-        Ok(Loaded::new(artifact.bytes().len()))
-    }
-}
 
 fn main() {
     // Before anything else has been allocated: resident memory does not shrink.
@@ -48,7 +40,7 @@ fn slots() -> Value {
     let (mut memory, mut threads, mut wake_ups) = (Vec::new(), Vec::new(), Vec::new());
     for count in grown {
         while open.len() < count {
-            open.push(HotSlot::builder(Lengths).open(vec![0; 8]).expect("a length loads"));
+            open.push(HotSlot::builder(Numbers).open(vec![0; 8]).expect("a number loads"));
         }
         memory.push((resident() - first) as f64 / 1024.0);
         threads.push(tasks().len() as f64);
@@ -68,7 +60,7 @@ fn generations() -> Value {
     let grown = [1, 10, 100, 1_000];
     let (mut reloads, mut rollbacks, mut status) = (Vec::new(), Vec::new(), Vec::new());
     for count in grown {
-        let slot = HotSlot::builder(Lengths).keep_previous(count).open(vec![0; 8]).expect("a length loads");
+        let slot = HotSlot::builder(Numbers).keep_previous(count).open(vec![0; 8]).expect("a number loads");
         let reload = || drop(slot.reload(again()).expect("it loads"));
         (0..count).for_each(|_| reload());
         reloads.push(lowest(|| time(50, reload)));
@@ -88,7 +80,7 @@ fn leases() -> Value {
     let (mut plain, mut tracked, mut status) = (Vec::new(), Vec::new(), Vec::new());
     for count in grown {
         for (track, line) in [(false, &mut plain), (true, &mut tracked)] {
-            let slot = HotSlot::builder(Lengths).track_leases(track).open(vec![0; 8]).expect("a length loads");
+            let slot = HotSlot::builder(Numbers).track_leases(track).open(vec![0; 8]).expect("a number loads");
             let out: Vec<_> = (0..count).map(|_| slot.load()).collect();
             line.push(lowest(|| time(10_000, || drop(black_box(slot.load())))));
             if !track {
@@ -106,8 +98,8 @@ fn artifacts() -> Value {
     let grown = [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
     let (mut reloads, mut digests) = (Vec::new(), Vec::new());
     for size in grown {
-        let builder = HotSlot::builder(Lengths).max_artifact_size(usize::MAX);
-        let slot = builder.open(vec![0; 8]).expect("a length loads");
+        let builder = HotSlot::builder(Numbers).max_artifact_size(usize::MAX);
+        let slot = builder.open(vec![0; 8]).expect("a number loads");
         let bytes: Arc<[u8]> = vec![7; size].into();
         reloads
             .push(lowest(|| time(1, || drop(slot.reload(Candidate::new(bytes.clone()).force()).expect("it loads")))));
@@ -124,7 +116,7 @@ fn callers() -> Value {
     let (mut plain, mut tracked) = (Vec::new(), Vec::new());
     for count in grown {
         for (track, line) in [(false, &mut plain), (true, &mut tracked)] {
-            let slot = HotSlot::builder(Lengths).track_leases(track).open(vec![0; 8]).expect("a length loads");
+            let slot = HotSlot::builder(Numbers).track_leases(track).open(vec![0; 8]).expect("a number loads");
             line.push(lowest(|| beside_each_other(count, &slot)));
         }
     }
@@ -133,7 +125,7 @@ fn callers() -> Value {
 }
 
 /// The nanoseconds that a processor needs for one lease while `count` threads take leases.
-fn beside_each_other(count: usize, slot: &HotSlot<usize>) -> f64 {
+fn beside_each_other(count: usize, slot: &HotSlot<u64>) -> f64 {
     let done = AtomicBool::new(false);
     let processors = std::thread::available_parallelism().map_or(1, |number| number.get()).min(count);
     let started = Instant::now();

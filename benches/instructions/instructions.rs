@@ -15,9 +15,14 @@
 use std::hint::black_box;
 
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
+use hotslot::HotSlot;
 use hotslot::native::{Native, Trust};
-use hotslot::{Admission, Artifact, Backend, BoxError, HotSlot, LoadContext, Loaded, Manifest, Payload};
 use hotslot_bench_interface::{Bench, Point, Request};
+
+#[path = "../numbers.rs"]
+mod numbers;
+
+use numbers::Numbers;
 
 /// How often each path runs.
 const TIMES: u64 = 1_000;
@@ -30,19 +35,6 @@ fn limit(instructions: u64) -> LibraryBenchmarkConfig {
     let mut config = LibraryBenchmarkConfig::default();
     config.pass_through_env(PLUGIN).tool(Callgrind::default().hard_limits([(EventKind::Ir, instructions * TIMES)]));
     config
-}
-
-/// A backend whose plugins are numbers.
-struct Numbers;
-
-impl Backend<u64> for Numbers {
-    fn admit(&self, _: &Payload) -> Result<Admission, BoxError> {
-        Ok(Manifest::new("number").into())
-    }
-
-    fn load(&self, artifact: &Artifact, _: &LoadContext) -> Result<Loaded<u64>, BoxError> {
-        Ok(Loaded::new(artifact.bytes().len() as u64))
-    }
 }
 
 fn numbers(tracked: bool) -> HotSlot<u64> {
@@ -78,49 +70,39 @@ fn lease(slot: HotSlot<u64>) -> HotSlot<u64> {
     slot
 }
 
-#[library_benchmark]
-#[bench::library(setup = library, config = limit(68))]
-fn nothing(slot: HotSlot<dyn Bench>) -> HotSlot<dyn Bench> {
+/// Calls the plugin through one lease.
+fn through(slot: HotSlot<dyn Bench>, call: impl Fn(&dyn Bench)) -> HotSlot<dyn Bench> {
     let plugin = slot.load();
     for _ in 0..TIMES {
-        black_box(&*plugin).nothing();
+        call(black_box(&*plugin));
     }
     drop(plugin);
     slot
+}
+
+#[library_benchmark]
+#[bench::library(setup = library, config = limit(68))]
+fn nothing(slot: HotSlot<dyn Bench>) -> HotSlot<dyn Bench> {
+    through(slot, |plugin| plugin.nothing())
 }
 
 #[library_benchmark]
 #[bench::library(setup = library, config = limit(97))]
 fn kilobyte(slot: HotSlot<dyn Bench>) -> HotSlot<dyn Bench> {
-    let plugin = slot.load();
-    for _ in 0..TIMES {
-        black_box(black_box(&*plugin).length(black_box(&[7; 1024])));
-    }
-    drop(plugin);
-    slot
+    through(slot, |plugin| _ = black_box(plugin.length(black_box(&[7; 1024]))))
 }
 
 #[library_benchmark]
 #[bench::library(setup = library, config = limit(109))]
 fn plain_struct(slot: HotSlot<dyn Bench>) -> HotSlot<dyn Bench> {
-    let plugin = slot.load();
-    for _ in 0..TIMES {
-        black_box(black_box(&*plugin).mirrored(black_box(Point { x: 1.0, y: 2.0 })));
-    }
-    drop(plugin);
-    slot
+    through(slot, |plugin| _ = black_box(plugin.mirrored(black_box(Point { x: 1.0, y: 2.0 }))))
 }
 
 #[library_benchmark]
 #[bench::library(setup = library, config = limit(5_760))]
 fn serde_type(slot: HotSlot<dyn Bench>) -> HotSlot<dyn Bench> {
-    let plugin = slot.load();
     let request = Request::ordinary();
-    for _ in 0..TIMES {
-        black_box(black_box(&*plugin).headers(black_box(&request)));
-    }
-    drop(plugin);
-    slot
+    through(slot, |plugin| _ = black_box(plugin.headers(black_box(&request))))
 }
 
 library_benchmark_group!(name = leases, benchmarks = [lease]);
