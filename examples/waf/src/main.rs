@@ -29,6 +29,7 @@ mod proxy;
 mod rate;
 mod readable;
 mod release;
+mod replace_file;
 mod request_id;
 mod rule_file;
 mod rules;

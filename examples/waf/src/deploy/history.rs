@@ -11,10 +11,11 @@ use hotslot::{BoxError, Cause, Digest, Outcome, Report, escape_untrusted};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, complain, replace_file};
+use super::{Refusal, complain};
 use crate::hold::Held;
 use crate::json::{millis, moment, unix};
 use crate::release::Release;
+use crate::replace_file::replace_file;
 
 /// How many attempts are remembered.
 const REMEMBERED: usize = 256;

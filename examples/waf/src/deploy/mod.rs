@@ -14,9 +14,7 @@ mod mild;
 mod rollback;
 mod startup;
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +33,7 @@ pub use self::startup::{NO_RULES, start};
 use crate::archive::{Archive, Contents};
 use crate::guard::Guard;
 use crate::release::{Module, Release};
+use crate::replace_file::replace_file;
 use crate::rule_file::{Edit, EditError, RuleFile};
 
 /// How long the end of a reload waits for requests that came across it, to have measured them all.
@@ -418,19 +417,4 @@ fn complain(result: Result<(), BoxError>) {
     if let Err(error) = result {
         tracing::error!(%error, "after a swap");
     }
-}
-
-/// Replaces a file as a whole: whoever reads it finds the old content or the new one, and after a power cut the new one.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    #[cfg(unix)]
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
 }

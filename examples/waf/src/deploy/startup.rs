@@ -10,12 +10,13 @@ use parking_lot::Mutex;
 
 use super::history::History;
 use super::mild::Mild;
-use super::{Deployments, Served, replace_file};
+use super::{Deployments, Served};
 use crate::archive::Archive;
 use crate::config::{Config, FailurePolicy};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::release::Release;
+use crate::replace_file::replace_file;
 use crate::rule_file::RuleFile;
 use crate::rules::{self, Engine};
 

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use hotslot::{BoxError, Digest};
 use waf_rollout::ReleaseId;
 
-use super::disk::durably;
 use super::store::Store;
 use super::{Description, Settings};
 use crate::release::Release;
+use crate::replace_file::replace_file;
 
 /// How long a release waits for the store.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -82,7 +82,7 @@ impl Artifacts {
         let path = self.folder.join(Digest::of(&bytes).to_string());
         tokio::task::spawn_blocking(move || match path.exists() {
             true => Ok(()),
-            false => durably(&path, &bytes).map_err(|error| format!("{}: {error}", path.display())),
+            false => replace_file(&path, &bytes).map_err(|error| format!("{}: {error}", path.display())),
         })
         .await??;
         Ok(())

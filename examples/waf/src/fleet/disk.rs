@@ -1,9 +1,7 @@
 //! What a node of a fleet must find again after a crash: durable before anything follows from it.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use hotslot::BoxError;
 use serde::de::DeserializeOwned;
@@ -12,6 +10,7 @@ use waf_rollout::{Memory, NodeId, ReleaseId};
 
 use super::{Description, Settings};
 use crate::release::Release;
+use crate::replace_file::replace_file;
 
 /// A folder in the node's data folder.
 #[derive(Clone)]
@@ -80,7 +79,7 @@ impl Disk {
         let id = description.id();
         match self.description(id) {
             Some(_) => Ok(()),
-            None => durably(&self.0.join(format!("releases/{id}.json")), &description.bytes()),
+            None => replace_file(&self.0.join(format!("releases/{id}.json")), &description.bytes()),
         }
     }
 
@@ -116,26 +115,8 @@ impl Disk {
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
-        durably(&self.0.join(name), &serde_json::to_vec(value)?)
+        replace_file(&self.0.join(name), &serde_json::to_vec(value)?)
     }
-}
-
-/// Replaces a file as a whole, and returns once it is on the disk. Several may write the same one at once: one of them wins.
-pub fn durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}-{}.new", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
-    // The name is on the disk when the folder is.
-    #[cfg(unix)]
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -168,21 +149,6 @@ mod tests {
         disk.write_swap(&Swap { from, to, done: true }).unwrap();
         assert_eq!(found(&new), (to, None));
         assert_eq!(found(&old), (from, Some(to)), "the node went back on its own");
-    }
-
-    #[test]
-    fn writers_of_one_file_leave_one_of_their_texts() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        let texts: Vec<Vec<u8>> =
-            (0..8_u8).map(|letter| vec![b'a' + letter; 1000 * (1 + usize::from(letter))]).collect();
-        std::thread::scope(|scope| {
-            for text in &texts {
-                scope.spawn(|| (0..20).for_each(|_| durably(&path, text).unwrap()));
-            }
-        });
-        assert!(texts.contains(&std::fs::read(&path).unwrap()));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left lying about");
     }
 
     #[test]

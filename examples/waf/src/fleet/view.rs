@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use waf_rollout::{Kind, NodeId, Phase, ReleaseId, Standing};
 
-use super::disk::durably;
 use super::{About, Document, Telling};
 use crate::json::moment;
+use crate::replace_file::replace_file;
 
 /// How many rollouts and events are remembered.
 const ROLLOUTS: usize = 64;
@@ -162,7 +162,7 @@ fn write_to(file: PathBuf) -> std::io::Result<Sender<Vec<u8>>> {
     std::thread::Builder::new().name("history".to_owned()).spawn(move || {
         while let Ok(first) = texts.recv() {
             let last = texts.try_iter().last().unwrap_or(first);
-            if let Err(error) = durably(&file, &last) {
+            if let Err(error) = replace_file(&file, &last) {
                 tracing::error!(%error, file = %file.display(), "the history of rollouts cannot be written");
             }
         }

@@ -198,13 +198,15 @@ async fn history_and_ways_back_survive_a_restart() {
 async fn a_rule_that_cannot_be_written_to_the_rule_file_is_not_lost() {
     let node = Node::start(&Module::new("1.0.0"));
     assert_eq!(post(&node, "/api/v1/rules", json!({"id": "old", "pattern": "x"})).await.status, OK);
-    // Nothing can be written where a folder is.
-    let blocked = node.folder.path("data/waf-config.json.new");
-    std::fs::create_dir(&blocked).unwrap();
+    // No file can take the place of a folder that is not empty.
+    let (path, aside) = (node.folder.rule_file(), node.folder.path("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    std::fs::create_dir_all(path.join("blocked")).unwrap();
     assert_eq!(post(&node, "/api/v1/rules", json!({"id": "emergency", "pattern": "x"})).await.status, OK);
-    assert!(!std::fs::read_to_string(node.folder.rule_file()).unwrap().contains("emergency"));
     let folder = node.kill();
-    std::fs::remove_dir(&blocked).unwrap();
+    std::fs::remove_dir_all(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    assert!(!std::fs::read_to_string(folder.rule_file()).unwrap().contains("emergency"));
     let node = folder.start();
     assert_eq!(ids(&node.admin("/api/v1/rules").await["rules"]), ["old", "emergency"]);
     assert!(std::fs::read_to_string(node.folder.rule_file()).unwrap().contains("emergency"));

@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+use crate::support::certificate::certificate;
 use crate::support::node::Folder;
 use crate::support::wait::until;
 use crate::support::{Module, Node, request};
@@ -59,27 +60,16 @@ fn python_has(modules: &str) -> bool {
     found
 }
 
-/// A certificate for localhost that signs itself.
-pub fn certificate(folder: &Path) -> bool {
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(folder)
-        .stderr(Stdio::null())
-        .status();
-    let made = made.is_ok_and(|status| status.success());
-    if !made {
-        println!("skipped: there is no openssl");
-    }
-    made
+/// A certificate for localhost, in `localhost.pem` and `localhost.key`.
+pub fn for_localhost(folder: &Path) -> bool {
+    certificate(folder, "localhost", "DNS:localhost")
 }
 
 /// A node in front of an upstream that it trusts.
 fn node(upstream: &str, folder: &Path) -> Node {
     let changes = format!("[waf]\nupstream = \"{upstream}\"");
     Folder::new(&Module::new("1.0.0"), &changes).start_as(|mut command| {
-        command.env("SSL_CERT_FILE", folder.join("cert.pem")).env_remove("SSL_CERT_DIR");
+        command.env("SSL_CERT_FILE", folder.join("localhost.pem")).env_remove("SSL_CERT_DIR");
         command
     })
 }
@@ -98,13 +88,13 @@ async fn asked(node: &Node) -> String {
 #[tokio::test]
 async fn nginx_is_spoken_to_in_every_way() {
     let folder = tempfile::tempdir().unwrap();
-    if !certificate(folder.path()) {
+    if !for_localhost(folder.path()) {
         return;
     }
     let [plain, h2c, tls, h2] = free();
     let server = |listen: String| {
         format!(
-            "server {{ listen {listen}; ssl_certificate cert.pem; ssl_certificate_key key.pem;
+            "server {{ listen {listen}; ssl_certificate localhost.pem; ssl_certificate_key localhost.key;
             location / {{ return 200 \"$server_protocol $host $request_uri\"; }} }}\n"
         )
     };
@@ -156,13 +146,13 @@ async def app(scope, receive, send):
 #[tokio::test]
 async fn hypercorn_is_spoken_to_in_every_way() {
     let folder = tempfile::tempdir().unwrap();
-    if !python_has("hypercorn") || !certificate(folder.path()) {
+    if !python_has("hypercorn") || !for_localhost(folder.path()) {
         return;
     }
     std::fs::write(folder.path().join("echo.py"), ASGI).unwrap();
     let [plain, tls] = free();
     let mut command = Command::new("python3");
-    command.args(["-m", "hypercorn", "echo:app", "--certfile", "cert.pem", "--keyfile", "key.pem"]);
+    command.args(["-m", "hypercorn", "echo:app", "--certfile", "localhost.pem", "--keyfile", "localhost.key"]);
     command.args(["--bind", &tls.to_string(), "--insecure-bind", &plain.to_string()]).current_dir(folder.path());
     let Some(_server) = started(command, plain).await else { return };
     for (upstream, version) in [

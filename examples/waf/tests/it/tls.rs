@@ -1,28 +1,12 @@
 //! TLS on both listeners, with certificates that are replaced while the node serves, and the admin API on a Unix socket. The
 //! clients are curl and openssl; where they are missing, the tests say so and are skipped.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use crate::support::certificate::certificate;
 use crate::support::node::{Folder, replace};
 use crate::support::wait::until;
 use crate::support::{Module, Node};
-
-/// Makes a certificate for some names, in files that begin like this.
-fn certificate(folder: &Path, file: &str, names: &str) -> bool {
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", &format!("/CN={file}")])
-        .args(["-addext", &format!("subjectAltName={names}"), "-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", &format!("{file}.key"), "-out", &format!("{file}.pem")])
-        .current_dir(folder)
-        .stderr(Stdio::null())
-        .status();
-    let made = made.is_ok_and(|status| status.success());
-    if !made {
-        println!("skipped: there is no openssl");
-    }
-    made
-}
 
 /// What curl prints, or its error; `None` where there is none.
 fn curl(arguments: &[&str]) -> Option<Result<String, String>> {

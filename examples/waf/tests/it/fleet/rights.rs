@@ -96,11 +96,11 @@ async fn a_node_whose_key_may_not_tell_how_it_stands_logs_the_reason() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_speaks_tls_to_servers_that_it_is_told_to_trust_and_to_no_others() {
     let keys = tempfile::tempdir().unwrap();
-    if !crate::servers::certificate(keys.path()) {
+    if !crate::servers::for_localhost(keys.path()) {
         return;
     }
     let path = |name: &str| keys.path().join(name).to_str().unwrap().to_owned();
-    let (certificate, key) = (path("cert.pem"), path("key.pem"));
+    let (certificate, key) = (path("localhost.pem"), path("localhost.key"));
     let tls = format!("tls {{ cert_file: {certificate:?}, key_file: {key:?} }}\n");
     let Some(nats) = Nats::configured(&tls) else { return };
     let url = format!("tls://localhost:{}", nats.address().port());

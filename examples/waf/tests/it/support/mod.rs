@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod cage;
+pub mod certificate;
 pub mod disk;
 pub mod fleet;
 pub mod http;
