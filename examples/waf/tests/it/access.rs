@@ -156,30 +156,28 @@ async fn tokens_have_roles_and_change_without_a_restart() {
 
 #[tokio::test]
 async fn whoever_hangs_up_is_in_the_audit_log() {
-    let node = Node::start(&Module::new("1.0.0"));
-    let rule =
-        json!({"id": "a", "where": ["target"], "kind": "contains", "pattern": "xyz", "action": "block"}).to_string();
-    for (id, length) in [("whole", rule.len()), ("half", rule.len() + 100)] {
-        let head = format!(
-            "PUT /api/v1/rules/{id} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\
-             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-        );
-        let mut stream = TcpStream::connect(node.admin).await.unwrap();
-        stream.write_all(format!("{head}{rule}").as_bytes()).await.unwrap();
-        drop(stream);
-        let (node, path) = (&node, format!("/api/v1/rules/{id}"));
-        until("it is in the log", || {
-            let path = path.clone();
-            async move {
-                let audit = node.admin("/api/v1/audit").await;
-                audit
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .any(|entry| entry["path"] == *path && entry["who"] == "token")
-                    .then_some(())
-            }
-        })
+    let patient = "[waf.wasm.reload]\ntimeout_seconds = 5\n[waf.wasm.limits]\ndeadline_milliseconds = 3600000";
+    let node = Node::configured(&Module::new("1.0.0"), patient);
+    let module = Module::new("1.1.0").hangs_in("start").bytes();
+    let mut body = b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\n".to_vec();
+    body.extend(module);
+    body.extend(b"\r\n--b--\r\n");
+    let head = format!(
+        "POST /api/v1/wasm/reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(node.admin).await.unwrap();
+    stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+    let node = &node;
+    // Earlier, there may have been nothing to write down: what is closed at once is not carried out at all.
+    until("the change to be under way", || async move { (node.metric("wasm_instances{").await == 2.0).then_some(()) })
         .await;
-    }
+    drop(stream);
+    until("it is in the log", || async move {
+        let audit = node.admin("/api/v1/audit").await;
+        let mut entries = audit.as_array().unwrap().iter();
+        entries.any(|entry| entry["path"] == "/api/v1/wasm/reload" && entry["who"] == "token").then_some(())
+    })
+    .await;
 }
