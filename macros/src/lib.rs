@@ -42,6 +42,8 @@ use proc_macro::TokenStream;
 /// - `#[since("1.1")]`: the version that added the method. It needs a default body, and plugins may lack it.
 /// - `#[on_error(value)]`: the value that a failed call returns. Without it, a method that returns `Result<_, E>` with
 ///   `E: From<CallError>` returns the error, and any other method unwinds with it.
+/// - `#[repeatable]`: a call may be made a second time, on another plugin. A host that tries a plugin in the shadow of the
+///   serving one copies the calls of these methods. It is no part of the contract.
 ///
 /// A method takes `&self` and values that can cross: numbers, `bool`, `char`, `&str`, `&[u8]`, `String`, `Vec<u8>`, types
 /// with `#[derive(Plain)]`, arrays and options of plain types, and, with the feature `postcard` of `hotslot-plugin`, serde

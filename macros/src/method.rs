@@ -17,6 +17,8 @@ pub(crate) struct Method {
     result: Kind,
     since: Option<Version>,
     on_error: Option<Expr>,
+    /// A call may be made twice: on the plugin that serves, and on one that is tried.
+    is_repeatable: bool,
 }
 
 struct Parameter {
@@ -97,7 +99,8 @@ impl Method {
                 "this method already returns the error of a call: remove `#[on_error]`",
             ));
         }
-        Ok(Method { item, this, parameters, result, since, on_error })
+        let is_repeatable = take(&mut item.attrs, "repeatable")?.map(|meta| repeatable(&meta)).transpose()?.is_some();
+        Ok(Method { item, this, parameters, result, since, on_error, is_repeatable })
     }
 
     pub(crate) fn is_later(&self) -> bool {
@@ -175,6 +178,10 @@ impl Method {
             Kind::Fallible(_) => quote_spanned!(site=> ::core::result::Result::Ok(answer)),
             _ => quote_spanned!(site=> answer),
         };
+        let invoke = match self.is_repeatable {
+            true => quote_spanned!(site=> invoke_repeatable),
+            false => quote_spanned!(site=> invoke),
+        };
         let or_default = self.is_later().then(|| {
             let default = self.default_name();
             quote_spanned! {site=>
@@ -196,7 +203,7 @@ impl Method {
                     let mut lent = __codec::ArgumentList::<{ 0 #(+ #slots)* }>::new();
                     #( __codec::Lend::lend(&#codecs, #lent, &#held, &mut lent); )*
                     let mut words = [0; #words];
-                    __plugin::Transport::invoke(&#this.0, #number, lent.arguments(), &mut words, |answer| {
+                    __plugin::Transport::#invoke(&#this.0, #number, lent.arguments(), &mut words, |answer| {
                         __codec::Codec::<#value>::receive(&#codec, answer)
                     })
                 };
@@ -310,6 +317,13 @@ fn on_error(meta: &Meta) -> Result<Expr, Error> {
     match meta {
         Meta::List(list) => list.parse_args(),
         other => Err(Error::new_spanned(other, "expected the value that a failed call returns: #[on_error(value)]")),
+    }
+}
+
+fn repeatable(meta: &Meta) -> Result<(), Error> {
+    match meta {
+        Meta::Path(_) => Ok(()),
+        other => Err(Error::new_spanned(other, "this attribute has no arguments: #[repeatable]")),
     }
 }
 

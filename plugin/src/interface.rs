@@ -1,6 +1,7 @@
 //! What a declared interface is to both sides, and the transport under it.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use crate::{CallError, Error, Malformed, Stop};
 
@@ -48,6 +49,44 @@ pub trait Link: Send + Sync + 'static {
     /// # Errors
     /// Those of the plugin.
     fn run(&self, stop: &Stop) -> Result<(), Error>;
+
+    /// Shows the calls of methods that are marked `#[repeatable]` to a watcher, in the place of the one before; `false` if this
+    /// link cannot.
+    fn watch(&self, watcher: Arc<dyn CallWatcher>) -> bool {
+        let _ = watcher;
+        false
+    }
+
+    /// Makes a call that was watched, and returns the bytes of the answer. The words go to `words`, which is as long as they
+    /// were.
+    ///
+    /// # Errors
+    /// As [`Transport::invoke`].
+    fn repeat(&self, method: u32, arguments: &[Argument<'_>], words: &mut [u64]) -> Result<Vec<u8>, CallError> {
+        let _ = (method, arguments, words);
+        Err(CallError::unsupported())
+    }
+}
+
+/// Sees calls: how a host tries them on another plugin.
+pub trait CallWatcher: Send + Sync + 'static {
+    /// Says whether the next call is to be shown.
+    fn interest(&self) -> Interest;
+
+    /// Shows a call that was made, with words and bytes of its answer, or why there is none. An answer has room for so many
+    /// `words`.
+    fn saw(&self, method: u32, arguments: &[Argument<'_>], answer: Result<(&[u64], &[u8]), &CallError>, words: usize);
+}
+
+/// Whether a [`CallWatcher`] is to be shown a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// It is.
+    Wanted,
+    /// Not this one.
+    Skipped,
+    /// Neither this one nor any other.
+    Over,
 }
 
 /// A [`Link`] that carries calls.
@@ -64,6 +103,21 @@ pub trait Transport: Link + Sized {
         words: &mut [u64],
         read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
     ) -> Result<R, CallError>;
+
+    /// Calls a method that is marked `#[repeatable]`: the same, where nobody [watches](Link::watch).
+    ///
+    /// # Errors
+    /// As [`invoke`](Transport::invoke).
+    #[inline]
+    fn invoke_repeatable<R>(
+        &self,
+        method: u32,
+        arguments: &[Argument<'_>],
+        words: &mut [u64],
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
+    ) -> Result<R, CallError> {
+        self.invoke(method, arguments, words, read)
+    }
 }
 
 /// One argument on its way: a machine word, or bytes that are lent for the call.
@@ -212,6 +266,12 @@ impl<'a> Reply<'a> {
         // left the processor's store buffer, which takes longer than the rest of the call.
         // SAFETY: a reference is valid for reads.
         self.words.by_ref().map(|word| unsafe { std::ptr::read_volatile(word) })
+    }
+
+    /// Returns the words that were not taken, without taking them.
+    #[inline]
+    pub fn words_left(&self) -> &'a [u64] {
+        self.words.as_slice()
     }
 
     /// Returns the bytes.

@@ -1,12 +1,17 @@
 //! A plugin behind the trait object of a declared interface.
 
 use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use hotslot_plugin::abi::{self, Buffer, Method, Status};
-use hotslot_plugin::{Argument, CallError, CallErrorKind, Link, Malformed, Reply, Stop, Transport};
+use hotslot_plugin::{
+    Argument, CallError, CallErrorKind, CallWatcher, Interest, Link, Malformed, Reply, Stop, Transport,
+};
 
 use super::contract::MethodNumbers;
 use crate::failures::FailureCounter;
+use crate::lock::Mutex;
 use crate::nesting::{First, Nested, Refusal, Watch};
 use crate::text::plugin_text;
 use crate::{BoxError, LoadContext, State, Stateful};
@@ -112,12 +117,13 @@ pub struct InterfaceLink<P> {
     /// The plugin's numbers of the host's methods.
     methods: MethodNumbers,
     failures: FailureCounter,
+    watched: Watched,
 }
 
 impl<P: InterfacePlugin> InterfaceLink<P> {
     /// Links a plugin whose contract has the host's methods at `methods`.
     pub fn new(plugin: P, methods: MethodNumbers, context: &LoadContext) -> InterfaceLink<P> {
-        InterfaceLink { plugin, methods, failures: context.failures.clone() }
+        InterfaceLink { plugin, methods, failures: context.failures.clone(), watched: Watched::default() }
     }
 }
 
@@ -143,6 +149,62 @@ impl<P: InterfacePlugin> Transport for InterfaceLink<P> {
         }
         self.invoke_nested(method, arguments, words, read)
     }
+
+    #[inline]
+    fn invoke_repeatable<R>(
+        &self,
+        method: u32,
+        arguments: &[Argument<'_>],
+        words: &mut [u64],
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
+    ) -> Result<R, CallError> {
+        if self.watched.is_so() {
+            return self.invoke_watched(method, arguments, words, read);
+        }
+        self.invoke(method, arguments, words, read)
+    }
+}
+
+/// Who watches the calls of a plugin, if anybody does.
+#[derive(Default)]
+struct Watched {
+    /// All that a call looks at while nobody does.
+    is_so: AtomicBool,
+    by: Mutex<Option<Arc<dyn CallWatcher>>>,
+}
+
+impl Watched {
+    #[inline]
+    fn is_so(&self) -> bool {
+        self.is_so.load(Relaxed)
+    }
+
+    fn begin(&self, watcher: Arc<dyn CallWatcher>) {
+        *self.by.lock() = Some(watcher);
+        self.is_so.store(true, Relaxed);
+    }
+
+    /// The watcher, if it is to be shown the next call.
+    fn next(&self) -> Option<Arc<dyn CallWatcher>> {
+        let watcher = Arc::clone(self.by.lock().as_ref()?);
+        match watcher.interest() {
+            Interest::Wanted => Some(watcher),
+            Interest::Skipped => None,
+            Interest::Over => {
+                self.end(&watcher);
+                None
+            }
+        }
+    }
+
+    fn end(&self, watcher: &Arc<dyn CallWatcher>) {
+        let mut by = self.by.lock();
+        // Another one may have begun meanwhile.
+        if by.as_ref().is_some_and(|by| Arc::ptr_eq(by, watcher)) {
+            *by = None;
+            self.is_so.store(false, Relaxed);
+        }
+    }
 }
 
 // What is seldom, out of the way of what is not.
@@ -154,6 +216,30 @@ fn unavailable(refusal: Refusal) -> CallError {
 }
 
 impl<P: InterfacePlugin> InterfaceLink<P> {
+    /// Makes a call, and shows it to whoever watches.
+    #[inline(never)]
+    fn invoke_watched<R>(
+        &self,
+        method: u32,
+        arguments: &[Argument<'_>],
+        words: &mut [u64],
+        read: impl FnOnce(&mut Reply<'_>) -> Result<R, Malformed>,
+    ) -> Result<R, CallError> {
+        let Some(watcher) = self.watched.next() else { return self.invoke(method, arguments, words, read) };
+        let (room, mut seen) = (words.len(), None);
+        let answer = self.invoke(method, arguments, words, |reply| {
+            seen = Some((reply.words_left().to_vec(), reply.bytes().to_vec()));
+            read(reply)
+        });
+        match (&answer, &seen) {
+            (Err(error), _) => watcher.saw(method, arguments, Err(error), room),
+            (Ok(_), Some((words, bytes))) => watcher.saw(method, arguments, Ok((words, bytes)), room),
+            // An answer is read.
+            (Ok(_), None) => {}
+        }
+        answer
+    }
+
     /// Makes a call that may be inside of another one, by the plugin's number of the method.
     #[inline(never)]
     fn invoke_nested<R>(
@@ -217,6 +303,15 @@ impl<P: InterfacePlugin> Link for InterfaceLink<P> {
 
     fn run(&self, stop: &Stop) -> Result<(), BoxError> {
         self.plugin.run(stop)
+    }
+
+    fn watch(&self, watcher: Arc<dyn CallWatcher>) -> bool {
+        self.watched.begin(watcher);
+        true
+    }
+
+    fn repeat(&self, method: u32, arguments: &[Argument<'_>], words: &mut [u64]) -> Result<Vec<u8>, CallError> {
+        self.invoke(method, arguments, words, |reply| Ok(reply.bytes().to_vec()))
     }
 }
 

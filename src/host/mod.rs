@@ -72,6 +72,7 @@ mod link;
 mod log_rate;
 mod offers;
 mod plugin_info;
+mod recorded;
 mod services;
 mod stateful;
 
@@ -84,6 +85,7 @@ pub(crate) use link::unsound_buffer;
 pub use link::{InterfaceLink, InterfacePlugin};
 pub use offers::{Offers, PluginHost};
 pub use plugin_info::PluginInfo;
+pub use recorded::{RecordedAnswer, RecordedCall, RecordedValue};
 pub use services::BoundService;
 
 pub use crate::call_cost::record_wait;
