@@ -101,6 +101,20 @@ pub enum ErrorKind {
         /// The one that serves.
         current: u64,
     },
+    /// Another staged generation is served to a share of the callers.
+    #[error("generation {0} is served to a share of the callers already: promote it or abort it first")]
+    CanaryUnderWay(u64),
+    /// The [probation policy](crate::ProbationPolicy) objected to the canary, and it is not served any more.
+    #[error("it was served to a share of the callers, and did not do well: {0}")]
+    CanaryFailed(String),
+    /// Another member of the [group](crate::SlotGroup) was refused, so that this one was not committed, either.
+    #[error("the group changes as one, and its slot `{slot}` was refused: {reason}")]
+    GroupRefused {
+        /// The name of that member.
+        slot: String,
+        /// Why it was refused.
+        reason: String,
+    },
     /// There is nothing to roll back to.
     #[error("{}", nothing_to_roll_back_to(*.wanted, .warm))]
     NotWarm {

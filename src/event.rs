@@ -31,6 +31,15 @@ pub enum Event {
     },
     /// An attempt ended: swapped, unchanged, refused or discarded.
     Ended(#[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::through_arc"))] Arc<Report>),
+    /// A staged generation is [served to a share](crate::Canary) of the callers from now on.
+    Canary {
+        /// Its number.
+        generation: u64,
+        /// The share of the keys, from 0 to 1.
+        share: f64,
+        /// What the probation policy said against it, if that is why the share is 0 now.
+        objection: Option<String>,
+    },
     /// A generation is no longer current.
     Retired {
         /// Its number.

@@ -148,7 +148,11 @@ pub use manifest::Manifest;
 pub use plugin_scope::PluginScope;
 pub use report::{Cause, Outcome, Report, Stage};
 pub use semver;
-pub use slot::{Builder, BusyPolicy, CallStats, HotSlot, Lease, Probation, ProbationPolicy, Rollback, Runner, Staged};
+pub use slot::{
+    Builder, BusyPolicy, CallStats, Canary, Difference, GroupError, GroupLease, GroupReport, GroupStatus, HotSlot,
+    Lease, Members, Probation, ProbationPolicy, Rollback, Runner, Shadow, ShadowBuilder, ShadowReport, SlotGroup,
+    Staged, StagedGroup,
+};
 pub use state::{Runnable, State, Stateful, transfer_state};
 pub use status::{
     Counters, Footprint, LeaseOrigin, Phase, Retained, RetiredStatus, ServingStatus, StagedStatus, Status,

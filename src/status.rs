@@ -1,6 +1,6 @@
 //! What a slot looks like at one moment.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use semver::Version;
 
@@ -92,15 +92,15 @@ pub struct StagedStatus {
     /// How long ago it was loaded.
     #[cfg_attr(feature = "serde", serde(rename = "age_ms", serialize_with = "crate::serialize::millis"))]
     pub age: Duration,
-    #[cfg_attr(feature = "serde", serde(skip))]
-    pub(crate) since: Instant,
-}
-
-impl StagedStatus {
-    /// The same at this moment.
-    pub(crate) fn now(&self) -> StagedStatus {
-        StagedStatus { age: self.since.elapsed(), ..self.clone() }
-    }
+    /// The share of the callers' keys that it is [served to](crate::Staged::serve_share), from 0 to 1.
+    pub share: f64,
+    /// [Measured](crate::Lease::measure) calls of those callers.
+    pub calls: u64,
+    /// Failures in those callers' calls.
+    pub failures: u64,
+    /// What the [probation policy](crate::ProbationPolicy) said against it, if it was condemned: then it is not served any
+    /// more.
+    pub objection: Option<String>,
 }
 
 /// A generation that is not current.

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 use semver::Version;
 
 use super::core::{Core, HeldCalls};
+use super::current::Hold;
 use super::deadline::{NoResult, after, left, within};
 use super::gate::{BusyPolicy, NoTurn, Turn};
 use super::generation::{Generation, GenerationRef, Home, Parts};
@@ -89,6 +90,29 @@ pub(super) struct Pending<T: ?Sized + Send + Sync + 'static> {
     /// The turn of the reload that this is part of, if it is; and what is left of its time. A runner's commit may have
     /// to wait for the old plugin to stop, which is not to be taken from it.
     turn: Option<(Turn, Duration)>,
+}
+
+/// An attempt whose hand-over is over.
+pub(super) enum Readiness<T: ?Sized + Send + Sync + 'static> {
+    Ready(Ready<T>),
+    /// The base is the same plugin, and nothing will be done.
+    Unchanged(Attempt<T>, Base),
+}
+
+/// An attempt that is one store away from its end.
+pub(super) struct Ready<T: ?Sized + Send + Sync + 'static> {
+    attempt: Attempt<T>,
+    generation: GenerationRef<T>,
+    base: Option<Base>,
+    held: Option<HeldCalls<T>>,
+    _turn: Option<(Turn, Duration)>,
+}
+
+/// An attempt that came to nothing, before that is written down.
+pub(super) struct Refused<T: ?Sized + Send + Sync + 'static> {
+    attempt: Attempt<T>,
+    generation: Option<GenerationRef<T>>,
+    refusal: Refusal,
 }
 
 enum Prepared<T: ?Sized> {
@@ -206,9 +230,22 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         request: Request,
         then: impl FnOnce() -> Option<Duration>,
     ) -> Result<Report, Error> {
+        let in_order = self.swapping.lock();
+        let result = self.roll_back_in_order(target, cause, request, then);
+        drop(in_order);
+        result.map_err(Refused::refuse)
+    }
+
+    /// The same, where the caller holds `swapping`, and lets go of it before it refuses what comes back.
+    pub(super) fn roll_back_in_order(
+        self: &Arc<Self>,
+        target: Target,
+        cause: Cause,
+        request: Request,
+        then: impl FnOnce() -> Option<Duration>,
+    ) -> Result<Report, Refused<T>> {
         let mut attempt = Attempt::begin(self, self.journal.next_attempt(), cause, Instant::now());
         attempt.request = request;
-        let in_order = self.swapping.lock();
         let look = |generation: &Generation<T>| (generation.id, generation.manifest.version.clone(), generation.size);
         let result = self.lineage.rollback(target, look);
         attempt.log.lap(Stage::Commit);
@@ -218,8 +255,8 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
                 Ok(attempt.swapped(change, then))
             }
             Err(reason) => {
-                drop(in_order);
-                Err(attempt.refuse(Refusal(Stage::Commit, reason.into())))
+                let refusal = Refusal(Stage::Commit, reason.into());
+                Err(Refused { attempt, generation: None, refusal })
             }
         }
     }
@@ -316,7 +353,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
     fn load_generation(self: &Arc<Self>, artifact: &Artifact, stop: StopSignal) -> Result<GenerationRef<T>, ErrorKind> {
         let number = self.next_generation.fetch_add(1, Ordering::Relaxed);
         let home: Weak<dyn Home<T>> = Arc::downgrade(&(Arc::clone(self) as Arc<dyn Home<T>>));
-        let trial = Arc::new(Trial::new(Arc::clone(&self.settings.probation)));
+        let trial = Arc::new(Trial::new(Arc::clone(&self.settings.probation), artifact.id()));
         let failures = FailureCounter::new({
             let (trial, home) = (Arc::clone(&trial), home.clone());
             move |what: &str| {
@@ -582,8 +619,8 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         }
         self.core.let_calls_go();
         self.core.wake();
-        let follower = self.core.follower.lock().clone();
-        if let Some(follow) = follower {
+        let followers = self.core.followers.lock().clone();
+        for follow in [followers.runner, followers.group].into_iter().flatten() {
             follow();
         }
         let gap = then();
@@ -607,16 +644,21 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
     }
 
     /// Says that nothing has to change, if that is still so.
-    fn confirm(self, base: Base) -> Result<Report, Error> {
-        let generation = base.generation;
-        match self.core.lineage.base() {
-            Some(current) if current == base => Ok(self.end(Outcome::Unchanged { generation }, None)),
-            Some(current) => {
-                let (base, current) = (Some(generation), current.generation);
-                Err(self.refuse(Refusal(Stage::Commit, ErrorKind::BaseChanged { base, current })))
-            }
-            None => Err(self.refuse(Refusal(Stage::Commit, ErrorKind::Closed))),
+    pub(super) fn confirm(self, base: Base) -> Result<Report, Refused<T>> {
+        match self.objection_to(base) {
+            None => Ok(self.end(Outcome::Unchanged { generation: base.generation }, None)),
+            Some(kind) => Err(Refused { attempt: self, generation: None, refusal: Refusal(Stage::Commit, kind) }),
         }
+    }
+
+    /// What stands against that.
+    pub(super) fn objection_to(&self, base: Base) -> Option<ErrorKind> {
+        self.core.lineage.check_base(Some(base)).err().map(ErrorKind::from)
+    }
+
+    /// Ends it as refused at its last stage, with nothing loaded.
+    pub(super) fn refuse_commit(self, kind: ErrorKind) -> Error {
+        self.refuse(Refusal(Stage::Commit, kind))
     }
 
     /// Records how the attempt ended.
@@ -680,6 +722,72 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
         self.attempt.id.expect("an attempt that was staged knows what it staged")
     }
 
+    /// A lease on the generation that is staged.
+    pub(super) fn lease(&self) -> Result<Lease<T>, ErrorKind> {
+        if self.attempt.core.is_forked() {
+            return Err(ErrorKind::Forked);
+        }
+        match &self.prepared {
+            Prepared::Loaded(generation) => Ok(Lease::new(Hold::of(generation), Location::caller())),
+            Prepared::Unchanged(base) => Err(ErrorKind::AlreadyServing(base.generation)),
+        }
+    }
+
+    /// Serves what is staged to a share of the callers.
+    pub(super) fn begin_canary(&self, share: f64) -> Result<(), ErrorKind> {
+        let core = &self.attempt.core;
+        if core.is_forked() {
+            return Err(ErrorKind::Forked);
+        }
+        let generation = match &self.prepared {
+            Prepared::Loaded(generation) => generation,
+            Prepared::Unchanged(base) => return Err(ErrorKind::AlreadyServing(base.generation)),
+        };
+        generation.trial.begin_staged();
+        generation.trial.share.set(share);
+        // SAFETY: every way of a `Pending` leads into the lineage, as its commit or its discard; a forked process leaks it.
+        unsafe { core.lineage.begin_canary(generation, self.base)? };
+        core.journal.canary(generation.number, share, None);
+        core.wake();
+        Ok(())
+    }
+
+    /// Serves it to another share.
+    pub(super) fn set_canary_share(&self, share: f64) -> Result<(), ErrorKind> {
+        let (core, generation) = (&self.attempt.core, self.generation().expect("it is a canary"));
+        if core.is_forked() {
+            return Err(ErrorKind::Forked);
+        }
+        if let Some(objection) = generation.trial.objection() {
+            return Err(ErrorKind::CanaryFailed(objection));
+        }
+        core.lineage.check_base(self.base)?;
+        generation.trial.share.set(share);
+        core.journal.canary(generation.number, share, None);
+        core.wake();
+        Ok(())
+    }
+
+    pub(super) fn canary_share(&self) -> f64 {
+        let (core, generation) = (&self.attempt.core, self.generation().expect("it is a canary"));
+        let is_served = !core.is_forked() && core.lineage.canary() == Some(generation.number);
+        if is_served { generation.trial.share.get() } else { 0.0 }
+    }
+
+    /// Serves it to nobody any more.
+    pub(super) fn end_canary(&self) {
+        let (core, generation) = (&self.attempt.core, self.generation().expect("it is a canary"));
+        if !core.is_forked() && core.lineage.end_canary(generation.number) {
+            core.journal.canary(generation.number, 0.0, None);
+            core.wake();
+        }
+    }
+
+    /// The error of something that was asked for and leaves it as it is.
+    pub(super) fn not_now(&self, kind: ErrorKind) -> Error {
+        self.attempt.core.not_begun(Stage::Staged, kind)
+    }
+
     /// The last two stages. `then` is called after the swap and before the attempt is recorded: it gives the gap between
     /// two runs.
     pub(super) fn commit(self, hand_over: HandOver, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Error> {
@@ -691,10 +799,7 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
                 std::mem::forget(self);
                 return Err(error);
             }
-            Err(misuse) => {
-                let Pending { attempt, prepared, .. } = self;
-                Err(attempt.refuse_and_discard(Refusal(Stage::Commit, misuse), prepared.into_loaded()))
-            }
+            Err(misuse) => Err(self.refuse(misuse)),
             Ok(()) => self.try_commit(hand_over, then),
         };
         core.journal.flush();
@@ -702,12 +807,29 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
     }
 
     fn try_commit(self, hand_over: HandOver, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Error> {
+        let core = Arc::clone(&self.attempt.core);
+        match self.make_ready(hand_over)? {
+            Readiness::Unchanged(attempt, base) => attempt.confirm(base).map_err(Refused::refuse),
+            Readiness::Ready(ready) => {
+                let span = ready.span();
+                let in_order = core.swapping.lock();
+                let result = ready.swap(then);
+                drop(in_order);
+                let result = result.map_err(Refused::refuse);
+                core.journal.trace(|| drop(span));
+                result
+            }
+        }
+    }
+
+    /// Hands the state over. What is left of the commit is one store.
+    pub(super) fn make_ready(self, hand_over: HandOver) -> Result<Readiness<T>, Error> {
         if self.turn.is_none() {
             self.note_wait();
         }
         let Pending { mut attempt, prepared, base, turn } = self;
         let generation = match prepared {
-            Prepared::Unchanged(base) => return attempt.confirm(base),
+            Prepared::Unchanged(base) => return Ok(Readiness::Unchanged(attempt, base)),
             Prepared::Loaded(generation) => generation,
         };
         let core = Arc::clone(&attempt.core);
@@ -721,36 +843,16 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
             }
             (Err(refusal), _) => return Err(attempt.refuse_and_discard(refusal, Some(generation))),
         };
-        let span = core.journal.span(attempt.log.attempt, Stage::Commit);
-        let in_order = core.swapping.lock();
-        let result = core.lineage.commit(&generation, base, held.as_ref().map(|held| held.pause));
-        let bound = held.as_ref().map(|held| held.bound);
-        drop(held);
-        attempt.log.lap(Stage::Commit);
-        let result = match result {
-            Ok(change) => {
-                core.staged.lock().remove(&change.to);
-                if matches!(attempt.cause, Cause::Reload) {
-                    *core.last_reload.lock() = Some(Instant::now());
-                }
-                drop(generation);
-                let report = attempt.swapped(change, then);
-                drop(in_order);
-                Ok(report)
-            }
-            Err(reason) => {
-                drop(in_order);
-                let refusal = match (reason, bound) {
-                    (NotCommitted::PauseEnded, Some(bound)) => {
-                        Refusal(Stage::HandOver, ErrorKind::HoldTimedOut { bound, leases: 0 })
-                    }
-                    (reason, _) => Refusal(Stage::Commit, reason.into()),
-                };
-                Err(attempt.refuse_and_discard(refusal, Some(generation)))
-            }
-        };
-        core.journal.trace(|| drop(span));
-        result
+        Ok(Readiness::Ready(Ready { attempt, generation, base, held, _turn: turn }))
+    }
+
+    /// Ends the attempt as refused, and drops what was staged.
+    pub(super) fn refuse(self, kind: ErrorKind) -> Error {
+        let Pending { attempt, prepared, .. } = self;
+        let core = Arc::clone(&attempt.core);
+        let error = attempt.refuse_and_discard(Refusal(Stage::Commit, kind), prepared.into_loaded());
+        core.journal.flush();
+        error
     }
 
     /// Drops what was staged.
@@ -765,6 +867,59 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
             core.discard(generation);
         }
         core.journal.flush();
+    }
+}
+
+impl<T: ?Sized + Send + Sync + 'static> Ready<T> {
+    /// The span of the last stage.
+    pub(super) fn span(&self) -> tracing::Span {
+        self.attempt.core.journal.span(self.attempt.log.attempt, Stage::Commit)
+    }
+
+    /// What stands against the swap. Nothing new comes up while the caller holds `swapping`.
+    pub(super) fn objection(&self) -> Option<ErrorKind> {
+        self.attempt.core.lineage.check_base(self.base).err().map(ErrorKind::from)
+    }
+
+    /// Makes the generation current. The caller holds `swapping`, and lets go of it before it refuses what comes back.
+    pub(super) fn swap(self, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Refused<T>> {
+        let Ready { attempt, generation, base, held, _turn } = self;
+        let core = Arc::clone(&attempt.core);
+        let result = core.lineage.commit(&generation, base, held.as_ref().map(|held| held.pause));
+        let bound = held.as_ref().map(|held| held.bound);
+        drop(held);
+        attempt.log.lap(Stage::Commit);
+        match result {
+            Ok(change) => {
+                core.staged.lock().remove(&change.to);
+                if matches!(attempt.cause, Cause::Reload) {
+                    *core.last_reload.lock() = Some(Instant::now());
+                }
+                drop(generation);
+                Ok(attempt.swapped(change, then))
+            }
+            Err(reason) => {
+                let refusal = match (reason, bound) {
+                    (NotCommitted::PauseEnded, Some(bound)) => {
+                        Refusal(Stage::HandOver, ErrorKind::HoldTimedOut { bound, leases: 0 })
+                    }
+                    (reason, _) => Refusal(Stage::Commit, reason.into()),
+                };
+                Err(Refused { attempt, generation: Some(generation), refusal })
+            }
+        }
+    }
+
+    /// Ends the attempt as refused, and drops what was staged. The caller does not hold `swapping`.
+    pub(super) fn refuse(self, kind: ErrorKind) -> Error {
+        let Ready { attempt, generation, .. } = self;
+        attempt.refuse_and_discard(Refusal(Stage::Commit, kind), Some(generation))
+    }
+}
+
+impl<T: ?Sized + Send + Sync + 'static> Refused<T> {
+    pub(super) fn refuse(self) -> Error {
+        self.attempt.refuse_and_discard(self.refusal, self.generation)
     }
 }
 
@@ -892,6 +1047,7 @@ impl From<NotCommitted> for ErrorKind {
             NotCommitted::Closed => ErrorKind::Closed,
             // Only said to whoever paused, who knows for how long.
             NotCommitted::PauseEnded => ErrorKind::HoldTimedOut { bound: Duration::ZERO, leases: 0 },
+            NotCommitted::CanaryUnderWay(generation) => ErrorKind::CanaryUnderWay(generation),
         }
     }
 }

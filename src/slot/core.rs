@@ -13,7 +13,7 @@ use super::generation::{Generation, GenerationRef, Home};
 use super::journal::Journal;
 use super::lease_count::LeaseCount;
 use super::lineage::{Base, Lineage, Pause, RetiredView, ServingView, Slow};
-use super::probation::Verdict;
+use super::probation::{Trial, Verdict};
 use super::reaper;
 use super::settings::Settings;
 use super::teardown::Teardown;
@@ -50,13 +50,13 @@ pub(super) struct Core<T: ?Sized> {
     /// Work that was abandoned and has not come back.
     pub(super) hung: AtomicUsize,
     /// Generations beside the serving one that were not committed yet.
-    pub(super) staged: Mutex<BTreeMap<u64, StagedStatus>>,
+    pub(super) staged: Mutex<BTreeMap<u64, StagedEntry>>,
     pub(super) teardowns: Mutex<Vec<Teardown>>,
     pub(super) lease_count: LeaseCount,
     /// Readers that found calls held. Taken before the lineage's lock, never after it.
     pub(super) held_up: Monitor<HeldUp>,
-    /// Told of every swap: how a runner follows.
-    pub(super) follower: Mutex<Option<Follower>>,
+    /// Told of every swap.
+    pub(super) followers: Mutex<Followers>,
     /// What [`reload_soon`](crate::HotSlot::reload_soon) is to do.
     pub(super) deferred: Mutex<Deferred>,
     /// The process in which the slot was opened.
@@ -94,6 +94,36 @@ impl<T: ?Sized + Send + Sync + 'static> Drop for HeldCalls<T> {
 
 /// Called after each change of the current generation.
 pub(super) type Follower = Arc<dyn Fn() + Send + Sync>;
+
+/// What follows the changes of a slot.
+#[derive(Clone, Default)]
+pub(super) struct Followers {
+    pub(super) runner: Option<Follower>,
+    /// Every slot is in one group at most.
+    pub(super) group: Option<Follower>,
+}
+
+/// A staged generation, as the status shows it.
+pub(super) struct StagedEntry {
+    /// What does not change.
+    status: StagedStatus,
+    since: Instant,
+    trial: Arc<Trial>,
+}
+
+impl StagedEntry {
+    fn status(&self, canary: Option<u64>) -> StagedStatus {
+        let Trial { stats, share, .. } = &*self.trial;
+        StagedStatus {
+            age: self.since.elapsed(),
+            share: if canary == Some(self.status.generation) { share.get() } else { 0.0 },
+            calls: stats.calls(),
+            failures: stats.failures(),
+            objection: self.trial.objection(),
+            ..self.status.clone()
+        }
+    }
+}
 
 /// At most one reload that is to be done soon, and whether a thread is at it.
 #[derive(Default)]
@@ -162,7 +192,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             teardowns: Mutex::default(),
             lease_count: LeaseCount::default(),
             held_up: Monitor::default(),
-            follower: Mutex::default(),
+            followers: Mutex::default(),
             deferred: Mutex::default(),
             process: ProcessId::current(),
         }))
@@ -176,6 +206,18 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             None => self.load_slowly()?,
         };
         Some(Lease::new(hold, location))
+    }
+
+    /// The lease for the holder of a key: on the canary, if the key is among its share.
+    #[inline]
+    pub(super) fn load_for(&self, key: &[u8], location: &'static Location<'static>) -> Option<Lease<T>> {
+        match self.lineage.load_canary() {
+            Some(hold) if hold.trial.share.contains(key) => {
+                self.lease_count.note();
+                Some(Lease::new(hold, location))
+            }
+            _ => self.load(location),
+        }
     }
 
     /// Waits until calls are no longer held.
@@ -321,9 +363,13 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             size: generation.size,
             footprint: generation.footprint,
             age: Duration::ZERO,
-            since: Instant::now(),
+            share: 0.0,
+            calls: 0,
+            failures: 0,
+            objection: None,
         };
-        self.staged.lock().insert(generation.number, status);
+        let entry = StagedEntry { status, since: Instant::now(), trial: Arc::clone(&generation.trial) };
+        self.staged.lock().insert(generation.number, entry);
     }
 
     /// Reports what has had leases out for too long, as `due` sees it.
@@ -402,7 +448,8 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         };
         // In the order of `lingering`, for the same reasons.
         let hung = self.hung.load(Ordering::Acquire);
-        let staged = self.staged.lock().values().map(StagedStatus::now).collect();
+        let canary = self.lineage.canary();
+        let staged = self.staged.lock().values().map(|entry| entry.status(canary)).collect();
         let teardowns = self.teardowns.lock();
         let (serving, mut retired) = self.lineage.all(serving, retired);
         retired.extend(teardowns.iter().map(Teardown::status));
@@ -427,7 +474,14 @@ impl<T: ?Sized + Send + Sync + 'static> Home<T> for Core<T> {
     fn heed(self: Arc<Self>, generation: u64, verdict: Verdict) {
         match verdict {
             Verdict::Stays => {}
-            Verdict::Condemned => Core::wake(&self),
+            Verdict::Condemned => {
+                let staged = self.staged.lock().get(&generation).map(|entry| Arc::clone(&entry.trial));
+                if let Some(trial) = staged.filter(|_| self.lineage.end_canary(generation)) {
+                    self.journal.canary(generation, 0.0, trial.objection());
+                }
+                // It rolls the generation back, if that is current, and writes the log.
+                Core::wake(&self);
+            }
             Verdict::PolicyPanicked(what) => {
                 self.journal.alarm(format!("the probation policy panicked over generation {generation}: {what}"));
                 self.journal.flush();
@@ -435,7 +489,7 @@ impl<T: ?Sized + Send + Sync + 'static> Home<T> for Core<T> {
         }
     }
 
-    fn predecessor(&self) -> Option<GenerationRef<T>> {
-        self.lineage.predecessor(Generation::begin_consultation)
+    fn second_opinion(&self, generation: u64) -> Option<GenerationRef<T>> {
+        self.lineage.second_opinion(generation, Generation::begin_consultation)
     }
 }

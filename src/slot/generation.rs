@@ -39,8 +39,8 @@ pub(super) trait Home<T: ?Sized>: Send + Sync {
     fn wake_reaper(self: Arc<Self>);
     /// Does what counting a call of this generation came to.
     fn heed(self: Arc<Self>, generation: u64, verdict: Verdict);
-    /// A hold on the warm predecessor of the current generation, counted among its consultations.
-    fn predecessor(&self) -> Option<GenerationRef<T>>;
+    /// A hold on the generation that a failed call on this one can be put to, counted among its consultations.
+    fn second_opinion(&self, generation: u64) -> Option<GenerationRef<T>>;
 }
 
 /// What a generation is made of besides the plugin.

@@ -132,6 +132,10 @@ impl Journal {
         }
     }
 
+    pub(super) fn canary(&self, generation: u64, share: f64, objection: Option<String>) {
+        self.tell(&mut self.records.lock(), Event::Canary { generation, share, objection });
+    }
+
     pub(super) fn alarm(&self, message: String) {
         let mut records = self.records.lock();
         records.counters.alarms += 1;
@@ -227,6 +231,12 @@ fn log(slot: &str, event: &Event) {
         Event::Alarm { message } => tracing::error!(slot, %message, "alarm"),
         Event::RunEnded { generation, error: Some(error) } => {
             tracing::error!(slot, generation, %error, "the run failed");
+        }
+        Event::Canary { generation, share, objection: None } => {
+            tracing::info!(slot, generation, share, "served to a share of the callers");
+        }
+        Event::Canary { generation, objection: Some(objection), .. } => {
+            tracing::error!(slot, generation, %objection, "no longer served to a share of the callers");
         }
         Event::Stage { .. }
         | Event::Retired { .. }

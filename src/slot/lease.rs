@@ -123,8 +123,8 @@ impl<T: ?Sized + Send + Sync + 'static> Lease<T> {
     }
 
     /// Calls the plugin as [`measure`](Lease::measure) does, and asks for a second opinion if that fails: while the
-    /// generation is on probation, the same call is put to the warm predecessor, and if it fails there, too, it counts
-    /// against neither. So callers cannot condemn a version with requests that the one before could not bear either.
+    /// generation is on probation, the same call is put to the warm predecessor, or to the serving generation if this one is a
+    /// [canary](crate::Canary), and if it fails there, too, it counts against neither. So callers cannot condemn a version with requests that the one before could not bear either.
     ///
     /// `failure` says what was wrong with an answer, if something was; a failure that the backend reported counts without
     /// it. The answer is always that of this lease's generation.
@@ -144,8 +144,8 @@ impl<T: ?Sized + Send + Sync + 'static> Lease<T> {
             Some(what) => match lease.hold.trial.consult() {
                 Consultation::NotWanted => Counted::Failed(what),
                 Consultation::TooMany => Counted::Unjudged,
-                Consultation::Allowed(_under_way) => match lease.predecessor() {
-                    Some(old) if old.fails(&failure, &call) => Counted::Excused,
+                Consultation::Allowed(_under_way) => match lease.second_opinion() {
+                    Some(other) if other.fails(&failure, &call) => Counted::Excused,
                     Some(_) | None => Counted::Failed(what),
                 },
             },
@@ -154,19 +154,20 @@ impl<T: ?Sized + Send + Sync + 'static> Lease<T> {
         (answer, cost)
     }
 
+    /// Makes a call whose failures do not count; returns the text of the last one.
+    pub(super) fn hold_failures<R>(lease: &Self, call: impl FnOnce() -> R) -> (R, Option<String>) {
+        lease.hold.failures.hold(call)
+    }
+
     fn count(&self, cost: &CallCost, counted: Counted) {
         self.hold.count_call(cost.took, counted);
     }
 
-    fn predecessor(&self) -> Option<Predecessor<T>> {
+    fn second_opinion(&self) -> Option<SecondOpinion<T>> {
         let home = self.hold.home.upgrade()?;
-        // A lease on a generation that was replaced meanwhile has another predecessor than the current one.
-        if self.hold.is_retired() {
-            return None;
-        }
-        let generation = home.predecessor()?;
+        let generation = home.second_opinion(self.hold.number)?;
         let end = EndConsultation(generation.consultations());
-        Some(Predecessor { generation, _end: end, _notify: NotifyOnDrop(Some(self.hold.home.clone())) })
+        Some(SecondOpinion { generation, _end: end, _notify: NotifyOnDrop(Some(self.hold.home.clone())) })
     }
 }
 
@@ -184,8 +185,8 @@ impl<T: ?Sized + Send + Sync + 'static> Generation<T> {
     }
 }
 
-/// The warm predecessor, while a call is put to it.
-struct Predecessor<T: ?Sized + Send + Sync + 'static> {
+/// The generation that a failed call is put to.
+struct SecondOpinion<T: ?Sized + Send + Sync + 'static> {
     // Fields are dropped in this order: a hold that is no longer a consultation would pass for a lease, and the reaper,
     // which may be waiting for this one by now, is woken when the hold has gone.
     generation: GenerationRef<T>,
@@ -202,7 +203,7 @@ impl Drop for EndConsultation {
     }
 }
 
-impl<T: ?Sized + Send + Sync + 'static> Predecessor<T> {
+impl<T: ?Sized + Send + Sync + 'static> SecondOpinion<T> {
     /// Whether it fails, too. What it reports of that does not count.
     fn fails<R>(&self, failure: impl Fn(&R) -> Option<String>, call: impl Fn(&T) -> R) -> bool {
         let (answer, held) = self.generation.failures.hold(|| call(&self.generation.loaded.plugin));
@@ -277,15 +278,15 @@ mod tests {
 
         fn commit(self: &Arc<Self>, number: u64) {
             let home: Arc<dyn Home<u32>> = Arc::<Spy>::clone(self);
+            let artifact = Artifact::new(Payload::new(*b"bytes"), Manifest::new("test").into());
             let parts = Parts {
                 number,
                 stop: StopSignal::new(),
                 failures: FailureCounter::new(|_| {}),
-                trial: Arc::new(Trial::new(Arc::new(Probation::default()))),
+                trial: Arc::new(Trial::new(Arc::new(Probation::default()), artifact.id())),
                 home: Arc::downgrade(&home),
                 track_leases: false,
             };
-            let artifact = Artifact::new(Payload::new(*b"bytes"), Manifest::new("test").into());
             let generation = GenerationRef::new(Generation::new(&artifact, Loaded::new(0), parts));
             self.line().commit(&generation, self.line().base(), None).expect("nothing else commits");
         }
@@ -303,7 +304,7 @@ mod tests {
 
         fn heed(self: Arc<Self>, _: u64, _: Verdict) {}
 
-        fn predecessor(&self) -> Option<GenerationRef<u32>> {
+        fn second_opinion(&self, _: u64) -> Option<GenerationRef<u32>> {
             None
         }
     }

@@ -9,8 +9,9 @@
 //! `collect` takes a generation only if (a) it is on the retired list, so it is not in the cell, and (b) an exact
 //! [`Survey`], made under the lock, finds no reference to it but the list's own. By the second property of
 //! [`current`](super::current) nobody holds it then; a new hold could only come from the cell, into which only
-//! [`rollback`](Lineage::rollback) could put it back, or from [`predecessor`](Lineage::predecessor), and both take the
-//! same lock. The survey and `Arc::try_unwrap` synchronise with the end of every hold, so what readers did happens before
+//! [`rollback`](Lineage::rollback) could put it back, or from [`second_opinion`](Lineage::second_opinion), and both take the
+//! same lock. The same holds for the cell of the canary: that is not on the retired list, and gets there
+//! only after it has left the cell. The survey and `Arc::try_unwrap` synchronise with the end of every hold, so what readers did happens before
 //! the freeing.
 //!
 //! # Why a hand-over under a pause loses nothing
@@ -33,7 +34,7 @@ pub(super) trait Member {
     fn number(&self) -> u64;
     /// Called before it becomes current, with whether there is one that it takes the place of.
     fn install(&self, has_predecessor: bool);
-    /// How many of the holds on it are no leases: see [`predecessor`](Lineage::predecessor).
+    /// How many of the holds on it are no leases: see [`second_opinion`](Lineage::second_opinion).
     fn consultations(&self) -> usize;
     /// Called when it no longer is.
     fn retire(&self);
@@ -41,6 +42,8 @@ pub(super) trait Member {
 
 pub(super) struct Lineage<G> {
     current: Current<G>,
+    /// What a share of the callers gets instead: a staged generation. Empty without one, and during a pause.
+    canary: Current<G>,
     line: Mutex<Line<G>>,
 }
 
@@ -54,6 +57,8 @@ struct Line<G> {
     closed: bool,
     /// Set while there is a serving generation and the cell is empty all the same.
     pause: Option<Pause>,
+    /// The staged generation that is served to a share of the callers: no longer than until the next swap.
+    canary: Option<Arc<G>>,
     retired: Vec<Retired<G>>,
     /// How many retired generations stay warm.
     keep: usize,
@@ -149,6 +154,8 @@ pub(super) enum NotCommitted {
     Closed,
     /// The pause under which it was to be done is over, and calls went on.
     PauseEnded,
+    /// Another generation is the canary.
+    CanaryUnderWay(u64),
 }
 
 /// Why there was no rollback.
@@ -180,12 +187,14 @@ impl<G: Member> Lineage<G> {
     pub(super) fn new(keep: usize) -> Lineage<G> {
         Lineage {
             current: Current::new(),
+            canary: Current::new(),
             line: Mutex::new(Line {
                 epoch: 0,
                 serving: None,
                 since: Instant::now(),
                 closed: false,
                 pause: None,
+                canary: None,
                 retired: Vec::new(),
                 keep,
             }),
@@ -197,6 +206,12 @@ impl<G: Member> Lineage<G> {
     #[inline]
     pub(super) fn load(&self) -> Option<Hold<G>> {
         self.current.load()
+    }
+
+    /// A hold on the canary, wait-free; `None` if there is none, and during a pause.
+    #[inline]
+    pub(super) fn load_canary(&self) -> Option<Hold<G>> {
+        self.canary.load()
     }
 
     /// A hold on the current generation where the cell has none, or a reason to wait. `is_exempt` is for those that must
@@ -230,7 +245,10 @@ impl<G: Member> Lineage<G> {
             return None;
         }
         // SAFETY: nothing is put there.
-        unsafe { self.current.set(None) };
+        unsafe {
+            self.current.set(None);
+            self.canary.set(None);
+        }
         let pause = Pause { base, until };
         line.pause = Some(pause);
         Some(pause)
@@ -250,6 +268,53 @@ impl<G: Member> Lineage<G> {
             // SAFETY: the line keeps it: see `swap`.
             unsafe { self.current.set(Some(&serving.generation)) };
         }
+        // SAFETY: see `begin_canary`.
+        unsafe { self.canary.set(line.canary.as_ref()) };
+    }
+
+    /// Makes a staged generation the canary beside `base`, until the next swap or [`end_canary`](Lineage::end_canary).
+    ///
+    /// # Safety
+    /// The caller commits or [discards](Lineage::discard) the reference that it has to the generation, and does not drop it.
+    pub(super) unsafe fn begin_canary(&self, staged: &Arc<G>, base: Option<Base>) -> Result<(), NotCommitted> {
+        let mut line = self.line.lock();
+        line.check_base(base)?;
+        if let Some(other) = &line.canary {
+            return Err(NotCommitted::CanaryUnderWay(other.number()));
+        }
+        line.canary = Some(Arc::clone(staged));
+        if line.pause.is_none() {
+            // SAFETY: by the contract of this function, a reference is there until the line gets it, as the serving one's or
+            // as a retired one's, and then as in `swap`.
+            unsafe { self.canary.set(Some(staged)) };
+        }
+        Ok(())
+    }
+
+    /// Ends that for a generation; `false` if it is not the canary any more.
+    pub(super) fn end_canary(&self, generation: u64) -> bool {
+        let mut line = self.line.lock();
+        let is_canary = line.is_canary(generation);
+        if is_canary {
+            self.clear_canary(&mut line);
+        }
+        is_canary
+    }
+
+    /// The number of the canary.
+    pub(super) fn canary(&self) -> Option<u64> {
+        self.line.lock().canary.as_ref().map(|canary| canary.number())
+    }
+
+    /// Whether a commit in the place of `base` would be refused at this moment.
+    pub(super) fn check_base(&self, base: Option<Base>) -> Result<(), NotCommitted> {
+        self.line.lock().check_base(base)
+    }
+
+    fn clear_canary(&self, line: &mut Line<G>) {
+        // SAFETY: nothing is put there.
+        unsafe { self.canary.set(None) };
+        line.canary = None;
     }
 
     /// How many holds there are on the current generation, if that can be told exactly at the moment. New ones may appear
@@ -276,42 +341,28 @@ impl<G: Member> Lineage<G> {
         pause: Option<Pause>,
     ) -> Result<Change, NotCommitted> {
         let mut line = self.line.lock();
-        if line.closed {
-            return Err(NotCommitted::Closed);
-        }
-        if pause.is_some() && line.pause != pause && line.base() == base {
+        line.check_base(base)?;
+        if pause.is_some() && line.pause != pause {
             return Err(NotCommitted::PauseEnded);
         }
         let replaced = base.map(|base| base.generation);
-        match line.base() {
-            Some(current) if base != Some(current) => {
-                Err(NotCommitted::BaseChanged { base: replaced, current: current.generation })
-            }
-            _ => Ok(self.swap(&mut line, Standing { generation: Arc::clone(new), replaced })),
-        }
+        Ok(self.swap(&mut line, Standing { generation: Arc::clone(new), replaced }))
     }
 
     /// Makes a warm generation current again, one pointer store, and looks at it.
     pub(super) fn rollback<R>(&self, target: Target, look: impl FnOnce(&G) -> R) -> Result<(Change, R), NotRolledBack> {
         let mut line = self.line.lock();
-        let serving = line.serving.as_ref().ok_or(NotRolledBack::Closed)?;
-        let current = serving.generation.number();
-        let wanted = match target {
-            Target::PreviousOf(base) if Some(base) != line.base() => {
-                return Err(NotRolledBack::BaseChanged { base: base.generation, current });
-            }
-            Target::Generation(wanted) if wanted == current => return Err(NotRolledBack::AlreadyServing(current)),
-            Target::Generation(wanted) => Some(wanted),
-            Target::Previous | Target::PreviousOf(_) => serving.replaced,
-        };
-        let at = line.retired.iter().position(|retired| retired.warm && Some(retired.number()) == wanted);
-        let Some(at) = at else {
-            let warm = line.warm().map(Retired::number).collect();
-            return Err(NotRolledBack::NotWarm { wanted, warm });
-        };
+        let at = line.locate(target)?;
         let standing = line.retired.remove(at).standing;
         let seen = look(&standing.generation);
         Ok((self.swap(&mut line, standing), seen))
+    }
+
+    /// Looks at the warm generation that a rollback would make current.
+    pub(super) fn look_back<R>(&self, target: Target, look: impl FnOnce(&G) -> R) -> Result<R, NotRolledBack> {
+        let line = self.line.lock();
+        let at = line.locate(target)?;
+        Ok(look(&line.retired[at].standing.generation))
     }
 
     /// The one place where the current generation changes.
@@ -323,6 +374,8 @@ impl<G: Member> Lineage<G> {
         // nobody holds it.
         unsafe { self.current.set(Some(&new.generation)) };
         line.pause = None;
+        // After the store, so that whoever was served the canary is not served the old one in between.
+        self.clear_canary(line);
         let old = line.serving.replace(new);
         let from = old.as_ref().map(|old| old.generation.number());
         line.epoch += 1;
@@ -334,12 +387,21 @@ impl<G: Member> Lineage<G> {
         Change { epoch: line.epoch, from, to }
     }
 
-    /// A hold on the warm generation that a rollback would go to. While it is out, it has to be among the generation's
+    /// A hold on the generation that a call on `generation` can be put to: the current one if that is the canary, and the warm one
+    /// that a rollback would go to if it is current. While it is out, it has to be among the generation's
     /// [consultations](Member::consultations), which are not leases; it must not be the last to go, and is not, because
-    /// the list has one, too.
-    pub(super) fn predecessor(&self, enter: impl FnOnce(&G)) -> Option<Arc<G>> {
+    /// the line has one, too.
+    pub(super) fn second_opinion(&self, generation: u64, enter: impl FnOnce(&G)) -> Option<Arc<G>> {
         let line = self.line.lock();
-        let replaced = line.serving.as_ref()?.replaced?;
+        let serving = line.serving.as_ref()?;
+        if line.is_canary(generation) {
+            enter(&serving.generation);
+            return Some(Arc::clone(&serving.generation));
+        }
+        if serving.generation.number() != generation {
+            return None;
+        }
+        let replaced = serving.replaced?;
         let found = line.warm().find(|retired| retired.number() == replaced)?;
         enter(&found.standing.generation);
         Some(Arc::clone(&found.standing.generation))
@@ -348,6 +410,9 @@ impl<G: Member> Lineage<G> {
     /// Takes a generation that never became current, to be collected.
     pub(super) fn discard(&self, generation: Arc<G>) {
         let mut line = self.line.lock();
+        if line.is_canary(generation.number()) {
+            self.clear_canary(&mut line);
+        }
         line.retire(Standing { generation, replaced: None }, false);
     }
 
@@ -356,6 +421,7 @@ impl<G: Member> Lineage<G> {
         let mut line = self.line.lock();
         // SAFETY: nothing is put there.
         unsafe { self.current.set(None) };
+        self.clear_canary(&mut line);
         line.closed = true;
         line.pause = None;
         line.keep = 0;
@@ -371,9 +437,11 @@ impl<G: Member> Lineage<G> {
         self.line.lock().base()
     }
 
-    /// The number of a warm generation, if one of them is wanted.
+    /// The number of the last retired of the warm generations that are wanted.
     pub(super) fn find_warm(&self, is_wanted: impl Fn(&G) -> bool) -> Option<u64> {
-        self.line.lock().warm().find(|retired| is_wanted(&retired.standing.generation)).map(Retired::number)
+        let line = self.line.lock();
+        let wanted = line.warm().filter(|retired| is_wanted(&retired.standing.generation));
+        wanted.max_by_key(|retired| retired.epoch).map(Retired::number)
     }
 
     /// Whether [`close`](Lineage::close) was called.
@@ -459,6 +527,39 @@ impl<G: Member> Line<G> {
         Some(Base { generation: serving.generation.number(), epoch: self.epoch })
     }
 
+    fn check_base(&self, base: Option<Base>) -> Result<(), NotCommitted> {
+        if self.closed {
+            return Err(NotCommitted::Closed);
+        }
+        match self.base() {
+            Some(current) if base != Some(current) => {
+                let base = base.map(|base| base.generation);
+                Err(NotCommitted::BaseChanged { base, current: current.generation })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where in the retired list the target of a rollback is.
+    fn locate(&self, target: Target) -> Result<usize, NotRolledBack> {
+        let serving = self.serving.as_ref().ok_or(NotRolledBack::Closed)?;
+        let current = serving.generation.number();
+        let wanted = match target {
+            Target::PreviousOf(base) if Some(base) != self.base() => {
+                return Err(NotRolledBack::BaseChanged { base: base.generation, current });
+            }
+            Target::Generation(wanted) if wanted == current => return Err(NotRolledBack::AlreadyServing(current)),
+            Target::Generation(wanted) => Some(wanted),
+            Target::Previous | Target::PreviousOf(_) => serving.replaced,
+        };
+        let at = self.retired.iter().position(|retired| retired.warm && Some(retired.number()) == wanted);
+        at.ok_or_else(|| NotRolledBack::NotWarm { wanted, warm: self.warm().map(Retired::number).collect() })
+    }
+
+    fn is_canary(&self, generation: u64) -> bool {
+        self.canary.as_ref().is_some_and(|canary| canary.number() == generation)
+    }
+
     fn retire(&mut self, standing: Standing<G>, was_current: bool) {
         standing.generation.retire();
         let since = Instant::now();
@@ -538,11 +639,14 @@ impl<G: Member> Retired<G> {
 impl<G> Drop for Lineage<G> {
     fn drop(&mut self) {
         // SAFETY: nothing is put there.
-        unsafe { self.current.set(None) };
+        unsafe {
+            self.current.set(None);
+            self.canary.set(None);
+        }
         let line = self.line.get_mut();
         let survey = Survey::exact();
-        let retired = line.retired.drain(..).map(|retired| retired.standing);
-        for Standing { generation, .. } in retired.chain(line.serving.take()) {
+        let standings = line.retired.drain(..).map(|retired| retired.standing).chain(line.serving.take());
+        for generation in standings.map(|standing| standing.generation).chain(line.canary.take()) {
             if survey.as_ref().is_none_or(|survey| survey.holds(&generation) > 0) {
                 std::mem::forget(generation);
             }

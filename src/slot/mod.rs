@@ -4,11 +4,13 @@ mod attempt;
 #[cfg(any(unix, hotslot_loom))]
 mod barrier;
 mod builder;
+mod canary;
 mod core;
 mod current;
 mod deadline;
 mod gate;
 mod generation;
+mod group;
 mod journal;
 mod lease;
 mod lease_count;
@@ -16,6 +18,7 @@ mod lease_sites;
 mod lineage;
 #[cfg(all(test, hotslot_loom))]
 mod loom;
+mod member;
 mod probation;
 #[cfg(any(unix, hotslot_loom))]
 mod readers;
@@ -23,6 +26,8 @@ mod reaper;
 mod rollback;
 mod runner;
 mod settings;
+mod shadow;
+mod share;
 mod staged;
 mod supervisor;
 mod sync;
@@ -37,13 +42,16 @@ use std::time::{Duration, Instant};
 
 use self::attempt::{Asked, HandOver};
 pub use self::builder::Builder;
+pub use self::canary::Canary;
 use self::core::Core;
 use self::deadline::after;
 pub use self::gate::BusyPolicy;
+pub use self::group::{GroupError, GroupLease, GroupReport, GroupStatus, Members, SlotGroup, StagedGroup};
 pub use self::lease::Lease;
 pub use self::probation::{CallStats, Probation, ProbationPolicy};
 pub use self::rollback::Rollback;
 pub use self::runner::Runner;
+pub use self::shadow::{Difference, Shadow, ShadowBuilder, ShadowReport};
 pub use self::staged::Staged;
 use crate::{Candidate, Cause, Error, Report, Status, Subscription};
 

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use super::share::Share;
+use crate::ArtifactId;
 use crate::lock::Mutex;
 use crate::text::panic_text;
 
@@ -171,7 +173,7 @@ pub struct CallStats {
 }
 
 impl CallStats {
-    fn new() -> CallStats {
+    pub(super) fn new() -> CallStats {
         CallStats {
             calls: AtomicU64::new(0),
             failed_calls: AtomicU64::new(0),
@@ -232,6 +234,16 @@ impl CallStats {
         self.since.lock().elapsed()
     }
 
+    /// Counts a call of a shadow's, which nobody judges.
+    pub(super) fn count_shadowed(&self, took: Duration, has_failed: bool) {
+        self.calls.fetch_add(1, Relaxed);
+        self.latencies.count(took);
+        if has_failed {
+            self.failed_calls.fetch_add(1, Relaxed);
+            self.failures.fetch_add(1, Relaxed);
+        }
+    }
+
     fn reset(&self) {
         for count in [&self.calls, &self.failed_calls, &self.failures, &self.excused, &self.unjudged] {
             count.store(0, Relaxed);
@@ -261,6 +273,10 @@ pub(super) struct Trial {
     policy: Arc<dyn ProbationPolicy>,
     window: Duration,
     pub(super) stats: CallStats,
+    /// The callers that it is served to while it is staged.
+    pub(super) share: Share,
+    /// It is staged and served to a share: the window does not end before it is current.
+    is_staged: AtomicBool,
     /// Whether there is something to go back to: otherwise nobody is judged.
     has_predecessor: AtomicBool,
     /// The window is over: no later call needs to look at the clock. Written under the lock of `stats.since`, so that a
@@ -285,11 +301,13 @@ pub(super) enum Counted {
 }
 
 impl Trial {
-    pub(super) fn new(policy: Arc<dyn ProbationPolicy>) -> Trial {
+    pub(super) fn new(policy: Arc<dyn ProbationPolicy>, id: ArtifactId) -> Trial {
         Trial {
             window: policy.window(),
             policy,
             stats: CallStats::new(),
+            share: Share::new(id),
+            is_staged: AtomicBool::new(false),
             has_predecessor: AtomicBool::new(false),
             over: AtomicBool::new(false),
             condemned: AtomicBool::new(false),
@@ -299,8 +317,15 @@ impl Trial {
         }
     }
 
+    /// Begins while the generation is staged: it is going to be served to a share of the callers.
+    pub(super) fn begin_staged(&self) {
+        self.begin(true);
+        self.is_staged.store(true, Relaxed);
+    }
+
     /// Begins anew: the generation becomes current.
     pub(super) fn begin(&self, has_predecessor: bool) {
+        self.is_staged.store(false, Relaxed);
         self.stats.reset();
         *self.objection.lock() = None;
         self.given_up.store(false, Relaxed);
@@ -314,6 +339,9 @@ impl Trial {
     pub(super) fn is_on_probation(&self) -> bool {
         if !self.has_predecessor.load(Relaxed) || self.over.load(Relaxed) {
             return false;
+        }
+        if self.is_staged.load(Relaxed) {
+            return true;
         }
         let since = self.stats.since.lock();
         let over = since.elapsed() >= self.window;
@@ -475,6 +503,11 @@ fn upper_end(class: usize) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Digest;
+
+    fn trial(policy: Probation) -> Trial {
+        Trial::new(Arc::new(policy), ArtifactId { digest: Digest::of(b"bytes"), config_digest: None })
+    }
 
     #[test]
     fn a_quantile_is_at_most_an_eighth_too_long() {
@@ -503,7 +536,7 @@ mod tests {
 
     #[test]
     fn shares_are_judged_once_there_are_enough_calls() {
-        let trial = Trial::new(Arc::new(Probation::new(Duration::MAX).max_failed_share(0.5, 20)));
+        let trial = trial(Probation::new(Duration::MAX).max_failed_share(0.5, 20));
         trial.begin(true);
         let fail = || trial.count_call(Duration::ZERO, Counted::Failed("oh".to_owned()));
         assert!((0..19).all(|_| matches!(fail(), Verdict::Stays)));
@@ -517,7 +550,7 @@ mod tests {
 
     #[test]
     fn a_window_that_is_over_opens_again_with_the_next_probation() {
-        let trial = Trial::new(Arc::new(Probation::new(Duration::ZERO)));
+        let trial = trial(Probation::new(Duration::ZERO));
         trial.begin(true);
         assert!(!trial.is_on_probation());
         let trial = Trial { window: Duration::MAX, ..trial };
@@ -531,7 +564,7 @@ mod tests {
     #[test]
     fn a_slow_generation_is_condemned() {
         let policy = Probation::new(Duration::MAX).max_latency(0.99, Duration::from_millis(1), 100);
-        let trial = Trial::new(Arc::new(policy));
+        let trial = trial(policy);
         trial.begin(true);
         let call = |millis| trial.count_call(Duration::from_millis(millis), Counted::Succeeded);
         assert!((0..200).all(|_| matches!(call(0), Verdict::Stays)));

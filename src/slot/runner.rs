@@ -85,7 +85,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
         let (orders, inbox) = channel();
         // Before anything runs, so that no swap is missed.
         let follow = orders.clone();
-        *slot.core.follower.lock() = Some(Arc::new(move || drop(follow.send(Order::Follow))));
+        slot.core.followers.lock().runner = Some(Arc::new(move || drop(follow.send(Order::Follow))));
         let mut supervisor = Supervisor::new(Arc::clone(&slot), inbox, orders.clone());
         supervisor.start_current().map_err(|error| no_thread(&slot, error))?;
         let supervisor = std::thread::Builder::new()

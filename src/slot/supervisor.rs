@@ -99,7 +99,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
             }
             self.slot.core.journal.flush();
         }
-        *self.slot.core.follower.lock() = None;
+        self.slot.core.followers.lock().runner = None;
         self.halt();
         self.slot.core.journal.flush();
     }

@@ -4,11 +4,13 @@
 //! depends on how long it took.
 
 mod attempt;
+mod canary;
 mod clock;
 mod concurrency;
 mod conformance;
 mod custom_backend;
 mod events;
+mod group;
 mod hand_over;
 #[cfg(all(feature = "backends", target_os = "linux"))]
 mod interface;
@@ -29,6 +31,7 @@ mod refusal;
 mod retirement;
 mod rollback;
 mod runner;
+mod shadow;
 mod slot;
 // Some of it only the tests of the backends use.
 #[cfg_attr(not(feature = "backends"), allow(dead_code, unused_imports))]

@@ -10,6 +10,7 @@ pub(crate) mod kinds;
 mod log;
 mod running;
 mod services;
+mod shadow;
 mod types;
 mod values;
 
