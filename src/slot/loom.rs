@@ -352,6 +352,157 @@ fn rollback_against_collection() {
     });
 }
 
+/// A reader that has a key among the canary's share.
+fn load_for(line: &Lineage<Generation>) -> super::current::Hold<Generation> {
+    line.load_canary().or_else(|| line.load()).expect("the line is open")
+}
+
+fn begin_canary(line: &Lineage<Generation>, staged: &Arc<Generation>) {
+    // SAFETY: the models commit it, or discard it.
+    unsafe { line.begin_canary(staged, base(1)) }.expect("nothing else is tried");
+}
+
+/// A canary that is dropped is not collected under a call on it.
+#[test]
+fn canary_against_discard() {
+    loom::model(|| {
+        let line = opened(0);
+        let staged = Generation::new(2);
+        begin_canary(&line, &staged);
+        let reader = thread::spawn({
+            let line = line.clone();
+            move || load_for(&line).call()
+        });
+        line.discard(staged);
+        IS_REAPER.with(|is| is.set(true));
+        line.collect();
+        reader.join().unwrap();
+        line.collect();
+        assert_eq!(line.retired(|_| ()).len(), 0, "nobody holds it any more");
+        close(&line);
+    });
+}
+
+/// The mistake: it is collected while readers can still find it.
+#[test]
+#[should_panic(expected = "which is gone")]
+fn canary_that_stays_in_the_cell() {
+    loom::model(|| {
+        IS_REAPER.with(|is| is.set(true));
+        let cell = Arc::new(Current::new());
+        let staged = Generation::new(2);
+        set(&cell, &staged);
+        let reader = thread::spawn({
+            let cell = cell.clone();
+            move || {
+                IS_REAPER.with(|is| is.set(true));
+                cell.load().expect("the cell is filled").call();
+            }
+        });
+        let cell_and_canary = 2;
+        if Arc::strong_count(&staged) == cell_and_canary {
+            staged.alive.store(false, Ordering::Relaxed);
+        }
+        reader.join().unwrap();
+    });
+}
+
+/// Whoever got the canary gets nothing older once it is promoted, nor in between.
+fn canary_against_promotion(promote: fn(&Lineage<Generation>, &Arc<Generation>)) {
+    loom::model(move || {
+        IS_REAPER.with(|is| is.set(true));
+        let line = opened(0);
+        let staged = Generation::new(2);
+        begin_canary(&line, &staged);
+        let reader = thread::spawn({
+            let line = line.clone();
+            move || {
+                IS_REAPER.with(|is| is.set(true));
+                let first = load_for(&line).number;
+                assert!(load_for(&line).number >= first, "a caller of the canary was sent back");
+            }
+        });
+        promote(&line, &staged);
+        reader.join().unwrap();
+        drop(staged);
+        close(&line);
+    });
+}
+
+#[test]
+fn canary_that_is_promoted() {
+    canary_against_promotion(|line, staged| {
+        line.commit(staged, base(1), None).expect("nothing else commits");
+    });
+}
+
+/// The mistake: it leaves its cell before it is in the other one.
+#[test]
+#[should_panic(expected = "was sent back")]
+fn canary_that_ends_before_it_is_promoted() {
+    canary_against_promotion(|line, staged| {
+        line.end_canary(2);
+        line.commit(staged, base(1), None).expect("nothing else commits");
+    });
+}
+
+/// What two members had at one moment.
+struct Snapshot(u64, u64, u64);
+
+impl Member for Snapshot {
+    fn number(&self) -> u64 {
+        self.0
+    }
+    fn install(&self, _: bool) {}
+    fn consultations(&self) -> usize {
+        0
+    }
+    fn retire(&self) {}
+}
+
+/// Two members and the group's own line, all of which go from 1 to 2 while somebody reads.
+fn group_against_load(read: fn(&Lineage<Generation>, &Lineage<Generation>, &Lineage<Snapshot>) -> (u64, u64)) {
+    loom::model(move || {
+        IS_REAPER.with(|is| is.set(true));
+        let (one, other) = (opened(1), opened(1));
+        let group = Arc::new(Lineage::new(1));
+        group.commit(&Arc::new(Snapshot(1, 1, 1)), None, None).expect("the line is new");
+        let reader = thread::spawn({
+            let (one, other, group) = (one.clone(), other.clone(), group.clone());
+            move || {
+                IS_REAPER.with(|is| is.set(true));
+                let (one, other) = read(&one, &other, &group);
+                assert_eq!(one, other, "torn");
+            }
+        });
+        for member in [&one, &other] {
+            member.commit(&Generation::new(2), base(1), None).expect("it is frozen for everyone else");
+        }
+        group.commit(&Arc::new(Snapshot(2, 2, 2)), base(1), None).expect("nobody else changes the group");
+        reader.join().unwrap();
+        close(&one);
+        close(&other);
+        group.close();
+        group.collect();
+    });
+}
+
+/// Members that change as one are never seen in a mix by whoever asks the group.
+#[test]
+fn group_that_is_asked_for_a_snapshot() {
+    group_against_load(|_, _, group| {
+        let snapshot = group.load().expect("the line is open");
+        (snapshot.1, snapshot.2)
+    });
+}
+
+/// The mistake: the members are asked one after the other.
+#[test]
+#[should_panic(expected = "torn")]
+fn group_whose_members_are_asked() {
+    group_against_load(|one, other, _| (current(one), current(other)));
+}
+
 /// The models of the read protocol itself, on the fences that loom knows.
 ///
 /// A value notices a reader that the freeing does not wait for: loom reports the race.
