@@ -10,6 +10,7 @@
 //! - [`reloading`]: reload, stage and commit, and changes that a plugin itself asks for.
 //! - [`rollback`]: warm and cold rollbacks.
 //! - [`probation`]: automatic rollback, call measurement and second opinions.
+//! - [`trials`]: a new version in the shadow of the serving one, for a share of the callers, or together with others.
 //! - [`configuration`]: configuration for a backend or for a candidate.
 //! - [`state`]: transferring state from one version to the next.
 //! - [`running`]: plugins that do work of their own.
@@ -55,6 +56,9 @@ pub mod rollback {}
 
 #[doc = include_str!("probation.md")]
 pub mod probation {}
+
+#[doc = include_str!("trials.md")]
+pub mod trials {}
 
 #[doc = include_str!("configuration.md")]
 pub mod configuration {}

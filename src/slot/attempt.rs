@@ -233,7 +233,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         let in_order = self.swapping.lock();
         let result = self.roll_back_in_order(target, cause, request, then);
         drop(in_order);
-        result.map_err(Refused::refuse)
+        result.map_err(|refused| refused.refuse())
     }
 
     /// The same, where the caller holds `swapping`, and lets go of it before it refuses what comes back.
@@ -243,7 +243,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         cause: Cause,
         request: Request,
         then: impl FnOnce() -> Option<Duration>,
-    ) -> Result<Report, Refused<T>> {
+    ) -> Result<Report, Box<Refused<T>>> {
         let mut attempt = Attempt::begin(self, self.journal.next_attempt(), cause, Instant::now());
         attempt.request = request;
         let look = |generation: &Generation<T>| (generation.id, generation.manifest.version.clone(), generation.size);
@@ -256,7 +256,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             }
             Err(reason) => {
                 let refusal = Refusal(Stage::Commit, reason.into());
-                Err(Refused { attempt, generation: None, refusal })
+                Err(Box::new(Refused { attempt, generation: None, refusal }))
             }
         }
     }
@@ -644,10 +644,12 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
     }
 
     /// Says that nothing has to change, if that is still so.
-    pub(super) fn confirm(self, base: Base) -> Result<Report, Refused<T>> {
+    pub(super) fn confirm(self, base: Base) -> Result<Report, Box<Refused<T>>> {
         match self.objection_to(base) {
             None => Ok(self.end(Outcome::Unchanged { generation: base.generation }, None)),
-            Some(kind) => Err(Refused { attempt: self, generation: None, refusal: Refusal(Stage::Commit, kind) }),
+            Some(kind) => {
+                Err(Box::new(Refused { attempt: self, generation: None, refusal: Refusal(Stage::Commit, kind) }))
+            }
         }
     }
 
@@ -809,13 +811,13 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
     fn try_commit(self, hand_over: HandOver, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Error> {
         let core = Arc::clone(&self.attempt.core);
         match self.make_ready(hand_over)? {
-            Readiness::Unchanged(attempt, base) => attempt.confirm(base).map_err(Refused::refuse),
+            Readiness::Unchanged(attempt, base) => attempt.confirm(base).map_err(|refused| refused.refuse()),
             Readiness::Ready(ready) => {
                 let span = ready.span();
                 let in_order = core.swapping.lock();
                 let result = ready.swap(then);
                 drop(in_order);
-                let result = result.map_err(Refused::refuse);
+                let result = result.map_err(|refused| refused.refuse());
                 core.journal.trace(|| drop(span));
                 result
             }
@@ -882,7 +884,7 @@ impl<T: ?Sized + Send + Sync + 'static> Ready<T> {
     }
 
     /// Makes the generation current. The caller holds `swapping`, and lets go of it before it refuses what comes back.
-    pub(super) fn swap(self, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Refused<T>> {
+    pub(super) fn swap(self, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Box<Refused<T>>> {
         let Ready { attempt, generation, base, held, _turn } = self;
         let core = Arc::clone(&attempt.core);
         let result = core.lineage.commit(&generation, base, held.as_ref().map(|held| held.pause));
@@ -905,7 +907,7 @@ impl<T: ?Sized + Send + Sync + 'static> Ready<T> {
                     }
                     (reason, _) => Refusal(Stage::Commit, reason.into()),
                 };
-                Err(Refused { attempt, generation: Some(generation), refusal })
+                Err(Box::new(Refused { attempt, generation: Some(generation), refusal }))
             }
         }
     }
@@ -918,7 +920,7 @@ impl<T: ?Sized + Send + Sync + 'static> Ready<T> {
 }
 
 impl<T: ?Sized + Send + Sync + 'static> Refused<T> {
-    pub(super) fn refuse(self) -> Error {
+    pub(super) fn refuse(self: Box<Self>) -> Error {
         self.attempt.refuse_and_discard(self.refusal, self.generation)
     }
 }

@@ -35,8 +35,8 @@ use crate::{ArtifactId, Error, ErrorKind, Manifest, Report};
 /// let slot = HotSlot::builder(Text).open(b"old")?;
 /// let canary = slot.stage(b"new")?.serve_share(0.05)?;
 ///
-/// let answers: Vec<_> = (0..1000).map(|client| slot.load_for(format!("client {client}")).clone()).collect();
-/// let new = answers.iter().filter(|text| *text == "new").count();
+/// let clients = (0..1000).map(|client| format!("client {client}"));
+/// let new = clients.filter(|client| *slot.load_for(client) == "new").count();
 /// assert!((20..100).contains(&new)); // about fifty of the thousand clients, and always the same ones
 /// assert_eq!(*slot.load(), "old"); // whoever has no key gets what is current
 ///

@@ -110,7 +110,7 @@ impl<T: ?Sized + Send + Sync + 'static> Member for HotSlot<T> {
 
     fn roll_back(&self, generation: u64, cause: Cause, request: Request) -> Result<Report, Box<dyn Refusal>> {
         let result = self.core.roll_back_in_order(Target::Generation(generation), cause, request, || None);
-        result.map_err(|refused| Box::new(refused) as Box<dyn Refusal>)
+        result.map_err(|refused| refused as Box<dyn Refusal>)
     }
 
     fn not_begun(&self, kind: ErrorKind) -> Error {
@@ -153,7 +153,7 @@ impl<T: ?Sized + Send + Sync + 'static> ReadyMember for Readiness<T> {
             Readiness::Ready(ready) => ready.swap(|| None),
             Readiness::Unchanged(attempt, base) => attempt.confirm(base),
         };
-        result.map_err(|refused| Box::new(refused) as Box<dyn Refusal>)
+        result.map_err(|refused| refused as Box<dyn Refusal>)
     }
 
     fn refuse(self: Box<Self>, kind: ErrorKind) -> Error {
@@ -166,6 +166,6 @@ impl<T: ?Sized + Send + Sync + 'static> ReadyMember for Readiness<T> {
 
 impl<T: ?Sized + Send + Sync + 'static> Refusal for Refused<T> {
     fn refuse(self: Box<Self>) -> Error {
-        Refused::refuse(*self)
+        Refused::refuse(self)
     }
 }
