@@ -233,10 +233,11 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         let in_order = self.swapping.lock();
         let result = self.roll_back_in_order(target, cause, request, then);
         drop(in_order);
+        self.wake();
         result.map_err(|refused| refused.refuse())
     }
 
-    /// The same, where the caller holds `swapping`, and lets go of it before it refuses what comes back.
+    /// The same, where the caller holds `swapping`, and lets go of it before it wakes the reaper or refuses what comes back.
     pub(super) fn roll_back_in_order(
         self: &Arc<Self>,
         target: Target,
@@ -612,13 +613,13 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         }
     }
 
-    /// Tells everyone of a new current generation, and records the attempt. The caller holds `swapping`.
+    /// Tells everyone of a new current generation, and records the attempt. The caller holds `swapping`, and wakes the reaper when it
+    /// has let go of it: the first thing that the reaper does is to ask for it.
     fn swapped(self, change: Change, then: impl FnOnce() -> Option<Duration>) -> Report {
         if let Some(generation) = change.from {
             self.core.journal.emit(&Event::Retired { generation, epoch: change.epoch });
         }
         self.core.let_calls_go();
-        self.core.wake();
         let followers = self.core.followers.lock().clone();
         for follow in [followers.runner, followers.group].into_iter().flatten() {
             follow();
@@ -817,6 +818,7 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
                 let in_order = core.swapping.lock();
                 let result = ready.swap(then);
                 drop(in_order);
+                core.wake();
                 let result = result.map_err(|refused| refused.refuse());
                 core.journal.trace(|| drop(span));
                 result
@@ -883,7 +885,8 @@ impl<T: ?Sized + Send + Sync + 'static> Ready<T> {
         self.attempt.core.lineage.check_base(self.base).err().map(ErrorKind::from)
     }
 
-    /// Makes the generation current. The caller holds `swapping`, and lets go of it before it refuses what comes back.
+    /// Makes the generation current. The caller holds `swapping`, and lets go of it before it wakes the reaper or refuses what comes
+    /// back.
     pub(super) fn swap(self, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Box<Refused<T>>> {
         let Ready { attempt, generation, base, held, _turn } = self;
         let core = Arc::clone(&attempt.core);

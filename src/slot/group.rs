@@ -15,7 +15,7 @@ use super::HotSlot;
 use super::attempt::Asked;
 use super::current::Hold;
 use super::lease::Lease;
-use super::lineage::{self, Lineage, NotCommitted, Target};
+use super::lineage::{self, Lineage, Target};
 use super::member::{Member, ReadyMember, StagedMember};
 use super::reaper::{self, Next, Tended};
 use crate::artifact::Request;
@@ -420,13 +420,13 @@ impl<M: Members> StagedGroup<M> {
                     let why = refused_with(slots[at].name(), error.reason());
                     ready.into_iter().for_each(|(_, other)| drop(other.refuse(why())));
                     waiting.for_each(|(_, other)| drop(other.refuse(why())));
-                    slots.iter().for_each(|slot| slot.flush());
+                    slots.iter().for_each(|slot| slot.settle());
                     return Err(GroupError { slot: slots[at].name().to_owned(), source: error });
                 }
             }
         }
         let result = core.swap_all(ready);
-        slots.iter().for_each(|slot| slot.flush());
+        slots.iter().for_each(|slot| slot.settle());
         result
     }
 }
@@ -456,6 +456,7 @@ impl<M: Members> Core<M> {
         self.is_changing.store(false, Ordering::Relaxed);
         let taken = self.take_snapshot();
         drop((frozen, changing));
+        self.wake();
         let mut members = Vec::new();
         for (at, result) in swapped {
             let slot = slots[at].name().to_owned();
@@ -478,7 +479,8 @@ impl<M: Members> Core<M> {
             let _frozen = self.freeze();
             self.roll_back_frozen(target, &Cause::Rollback)
         };
-        slots.iter().for_each(|slot| slot.flush());
+        self.wake();
+        slots.iter().for_each(|slot| slot.settle());
         result
     }
 
@@ -505,7 +507,6 @@ impl<M: Members> Core<M> {
         }
         self.is_changing.store(false, Ordering::Relaxed);
         self.line.rollback(Target::Generation(snapshot), |_| ()).map_err(|reason| self.error(reason.into()))?;
-        self.wake();
         Ok(GroupReport { snapshot, members })
     }
 
@@ -520,14 +521,8 @@ impl<M: Members> Core<M> {
         let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
         let snapshot =
             Snapshot { number, generations, leases, home: Arc::downgrade(self), retired: AtomicBool::new(false) };
-        match self.line.commit(&super::sync::Arc::new(snapshot), self.line.base(), None) {
-            Ok(_) => {
-                self.wake();
-                Ok(number)
-            }
-            Err(NotCommitted::Closed) => Err(ErrorKind::Closed),
-            Err(other) => Err(other.into()),
-        }
+        self.line.commit(&super::sync::Arc::new(snapshot), self.line.base(), None)?;
+        Ok(number)
     }
 
     fn error(&self, kind: ErrorKind) -> GroupError {
@@ -562,7 +557,7 @@ impl<M: Members> Core<M> {
                 let _closed = self.take_snapshot();
             }
         }
-        slots.iter().for_each(|slot| slot.flush_elsewhere());
+        slots.iter().for_each(|slot| slot.settle_elsewhere());
     }
 
     fn close(self: &Arc<Self>) {

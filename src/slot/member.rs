@@ -29,10 +29,10 @@ pub(super) trait Member: Send + Sync {
     fn roll_back(&self, generation: u64, cause: Cause, request: Request) -> Result<Report, Box<dyn Refusal>>;
     /// The error of what did not begin.
     fn not_begun(&self, kind: ErrorKind) -> Error;
-    /// Writes log lines that wait. Nothing is frozen.
-    fn flush(&self);
-    /// The same, on another thread.
-    fn flush_elsewhere(&self);
+    /// Has the reaper look, and writes log lines that wait, as after every swap. Nothing is frozen.
+    fn settle(&self);
+    /// The same, with the log lines on another thread.
+    fn settle_elsewhere(&self);
     fn is_forked(&self) -> bool;
 }
 
@@ -117,11 +117,13 @@ impl<T: ?Sized + Send + Sync + 'static> Member for HotSlot<T> {
         self.core.not_begun(Stage::Commit, kind)
     }
 
-    fn flush(&self) {
+    fn settle(&self) {
+        self.core.wake();
         self.core.journal.flush();
     }
 
-    fn flush_elsewhere(&self) {
+    fn settle_elsewhere(&self) {
+        self.core.wake();
         self.core.journal.flush_elsewhere();
     }
 

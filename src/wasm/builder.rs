@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::compile::{Children, Compiler};
+use super::compile::{Children, CompileThreads, Compiler};
 use super::compile_child::{ChildCompiler, CompileLimits, CompilerSettings};
 use super::disk_cache::DiskCache;
 use super::engine::{Allocation, Built, Engine, EngineSettings};
@@ -27,7 +27,7 @@ impl Engine {
             tick: Duration::from_millis(2),
             pooled: true,
             baseline: false,
-            compile_threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+            compile_threads: None,
             memory_cache_limit: 64 << 20,
             cache_dir: None,
             disk_cache_limit: 256 << 20,
@@ -60,7 +60,8 @@ pub struct EngineBuilder {
     tick: Duration,
     pooled: bool,
     baseline: bool,
-    compile_threads: usize,
+    /// By how busy the machine is, if it was not set.
+    compile_threads: Option<usize>,
     memory_cache_limit: usize,
     cache_dir: Option<PathBuf>,
     disk_cache_limit: u64,
@@ -115,12 +116,13 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets how many threads compile. Half of the cores by default.
+    /// Sets how many threads compile. By default as many as there are cores, if the machine is idle when a compilation
+    /// begins, and half as many if it is not, or if modules are [compiled in a child](EngineBuilder::compile_in_child).
     ///
     /// Modules are compiled one after the other. Beside one that takes more than a quarter of a second, up to three others
     /// are compiled, each on one more thread.
     pub fn compile_threads(mut self, threads: usize) -> Self {
-        self.compile_threads = threads;
+        self.compile_threads = Some(threads);
         self
     }
 
@@ -177,9 +179,10 @@ impl EngineBuilder {
     /// A setting cannot work, a thread could not be spawned, there is no engine for this machine, the cache directory is not
     /// private, or modules are to be compiled in a child and no child can.
     pub fn build(self) -> Result<Engine, EngineError> {
-        if self.max_instances == 0 || self.compile_threads == 0 || self.tick.is_zero() {
+        if self.max_instances == 0 || self.compile_threads == Some(0) || self.tick.is_zero() {
             return Err(EngineError::Misuse("max_instances, compile_threads and tick must not be zero"));
         }
+        let threads = self.compile_threads.map_or_else(CompileThreads::by_load, CompileThreads::fixed);
         let settings = EngineSettings {
             max_instances: self.max_instances,
             memory: self.memory_budget,
@@ -195,8 +198,7 @@ impl EngineBuilder {
             let children = |limits: CompileLimits| {
                 let child = |built: &Built, baseline| {
                     let pooled = matches!(built.allocation, Allocation::Pooled { .. });
-                    let settings =
-                        CompilerSettings { stack: self.stack, pooled, baseline, threads: self.compile_threads };
+                    let settings = CompilerSettings { stack: self.stack, pooled, baseline, threads: threads.usual };
                     ChildCompiler::new(&built.engine, limits.clone(), settings)
                 };
                 let optimising = child(optimising, false)?;
@@ -204,7 +206,7 @@ impl EngineBuilder {
                 Ok::<_, EngineError>(Children { optimising, baseline })
             };
             let children = self.compile_in_child.map(children).transpose()?;
-            Compiler::new(self.compile_threads, self.memory_cache_limit, disk, children)
+            Compiler::new(threads, self.memory_cache_limit, disk, children)
         })
     }
 }

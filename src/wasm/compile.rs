@@ -2,22 +2,27 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use wasmtime::Module;
 
 use super::compile_child::ChildCompiler;
 use super::compile_queue::{CompileQueue, LANES, Turn};
 use super::disk_cache::DiskCache;
 use super::error::EngineError;
+use super::idle::is_idle;
 use crate::{Artifact, BoxError, Digest, PluginScope};
 
 /// Compiles modules, and caches the results.
 pub(super) struct Compiler {
-    threads: ThreadPool,
+    threads: CompileThreads,
+    usual: ThreadPool,
+    /// For a compilation that begins while the machine is idle.
+    idle: OnceLock<Option<ThreadPool>>,
     /// For what is compiled beside a compilation that takes long.
     more_threads: [OnceLock<Option<ThreadPool>>; LANES - 1],
     queue: Arc<CompileQueue>,
@@ -26,6 +31,26 @@ pub(super) struct Compiler {
     disk: Result<Option<DiskCache>, io::ErrorKind>,
     children: Option<Children>,
     pub(super) counts: CompileCounts,
+}
+
+/// How many threads compile a module.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CompileThreads {
+    pub(super) usual: usize,
+    /// While the machine is idle.
+    idle: usize,
+}
+
+impl CompileThreads {
+    pub(super) fn fixed(threads: usize) -> CompileThreads {
+        CompileThreads { usual: threads, idle: threads }
+    }
+
+    /// All cores of an idle machine, and half of them if others need them, too.
+    pub(super) fn by_load() -> CompileThreads {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        CompileThreads { usual: cores.div_ceil(2), idle: cores }
+    }
 }
 
 /// What compiles in children, if that is to be.
@@ -66,16 +91,17 @@ struct MemoryCache {
 
 impl Compiler {
     pub(super) fn new(
-        threads: usize,
+        threads: CompileThreads,
         limit: usize,
         disk: Result<Option<DiskCache>, io::ErrorKind>,
         children: Option<Children>,
     ) -> Result<Compiler, EngineError> {
-        let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "hotslot-wasm-compile".to_owned());
-        let threads = pool.build().map_err(|error| EngineError::NoThread(std::io::Error::other(error)))?;
+        let usual = pool(threads.usual).map_err(|error| EngineError::NoThread(io::Error::other(error)))?;
         let memory = Mutex::new(MemoryCache { modules: VecDeque::new(), limit });
         Ok(Compiler {
             threads,
+            usual,
+            idle: OnceLock::new(),
             more_threads: Default::default(),
             queue: Arc::default(),
             memory,
@@ -166,13 +192,21 @@ impl Compiler {
     }
 
     fn threads_of(&self, turn: &Turn) -> &ThreadPool {
-        let Some(more) = turn.lane.checked_sub(1) else { return &self.threads };
-        let pool = self.more_threads[more].get_or_init(|| {
-            let pool = ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "hotslot-wasm-compile".to_owned());
-            pool.build().inspect_err(|error| tracing::warn!("modules are compiled one at a time: {error}")).ok()
+        let CompileThreads { usual, idle } = self.threads;
+        let (place, threads) = match turn.lane.checked_sub(1) {
+            Some(more) => (&self.more_threads[more], 1),
+            None if usual != idle && is_idle(idle) => (&self.idle, idle),
+            None => return &self.usual,
+        };
+        let started = place.get_or_init(|| {
+            pool(threads).inspect_err(|error| tracing::warn!("modules are compiled on fewer threads: {error}")).ok()
         });
-        pool.as_ref().unwrap_or(&self.threads)
+        started.as_ref().unwrap_or(&self.usual)
     }
+}
+
+fn pool(threads: usize) -> Result<ThreadPool, ThreadPoolBuildError> {
+    ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "hotslot-wasm-compile".to_owned()).build()
 }
 
 impl MemoryCache {

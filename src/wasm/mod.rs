@@ -176,6 +176,7 @@ mod engine;
 mod error;
 mod exports;
 mod host;
+mod idle;
 mod imports;
 mod inspect;
 mod instances;
