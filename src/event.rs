@@ -31,7 +31,8 @@ pub enum Event {
     },
     /// An attempt ended: swapped, unchanged, refused or discarded.
     Ended(#[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::through_arc"))] Arc<Report>),
-    /// A staged generation is [served to a share](crate::Canary) of the callers from now on.
+    /// A staged generation is [served to a share](crate::Canary) of the callers from now on, or to nobody any more. That it was
+    /// dropped, promoted, or ended by another swap, only the [end](Event::Ended) of that attempt says.
     Canary {
         /// Its number.
         generation: u64,

@@ -50,11 +50,13 @@ pub trait Link: Send + Sync + 'static {
     /// Those of the plugin.
     fn run(&self, stop: &Stop) -> Result<(), Error>;
 
-    /// Shows the calls of methods that are marked `#[repeatable]` to a watcher, in the place of the one before; `false` if this
-    /// link cannot.
-    fn watch(&self, watcher: Arc<dyn CallWatcher>) -> bool {
+    /// Shows the calls of methods that are marked `#[repeatable]` to a watcher, until that says that it is over.
+    ///
+    /// # Errors
+    /// This link cannot, or another one watches.
+    fn watch(&self, watcher: Arc<dyn CallWatcher>) -> Result<(), NotWatched> {
         let _ = watcher;
-        false
+        Err(NotWatched::Unsupported)
     }
 
     /// Makes a call that was watched, and returns the bytes of the answer. The words go to `words`, which is as long as they
@@ -76,6 +78,15 @@ pub trait CallWatcher: Send + Sync + 'static {
     /// Shows a call that was made, with words and bytes of its answer, or why there is none. An answer has room for so many
     /// `words`.
     fn saw(&self, method: u32, arguments: &[Argument<'_>], answer: Result<(&[u64], &[u8]), &CallError>, words: usize);
+}
+
+/// Why a [`CallWatcher`] is shown nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotWatched {
+    /// The link carries no calls that could be shown.
+    Unsupported,
+    /// Another one watches, and is not over.
+    Taken,
 }
 
 /// Whether a [`CallWatcher`] is to be shown a call.

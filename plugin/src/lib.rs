@@ -94,7 +94,9 @@ pub use error::Error;
 pub use harness::{Harness, HarnessPlugin};
 pub use host::{Host, Level};
 pub use hotslot_macros::{Plain, Schema, interface};
-pub use interface::{Answer, Argument, Arguments, CallWatcher, Interest, Interface, Link, Reply, Transport};
+pub use interface::{
+    Answer, Argument, Arguments, CallWatcher, Interest, Interface, Link, NotWatched, Reply, Transport,
+};
 pub use plain::Plain;
 pub use plugin::Plugin;
 pub use schema::Schema;

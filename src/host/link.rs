@@ -1,17 +1,16 @@
 //! A plugin behind the trait object of a declared interface.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use hotslot_plugin::abi::{self, Buffer, Method, Status};
 use hotslot_plugin::{
-    Argument, CallError, CallErrorKind, CallWatcher, Interest, Link, Malformed, Reply, Stop, Transport,
+    Argument, CallError, CallErrorKind, CallWatcher, Interest, Link, Malformed, NotWatched, Reply, Stop, Transport,
 };
 
 use super::contract::MethodNumbers;
 use crate::failures::FailureCounter;
-use crate::lock::Mutex;
 use crate::nesting::{First, Nested, Refusal, Watch};
 use crate::text::plugin_text;
 use crate::{BoxError, LoadContext, State, Stateful};
@@ -170,7 +169,7 @@ impl<P: InterfacePlugin> Transport for InterfaceLink<P> {
 struct Watched {
     /// All that a call looks at while nobody does.
     is_so: AtomicBool,
-    by: Mutex<Option<Arc<dyn CallWatcher>>>,
+    by: RwLock<Option<Arc<dyn CallWatcher>>>,
 }
 
 impl Watched {
@@ -179,14 +178,19 @@ impl Watched {
         self.is_so.load(Relaxed)
     }
 
-    fn begin(&self, watcher: Arc<dyn CallWatcher>) {
-        *self.by.lock() = Some(watcher);
+    fn begin(&self, watcher: Arc<dyn CallWatcher>) -> Result<(), NotWatched> {
+        let mut by = self.by.write().unwrap_or_else(PoisonError::into_inner);
+        if by.as_ref().is_some_and(|by| by.interest() != Interest::Over) {
+            return Err(NotWatched::Taken);
+        }
+        *by = Some(watcher);
         self.is_so.store(true, Relaxed);
+        Ok(())
     }
 
-    /// The watcher, if it is to be shown the next call.
+    /// The watcher, if it is to be shown the next call. Waits for nobody: a call that comes while one begins or ends is not shown.
     fn next(&self) -> Option<Arc<dyn CallWatcher>> {
-        let watcher = Arc::clone(self.by.lock().as_ref()?);
+        let watcher = Arc::clone(self.by.try_read().ok()?.as_ref()?);
         match watcher.interest() {
             Interest::Wanted => Some(watcher),
             Interest::Skipped => None,
@@ -198,7 +202,7 @@ impl Watched {
     }
 
     fn end(&self, watcher: &Arc<dyn CallWatcher>) {
-        let mut by = self.by.lock();
+        let Ok(mut by) = self.by.try_write() else { return };
         // Another one may have begun meanwhile.
         if by.as_ref().is_some_and(|by| Arc::ptr_eq(by, watcher)) {
             *by = None;
@@ -305,9 +309,8 @@ impl<P: InterfacePlugin> Link for InterfaceLink<P> {
         self.plugin.run(stop)
     }
 
-    fn watch(&self, watcher: Arc<dyn CallWatcher>) -> bool {
-        self.watched.begin(watcher);
-        true
+    fn watch(&self, watcher: Arc<dyn CallWatcher>) -> Result<(), NotWatched> {
+        self.watched.begin(watcher)
     }
 
     fn repeat(&self, method: u32, arguments: &[Argument<'_>], words: &mut [u64]) -> Result<Vec<u8>, CallError> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use hotslot_plugin::{Argument, CallError, Link};
+use hotslot_plugin::{Argument, CallError, CallErrorKind, Link};
 
 /// A call of a method that is marked `#[repeatable]`, as a [shadow](crate::Shadow) copied it.
 ///
@@ -87,8 +87,20 @@ impl RecordedAnswer {
 
     /// Says how two answers to a call differ, if they do: in what was answered, or in the kind of failure. For
     /// [`start_on_calls`](crate::ShadowBuilder::start_on_calls).
+    ///
+    /// A call that the host did not make or cut off, because there were too many for instance, says nothing about a plugin, nor does a
+    /// method that one of them does not have: those are no differences. Answers are compared as they came over, and
+    /// not read.
     pub fn difference(call: &RecordedCall, serving: &RecordedAnswer, staged: &RecordedAnswer) -> Option<String> {
         let method = call.method();
+        let is_beside_the_point = |answer: &RecordedAnswer| {
+            use CallErrorKind::{Retired, Saturated, Unavailable, Unsupported};
+            let kind = answer.result.as_ref().err().map(CallError::kind);
+            matches!(kind, Some(Retired | Saturated | Unavailable | Unsupported))
+        };
+        if is_beside_the_point(serving) || is_beside_the_point(staged) {
+            return None;
+        }
         match (&serving.result, &staged.result) {
             (Ok(one), Ok(other)) if one == other => None,
             (Err(one), Err(other)) if one.kind() == other.kind() => None,

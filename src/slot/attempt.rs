@@ -574,7 +574,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         let before = *self.core.held_up.lock();
         let (held, _turn) = match self.core.settings.hold_calls {
             Some(bound) => {
-                let held = self.core.hold_calls(base, bound.min(left(deadline)), turn).map_err(|kind| {
+                let held = self.core.hold_calls(base, new.number, bound.min(left(deadline)), turn).map_err(|kind| {
                     self.hand_over.held_up = self.core.held_up.lock().waited - before.waited;
                     let is_late = matches!(kind, ErrorKind::HoldTimedOut { .. }) && left(deadline).is_zero();
                     Refusal(Stage::HandOver, if is_late { ErrorKind::TimedOut(timeout) } else { kind })
@@ -750,9 +750,7 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
         generation.trial.share.set(share);
         // SAFETY: every way of a `Pending` leads into the lineage, as its commit or its discard; a forked process leaks it.
         unsafe { core.lineage.begin_canary(generation, self.base)? };
-        core.journal.canary(generation.number, share, None);
-        core.wake();
-        Ok(())
+        self.set_canary_share(share)
     }
 
     /// Serves it to another share.
@@ -761,14 +759,19 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
         if core.is_forked() {
             return Err(ErrorKind::Forked);
         }
-        if let Some(objection) = generation.trial.objection() {
-            return Err(ErrorKind::CanaryFailed(objection));
+        let set = || {
+            generation.trial.share.set(share);
+            core.journal.canary(generation.number, share, None);
+        };
+        // One that was condemned before it was the canary is not served, either.
+        let objection = || generation.trial.objection();
+        if objection().is_none() && core.lineage.while_canary(generation.number, set) {
+            core.wake();
+            return Ok(());
         }
         core.lineage.check_base(self.base)?;
-        generation.trial.share.set(share);
-        core.journal.canary(generation.number, share, None);
-        core.wake();
-        Ok(())
+        self.end_canary();
+        Err(ErrorKind::CanaryFailed(objection().unwrap_or_else(|| "it was ended meanwhile".to_owned())))
     }
 
     pub(super) fn canary_share(&self) -> f64 {
@@ -780,8 +783,8 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
     /// Serves it to nobody any more.
     pub(super) fn end_canary(&self) {
         let (core, generation) = (&self.attempt.core, self.generation().expect("it is a canary"));
-        if !core.is_forked() && core.lineage.end_canary(generation.number) {
-            core.journal.canary(generation.number, 0.0, None);
+        let tell = || core.journal.canary(generation.number, 0.0, None);
+        if !core.is_forked() && core.lineage.end_canary(generation.number, tell) {
             core.wake();
         }
     }
@@ -796,12 +799,7 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
     pub(super) fn commit(self, hand_over: HandOver, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Error> {
         let core = Arc::clone(&self.attempt.core);
         let result = match core.check_caller() {
-            Err(ErrorKind::Forked) => {
-                let error = core.not_begun(Stage::Commit, ErrorKind::Forked);
-                // What it is made of takes locks that a thread which is not here may hold.
-                std::mem::forget(self);
-                return Err(error);
-            }
+            Err(ErrorKind::Forked) => return Err(self.refuse(ErrorKind::Forked)),
             Err(misuse) => Err(self.refuse(misuse)),
             Ok(()) => self.try_commit(hand_over, then),
         };
@@ -811,6 +809,9 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
 
     fn try_commit(self, hand_over: HandOver, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Error> {
         let core = Arc::clone(&self.attempt.core);
+        if self.turn.is_none() {
+            self.note_wait();
+        }
         match self.make_ready(hand_over)? {
             Readiness::Unchanged(attempt, base) => attempt.confirm(base).map_err(|refused| refused.refuse()),
             Readiness::Ready(ready) => {
@@ -828,9 +829,6 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
 
     /// Hands the state over. What is left of the commit is one store.
     pub(super) fn make_ready(self, hand_over: HandOver) -> Result<Readiness<T>, Error> {
-        if self.turn.is_none() {
-            self.note_wait();
-        }
         let Pending { mut attempt, prepared, base, turn } = self;
         let generation = match prepared {
             Prepared::Unchanged(base) => return Ok(Readiness::Unchanged(attempt, base)),
@@ -852,8 +850,13 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
 
     /// Ends the attempt as refused, and drops what was staged.
     pub(super) fn refuse(self, kind: ErrorKind) -> Error {
+        let core = Arc::clone(&self.attempt.core);
+        if core.is_forked() {
+            // What it is made of takes locks that a thread which is not here may hold.
+            std::mem::forget(self);
+            return core.not_begun(Stage::Commit, ErrorKind::Forked);
+        }
         let Pending { attempt, prepared, .. } = self;
-        let core = Arc::clone(&attempt.core);
         let error = attempt.refuse_and_discard(Refusal(Stage::Commit, kind), prepared.into_loaded());
         core.journal.flush();
         error
@@ -880,9 +883,15 @@ impl<T: ?Sized + Send + Sync + 'static> Ready<T> {
         self.attempt.core.journal.span(self.attempt.log.attempt, Stage::Commit)
     }
 
-    /// What stands against the swap. Nothing new comes up while the caller holds `swapping`.
+    /// What stands against the swap. Nothing new comes up while the caller holds `swapping`, but for what the policy says.
     pub(super) fn objection(&self) -> Option<ErrorKind> {
-        self.attempt.core.lineage.check_base(self.base).err().map(ErrorKind::from)
+        let base = self.attempt.core.lineage.check_base(self.base).err().map(ErrorKind::from);
+        base.or_else(|| self.generation.trial.objection_to_canary().map(ErrorKind::CanaryFailed))
+    }
+
+    /// Ends the time for which it waited for others.
+    pub(super) fn note_wait(&self) {
+        self.attempt.log.lap(Stage::Staged);
     }
 
     /// Makes the generation current. The caller holds `swapping`, and lets go of it before it wakes the reaper or refuses what comes
@@ -890,6 +899,11 @@ impl<T: ?Sized + Send + Sync + 'static> Ready<T> {
     pub(super) fn swap(self, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Box<Refused<T>>> {
         let Ready { attempt, generation, base, held, _turn } = self;
         let core = Arc::clone(&attempt.core);
+        // It may have been condemned during the hand-over.
+        if let Some(objection) = generation.trial.objection_to_canary() {
+            let refusal = Refusal(Stage::Commit, ErrorKind::CanaryFailed(objection));
+            return Err(Box::new(Refused { attempt, generation: Some(generation), refusal }));
+        }
         let result = core.lineage.commit(&generation, base, held.as_ref().map(|held| held.pause));
         let bound = held.as_ref().map(|held| held.bound);
         drop(held);

@@ -13,6 +13,8 @@ use crate::{ArtifactId, Error, ErrorKind, Manifest, Report};
 
 /// A staged plugin that serves the callers of a share of [keys](HotSlot::load_for), beside the current one.
 ///
+/// Once it is no longer served, its leases say that they are [retired](Lease::is_retired), and its stop signal is raised.
+///
 /// It is judged by the slot's [probation policy](crate::Builder::probation) for as long as it is served, whatever the policy's
 /// window; what counts are its own calls. Once the policy objects, no further key gets it, an [event](crate::Event::Canary)
 /// says so, and it can no longer be promoted. Other swaps of the slot, and the slot's end, end it, too: then every key gets
@@ -57,7 +59,7 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// A key is what should always be answered by the same plugin: a client, a session, an account. It is hashed (with BLAKE3,
     /// together with the [identity](crate::ArtifactId) of the canary), so any bytes will do, and all processes in which the same
     /// plugin is a canary agree on whose it is. Without a canary this is [`load`](HotSlot::load) and a look at one more
-    /// cell; with one, the hash comes on top.
+    /// cell; with one, the hash comes on top. Leases on the canary are not among those that reports count.
     #[inline]
     #[track_caller]
     pub fn load_for(&self, key: impl AsRef<[u8]>) -> Lease<T> {

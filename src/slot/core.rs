@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use super::current::Hold;
@@ -12,7 +12,7 @@ use super::gate::{Gate, Turn};
 use super::generation::{Generation, GenerationRef, Home};
 use super::journal::Journal;
 use super::lease_count::LeaseCount;
-use super::lineage::{Base, Lineage, Pause, RetiredView, ServingView, Slow};
+use super::lineage::{Base, Lineage, Pause, RetiredView, SecondOpinion, ServingView, Slow};
 use super::probation::{Trial, Verdict};
 use super::reaper;
 use super::settings::Settings;
@@ -211,13 +211,22 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
     /// The lease for the holder of a key: on the canary, if the key is among its share.
     #[inline]
     pub(super) fn load_for(&self, key: &[u8], location: &'static Location<'static>) -> Option<Lease<T>> {
-        match self.lineage.load_canary() {
-            Some(hold) if hold.trial.share.contains(key) => {
-                self.lease_count.note();
-                Some(Lease::new(hold, location))
-            }
-            _ => self.load(location),
+        let canary = || self.lineage.load_canary().filter(|hold| hold.trial.share.contains(key));
+        if let Some(hold) = canary() {
+            return Some(Lease::new(hold, location));
         }
+        // Pairs with the release with which the canary left its cell: it was in the other one before.
+        fence(Ordering::Acquire);
+        self.lease_count.note();
+        let hold = match self.lineage.load() {
+            Some(hold) => hold,
+            None => {
+                let hold = self.load_slowly()?;
+                // Calls were held, and may go on without a swap.
+                canary().unwrap_or(hold)
+            }
+        };
+        Some(Lease::new(hold, location))
     }
 
     /// Waits until calls are no longer held.
@@ -243,11 +252,13 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         }
     }
 
-    /// Holds calls, and waits until none is under way on `base`, of which the caller has one lease. Within `bound` of now the
+    /// Holds calls, and waits until none is under way on `base`, of which the caller has one lease, nor on `new`, which may be a
+    /// canary. Within `bound` of now the
     /// hand-over has to be over.
     pub(super) fn hold_calls(
         self: &Arc<Self>,
         base: Base,
+        new: u64,
         bound: Duration,
         turn: Turn,
     ) -> Result<HeldCalls<T>, ErrorKind> {
@@ -263,6 +274,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         let mut nap = SHORTEST;
         loop {
             let leases = self.lineage.holds_on_serving();
+            let leases = leases.zip(self.lineage.calls_on_canary(new)).map(|(old, new)| old + new);
             if leases.is_some_and(|leases| leases <= 1) {
                 return Ok(held);
             }
@@ -474,10 +486,11 @@ impl<T: ?Sized + Send + Sync + 'static> Home<T> for Core<T> {
     fn heed(self: Arc<Self>, generation: u64, verdict: Verdict) {
         match verdict {
             Verdict::Stays => {}
+            Verdict::Condemned if self.is_forked() => {}
             Verdict::Condemned => {
                 let staged = self.staged.lock().get(&generation).map(|entry| Arc::clone(&entry.trial));
-                if let Some(trial) = staged.filter(|_| self.lineage.end_canary(generation)) {
-                    self.journal.canary(generation, 0.0, trial.objection());
+                if let Some(trial) = staged {
+                    self.lineage.end_canary(generation, || self.journal.canary(generation, 0.0, trial.objection()));
                 }
                 // It rolls the generation back, if that is current, and writes the log.
                 Core::wake(&self);
@@ -489,7 +502,7 @@ impl<T: ?Sized + Send + Sync + 'static> Home<T> for Core<T> {
         }
     }
 
-    fn second_opinion(&self, generation: u64) -> Option<GenerationRef<T>> {
+    fn second_opinion(&self, generation: u64) -> SecondOpinion<Generation<T>> {
         self.lineage.second_opinion(generation, Generation::begin_consultation)
     }
 }

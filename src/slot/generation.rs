@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use super::lease_sites::LeaseSites;
-use super::lineage::Member;
+use super::lineage::{Member, SecondOpinion};
 use super::probation::{Trial, Verdict};
 use crate::failures::FailureCounter;
 use crate::{Artifact, ArtifactId, Footprint, Loaded, Manifest, StopSignal};
@@ -31,6 +31,8 @@ pub(super) struct Generation<T: ?Sized> {
     retired: AtomicBool,
     /// Second opinions that are under way on it.
     consultations: Arc<AtomicUsize>,
+    /// Snapshots that keep it.
+    pins: Arc<AtomicUsize>,
 }
 
 /// The slot, as a generation and its leases see it.
@@ -40,7 +42,7 @@ pub(super) trait Home<T: ?Sized>: Send + Sync {
     /// Does what counting a call of this generation came to.
     fn heed(self: Arc<Self>, generation: u64, verdict: Verdict);
     /// A hold on the generation that a failed call on this one can be put to, counted among its consultations.
-    fn second_opinion(&self, generation: u64) -> Option<GenerationRef<T>>;
+    fn second_opinion(&self, generation: u64) -> SecondOpinion<Generation<T>>;
 }
 
 /// What a generation is made of besides the plugin.
@@ -71,6 +73,7 @@ impl<T: ?Sized> Generation<T> {
             home,
             retired: AtomicBool::new(false),
             consultations: Arc::default(),
+            pins: Arc::default(),
         }
     }
 
@@ -81,6 +84,11 @@ impl<T: ?Sized> Generation<T> {
 
     pub(super) fn begin_consultation(&self) {
         self.consultations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The count of those that hold it without using it, and count themselves.
+    pub(super) fn pin_count(&self) -> &Arc<AtomicUsize> {
+        &self.pins
     }
 
     /// The count that whoever began a consultation counts down when the hold has gone.
@@ -100,8 +108,17 @@ impl<T: ?Sized> Member for Generation<T> {
         self.stop.lower();
     }
 
+    fn try_out(&self) {
+        self.retired.store(false, Ordering::Relaxed);
+        self.stop.lower();
+    }
+
     fn consultations(&self) -> usize {
         self.consultations.load(Ordering::Relaxed)
+    }
+
+    fn pins(&self) -> usize {
+        self.pins.load(Ordering::Relaxed)
     }
 
     fn retire(&self) {

@@ -3,16 +3,20 @@
 //! A group is a line of its own, whose generations are snapshots: one lease on each member's generation. A change of the group
 //! changes the members first, while none of them can swap otherwise, and then stores the snapshot: the one store that decides
 //! what [`SlotGroup::load`] gives. So whoever loads finds the old ones or the new ones, and waits for nobody.
+//!
+//! The locks of several members' swaps are taken in the order of their addresses: a group that was dropped may still be looked
+//! at while its slots are in another one.
 
 use std::fmt;
 use std::ops::Deref;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use super::HotSlot;
 use super::attempt::Asked;
+use super::core::Core as SlotCore;
 use super::current::Hold;
 use super::lease::Lease;
 use super::lineage::{self, Lineage, Target};
@@ -20,7 +24,7 @@ use super::member::{Member, ReadyMember, StagedMember};
 use super::reaper::{self, Next, Tended};
 use crate::artifact::Request;
 use crate::lock::Mutex;
-use crate::{Candidate, Cause, Error, ErrorKind, Report};
+use crate::{Candidate, Cause, Error, ErrorKind, Report, Stage};
 
 /// Slots whose plugins change together: all of them, or none.
 ///
@@ -33,6 +37,7 @@ use crate::{Candidate, Cause, Error, ErrorKind, Report};
 ///   which changes some microseconds before the group does.
 /// - [`reload`](SlotGroup::reload) and [`rollback`](SlotGroup::rollback) change all members, or none: if one is refused, at
 ///   whatever stage, all serve on as before. Each member has the change in its own history.
+/// - Leases that are taken through the group are not among those that the members' reports count.
 /// - If a member changes past the group, by an automatic rollback for instance, the group follows, on a thread of its own and some
 ///   microseconds later: it rolls the others back to what they were when that plugin served, if the group still
 ///   keeps that, and takes the member as it is otherwise.
@@ -63,44 +68,56 @@ use crate::{Candidate, Cause, Error, ErrorKind, Report};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct SlotGroup<M: Members> {
-    core: Arc<Core<M>>,
+    members: M,
+    core: Arc<Core<M::Leases>>,
 }
 
 /// The members of a [`SlotGroup`]: tuples of two to six `Arc<HotSlot<_>>`.
-pub trait Members: Slots {
+#[expect(private_interfaces, reason = "nobody else can implement it")]
+pub trait Members: Send + Sync + 'static {
     /// A lease for each of them, as a tuple.
     type Leases: Send + Sync + 'static;
     /// What is to be loaded into each of them, in their order; nothing for those that stay as they are.
     type Candidates: IntoIterator<Item = Option<Candidate>>;
-    /// The leases on all that is current, and the numbers of the generations; `None` if a member is closed.
+
     #[doc(hidden)]
-    fn take_leases(&self) -> Option<(Self::Leases, Vec<u64>)>;
+    fn slots(&self) -> Box<dyn Slots<Self::Leases>>;
 }
 
-/// What a group asks its members.
-#[expect(private_interfaces, reason = "nobody else can name the trait")]
-pub trait Slots: Send + Sync + 'static {
-    #[doc(hidden)]
-    fn slots(&self) -> Vec<&dyn Member>;
+/// What a group needs of its members: not the slots themselves, which close when their owners drop them.
+trait Slots<L>: Send + Sync {
+    fn members(&self) -> Vec<&dyn Member>;
+    /// The leases on all that is current; `None` if a member is closed.
+    fn take_leases(&self) -> Option<(L, Vec<Pin>)>;
+}
+
+/// A lease of a snapshot's, which is not to be taken for a caller's.
+struct Pin {
+    generation: u64,
+    count: Arc<AtomicUsize>,
 }
 
 macro_rules! members {
     ($count:literal: $($ty:ident $at:tt),+) => {
+        #[expect(private_interfaces, reason = "nobody else can implement it")]
         impl<$($ty: ?Sized + Send + Sync + 'static),+> Members for ($(Arc<HotSlot<$ty>>,)+) {
             type Leases = ($(Lease<$ty>,)+);
             type Candidates = [Option<Candidate>; $count];
 
-            fn take_leases(&self) -> Option<(Self::Leases, Vec<u64>)> {
-                let leases = ($(lease(&self.$at)?,)+);
-                let numbers = vec![$(Lease::generation(&leases.$at)),+];
-                Some((leases, numbers))
+            fn slots(&self) -> Box<dyn Slots<Self::Leases>> {
+                Box::new(($(Arc::clone(&self.$at.core),)+))
             }
         }
 
-        #[expect(private_interfaces, reason = "nobody else can name the trait")]
-        impl<$($ty: ?Sized + Send + Sync + 'static),+> Slots for ($(Arc<HotSlot<$ty>>,)+) {
-            fn slots(&self) -> Vec<&dyn Member> {
-                vec![$(&*self.$at),+]
+        impl<$($ty: ?Sized + Send + Sync + 'static),+> Slots<($(Lease<$ty>,)+)> for ($(Arc<SlotCore<$ty>>,)+) {
+            fn members(&self) -> Vec<&dyn Member> {
+                vec![$(&self.$at),+]
+            }
+
+            fn take_leases(&self) -> Option<(($(Lease<$ty>,)+), Vec<Pin>)> {
+                let leases = ($(lease(&self.$at)?,)+);
+                let pins = vec![$(pin(&leases.$at)),+];
+                Some((leases, pins))
             }
         }
     };
@@ -112,16 +129,22 @@ members!(4: A 0, B 1, C 2, D 3);
 members!(5: A 0, B 1, C 2, D 3, E 4);
 members!(6: A 0, B 1, C 2, D 3, E 4, F 5);
 
-fn lease<T: ?Sized + Send + Sync + 'static>(slot: &HotSlot<T>) -> Option<Lease<T>> {
-    let (hold, ()) = slot.core.lineage.hold_serving(|_| ())?;
+fn lease<T: ?Sized + Send + Sync + 'static>(slot: &SlotCore<T>) -> Option<Lease<T>> {
+    let (hold, ()) = slot.lineage.hold_serving(|_| ())?;
     Some(Lease::new(hold, Location::caller()))
 }
 
+fn pin<T: ?Sized + Send + Sync + 'static>(lease: &Lease<T>) -> Pin {
+    let count = Arc::clone(Lease::pin_count(lease));
+    count.fetch_add(1, Ordering::Relaxed);
+    Pin { generation: Lease::generation(lease), count }
+}
+
 /// The plugins of all members as of one moment: dereferences to a tuple of [leases](Lease).
-pub struct GroupLease<M: Members> {
+pub struct GroupLease<L: Send + Sync + 'static> {
     // Fields are dropped in this order: the reaper is woken when the hold has gone.
-    hold: Hold<Snapshot<M>>,
-    notify: NotifyOnDrop<M>,
+    hold: Hold<Snapshot<L>>,
+    notify: NotifyOnDrop<L>,
 }
 
 /// Plugins that are loaded and proven in all members that are to change, one [`commit`](StagedGroup::commit) away from serving.
@@ -129,7 +152,9 @@ pub struct GroupLease<M: Members> {
 /// Dropped instead of committed, they are destroyed, and recorded as [`Discarded`](crate::Outcome::Discarded).
 #[must_use = "a staged group that is dropped changes nothing: commit() makes it serve"]
 pub struct StagedGroup<M: Members> {
-    core: Arc<Core<M>>,
+    core: Arc<Core<M::Leases>>,
+    /// The snapshot that it is to replace.
+    base: u64,
     /// By the place of the member.
     staged: Vec<(usize, Box<dyn StagedMember>)>,
 }
@@ -180,10 +205,10 @@ pub struct GroupStatus {
     pub warm: Vec<u64>,
 }
 
-struct Core<M: Members> {
+struct Core<L: Send + Sync + 'static> {
     name: String,
-    members: M,
-    line: Lineage<Snapshot<M>>,
+    slots: Box<dyn Slots<L>>,
+    line: Lineage<Snapshot<L>>,
     next_snapshot: AtomicU64,
     /// Held while the members change.
     changing: Mutex<()>,
@@ -193,15 +218,38 @@ struct Core<M: Members> {
 }
 
 /// What all members had at one moment.
-struct Snapshot<M: Members> {
+struct Snapshot<L: Send + Sync + 'static> {
     number: u64,
-    generations: Vec<u64>,
-    leases: M::Leases,
-    home: Weak<Core<M>>,
+    leases: L,
+    /// By the place of the member.
+    pins: Vec<Pin>,
+    /// Whether the leases are not taken for callers'. Not any more once only callers keep the snapshot.
+    is_pinned: AtomicBool,
+    home: Weak<Core<L>>,
     retired: AtomicBool,
 }
 
-impl<M: Members> lineage::Member for Snapshot<M> {
+impl<L: Send + Sync + 'static> Snapshot<L> {
+    fn generations(&self) -> impl Iterator<Item = u64> {
+        self.pins.iter().map(|pin| pin.generation)
+    }
+
+    fn unpin(&self) {
+        if self.is_pinned.swap(false, Ordering::Relaxed) {
+            for pin in &self.pins {
+                pin.count.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl<L: Send + Sync + 'static> Drop for Snapshot<L> {
+    fn drop(&mut self) {
+        self.unpin();
+    }
+}
+
+impl<L: Send + Sync + 'static> lineage::Member for Snapshot<L> {
     fn number(&self) -> u64 {
         self.number
     }
@@ -219,9 +267,9 @@ impl<M: Members> lineage::Member for Snapshot<M> {
     }
 }
 
-struct NotifyOnDrop<M: Members>(Option<Weak<Core<M>>>);
+struct NotifyOnDrop<L: Send + Sync + 'static>(Option<Weak<Core<L>>>);
 
-impl<M: Members> Drop for NotifyOnDrop<M> {
+impl<L: Send + Sync + 'static> Drop for NotifyOnDrop<L> {
     fn drop(&mut self) {
         if let Some(core) = self.0.as_ref().and_then(Weak::upgrade) {
             core.wake();
@@ -229,7 +277,7 @@ impl<M: Members> Drop for NotifyOnDrop<M> {
     }
 }
 
-impl<M: Members> Drop for GroupLease<M> {
+impl<L: Send + Sync + 'static> Drop for GroupLease<L> {
     fn drop(&mut self) {
         if self.hold.retired.load(Ordering::Relaxed) {
             self.notify.0 = Some(Weak::clone(&self.hold.home));
@@ -237,16 +285,16 @@ impl<M: Members> Drop for GroupLease<M> {
     }
 }
 
-impl<M: Members> Deref for GroupLease<M> {
-    type Target = M::Leases;
+impl<L: Send + Sync + 'static> Deref for GroupLease<L> {
+    type Target = L;
 
     #[inline]
-    fn deref(&self) -> &M::Leases {
+    fn deref(&self) -> &L {
         &self.hold.leases
     }
 }
 
-impl<M: Members> GroupLease<M> {
+impl<L: Send + Sync + 'static> GroupLease<L> {
     /// Returns the number of the snapshot.
     pub fn snapshot(lease: &Self) -> u64 {
         lease.hold.number
@@ -262,24 +310,25 @@ impl<M: Members> SlotGroup<M> {
     /// Makes a group of these slots. It can go back as far as each of them can: as many
     /// [snapshots](crate::Builder::keep_previous) are kept as the member keeps generations that keeps the fewest.
     ///
-    /// It holds a lease on each generation of a snapshot that it keeps.
+    /// It does not own the slots: a member is closed when its owners have dropped it.
     ///
     /// # Errors
     /// [`Misuse`](ErrorKind::Misuse) if a slot is in a group already, or holds calls during a hand-over;
     /// [`Closed`](ErrorKind::Closed).
     pub fn new(name: impl Into<String>, members: M) -> Result<SlotGroup<M>, GroupError> {
-        let keep = members.slots().iter().map(|slot| slot.keep_previous()).min().unwrap_or(0);
+        let slots = members.slots();
+        let keep = slots.members().iter().map(|slot| slot.keep_previous()).min().unwrap_or(0);
         let core = Arc::new(Core {
             name: name.into(),
-            members,
+            slots,
             line: Lineage::new(keep),
             next_snapshot: AtomicU64::new(1),
             changing: Mutex::default(),
             is_changing: AtomicBool::new(false),
             woken: AtomicBool::new(false),
         });
-        let slots = core.members.slots();
-        for (at, slot) in slots.iter().enumerate() {
+        let joining = core.slots.members();
+        for (at, slot) in joining.iter().enumerate() {
             let group = Arc::downgrade(&core);
             let follow = move || {
                 if let Some(group) = group.upgrade() {
@@ -287,13 +336,13 @@ impl<M: Members> SlotGroup<M> {
                 }
             };
             if let Err(source) = slot.join(Arc::new(follow)) {
-                slots[..at].iter().for_each(|slot| slot.leave());
+                joining[..at].iter().for_each(|slot| slot.leave());
                 return Err(GroupError { slot: slot.name().to_owned(), source });
             }
         }
-        drop(slots);
+        drop(joining);
         // From here on, dropping the group leaves them.
-        let group = SlotGroup { core };
+        let group = SlotGroup { members, core };
         {
             let _changing = group.core.changing.lock();
             let _frozen = group.core.freeze();
@@ -304,7 +353,7 @@ impl<M: Members> SlotGroup<M> {
 
     /// Takes a lease on the plugins of all members. Wait-free, and never a mix of two snapshots.
     #[inline]
-    pub fn load(&self) -> GroupLease<M> {
+    pub fn load(&self) -> GroupLease<M::Leases> {
         let hold = self.core.line.load().expect("a group has a snapshot from the beginning");
         GroupLease { hold, notify: NotifyOnDrop(None) }
     }
@@ -328,7 +377,8 @@ impl<M: Members> SlotGroup<M> {
     }
 
     fn stage_in(&self, candidates: M::Candidates, keeps_turn: bool) -> Result<StagedGroup<M>, GroupError> {
-        let slots = self.core.members.slots();
+        let base = self.core.line.base().map_or(0, |base| base.generation);
+        let slots = self.core.slots.members();
         let mut staged: Vec<(usize, Box<dyn StagedMember>)> = Vec::new();
         for (at, candidate) in candidates.into_iter().enumerate() {
             let Some(candidate) = candidate else { continue };
@@ -341,7 +391,7 @@ impl<M: Members> SlotGroup<M> {
                 }
             }
         }
-        Ok(StagedGroup { core: Arc::clone(&self.core), staged })
+        Ok(StagedGroup { core: Arc::clone(&self.core), base, staged })
     }
 
     /// Goes back to the snapshot that the current one replaced, in all members.
@@ -362,14 +412,20 @@ impl<M: Members> SlotGroup<M> {
 
     /// Returns the members.
     pub fn members(&self) -> &M {
-        &self.core.members
+        &self.members
     }
 
-    /// Returns what is current, and what can be rolled back to.
+    /// Returns what is current, and what can be rolled back to; nothing of it in a forked process.
     pub fn status(&self) -> GroupStatus {
-        let names = self.core.members.slots().into_iter().map(|slot| slot.name().to_owned());
+        let slots = self.core.slots.members();
+        let names = slots.iter().map(|slot| slot.name().to_owned());
+        if self.core.is_forked() {
+            // A lock may have been held by a thread that the fork left behind.
+            let members = names.map(|name| (name, 0)).collect();
+            return GroupStatus { group: self.core.name.clone(), snapshot: 0, members, warm: Vec::new() };
+        }
         let (serving, retired) = self.core.line.all(
-            |view| (view.generation.number, view.generation.generations.clone()),
+            |view| (view.generation.number, view.generation.generations().collect::<Vec<_>>()),
             |view| view.warm.then_some((view.epoch, view.generation.number)),
         );
         let (snapshot, generations) = serving.expect("a group has a snapshot from the beginning");
@@ -385,14 +441,17 @@ impl<M: Members> SlotGroup<M> {
 }
 
 /// Makes the reasons of those that are refused because another one was.
-fn refused_with(slot: &str, reason: String) -> impl Fn() -> ErrorKind {
+fn refused_with(slot: &str, reason: String) -> impl Fn() -> ErrorKind + use<> {
     let slot = slot.to_owned();
     move || ErrorKind::GroupRefused { slot: slot.clone(), reason: reason.clone() }
 }
 
 impl<M: Members> Drop for SlotGroup<M> {
     fn drop(&mut self) {
-        self.core.members.slots().into_iter().for_each(Member::leave);
+        if self.core.is_forked() {
+            return;
+        }
+        self.core.slots.members().into_iter().for_each(Member::leave);
         self.core.close();
     }
 }
@@ -404,13 +463,19 @@ impl<M: Members> StagedGroup<M> {
     /// A state that was handed over before another member refused is dropped with the plugin that had got it.
     ///
     /// # Errors
-    /// As [`SlotGroup::reload`].
+    /// As [`SlotGroup::reload`]; [`BaseChanged`](ErrorKind::BaseChanged) also if a member changed that was to stay as it was when
+    /// the others were staged; [`Misuse`](ErrorKind::Misuse) if the group was dropped.
     pub fn commit(self) -> Result<GroupReport, GroupError> {
-        let StagedGroup { core, staged } = self;
-        let slots = core.members.slots();
-        slots.iter().try_for_each(|slot| {
+        let StagedGroup { core, base, staged } = self;
+        let slots = core.slots.members();
+        let allowed = slots.iter().try_for_each(|slot| {
             slot.check_caller().map_err(|source| GroupError { slot: slot.name().to_owned(), source })
-        })?;
+        });
+        if let Err(error) = allowed {
+            let why = refused_with(&error.slot, error.source.reason());
+            staged.into_iter().for_each(|(_, one)| drop(one.refuse(why())));
+            return Err(error);
+        }
         let mut ready: Vec<(usize, Box<dyn ReadyMember>)> = Vec::new();
         let mut waiting = staged.into_iter();
         while let Some((at, one)) = waiting.next() {
@@ -425,38 +490,38 @@ impl<M: Members> StagedGroup<M> {
                 }
             }
         }
-        let result = core.swap_all(ready);
+        let result = core.swap_all(base, ready);
         slots.iter().for_each(|slot| slot.settle());
         result
     }
 }
 
-impl<M: Members> Core<M> {
+/// What stands against a change, of a member or of the group as a whole.
+struct Objection {
+    member: Option<usize>,
+    kind: ErrorKind,
+}
+
+impl<L: Send + Sync + 'static> Core<L> {
     /// Swaps in every member, or in none.
-    fn swap_all(self: &Arc<Self>, ready: Vec<(usize, Box<dyn ReadyMember>)>) -> Result<GroupReport, GroupError> {
-        let slots = self.members.slots();
+    fn swap_all(
+        self: &Arc<Self>,
+        base: u64,
+        ready: Vec<(usize, Box<dyn ReadyMember>)>,
+    ) -> Result<GroupReport, GroupError> {
+        let slots = self.slots.members();
         let changing = self.changing.lock();
         let frozen = self.freeze();
-        let objection = ready.iter().find_map(|(at, one)| Some((*at, one.objection()?)));
-        if let Some((at, kind)) = objection {
+        if let Some(objection) = self.objection(base, &ready) {
             drop((frozen, changing));
-            let mut found = None;
-            let why = refused_with(slots[at].name(), kind.to_string());
-            let mut kind = Some(kind);
-            for (own, one) in ready {
-                let error = one.refuse(if own == at { kind.take().expect("it is of one member") } else { why() });
-                if own == at {
-                    found = Some(GroupError { slot: slots[at].name().to_owned(), source: error });
-                }
-            }
-            return Err(found.expect("the one that objected is among them"));
+            return Err(self.refuse(objection, ready));
         }
         self.is_changing.store(true, Ordering::Relaxed);
         let swapped: Vec<_> = ready.into_iter().map(|(at, one)| (at, one.swap())).collect();
         self.is_changing.store(false, Ordering::Relaxed);
         let taken = self.take_snapshot();
         drop((frozen, changing));
-        self.wake();
+        self.tidy_up();
         let mut members = Vec::new();
         for (at, result) in swapped {
             let slot = slots[at].name().to_owned();
@@ -469,8 +534,40 @@ impl<M: Members> Core<M> {
         Ok(GroupReport { snapshot, members })
     }
 
+    /// What stands against a change of members, all of which are frozen, in the place of a snapshot.
+    fn objection(&self, base: u64, ready: &[(usize, Box<dyn ReadyMember>)]) -> Option<Objection> {
+        if self.line.is_closed() {
+            let gone = "the group was dropped, and what was staged in it cannot be committed any more";
+            return Some(Objection { member: None, kind: ErrorKind::Misuse(gone.to_owned()) });
+        }
+        if let Some((at, kind)) = ready.iter().find_map(|(at, one)| Some((*at, one.objection()?))) {
+            return Some(Objection { member: Some(at), kind });
+        }
+        // Those that stay have to be what they were when the others were tried.
+        let current = self.line.base()?.generation;
+        let is_as_before = current == base && self.current() == self.in_snapshot();
+        let changed = ErrorKind::BaseChanged { base: Some(base), current };
+        (!is_as_before).then_some(Objection { member: None, kind: changed })
+    }
+
+    fn refuse(&self, objection: Objection, ready: Vec<(usize, Box<dyn ReadyMember>)>) -> GroupError {
+        let slots = self.slots.members();
+        let Objection { member, kind } = objection;
+        let why = refused_with(member.map_or(&self.name, |at| slots[at].name()), kind.to_string());
+        let (mut kind, mut found) = (Some(kind), None);
+        for (at, one) in ready {
+            let its_own = if member == Some(at) { kind.take() } else { None };
+            let is_its_own = its_own.is_some();
+            let source = one.refuse(its_own.unwrap_or_else(&why));
+            if is_its_own {
+                found = Some(GroupError { slot: slots[at].name().to_owned(), source });
+            }
+        }
+        found.unwrap_or_else(|| self.error(kind.take().unwrap_or(ErrorKind::Closed)))
+    }
+
     fn roll_back(self: &Arc<Self>, target: Target) -> Result<GroupReport, GroupError> {
-        let slots = self.members.slots();
+        let slots = self.slots.members();
         slots.iter().try_for_each(|slot| {
             slot.check_caller().map_err(|source| GroupError { slot: slot.name().to_owned(), source })
         })?;
@@ -479,23 +576,24 @@ impl<M: Members> Core<M> {
             let _frozen = self.freeze();
             self.roll_back_frozen(target, &Cause::Rollback)
         };
-        self.wake();
+        self.tidy_up();
         slots.iter().for_each(|slot| slot.settle());
         result
     }
 
     /// Rolls the members back to a snapshot, all of which are frozen.
     fn roll_back_frozen(self: &Arc<Self>, target: Target, cause: &Cause) -> Result<GroupReport, GroupError> {
-        let slots = self.members.slots();
-        let wanted = self.line.look_back(target, |snapshot| (snapshot.number, snapshot.generations.clone()));
-        let (snapshot, wanted) = wanted.map_err(|reason| self.error(reason.into()))?;
-        let changes: Vec<_> =
-            slots.iter().zip(&wanted).filter(|(slot, wanted)| slot.generation() != Some(**wanted)).collect();
+        let slots = self.slots.members();
+        let look = |snapshot: &Snapshot<L>| (snapshot.number, snapshot.generations().collect::<Vec<_>>());
+        let (snapshot, wanted) =
+            self.line.look_back(target, look).map_err(|reason| self.error(ErrorKind::from(reason)))?;
+        let is_changed = |(slot, wanted): &(&&dyn Member, &u64)| slot.generation() != Some(**wanted);
+        let changes: Vec<_> = slots.iter().zip(&wanted).filter(is_changed).collect();
         for (slot, wanted) in &changes {
-            if !slot.is_warm(**wanted) {
-                let kind = ErrorKind::NotWarm { wanted: Some(**wanted), warm: Vec::new() };
-                return Err(GroupError { slot: slot.name().to_owned(), source: slot.not_begun(kind) });
-            }
+            slot.check_warm(**wanted).map_err(|kind| {
+                let slot = slot.name().to_owned();
+                GroupError { source: Error::new(Stage::Commit, kind, None), slot }
+            })?;
         }
         let mut members = Vec::new();
         self.is_changing.store(true, Ordering::Relaxed);
@@ -506,28 +604,68 @@ impl<M: Members> Core<M> {
             }
         }
         self.is_changing.store(false, Ordering::Relaxed);
-        self.line.rollback(Target::Generation(snapshot), |_| ()).map_err(|reason| self.error(reason.into()))?;
+        self.line
+            .rollback(Target::Generation(snapshot), |_| ())
+            .map_err(|reason| self.error(ErrorKind::from(reason)))?;
+        self.forget_unreachable();
         Ok(GroupReport { snapshot, members })
     }
 
-    /// Holds up the swaps of all members. Slots are in one group at most, so that nobody else waits for several.
-    fn freeze(&self) -> Vec<std::sync::MutexGuard<'_, ()>> {
-        self.members.slots().into_iter().map(Member::freeze).collect()
+    /// Holds up the swaps of all members, in an order that is the same for all groups.
+    fn freeze(&self) -> Vec<MutexGuard<'_, ()>> {
+        let mut members = self.slots.members();
+        members.sort_unstable_by_key(|slot| slot.key());
+        members.into_iter().map(Member::freeze).collect()
     }
 
-    /// Makes what the members have the current snapshot. They are frozen.
+    /// The generations of the members at this moment.
+    fn current(&self) -> Option<Vec<u64>> {
+        self.slots.members().iter().map(|slot| slot.generation()).collect()
+    }
+
+    /// Those of the current snapshot.
+    fn in_snapshot(&self) -> Option<Vec<u64>> {
+        self.line.serving(|view| view.generation.generations().collect())
+    }
+
+    /// Makes what the members have the current snapshot, unless it is. They are frozen.
     fn take_snapshot(self: &Arc<Self>) -> Result<u64, ErrorKind> {
-        let (leases, generations) = self.members.take_leases().ok_or(ErrorKind::Closed)?;
+        if let (Some(base), true) = (self.line.base(), self.current() == self.in_snapshot()) {
+            return Ok(base.generation);
+        }
+        let (leases, pins) = self.slots.take_leases().ok_or(ErrorKind::Closed)?;
         let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
-        let snapshot =
-            Snapshot { number, generations, leases, home: Arc::downgrade(self), retired: AtomicBool::new(false) };
+        let snapshot = Snapshot {
+            number,
+            leases,
+            pins,
+            is_pinned: AtomicBool::new(true),
+            home: Arc::downgrade(self),
+            retired: AtomicBool::new(false),
+        };
         self.line.commit(&super::sync::Arc::new(snapshot), self.line.base(), None)?;
+        self.forget_unreachable();
         Ok(number)
     }
 
+    /// Lets go of snapshots with a generation to which its member cannot go back any more. They are frozen.
+    fn forget_unreachable(&self) {
+        let slots = self.slots.members();
+        let is_there =
+            |(slot, wanted): (&&dyn Member, u64)| slot.generation() == Some(wanted) || slot.check_warm(wanted).is_ok();
+        self.line.cool(|snapshot| slots.iter().zip(snapshot.generations()).all(is_there));
+    }
+
     fn error(&self, kind: ErrorKind) -> GroupError {
-        let source = Error::new(crate::Stage::Commit, kind, None);
-        GroupError { slot: self.name.clone(), source }
+        GroupError { slot: self.name.clone(), source: Error::new(Stage::Commit, kind, None) }
+    }
+
+    /// Drops the snapshots that nobody has, so that what they held can go. That frees nothing by itself.
+    fn tidy_up(self: &Arc<Self>) {
+        // Who still has one is a caller from here on.
+        self.line.retired(|view| if view.warm { None } else { Some(view.generation.unpin()) });
+        drop(self.line.collect());
+        self.wake();
     }
 
     /// A member has changed.
@@ -539,21 +677,24 @@ impl<M: Members> Core<M> {
 
     /// Makes the group what its members are, if one of them changed past it.
     fn catch_up(self: &Arc<Self>) {
-        let slots = self.members.slots();
+        if self.line.is_closed() {
+            return;
+        }
+        let slots = self.slots.members();
         {
             let _changing = self.changing.lock();
             let _frozen = self.freeze();
-            let Some(now) = slots.iter().map(|slot| slot.generation()).collect::<Option<Vec<_>>>() else { return };
-            let Some(before) = self.line.serving(|view| view.generation.generations.clone()) else { return };
+            let (Some(now), Some(before)) = (self.current(), self.in_snapshot()) else { return };
             let changed: Vec<_> = (0..now.len()).filter(|at| now[*at] != before[*at]).collect();
             let Some(first) = changed.first() else { return };
-            let is_of_then = |snapshot: &Snapshot<M>| changed.iter().all(|at| snapshot.generations[*at] == now[*at]);
+            let is_of_then =
+                |snapshot: &Snapshot<L>| changed.iter().all(|at| snapshot.pins[*at].generation == now[*at]);
             let reason = format!("the group `{}` follows its member `{}`", self.name, slots[*first].name());
             let cause = Cause::Automatic { reason };
             let then = self.line.find_warm(is_of_then);
             let is_back = then.is_some_and(|then| self.roll_back_frozen(Target::Generation(then), &cause).is_ok());
             if !is_back {
-                // A slot that is closed has nothing to follow.
+                // A group that was dropped meanwhile has nothing to follow.
                 let _closed = self.take_snapshot();
             }
         }
@@ -561,20 +702,26 @@ impl<M: Members> Core<M> {
     }
 
     fn close(self: &Arc<Self>) {
-        self.line.close();
+        {
+            let _changing = self.changing.lock();
+            self.line.close();
+        }
         self.wake();
+    }
+
+    fn is_forked(&self) -> bool {
+        self.slots.members().iter().any(|slot| slot.is_forked())
     }
 
     /// Has the reaper look at the group. In a forked process there is none.
     fn wake(self: &Arc<Self>) {
-        let is_forked = self.members.slots().iter().any(|slot| slot.is_forked());
-        if !is_forked && !self.woken.swap(true, Ordering::AcqRel) {
+        if !self.is_forked() && !self.woken.swap(true, Ordering::AcqRel) {
             reaper::wake(Arc::clone(self) as Arc<dyn Tended>);
         }
     }
 }
 
-impl<M: Members> Tended for Core<M> {
+impl<L: Send + Sync + 'static> Tended for Core<L> {
     fn key(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
@@ -588,8 +735,12 @@ impl<M: Members> Tended for Core<M> {
         drop(self.line.collect());
         let (shortest, longest) = LOOK_AGAIN;
         let looks = self.line.retired(|view| {
-            let again = (view.since.elapsed() / 2).clamp(shortest, longest);
-            (!view.warm).then(|| Instant::now() + again)
+            if view.warm {
+                return None;
+            }
+            // Who still has it is a caller.
+            view.generation.unpin();
+            Some(Instant::now() + (view.since.elapsed() / 2).clamp(shortest, longest))
         });
         looks.into_iter().flatten().min().map_or(Next::Forget, Next::LookAt)
     }
@@ -601,7 +752,7 @@ impl<M: Members> fmt::Debug for SlotGroup<M> {
     }
 }
 
-impl<M: Members> fmt::Debug for GroupLease<M> {
+impl<L: Send + Sync + 'static> fmt::Debug for GroupLease<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GroupLease").field("snapshot", &GroupLease::snapshot(self)).finish_non_exhaustive()
     }
@@ -609,7 +760,7 @@ impl<M: Members> fmt::Debug for GroupLease<M> {
 
 impl<M: Members> fmt::Debug for StagedGroup<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slots = self.core.members.slots();
+        let slots = self.core.slots.members();
         let names: Vec<_> = self.staged.iter().map(|(at, _)| slots[*at].name().to_owned()).collect();
         f.debug_struct("StagedGroup").field("members", &names).finish_non_exhaustive()
     }

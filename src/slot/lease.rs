@@ -11,6 +11,7 @@ use semver::Version;
 
 use super::current::Hold;
 use super::generation::{Generation, GenerationRef, Home};
+use super::lineage::SecondOpinion;
 use super::probation::{Consultation, Counted, Verdict};
 use crate::call_cost::{CallCost, measure};
 use crate::{ArtifactId, Digest, Manifest, StopSignal};
@@ -145,8 +146,9 @@ impl<T: ?Sized + Send + Sync + 'static> Lease<T> {
                 Consultation::NotWanted => Counted::Failed(what),
                 Consultation::TooMany => Counted::Unjudged,
                 Consultation::Allowed(_under_way) => match lease.second_opinion() {
-                    Some(other) if other.fails(&failure, &call) => Counted::Excused,
-                    Some(_) | None => Counted::Failed(what),
+                    Ok(Some(other)) if other.fails(&failure, &call) => Counted::Excused,
+                    Ok(_) => Counted::Failed(what),
+                    Err(NotNow) => Counted::Unjudged,
                 },
             },
         };
@@ -163,11 +165,20 @@ impl<T: ?Sized + Send + Sync + 'static> Lease<T> {
         self.hold.count_call(cost.took, counted);
     }
 
-    fn second_opinion(&self) -> Option<SecondOpinion<T>> {
-        let home = self.hold.home.upgrade()?;
-        let generation = home.second_opinion(self.hold.number)?;
+    fn second_opinion(&self) -> Result<Option<Consulted<T>>, NotNow> {
+        let Some(home) = self.hold.home.upgrade() else { return Ok(None) };
+        let generation = match home.second_opinion(self.hold.number) {
+            SecondOpinion::Of(generation) => generation,
+            SecondOpinion::Nobody => return Ok(None),
+            SecondOpinion::NotNow => return Err(NotNow),
+        };
         let end = EndConsultation(generation.consultations());
-        Some(SecondOpinion { generation, _end: end, _notify: NotifyOnDrop(Some(self.hold.home.clone())) })
+        Ok(Some(Consulted { generation, _end: end, _notify: NotifyOnDrop(Some(self.hold.home.clone())) }))
+    }
+
+    /// The count of those that hold the generation without using it.
+    pub(super) fn pin_count(lease: &Self) -> &Arc<AtomicUsize> {
+        lease.hold.pin_count()
     }
 }
 
@@ -185,8 +196,11 @@ impl<T: ?Sized + Send + Sync + 'static> Generation<T> {
     }
 }
 
+/// Whoever could be asked is handing its state over.
+struct NotNow;
+
 /// The generation that a failed call is put to.
-struct SecondOpinion<T: ?Sized + Send + Sync + 'static> {
+struct Consulted<T: ?Sized + Send + Sync + 'static> {
     // Fields are dropped in this order: a hold that is no longer a consultation would pass for a lease, and the reaper,
     // which may be waiting for this one by now, is woken when the hold has gone.
     generation: GenerationRef<T>,
@@ -203,7 +217,7 @@ impl Drop for EndConsultation {
     }
 }
 
-impl<T: ?Sized + Send + Sync + 'static> SecondOpinion<T> {
+impl<T: ?Sized + Send + Sync + 'static> Consulted<T> {
     /// Whether it fails, too. What it reports of that does not count.
     fn fails<R>(&self, failure: impl Fn(&R) -> Option<String>, call: impl Fn(&T) -> R) -> bool {
         let (answer, held) = self.generation.failures.hold(|| call(&self.generation.loaded.plugin));
@@ -304,8 +318,8 @@ mod tests {
 
         fn heed(self: Arc<Self>, _: u64, _: Verdict) {}
 
-        fn second_opinion(&self, _: u64) -> Option<GenerationRef<u32>> {
-            None
+        fn second_opinion(&self, _: u64) -> SecondOpinion<Generation<u32>> {
+            SecondOpinion::Nobody
         }
     }
 

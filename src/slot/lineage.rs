@@ -16,7 +16,8 @@
 //!
 //! # Why a hand-over under a pause loses nothing
 //! [`pause`](Lineage::pause) empties the cell, so that no hold comes from it, and [`holds_on_serving`](Lineage::holds_on_serving)
-//! is an exact survey made after that: if it finds none but the caller's, every call on the generation has ended, and what it
+//! is an exact survey made after that (a call that is put to it for a second opinion counts, a pin does not): if it finds none but
+//! the caller's, every call on the generation has ended, and what it
 //! did happens before the survey. Until the pause ends, a hold only comes from [`load_slowly`](Lineage::load_slowly), which
 //! makes everyone wait but those that would wait for themselves. A pause ends in one way only, under the lock: by a swap, or
 //! by the old generation's return to the cell, after which a [`commit`](Lineage::commit) under that pause is refused.
@@ -34,8 +35,14 @@ pub(super) trait Member {
     fn number(&self) -> u64;
     /// Called before it becomes current, with whether there is one that it takes the place of.
     fn install(&self, has_predecessor: bool);
-    /// How many of the holds on it are no leases: see [`second_opinion`](Lineage::second_opinion).
+    /// Called before it is served to a share of the callers.
+    fn try_out(&self) {}
+    /// How many of the holds on it are no leases, but calls that are put to it: see [`second_opinion`](Lineage::second_opinion).
     fn consultations(&self) -> usize;
+    /// How many of the holds on it are neither leases nor calls, but keep it for later.
+    fn pins(&self) -> usize {
+        0
+    }
     /// Called when it no longer is.
     fn retire(&self);
 }
@@ -134,6 +141,15 @@ pub(super) enum Slow<G> {
     Wait(Instant),
     /// Nothing before the first commit, or ever again.
     Nothing,
+}
+
+/// Who can be asked about a call that failed.
+pub(super) enum SecondOpinion<G> {
+    /// This one: see [`Lineage::second_opinion`].
+    Of(Arc<G>),
+    /// It would lose what it learned.
+    NotNow,
+    Nobody,
 }
 
 /// A change of the current generation.
@@ -264,12 +280,13 @@ impl<G: Member> Lineage<G> {
 
     fn end_pause(&self, line: &mut Line<G>) {
         line.pause = None;
+        // First, so that nobody whom it is served to gets the other one.
+        // SAFETY: see `begin_canary`.
+        unsafe { self.canary.set(line.canary.as_ref()) };
         if let Some(serving) = &line.serving {
             // SAFETY: the line keeps it: see `swap`.
             unsafe { self.current.set(Some(&serving.generation)) };
         }
-        // SAFETY: see `begin_canary`.
-        unsafe { self.canary.set(line.canary.as_ref()) };
     }
 
     /// Makes a staged generation the canary beside `base`, until the next swap or [`end_canary`](Lineage::end_canary).
@@ -282,6 +299,7 @@ impl<G: Member> Lineage<G> {
         if let Some(other) = &line.canary {
             return Err(NotCommitted::CanaryUnderWay(other.number()));
         }
+        staged.try_out();
         line.canary = Some(Arc::clone(staged));
         if line.pause.is_none() {
             // SAFETY: by the contract of this function, a reference is there until the line gets it, as the serving one's or
@@ -291,12 +309,25 @@ impl<G: Member> Lineage<G> {
         Ok(())
     }
 
-    /// Ends that for a generation; `false` if it is not the canary any more.
-    pub(super) fn end_canary(&self, generation: u64) -> bool {
+    /// Ends that for a generation, and does `then` in the same step, which takes no lock that is held during a call of this;
+    /// `false` if it is not the canary any more.
+    pub(super) fn end_canary(&self, generation: u64, then: impl FnOnce()) -> bool {
         let mut line = self.line.lock();
         let is_canary = line.is_canary(generation);
         if is_canary {
             self.clear_canary(&mut line);
+            then();
+        }
+        is_canary
+    }
+
+    /// Does `then`, which takes no lock that is held during a call of this, while a generation is the canary; `false` if it is
+    /// not any more.
+    pub(super) fn while_canary(&self, generation: u64, then: impl FnOnce()) -> bool {
+        let line = self.line.lock();
+        let is_canary = line.is_canary(generation);
+        if is_canary {
+            then();
         }
         is_canary
     }
@@ -314,23 +345,39 @@ impl<G: Member> Lineage<G> {
     fn clear_canary(&self, line: &mut Line<G>) {
         // SAFETY: nothing is put there.
         unsafe { self.canary.set(None) };
-        line.canary = None;
+        let serving = line.serving.as_ref().map(|serving| serving.generation.number());
+        if let Some(canary) = line.canary.take()
+            && Some(canary.number()) != serving
+        {
+            canary.retire();
+        }
     }
 
-    /// How many holds there are on the current generation, if that can be told exactly at the moment. New ones may appear
+    /// How many holds there are on the canary besides the line's own and that of whoever staged it, if that can be told exactly at
+    /// the moment. New ones may appear at once, unless it is during a pause.
+    pub(super) fn calls_on_canary(&self, generation: u64) -> Option<usize> {
+        let line = self.line.lock();
+        match &line.canary {
+            Some(canary) if canary.number() == generation => Some(Survey::exact()?.holds(canary).saturating_sub(1)),
+            _ => Some(0),
+        }
+    }
+
+    /// How many holds there are on the current generation, without pins, if that can be told exactly at the moment. New ones may appear
     /// at once, unless it is during a pause.
     pub(super) fn holds_on_serving(&self) -> Option<usize> {
         let line = self.line.lock();
-        let serving = line.serving.as_ref()?;
+        let serving = &line.serving.as_ref()?.generation;
         let survey = Survey::exact()?;
-        Some(survey.holds(&serving.generation))
+        Some(survey.holds(serving).saturating_sub(serving.pins()))
     }
 
     /// The same as of about now.
     pub(super) fn about_holds_on_serving(&self) -> usize {
         let line = self.line.lock();
         let survey = Survey::glance();
-        line.serving.as_ref().map_or(0, |serving| survey.holds(&serving.generation))
+        let holds = |serving: &Standing<G>| survey.holds(&serving.generation).saturating_sub(serving.generation.pins());
+        line.serving.as_ref().map_or(0, holds)
     }
 
     /// Makes `new` current in the place of `base`; if it is to be under a pause, only while that lasts.
@@ -374,9 +421,9 @@ impl<G: Member> Lineage<G> {
         // nobody holds it.
         unsafe { self.current.set(Some(&new.generation)) };
         line.pause = None;
+        let old = line.serving.replace(new);
         // After the store, so that whoever was served the canary is not served the old one in between.
         self.clear_canary(line);
-        let old = line.serving.replace(new);
         let from = old.as_ref().map(|old| old.generation.number());
         line.epoch += 1;
         line.since = Instant::now();
@@ -391,20 +438,23 @@ impl<G: Member> Lineage<G> {
     /// that a rollback would go to if it is current. While it is out, it has to be among the generation's
     /// [consultations](Member::consultations), which are not leases; it must not be the last to go, and is not, because
     /// the line has one, too.
-    pub(super) fn second_opinion(&self, generation: u64, enter: impl FnOnce(&G)) -> Option<Arc<G>> {
+    pub(super) fn second_opinion(&self, generation: u64, enter: impl FnOnce(&G)) -> SecondOpinion<G> {
         let line = self.line.lock();
-        let serving = line.serving.as_ref()?;
-        if line.is_canary(generation) {
-            enter(&serving.generation);
-            return Some(Arc::clone(&serving.generation));
-        }
-        if serving.generation.number() != generation {
-            return None;
-        }
-        let replaced = serving.replaced?;
-        let found = line.warm().find(|retired| retired.number() == replaced)?;
-        enter(&found.standing.generation);
-        Some(Arc::clone(&found.standing.generation))
+        let Some(serving) = &line.serving else { return SecondOpinion::Nobody };
+        let other = if line.is_canary(generation) {
+            if line.pause.is_some() {
+                return SecondOpinion::NotNow;
+            }
+            Some(&serving.generation)
+        } else if serving.generation.number() == generation {
+            let is_wanted = |retired: &&Retired<G>| Some(retired.number()) == serving.replaced;
+            line.warm().find(is_wanted).map(|retired| &retired.standing.generation)
+        } else {
+            None
+        };
+        let Some(other) = other else { return SecondOpinion::Nobody };
+        enter(other);
+        SecondOpinion::Of(Arc::clone(other))
     }
 
     /// Takes a generation that never became current, to be collected.
@@ -442,6 +492,13 @@ impl<G: Member> Lineage<G> {
         let line = self.line.lock();
         let wanted = line.warm().filter(|retired| is_wanted(&retired.standing.generation));
         wanted.max_by_key(|retired| retired.epoch).map(Retired::number)
+    }
+
+    /// Lets only those of the warm ones stay so that may.
+    pub(super) fn cool(&self, may_stay: impl Fn(&G) -> bool) {
+        for retired in &mut self.line.lock().retired {
+            retired.warm &= may_stay(&retired.standing.generation);
+        }
     }
 
     /// Whether [`close`](Lineage::close) was called.
@@ -613,9 +670,10 @@ impl<G: Member> Retired<G> {
         self.standing.generation.number()
     }
 
-    /// Leases that are out: every reference but the list's own and those of consultations.
+    /// Leases that are out: every reference but the list's own, pins, and those of consultations.
     fn leases(&self, survey: &Survey) -> usize {
-        self.holds(survey).saturating_sub(self.standing.generation.consultations())
+        let generation = &self.standing.generation;
+        self.holds(survey).saturating_sub(generation.consultations() + generation.pins())
     }
 
     /// Every reference but the list's own.

@@ -1,10 +1,9 @@
 //! A slot as one of a group: what a group does with each of them, whatever their plugins are.
 
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 
-use super::HotSlot;
 use super::attempt::{Asked, HandOver, Readiness, Refused};
-use super::core::Follower;
+use super::core::{Core, Follower};
 use super::lineage::Target;
 use super::staged::Staged;
 use crate::artifact::Request;
@@ -13,6 +12,8 @@ use crate::{Cause, Error, ErrorKind, Report, Stage};
 /// A slot whose swaps are part of a group's.
 pub(super) trait Member: Send + Sync {
     fn name(&self) -> &str;
+    /// Tells it from all others: several are frozen in this order.
+    fn key(&self) -> usize;
     fn join(&self, follower: Follower) -> Result<(), Error>;
     fn leave(&self);
     fn check_caller(&self) -> Result<(), Error>;
@@ -24,7 +25,8 @@ pub(super) trait Member: Send + Sync {
     fn freeze(&self) -> MutexGuard<'_, ()>;
     /// The number of the current generation.
     fn generation(&self) -> Option<u64>;
-    fn is_warm(&self, generation: u64) -> bool;
+    /// Whether a warm generation could be made current.
+    fn check_warm(&self, generation: u64) -> Result<(), ErrorKind>;
     /// Makes a warm generation current. The slot is frozen, and no longer when an error is refused.
     fn roll_back(&self, generation: u64, cause: Cause, request: Request) -> Result<Report, Box<dyn Refusal>>;
     /// The error of what did not begin.
@@ -57,20 +59,24 @@ pub(super) trait Refusal {
     fn refuse(self: Box<Self>) -> Error;
 }
 
-impl<T: ?Sized + Send + Sync + 'static> Member for HotSlot<T> {
+impl<T: ?Sized + Send + Sync + 'static> Member for Arc<Core<T>> {
     fn name(&self) -> &str {
-        &self.core.name
+        &self.name
+    }
+
+    fn key(&self) -> usize {
+        Arc::as_ptr(self).addr()
     }
 
     fn join(&self, follower: Follower) -> Result<(), Error> {
-        let misuse = |what: &str| Err(self.not_begun(ErrorKind::Misuse(what.to_owned())));
-        if self.core.settings.hold_calls.is_some() {
+        let misuse = |what: &str| Err(Member::not_begun(self, ErrorKind::Misuse(what.to_owned())));
+        if self.settings.hold_calls.is_some() {
             return misuse(
                 "a slot that holds calls during a hand-over does not see those that go through a group: build it without \
                  hold_calls_during_hand_over",
             );
         }
-        let mut followers = self.core.followers.lock();
+        let mut followers = self.followers.lock();
         if followers.group.is_some() {
             drop(followers);
             return misuse("the slot is a member of a group already, and changes with that one");
@@ -80,60 +86,61 @@ impl<T: ?Sized + Send + Sync + 'static> Member for HotSlot<T> {
     }
 
     fn leave(&self) {
-        let _left = self.core.followers.lock().group.take();
+        let _left = self.followers.lock().group.take();
     }
 
     fn check_caller(&self) -> Result<(), Error> {
-        self.core.check_caller().map_err(|kind| self.not_begun(kind))
+        Core::check_caller(self).map_err(|kind| Member::not_begun(self, kind))
     }
 
     fn keep_previous(&self) -> usize {
-        self.core.settings.keep_previous
+        self.settings.keep_previous
     }
 
     fn stage(&self, asked: Asked, keeps_turn: bool) -> Result<Box<dyn StagedMember>, Error> {
-        let pending = self.core.stage(asked, Cause::Reload)?;
+        let pending = Core::stage(self, asked, Cause::Reload)?;
         Ok(Box::new(Staged::new(if keeps_turn { pending } else { pending.end_turn() })))
     }
 
     fn freeze(&self) -> MutexGuard<'_, ()> {
-        self.core.swapping.lock()
+        self.swapping.lock()
     }
 
     fn generation(&self) -> Option<u64> {
-        Some(self.core.lineage.base()?.generation)
+        Some(self.lineage.base()?.generation)
     }
 
-    fn is_warm(&self, generation: u64) -> bool {
-        self.core.lineage.look_back(Target::Generation(generation), |_| ()).is_ok()
+    fn check_warm(&self, generation: u64) -> Result<(), ErrorKind> {
+        Ok(self.lineage.look_back(Target::Generation(generation), |_| ())?)
     }
 
     fn roll_back(&self, generation: u64, cause: Cause, request: Request) -> Result<Report, Box<dyn Refusal>> {
-        let result = self.core.roll_back_in_order(Target::Generation(generation), cause, request, || None);
+        let result = self.roll_back_in_order(Target::Generation(generation), cause, request, || None);
         result.map_err(|refused| refused as Box<dyn Refusal>)
     }
 
     fn not_begun(&self, kind: ErrorKind) -> Error {
-        self.core.not_begun(Stage::Commit, kind)
+        Core::not_begun(self, Stage::Commit, kind)
     }
 
     fn settle(&self) {
-        self.core.wake();
-        self.core.journal.flush();
+        Core::wake(self);
+        self.journal.flush();
     }
 
     fn settle_elsewhere(&self) {
-        self.core.wake();
-        self.core.journal.flush_elsewhere();
+        Core::wake(self);
+        self.journal.flush_elsewhere();
     }
 
     fn is_forked(&self) -> bool {
-        self.core.is_forked()
+        Core::is_forked(self)
     }
 }
 
 impl<T: ?Sized + Send + Sync + 'static> StagedMember for Staged<T> {
     fn make_ready(self: Box<Self>) -> Result<Box<dyn ReadyMember>, Error> {
+        self.pending().note_wait();
         Ok(Box::new(self.into_pending().make_ready(HandOver::Required)?))
     }
 
@@ -152,7 +159,10 @@ impl<T: ?Sized + Send + Sync + 'static> ReadyMember for Readiness<T> {
 
     fn swap(self: Box<Self>) -> Result<Report, Box<dyn Refusal>> {
         let result = match *self {
-            Readiness::Ready(ready) => ready.swap(|| None),
+            Readiness::Ready(ready) => {
+                ready.note_wait();
+                ready.swap(|| None)
+            }
             Readiness::Unchanged(attempt, base) => attempt.confirm(base),
         };
         result.map_err(|refused| refused as Box<dyn Refusal>)

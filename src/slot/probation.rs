@@ -160,7 +160,7 @@ impl ProbationPolicy for Probation {
     }
 }
 
-/// What was counted of a generation's calls since it became current.
+/// What was counted of a generation's calls since it became current, or since it is [tried](crate::guide::trials).
 pub struct CallStats {
     calls: AtomicU64,
     failed_calls: AtomicU64,
@@ -229,7 +229,7 @@ impl CallStats {
         self.last_failure.lock().clone()
     }
 
-    /// Returns for how long the generation has been current.
+    /// Returns for how long the generation has been current, or tried.
     pub fn age(&self) -> Duration {
         self.since.lock().elapsed()
     }
@@ -394,6 +394,11 @@ impl Trial {
             }
             Err(panic) => Verdict::PolicyPanicked(panic_text(panic)),
         }
+    }
+
+    /// What speaks against the generation, if it was condemned while it was staged.
+    pub(super) fn objection_to_canary(&self) -> Option<String> {
+        if self.is_staged.load(Relaxed) { self.objection() } else { None }
     }
 
     /// What speaks against the generation, if it was condemned.

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use hotslot_plugin::{Argument, CallError, CallWatcher, Interest, Interface};
+use hotslot_plugin::{Argument, CallError, CallWatcher, Interest, Interface, NotWatched};
 
 use super::HotSlot;
 use super::deadline::after;
@@ -17,6 +17,7 @@ use super::probation::CallStats;
 use super::staged::Staged;
 use crate::host::{Contract, RecordedAnswer, RecordedCall};
 use crate::lock::{Monitor, Mutex};
+use crate::process_id::ProcessId;
 use crate::text::panic_text;
 use crate::{Error, ErrorKind, PluginScope, Report};
 
@@ -127,13 +128,14 @@ struct Shared<I, A> {
     work: Monitor<Work<I, A>>,
     found: Mutex<Found<I>>,
     stats: CallStats,
+    /// Written under the lock of `work`; calls that are watched only look.
+    is_over: AtomicBool,
 }
 
 /// Calls that wait.
 struct Work<I, A> {
     waiting: VecDeque<(I, A)>,
     is_busy: bool,
-    is_over: bool,
 }
 
 struct Found<I> {
@@ -149,11 +151,13 @@ impl<I, A> Drop for EndOnDrop<I, A> {
     fn drop(&mut self) {
         let waiting = {
             let mut work = self.0.work.lock();
-            work.is_over = true;
+            self.0.is_over.store(true, Relaxed);
             std::mem::take(&mut work.waiting)
         };
         self.0.work.notify_all();
         drop(waiting);
+        // Whoever watches calls for it is let go of by the next call; what was copied of them goes now.
+        self.0.found.lock().differences.clear();
     }
 }
 
@@ -195,7 +199,7 @@ impl<T: ?Sized + Send + Sync + 'static> ShadowBuilder<'_, T> {
         match self.check() {
             Ok(lease) => {
                 let ShadowBuilder { slot, staged, share, queue, samples } = self;
-                let work = Work { waiting: VecDeque::new(), is_busy: false, is_over: false };
+                let work = Work { waiting: VecDeque::new(), is_busy: false };
                 let found = Found { compared: 0, differed: 0, others: 0, differences: Vec::new() };
                 let shared = Arc::new(Shared {
                     share,
@@ -207,6 +211,7 @@ impl<T: ?Sized + Send + Sync + 'static> ShadowBuilder<'_, T> {
                     work: Monitor::new(work),
                     found: Mutex::new(found),
                     stats: CallStats::new(),
+                    is_over: AtomicBool::new(false),
                 });
                 let (theirs, scope) = (Arc::clone(&shared), slot.core.scope.clone());
                 let body = move || theirs.serve(&lease, &scope, call, compare);
@@ -239,11 +244,12 @@ impl<T: ?Sized + Interface> ShadowBuilder<'_, T> {
     /// is marked `#[repeatable]` on the plugin that serves at this moment is copied as it goes over. `compare` is as in
     /// [`start`](ShadowBuilder::start); [`RecordedAnswer::difference`] is one that wants equal answers.
     ///
-    /// Calls on plugins that become current later are not copied. A call that is copied allocates.
+    /// Calls on plugins that become current later are not copied, nor are those that the slot's own plugins make through the host. A
+    /// call that is copied allocates, and takes two locks for an instant.
     ///
     /// # Errors
     /// As [`start`](ShadowBuilder::start); [`Misuse`](ErrorKind::Misuse) also if the serving plugin is no proxy of a declared
-    /// interface.
+    /// interface, or if another shadow gets its calls.
     pub fn start_on_calls(
         self,
         compare: impl Fn(&RecordedCall, &RecordedAnswer, &RecordedAnswer) -> Option<String> + Send + 'static,
@@ -251,17 +257,23 @@ impl<T: ?Sized + Interface> ShadowBuilder<'_, T> {
         let slot = self.slot;
         let shadow = self.start(|plugin: &T, call: &RecordedCall| call.repeat(plugin.link()), compare)?;
         let methods = Contract::of::<T>().methods.into_iter().map(|method| Arc::from(method.name)).collect();
-        let watcher = Arc::new(Watcher { methods, shared: Arc::clone(&shadow.shared.0) });
-        match slot.load().link() {
-            Some(link) if link.watch(watcher) => Ok(shadow),
-            _ => {
-                let misuse =
-                    "the serving plugin is no proxy of an interface, so its calls cannot be copied: offer them";
-                let Shadow { staged, shared } = shadow;
-                drop(shared);
-                Err(staged.into_pending().refuse(ErrorKind::Misuse(misuse.to_owned())))
+        let watcher = Watcher {
+            methods,
+            shared: Arc::clone(&shadow.shared.0),
+            scope: slot.core.scope.clone(),
+            process: ProcessId::current(),
+        };
+        let watch = slot.load().link().map_or(Err(NotWatched::Unsupported), |link| link.watch(Arc::new(watcher)));
+        let misuse = match watch {
+            Ok(()) => return Ok(shadow),
+            Err(NotWatched::Unsupported) => {
+                "the serving plugin is no proxy of an interface, so its calls cannot be copied: offer them"
             }
-        }
+            Err(NotWatched::Taken) => {
+                "the calls of the serving plugin are copied for another shadow: end that one first"
+            }
+        };
+        Err(shadow.into_staged().into_pending().refuse(ErrorKind::Misuse(misuse.to_owned())))
     }
 }
 
@@ -270,14 +282,17 @@ struct Watcher {
     /// The names of its methods.
     methods: Vec<Arc<str>>,
     shared: Arc<Shared<RecordedCall, RecordedAnswer>>,
+    /// A call from inside of the slot may be the shadow's own doing.
+    scope: PluginScope,
+    process: ProcessId,
 }
 
 impl CallWatcher for Watcher {
     fn interest(&self) -> Interest {
-        if self.shared.work.lock().is_over {
+        if self.shared.is_over.load(Relaxed) || !self.process.is_current() {
             return Interest::Over;
         }
-        if self.shared.take_turn() { Interest::Wanted } else { Interest::Skipped }
+        if !self.scope.is_entered() && self.shared.take_turn() { Interest::Wanted } else { Interest::Skipped }
     }
 
     fn saw(&self, method: u32, arguments: &[Argument<'_>], answer: Result<(&[u64], &[u8]), &CallError>, words: usize) {
@@ -288,8 +303,8 @@ impl CallWatcher for Watcher {
 }
 
 impl<T: ?Sized + Send + Sync + 'static, I: Send + Sync + 'static, A: Send + 'static> Shadow<T, I, A> {
-    /// Hands in a call: what the serving plugin was called with, and what it answered. Never blocks. Returns whether it will be
-    /// compared.
+    /// Hands in a call: what the serving plugin was called with, and what it answered. It waits for no call and no comparison.
+    /// Returns whether it will be compared.
     pub fn offer(&self, input: I, answer: A) -> bool {
         self.offer_with(|| (input, answer))
     }
@@ -365,7 +380,7 @@ impl<I, A> Shared<I, A> {
 
     fn enqueue(&self, input: I, answer: A) -> bool {
         let mut work = self.work.lock();
-        if work.waiting.len() >= self.room || work.is_over {
+        if work.waiting.len() >= self.room || self.is_over.load(Relaxed) {
             drop(work);
             self.dropped.fetch_add(1, Relaxed);
             return false;
@@ -385,27 +400,41 @@ impl<I, A> Shared<I, A> {
         compare: impl Fn(&I, &A, &A) -> Option<String>,
     ) {
         while let Some((input, serving)) = self.next() {
-            let began = Instant::now();
-            let (staged, failure) =
-                scope.enter(|| Lease::hold_failures(lease, || catch_unwind(AssertUnwindSafe(|| call(lease, &input)))));
-            self.stats.count_shadowed(began.elapsed(), failure.is_some() || staged.is_err());
-            let what = match staged {
-                Ok(staged) => {
-                    let compared = || catch_unwind(AssertUnwindSafe(|| compare(&input, &serving, &staged)));
-                    scope.enter(compared).unwrap_or_else(|panic| Some(format!("a panic: {}", panic_text(panic))))
-                }
-                Err(panic) => Some(format!("the call failed: {}", failure_text(panic))),
-            };
-            self.note(input, what);
+            // Also what is dropped in it is the user's.
+            let round = || self.compare(lease, scope, &call, &compare, (input, serving));
+            let _told = catch_unwind(AssertUnwindSafe(round)).map_err(panic_text);
         }
+    }
+
+    fn compare<T: ?Sized + Send + Sync + 'static>(
+        &self,
+        lease: &Lease<T>,
+        scope: &PluginScope,
+        call: &impl Fn(&T, &I) -> A,
+        compare: &impl Fn(&I, &A, &A) -> Option<String>,
+        (input, serving): (I, A),
+    ) {
+        let began = Instant::now();
+        let made = || catch_unwind(AssertUnwindSafe(|| call(lease, &input)));
+        let (staged, failure) = scope.enter(|| Lease::hold_failures(lease, made));
+        self.stats.count_shadowed(began.elapsed(), failure.is_some() || staged.is_err());
+        let what = match staged {
+            Ok(staged) => {
+                let compared = || catch_unwind(AssertUnwindSafe(|| compare(&input, &serving, &staged)));
+                let what = scope.enter(compared);
+                what.unwrap_or_else(|panic| Some(format!("a panic: {}", panic_text(panic))))
+            }
+            Err(panic) => Some(format!("the call failed: {}", failure_text(panic))),
+        };
+        self.note(input, what);
     }
 
     fn next(&self) -> Option<(I, A)> {
         let mut work = self.work.lock();
         work.is_busy = false;
         self.work.notify_all();
-        work = self.work.wait_while(work, |work| work.waiting.is_empty() && !work.is_over);
-        if work.is_over {
+        work = self.work.wait_while(work, |work| work.waiting.is_empty() && !self.is_over.load(Relaxed));
+        if self.is_over.load(Relaxed) {
             return None;
         }
         work.is_busy = true;

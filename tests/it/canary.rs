@@ -221,6 +221,90 @@ fn its_callers_wait_too_while_calls_are_held() {
     close(slot, &values.census);
 }
 
+/// It would be lost with what the old plugin learned after its state was saved.
+#[test]
+fn a_call_is_put_to_nobody_who_hands_its_state_over() {
+    let values = Values::new();
+    let policy = Probation::new(PATIENCE).max_failures(0).second_opinions(2);
+    let builder = values.builder().probation(policy).hold_calls_during_hand_over(PATIENCE);
+    let slot = builder.open(b"p 1.0.0 1").unwrap();
+    let canary = canary(&slot, 1.0);
+    let call = slot.load_for("a client");
+    thread::scope(|scope| {
+        let promotion = scope.spawn(|| canary.promote());
+        // The promotion waits for the call on the canary; who asks for a lease meanwhile waits for the promotion.
+        let held = || {
+            let caller = scope.spawn(|| slot.load().answer());
+            thread::park_timeout(Duration::from_millis(20));
+            !caller.is_finished()
+        };
+        eventually("calls are held", held);
+        let asked = AtomicBool::new(false);
+        let bad = |_: &u64| Some("an impossible request".to_owned());
+        Lease::measure_repeatable(&call, bad, |plugin| {
+            asked.fetch_or(plugin.answer() == 1, Ordering::Relaxed);
+            plugin.answer()
+        });
+        assert!(!asked.load(Ordering::Relaxed));
+        assert_eq!(slot.status().staged[0].failures, 0, "nobody can say whose fault it is");
+        drop(call);
+        promotion.join().unwrap().unwrap();
+    });
+    close(slot, &values.census);
+}
+
+#[test]
+fn one_that_is_condemned_during_its_promotion_is_not_promoted() {
+    let values = Values::new();
+    let slot = values.builder().probation(Probation::new(PATIENCE).max_failures(0)).open(b"p 1.0.0 1").unwrap();
+    let canary = slot.stage(b"p 2.0.0 2 hand_over=hang").unwrap().serve_share(1.0).unwrap();
+    thread::scope(|scope| {
+        let promotion = scope.spawn(|| canary.promote());
+        values.latch.wait_for(1);
+        Lease::report_failure(&slot.load_for("a client"), "it fails");
+        assert_eq!(slot.load_for("a client").answer(), 1);
+        values.latch.open();
+        assert_kind!(promotion.join().unwrap().unwrap_err(), ErrorKind::CanaryFailed(_));
+    });
+    assert_eq!(serving(&slot), (1, 1));
+    close(slot, &values.census);
+}
+
+#[test]
+fn a_key_stays_with_it_when_the_hand_over_to_another_one_was_refused() {
+    let values = Values::new();
+    let slot = values.builder().hold_calls_during_hand_over(PATIENCE).open(b"p 1.0.0 1").unwrap();
+    let canary = canary(&slot, 1.0);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| slot.reload(b"p 3.0.0 3 hand_over=stall"));
+        values.latch.wait_for(1);
+        let call = scope.spawn(|| slot.load_for("a client").answer());
+        thread::park_timeout(Duration::from_millis(20));
+        values.latch.open();
+        assert!(other.join().unwrap().is_err());
+        assert_eq!((call.join().unwrap(), canary.share()), (2, 1.0));
+    });
+    drop(canary);
+    close(slot, &values.census);
+}
+
+#[test]
+fn its_leases_say_when_it_is_no_longer_served() {
+    let values = Values::new();
+    let slot = slot(&values);
+    let first = canary(&slot, 1.0);
+    let lease = slot.load_for("a client");
+    assert!(!Lease::is_retired(&lease));
+    let staged = first.into_staged();
+    assert!(Lease::is_retired(&lease) && Lease::stop_signal(&lease).is_raised());
+    let second = staged.serve_share(1.0).unwrap();
+    assert!(!Lease::is_retired(&lease) && !Lease::stop_signal(&lease).is_raised(), "it is served again");
+    slot.reload(b"p 3.0.0 3").unwrap();
+    assert!(Lease::is_retired(&lease) && second.share() == 0.0);
+    drop((lease, second));
+    close(slot, &values.census);
+}
+
 /// Canaries come and go under the callers: nobody is given one that is gone, and nobody waits.
 #[test]
 fn canaries_come_and_go_under_calls() {

@@ -171,6 +171,151 @@ fn a_member_that_changed_meanwhile_refuses_the_commit_of_all() {
     fixture.close();
 }
 
+/// They were tried beside others.
+#[test]
+fn a_member_that_was_to_stay_and_changed_refuses_the_commit_too() {
+    let fixture = Fixture::new();
+    let group = fixture.group();
+    let staged = group.stage([None, plugin(2)]).unwrap();
+    group.reload([plugin(9), None]).unwrap();
+    let error = staged.commit().unwrap_err();
+    assert_eq!(error.slot(), "pair");
+    assert_kind!(error.error(), ErrorKind::BaseChanged { base: Some(1), current: 2 });
+    assert!(refused_for(&fixture.other, "pair"));
+    // The group has not followed yet, perhaps.
+    let staged = group.stage([None, plugin(2)]).unwrap();
+    fixture.one.rollback().unwrap();
+    assert!(staged.commit().is_err());
+    eventually("the group follows", || answers(&group) == (1, 1));
+    drop(group);
+    fixture.close();
+}
+
+#[test]
+fn what_was_staged_in_a_group_that_is_gone_changes_nothing() {
+    let fixture = Fixture::new();
+    let group = fixture.group();
+    let staged = group.stage([plugin(2), plugin(2)]).unwrap();
+    drop(group);
+    let error = staged.commit().unwrap_err();
+    assert!(error.to_string().contains("the group was dropped"), "{error}");
+    assert_eq!((serving(&fixture.one), serving(&fixture.other)), ((1, 1), (1, 1)));
+    fixture.close();
+}
+
+#[test]
+fn a_change_that_changes_nothing_is_no_snapshot() {
+    let fixture = Fixture::new();
+    let group = fixture.group();
+    group.reload([plugin(2), plugin(2)]).unwrap();
+    for _ in 0..3 {
+        assert_eq!(group.reload([plugin(2), plugin(2)]).unwrap().snapshot, 2);
+        assert_eq!(group.reload([None, None]).unwrap().snapshot, 2);
+    }
+    group.rollback().unwrap();
+    assert_eq!(answers(&group), (1, 1));
+    drop(group);
+    fixture.close();
+}
+
+/// What a snapshot keeps is no caller's.
+#[test]
+fn what_a_group_keeps_is_not_reported_as_leases() {
+    let fixture = Fixture::with(|values| values.builder().drain_timeout(Duration::from_millis(1)));
+    let group = fixture.group();
+    group.reload([plugin(2), plugin(2)]).unwrap();
+    let report = group.reload([plugin(3), plugin(3)]).unwrap();
+    assert!(report.members.iter().all(|(_, report)| report.leases_during_hand_over == 0), "{report:?}");
+    let events = fixture.one.subscribe();
+    // The reaper looks at all that is there.
+    drop(fixture.one.stage(b"p - 99").unwrap());
+    let is_stuck = wait_for(&events, |event| match event {
+        hotslot::Event::Stuck { .. } => Some(true),
+        hotslot::Event::Destroyed { generation: 4, .. } => Some(false),
+        _ => None,
+    });
+    assert!(!is_stuck);
+    let retired = fixture.one.status().retired;
+    assert!(retired.len() == 2 && retired.iter().all(|one| one.leases == 0 && !one.stuck), "{retired:?}");
+    // A caller's is, once only that keeps the snapshot.
+    let lease = group.load();
+    for answer in 4..8 {
+        group.reload([plugin(answer), plugin(answer)]).unwrap();
+    }
+    let stuck = wait_for(&events, |event| match event {
+        hotslot::Event::Stuck { generation, leases, .. } => Some((*generation, *leases)),
+        _ => None,
+    });
+    assert_eq!(stuck, (3, 1));
+    drop((lease, group));
+    fixture.close();
+}
+
+/// The members keep what is near to them, and the group what is near to it: what only one of them has is of no use.
+#[test]
+fn all_that_a_group_lists_can_be_rolled_back_to() {
+    let fixture = Fixture::new();
+    let group = fixture.group();
+    group.reload([None, plugin(2)]).unwrap();
+    group.reload([None, plugin(3)]).unwrap();
+    group.reload([plugin(2), None]).unwrap();
+    group.rollback_to(2).unwrap();
+    group.reload([plugin(3), plugin(4)]).unwrap();
+    let warm = group.status().warm;
+    assert!(!warm.is_empty());
+    for snapshot in warm {
+        // Each is tried from where the others are, as far as they still are.
+        if group.status().warm.contains(&snapshot) {
+            group.rollback_to(snapshot).unwrap();
+        }
+    }
+    drop(group);
+    fixture.close();
+}
+
+#[test]
+fn reloads_in_a_row_do_not_stand_in_each_others_way() {
+    let fixture = Fixture::with(|values| values.builder().keep_previous(0).max_retired(1));
+    let group = fixture.group();
+    for answer in 2..40 {
+        group.reload([plugin(answer), plugin(answer)]).unwrap();
+    }
+    drop(group);
+    fixture.close();
+}
+
+/// The reaper still looks at the old group while the new one changes its members.
+#[test]
+fn groups_with_the_same_members_in_another_order_do_not_block_each_other() {
+    let fixture = Fixture::new();
+    let (done, is_done) = std::sync::mpsc::channel();
+    let (one, other) = (Arc::clone(&fixture.one), Arc::clone(&fixture.other));
+    let regroup = thread::spawn(move || {
+        for _ in 0..2_000 {
+            drop(SlotGroup::new("there", (Arc::clone(&one), Arc::clone(&other))).unwrap());
+            drop(SlotGroup::new("back", (Arc::clone(&other), Arc::clone(&one))).unwrap());
+        }
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(PATIENCE).expect("nobody waits for anybody");
+    regroup.join().unwrap();
+    fixture.close();
+}
+
+/// A group does not own its slots.
+#[test]
+fn a_lease_that_outlives_group_and_slots_keeps_no_slot_open() {
+    let fixture = Fixture::new();
+    let group = fixture.group();
+    let lease = group.load();
+    let census = fixture.values.each_ref().map(|values| values.census.clone());
+    drop((group, fixture));
+    assert!(Lease::is_retired(&lease.0) && Lease::stop_signal(&lease.1).is_raised());
+    assert_eq!((lease.0.answer(), census[0].alive()), (1, vec![1]));
+    drop(lease);
+    eventually("all are destroyed", || census.iter().all(|census| census.alive().is_empty()));
+}
+
 #[test]
 fn what_was_staged_and_dropped_is_discarded() {
     let fixture = Fixture::new();

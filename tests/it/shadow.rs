@@ -160,6 +160,31 @@ fn one_that_is_dropped_ends_and_one_that_is_kept_can_serve_a_share_next() {
 }
 
 #[test]
+fn a_panic_in_the_destructor_of_an_answer_does_not_end_it() {
+    struct Answer {
+        is_bomb: bool,
+    }
+    impl Drop for Answer {
+        fn drop(&mut self) {
+            if self.is_bomb {
+                panic!("an answer panics on purpose");
+            }
+        }
+    }
+    let values = Values::new();
+    let slot = slot(&values);
+    let call = |_: &Plugin, is_bomb: &bool| Answer { is_bomb: *is_bomb };
+    let shadow = slot.shadow(slot.stage(b"p 2.0.0 2").unwrap(), 1.0).start(call, |_, _, _| None).unwrap();
+    for is_bomb in [true, false] {
+        assert!(shadow.offer(is_bomb, Answer { is_bomb: false }));
+    }
+    assert!(shadow.settle(PATIENCE));
+    assert_eq!(shadow.calls().calls(), 2);
+    drop(shadow);
+    close(slot, &values.census);
+}
+
+#[test]
 fn what_cannot_be_compared_says_why() {
     let values = Values::new();
     let (slot, other) = (slot(&values), Values::new());

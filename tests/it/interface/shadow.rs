@@ -80,3 +80,17 @@ fn a_share_of_the_calls_is_copied_and_none_after_its_end() {
         assert_eq!(shadow.report().compared, 1);
     });
 }
+
+/// Otherwise one of them would see nothing, and say that nothing differs.
+#[test]
+fn two_shadows_at_once_do_not_get_the_same_calls() {
+    each(|slot, bytes| {
+        let first = slot.shadow(slot.stage(bytes.clone()).unwrap(), 1.0).start_on_calls(RecordedAnswer::difference);
+        let first = first.unwrap();
+        let second = slot.shadow(slot.stage(bytes).unwrap(), 1.0).start_on_calls(RecordedAnswer::difference);
+        assert!(second.unwrap_err().to_string().contains("for another shadow"));
+        slot.load().answer();
+        assert!(first.settle(PATIENCE));
+        assert_eq!(first.report().compared, 1);
+    });
+}
