@@ -22,18 +22,18 @@ pub const KINDS: [Kind; 4] = [Kind::Anything, Kind::Ordinary, Kind::Large, Kind:
 pub fn module(seed: u64) -> (Kind, Vec<u8>) {
     let kind = KINDS[(seed % KINDS.len() as u64) as usize];
     let size = match kind {
-        Kind::Large => 64 << 10,
+        Kind::Large => (32 << 10) << (seed / 4 % 4),
         _ => 4 << 10,
     };
     let bytes = noise(seed, size);
     let mut input = Unstructured::new(&bytes);
     // Numbers run out as zeros, so that any input makes a module.
-    let config = config(kind, &mut input);
+    let config = config(kind, seed / 4, &mut input);
     let module = Module::new(config, &mut input).expect("any input makes a module");
     (kind, module.to_bytes())
 }
 
-fn config(kind: Kind, input: &mut Unstructured<'_>) -> Config {
+fn config(kind: Kind, number: u64, input: &mut Unstructured<'_>) -> Config {
     let any = Config::arbitrary(input).expect("any input makes a configuration");
     if kind == Kind::Anything {
         return any;
@@ -70,20 +70,34 @@ fn config(kind: Kind, input: &mut Unstructured<'_>) -> Config {
     };
     match kind {
         Kind::Anything | Kind::Ordinary => ordinary,
-        Kind::Large => Config {
-            max_types: 2_500,
-            max_funcs: 2_000,
-            max_globals: 12_000,
-            max_exports: 1_200,
-            max_element_segments: 1_200,
-            max_elements: 30_000,
-            max_data_segments: 12_000,
-            max_instructions: 5_000,
-            max_nesting_depth: 300,
-            max_values: 2_000,
-            min_funcs: 20,
-            ..ordinary
-        },
+        Kind::Large => {
+            let mut large = Config {
+                max_types: 2_500,
+                max_funcs: 2_000,
+                max_globals: 12_000,
+                max_exports: 1_200,
+                max_element_segments: 1_200,
+                max_elements: 30_000,
+                max_data_segments: 12_000,
+                max_instructions: 5_000,
+                max_nesting_depth: 300,
+                max_values: 2_000,
+                min_funcs: 20,
+                ..ordinary
+            };
+            // More than is allowed, of one thing at a time.
+            match number % 12 {
+                0 => large.min_types = 2_100,
+                1 => large.min_globals = 10_100,
+                2 => (large.min_exports, large.export_everything) = (1_100, true),
+                3 => (large.min_element_segments, large.min_tables) = (1_100, 1),
+                4 => (large.min_data_segments, large.min_memories) = (10_100, 1),
+                5 => large.max_memory32_bytes = 1 << 32,
+                6 => large.max_table_elements = 1 << 24,
+                _ => {}
+            }
+            large
+        }
         Kind::Invalid => Config { allow_invalid_funcs: true, ..ordinary },
     }
 }
