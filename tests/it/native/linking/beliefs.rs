@@ -286,6 +286,20 @@ fn versions_of_a_library_that_nobody_names_are_refused() {
     let error = link_error(&answers(), &removed.0);
     assert_eq!(error, LinkError::VersionsWithoutLibrary { library: "libone.so".to_owned() });
     assert!(error.to_string().contains("patchelf"), "{error}");
+    // What patchelf makes of it.
+    std::fs::write(folder.path().join("plugin.so"), &elf.0).unwrap();
+    let plugin = format!("{path}/plugin.so");
+    for (option, more, is_admitted) in
+        [("--replace-needed", Some(format!("{path}/libone.so")), true), ("--remove-needed", None, false)]
+    {
+        let output = format!("{path}/{}.so", &option[2..]);
+        let arguments =
+            [Some(option), Some("libone.so"), more.as_deref(), Some("--output"), Some(&output), Some(&plugin)];
+        if super::compiled("patchelf", arguments.into_iter().flatten()).is_some() {
+            let verdict = admit(&answers(), std::fs::read(&output).unwrap());
+            assert_eq!(verdict.is_ok(), is_admitted, "{option}: {verdict:?}");
+        }
+    }
     // It is all the same to the loader who brings it.
     super::super::process::alone(|| {
         let folder = TemporaryFolder::new();
