@@ -294,7 +294,7 @@ fn versions_of_a_library_that_nobody_names_are_refused() {
     {
         let output = format!("{path}/{}.so", &option[2..]);
         let arguments =
-            [Some(option), Some("libone.so"), more.as_deref(), Some("--output"), Some(&output), Some(&plugin)];
+            [Some(option), Some("libone.so"), more.as_deref(), Some("--output"), Some(&*output), Some(&*plugin)];
         if super::compiled("patchelf", arguments.into_iter().flatten()).is_some() {
             let verdict = admit(&answers(), std::fs::read(&output).unwrap());
             assert_eq!(verdict.is_ok(), is_admitted, "{option}: {verdict:?}");
