@@ -227,6 +227,16 @@ pub enum Replaced {
         /// Which one.
         library: String,
     },
+    /// The data of a library that would be mapped with the image, of another size: by symbols that are in the global scope, or that the
+    /// loader binds once for the whole process (`STB_GNU_UNIQUE`).
+    NeededData {
+        /// Which one.
+        library: String,
+        /// In that library.
+        size: u64,
+        /// In the process.
+        host_size: u64,
+    },
 }
 
 /// What the headers of an image make the loader do to the whole process, before and whether or not any code of it runs.

@@ -44,13 +44,16 @@ pub enum LinkError {
         /// What its headers do, all that is not allowed.
         effects: Vec<ProcessEffect>,
     },
-    /// Data of the plugin for which the process has a definition of another size.
+    /// Data of the plugin, or of a library that it needs, for which the process has a definition of another size.
     #[error(
-        "the plugin's variable `{symbol}` has {size} bytes, and the loader would replace it by the one of {host_size} bytes \
-         in {by}: hide it (-fvisibility=hidden, static), link the plugin with -Wl,-Bsymbolic, or accept it with \
-         dangerous().allow_replaced_data()"
+        "the variable `{symbol}` of {} has {size} bytes, and the loader would replace it by the one of {host_size} bytes \
+         in {by}: hide it (-fvisibility=hidden, static; -fno-gnu-unique for C++), link with -Wl,-Bsymbolic, or accept it with \
+         dangerous().allow_replaced_data()",
+        library.as_deref().unwrap_or("the plugin")
     )]
     ReplacedData {
+        /// The library that the plugin needs, whose variable it is; `None` if it is the plugin's own.
+        library: Option<String>,
         /// The variable.
         symbol: String,
         /// Its size in the plugin.
@@ -76,6 +79,16 @@ pub enum LinkError {
         path: String,
         /// What has changed.
         change: LibraryChange,
+    },
+    /// Versions of a library's symbols, where nobody names the library as needed: the loader ends the process.
+    #[error(
+        "the plugin has symbols with versions of {library}, and neither it nor a library that it needs names that: the loader \
+         would end the process. It was changed after it was linked (patchelf --remove-needed or --replace-needed, for \
+         instance): link it anew, or name {library} as needed again"
+    )]
+    VersionsWithoutLibrary {
+        /// The library, as the list of versions names it.
+        library: String,
     },
     /// A protection of the control flow is on in this process, and the image, or a library that it brings, was not compiled for
     /// it: the loader would turn it off for the whole process, or refuse to load it.
@@ -195,7 +208,7 @@ fn named(facts: &Facts) -> Vec<NeededLibrary> {
 /// Says what an image meets in this process.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn surroundings(facts: &Facts) -> (Vec<NeededLibrary>, Vec<Interposition>) {
-    (linkmap::needed(facts), linkmap::interposed(facts))
+    linkmap::surroundings(facts)
 }
 
 /// Says nothing of this process: it is not known what the loader has.
@@ -242,6 +255,7 @@ pub(super) fn check(image: &Image<'_>, allowed: &Allowances, budget: &Budget) ->
     for library in &linkage.needed {
         check_needed(library, allowed)?;
     }
+    check_versioned(facts, &linkage)?;
     let helpers = linkage.needed.iter().map(|library| library.static_tls);
     check_static_tls(helpers.fold(facts.static_tls, u64::saturating_add), budget)?;
     check_interposed(&linkage, allowed)
@@ -294,6 +308,33 @@ fn check_needed(library: &NeededLibrary, allowed: &Allowances) -> Result<(), Lin
     Err(error)
 }
 
+/// Refuses versions of a library that the loader will not have by that name.
+fn check_versioned(facts: &Facts, linkage: &Linkage) -> Result<(), LinkError> {
+    // Whatever is behind a name that leads to nothing here may need it.
+    if linkage.needed.iter().any(|needed| needed.mapped.is_none() && needed.file.is_none()) {
+        return Ok(());
+    }
+    for library in &facts.versioned {
+        let name = escape_untrusted(library);
+        let is_named = linkage.needed.iter().any(|needed| needed.name == name);
+        if !is_named && !is_mapped(library) {
+            return Err(LinkError::VersionsWithoutLibrary { library: name.into_owned() });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn is_mapped(library: &str) -> bool {
+    linkmap::is_mapped(library)
+}
+
+/// It is not known what the loader has.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn is_mapped(_: &str) -> bool {
+    true
+}
+
 /// Refuses data of another size, and puts the rest into the log, in one line.
 fn check_interposed(linkage: &Linkage, allowed: &Allowances) -> Result<(), LinkError> {
     let mut unexpected = Vec::new();
@@ -301,9 +342,13 @@ fn check_interposed(linkage: &Linkage, allowed: &Allowances) -> Result<(), LinkE
         match &found.replaces {
             Replaced::OwnData { size, host_size } if !allowed.replaced_data => {
                 let (symbol, by) = (found.symbol.clone(), found.by.clone());
-                return Err(LinkError::ReplacedData { symbol, size: *size, host_size: *host_size, by });
+                return Err(LinkError::ReplacedData { library: None, symbol, size: *size, host_size: *host_size, by });
             }
-            Replaced::Own | Replaced::OwnData { .. } => unexpected.push(found),
+            Replaced::NeededData { library, size, host_size } if !allowed.replaced_data => {
+                let (library, symbol, by) = (Some(library.clone()), found.symbol.clone(), found.by.clone());
+                return Err(LinkError::ReplacedData { library, symbol, size: *size, host_size: *host_size, by });
+            }
+            Replaced::Own | Replaced::OwnData { .. } | Replaced::NeededData { .. } => unexpected.push(found),
             #[cfg(all(target_os = "linux", target_env = "gnu"))]
             Replaced::Needed { library } if !linkmap::is_runtime(library) => unexpected.push(found),
             // Meant to give way, or to be wrapped.

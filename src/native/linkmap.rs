@@ -86,10 +86,22 @@ pub(super) fn note_mapped() {
     seen.retain(|key, _| mapped.contains(key));
 }
 
+/// Says what an image meets in this process: the libraries that it needs, and the symbols of it, and of those that come with it,
+/// that this process has already.
+pub(super) fn surroundings(facts: &Facts) -> (Vec<NeededLibrary>, Vec<Interposition>) {
+    let (needed, brought) = needed(facts);
+    let mut interposed = interposed(facts);
+    for (library, facts) in brought {
+        interposed.extend(replaced_data(&library, &facts));
+    }
+    (needed, interposed)
+}
+
 /// Says for every library that an image needs, and for what those need in turn, what this process has mapped under its name,
-/// or else which file it would map.
-pub(super) fn needed(facts: &Facts) -> Vec<NeededLibrary> {
+/// or else which file it would map, and what is in that.
+fn needed(facts: &Facts) -> (Vec<NeededLibrary>, Vec<(String, Facts)>) {
     let mut found: Vec<NeededLibrary> = Vec::new();
+    let mut brought = Vec::new();
     let mut known: HashSet<String> = HashSet::new();
     let search = LazyCell::new(|| Search::new(search_folders()));
     let mut queue = VecDeque::from(wanted(None, facts, None, &[]));
@@ -116,14 +128,30 @@ pub(super) fn needed(facts: &Facts) -> Vec<NeededLibrary> {
         {
             queue.extend(wanted(Some(&library.name), &facts, file.parent(), &paths.inherited));
             if library.mapped.is_none() {
-                library.effects = facts.effects;
-                library.protections = facts.properties.protections;
+                library.effects.clone_from(&facts.effects);
+                library.protections.clone_from(&facts.properties.protections);
                 library.static_tls = facts.static_tls;
+                brought.push((library.name.clone(), facts));
             }
         }
         found.push(library);
     }
-    found
+    (found, brought)
+}
+
+/// Returns names and files of the libraries that an image needs, through others as well, but for the runtime.
+pub(super) fn reached(facts: &Facts) -> Vec<String> {
+    let (needed, _) = needed(facts);
+    let others = needed.into_iter().filter(|library| !is_runtime(&library.name));
+    others
+        .flat_map(|NeededLibrary { name, mapped, file, .. }| [Some(name), mapped.map(|mapped| mapped.path), file])
+        .flatten()
+        .collect()
+}
+
+/// Whether the loader has something under this name.
+pub(super) fn is_mapped(name: &str) -> bool {
+    Handle::of(name).is_some()
 }
 
 /// A library that is still to be looked at.
@@ -237,7 +265,7 @@ fn elsewhere(name: &str, mapped: &str, search_path: &[String]) -> Option<Library
 }
 
 /// Says which of the symbols that an image looks up this process defines in the place of what the image was linked with.
-pub(super) fn interposed(facts: &Facts) -> Vec<Interposition> {
+fn interposed(facts: &Facts) -> Vec<Interposition> {
     let needed: Vec<(&String, Handle)> =
         facts.needed.iter().filter_map(|name| Some((name, Handle::of(name)?))).collect();
     let runtime = segments(|path| path.to_str().is_ok_and(|path| is_runtime(file_name(path))));
@@ -257,6 +285,36 @@ pub(super) fn interposed(facts: &Facts) -> Vec<Interposition> {
         ))
     });
     found.collect()
+}
+
+/// Says which variables of a library that is to be mapped have another size in this process, whose are used.
+fn replaced_data(library: &str, facts: &Facts) -> Vec<Interposition> {
+    let other_size = |name: &str, size: u64, definition: Definition| {
+        let host_size = definition.size.filter(|host_size| size > 0 && *host_size > 0 && *host_size != size)?;
+        let replaces = Replaced::NeededData { library: library.to_owned(), size, host_size };
+        let by = escape_untrusted(&definition.file).into_owned();
+        Some(Interposition::new(escape_untrusted(name).into_owned(), by, replaces))
+    };
+    let data = facts.bound.iter().filter(|symbol| symbol.is_defined && symbol.is_data);
+    let global = data.filter_map(|symbol| {
+        let definition = Definition::of(libc::RTLD_DEFAULT, &CString::new(&*symbol.name).ok()?)?;
+        other_size(&symbol.name, symbol.size, definition)
+    });
+    let mut found: Vec<Interposition> = global.collect();
+    if facts.unique_symbols.is_empty() {
+        return found;
+    }
+    let Ok(maps) = Maps::read() else { return found };
+    let mut paths: Vec<&str> = maps.files().map(|file| file.path).collect();
+    paths.dedup();
+    let handles: Vec<Handle> = paths.iter().filter_map(|path| Handle::of(path)).collect();
+    for (name, size) in facts.unique_symbols.iter().zip(&facts.unique_sizes) {
+        let Ok(symbol) = CString::new(&**name) else { continue };
+        let scopes = handles.iter().map(|handle| handle.0).chain([libc::RTLD_DEFAULT]);
+        let mut unified = scopes.filter_map(|scope| Definition::of(scope, &symbol)).filter(|it| it.is_unique);
+        found.extend(unified.next().and_then(|definition| other_size(name, *size, definition)));
+    }
+    found
 }
 
 /// Says what becomes of a definition of the image's own.
@@ -314,6 +372,8 @@ struct Definition {
     file: String,
     /// What its symbol table says, if it is there.
     size: Option<u64>,
+    /// Whether the loader binds it once for the whole process.
+    is_unique: bool,
 }
 
 impl Definition {
@@ -340,13 +400,20 @@ impl Definition {
         let file = unsafe { CStr::from_ptr(found.dli_fname) }.to_string_lossy().into_owned();
         let is_exact = found.dli_saddr == address && !entry.is_null();
         // SAFETY: a symbol of a mapped library's symbol table, which is never written to.
-        let size = is_exact.then(|| unsafe { (*entry.cast::<ElfSymbol>()).size() });
-        Some(Definition { address: address as usize, file, size })
+        let symbol = is_exact.then(|| unsafe { entry.cast::<ElfSymbol>().read() });
+        Some(Definition {
+            address: address as usize,
+            file,
+            size: symbol.as_ref().map(Size::size),
+            is_unique: symbol.is_some_and(|symbol| symbol.st_info >> 4 == STB_GNU_UNIQUE),
+        })
     }
 }
 
 /// From dlfcn.h; the libc crate does not have it.
 const RTLD_DL_SYMENT: c_int = 1;
+/// From elf.h.
+const STB_GNU_UNIQUE: u8 = 10;
 
 #[cfg(target_pointer_width = "64")]
 type ElfSymbol = libc::Elf64_Sym;

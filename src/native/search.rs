@@ -58,8 +58,8 @@ impl Search {
     /// Finds a library that an image with these paths needs.
     pub(super) fn find(&self, name: &str, paths: &Paths) -> Option<(PathBuf, FoundThrough)> {
         if name.contains('/') {
-            let path = PathBuf::from(name);
-            return (path.is_absolute() && is_for_this_process(&path)).then_some((path, FoundThrough::Name));
+            let path = absolute(Path::new(name))?;
+            return is_for_this_process(&path).then_some((path, FoundThrough::Name));
         }
         if paths.own.is_none()
             && let Some(found) = in_folders(name, &paths.inherited)
@@ -106,13 +106,19 @@ impl Search {
     }
 }
 
-/// Finds a library in those folders that mean the same for everybody.
+/// Finds a library in those folders that do not depend on who looks.
 pub(super) fn in_folders(name: &str, folders: &[String]) -> Option<PathBuf> {
-    let folders = folders.iter().filter(|folder| folder.starts_with('/') && !folder.contains('$'));
-    folders.map(Path::new).find_map(|folder| {
+    folders.iter().filter_map(|folder| absolute(Path::new(folder))).find_map(|folder| {
         let subfolders = processor::levels().map(|level| folder.join("glibc-hwcaps").join(level));
         subfolders.chain([folder.to_owned()]).map(|folder| folder.join(name)).find(|path| is_for_this_process(path))
     })
+}
+
+/// Puts the working directory before a path, as it is now; `None` if there are tokens left in it that mean something else to the
+/// library that it is from.
+fn absolute(path: &Path) -> Option<PathBuf> {
+    let is_plain = !path.as_os_str().as_encoded_bytes().contains(&b'$');
+    if is_plain { std::path::absolute(path).ok() } else { None }
 }
 
 /// Tells the folders of the system, which come last, from what the process was given.

@@ -1,4 +1,5 @@
-//! The mapped libraries that a new one can meet: those that share a needed library or a unified symbol with it.
+//! The mapped libraries that a new one can meet: those that share a needed library, directly or through others, or a unified symbol
+//! with it.
 //!
 //! A library that is sound alone may not be beside another one. Registries in shared libraries are the usual case: both enter
 //! the same name, and the second one ends the process. So a rehearsal loads those first, in the order in which this process
@@ -9,20 +10,21 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use super::image::Facts;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use super::linkmap;
 use crate::{Artifact, Payload};
 
 /// What two libraries can meet in.
 #[derive(Clone, Debug, Default)]
 struct Ties {
+    /// By name and by file.
     needed: Vec<String>,
     unique_symbols: Vec<String>,
 }
 
 impl Ties {
     fn of(facts: &Facts) -> Ties {
-        // Every library needs the runtime, which is made for that.
-        let needed = facts.needed.iter().filter(|name| !is_runtime(name)).cloned().collect();
-        Ties { needed, unique_symbols: facts.unique_symbols.clone() }
+        Ties { needed: reached(facts), unique_symbols: facts.unique_symbols.clone() }
     }
 
     fn is_empty(&self) -> bool {
@@ -35,14 +37,19 @@ impl Ties {
     }
 }
 
+/// Returns names and files of the libraries that an image needs, through others as well; without the runtime, which every library
+/// needs, and which is made for that.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-use super::linkmap::is_runtime;
+fn reached(facts: &Facts) -> Vec<String> {
+    // Most have no others, and the list takes a look at the disk.
+    if facts.needed.iter().all(|name| linkmap::is_runtime(name)) { Vec::new() } else { linkmap::reached(facts) }
+}
 
-/// Elsewhere it is not known which libraries those are, and every library needs some of them: if they counted as shared, all
+/// Elsewhere it is not known which libraries are the runtime, and every library needs some of them: if they counted as shared, all
 /// that is mapped would stay in memory twice, and be rehearsed each time. So none counts.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn is_runtime(_: &str) -> bool {
-    true
+fn reached(_: &Facts) -> Vec<String> {
+    Vec::new()
 }
 
 /// Those that are mapped, in the order in which they were. Their bytes stay in memory for as long.

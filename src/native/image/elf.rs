@@ -6,7 +6,9 @@
 use object::elf;
 
 use super::properties::{self, Properties};
+use super::versions::{self, Needs};
 use super::view::{Header, View};
+use super::{hash, layout};
 use crate::ProcessEffect;
 
 /// What was found.
@@ -14,6 +16,8 @@ use crate::ProcessEffect;
 pub(in crate::native) struct Facts {
     pub(in crate::native) soname: Option<String>,
     pub(in crate::native) needed: Vec<String>,
+    /// The libraries of which it needs versions of symbols; by rights, they are among those that it needs.
+    pub(in crate::native) versioned: Vec<String>,
     /// As it is listed: everything that the image says.
     pub(in crate::native) search_path: Vec<String>,
     /// The part that the loader looks at first, also for what the needed libraries need (`DT_RPATH`).
@@ -25,6 +29,8 @@ pub(in crate::native) struct Facts {
     pub(in crate::native) no_default_folders: bool,
     pub(in crate::native) properties: Properties,
     pub(in crate::native) unique_symbols: Vec<String>,
+    /// How many bytes each of them has, in their order; empty where that is not read.
+    pub(in crate::native) unique_sizes: Vec<u64>,
     pub(in crate::native) effects: Vec<ProcessEffect>,
     pub(in crate::native) remarks: Vec<String>,
     /// How many bytes of thread-local storage it needs in the loader's fixed reserve.
@@ -38,10 +44,13 @@ pub(in crate::native) struct Facts {
 impl Facts {
     /// Returns what a load needs of it: the symbols, of which there may be many, were for admission.
     pub(in crate::native) fn for_load(&self) -> Facts {
-        let Facts { needed, search_path, unique_symbols, static_tls, properties, .. } = self;
+        let Facts { needed, search_path, inherited_path, own_path, unique_symbols, static_tls, properties, .. } = self;
         Facts {
             needed: needed.clone(),
             search_path: search_path.clone(),
+            inherited_path: inherited_path.clone(),
+            own_path: own_path.clone(),
+            no_default_folders: self.no_default_folders,
             unique_symbols: unique_symbols.clone(),
             static_tls: *static_tls,
             properties: properties.clone(),
@@ -75,11 +84,11 @@ pub(in crate::native) enum NeverLoads {
     NoOpen,
 }
 
-/// Reads an image of type `ET_DYN`. The error says what is damaged.
+/// Reads an image of type `ET_DYN`. The error says what is damaged, as part of a sentence.
 pub(super) fn read(bytes: &[u8]) -> Result<Facts, &'static str> {
-    let view = View::new(bytes).ok_or("its ELF header")?;
+    let view = View::new(bytes).ok_or("its ELF header cannot be read")?;
     let mut facts = Facts::default();
-    let headers = view.program_headers().ok_or("its program headers")?;
+    let headers = view.program_headers().ok_or("its program headers cannot be read")?;
     let dynamic = headers.iter().find(|header| header.kind == elf::PT_DYNAMIC.0);
     // objcopy --only-keep-debug keeps the program headers and sets sizes to 0; eu-strip keeps them whole, and only the
     // section table says that there is nothing behind them.
@@ -91,8 +100,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Facts, &'static str> {
         facts.never_loads = Some(NeverLoads::Static);
         return Ok(facts);
     };
-    let table = Table::read(&view, dynamic).ok_or("its dynamic section")?;
-    let image = Mapped { view, headers: &headers, table: &table };
+    layout::check(&headers)?;
+    let memory = Memory { view, headers: &headers };
+    let table = memory.at(dynamic.address).and_then(|bytes| Table::read(&bytes));
+    let table = table.ok_or("its dynamic section cannot be read")?;
+    let image = Mapped { memory, table: &table };
+    image.beliefs()?;
     image.segments(&mut facts);
     facts.properties = image.properties();
     image.dynamic(&mut facts)?;
@@ -107,19 +120,19 @@ const NAME_LIMIT: usize = 1024;
 struct Table(Vec<(i64, u64)>);
 
 impl Table {
-    fn read(view: &View<'_>, header: &Header) -> Option<Table> {
-        let size = view.by_class(16, 8);
-        let count = usize::try_from(header.file_size).ok()? / size;
+    /// Reads it as the loader does, which knows no other end than the entry that says so.
+    fn read(bytes: &View<'_>) -> Option<Table> {
+        let size = bytes.by_class(16, 8);
         let mut entries = Vec::new();
-        for entry in view.entries(header.offset, size, count)? {
+        for entry in bytes.entries(0, size, bytes.bytes.len() / size)? {
             let tag = entry.word(0)?;
-            let tag = if view.wide { tag as i64 } else { i64::from(tag as u32 as i32) };
+            let tag = if bytes.wide { tag as i64 } else { i64::from(tag as u32 as i32) };
             if tag == elf::DT_NULL.0 {
-                break;
+                return Some(Table(entries));
             }
             entries.push((tag, entry.word(size / 2)?));
         }
-        Some(Table(entries))
+        None
     }
 
     fn all(&self, tag: elf::DynamicTag) -> impl Iterator<Item = u64> {
@@ -136,24 +149,123 @@ impl Table {
     }
 }
 
-/// An image with what is needed to read it by address.
-struct Mapped<'a> {
+/// What is mapped of an image.
+#[derive(Clone, Copy)]
+struct Memory<'a> {
     view: View<'a>,
     headers: &'a [Header],
-    table: &'a Table,
 }
 
-impl<'a> Mapped<'a> {
-    /// What the loader maps from `address` to the end of its segment.
+impl<'a> Memory<'a> {
+    fn loaded(&self) -> impl Iterator<Item = &'a Header> {
+        self.headers.iter().filter(|header| header.kind == elf::PT_LOAD.0)
+    }
+
+    /// What the loader maps of the file from `address` to the end of its segment.
     fn at(&self, address: u64) -> Option<View<'a>> {
-        let loaded = self.headers.iter().filter(|header| header.kind == elf::PT_LOAD.0);
-        let mut holding = loaded.filter_map(|header| {
+        let mut holding = self.loaded().filter_map(|header| {
             let offset = address.checked_sub(header.address).filter(|offset| *offset < header.file_size)?;
             let start = usize::try_from(header.offset.checked_add(offset)?).ok()?;
             let end = usize::try_from(header.offset.checked_add(header.file_size)?).ok()?;
             self.view.bytes.get(start..end)
         });
         holding.next().map(|bytes| self.view.over(bytes))
+    }
+
+    /// Whether so many bytes from `address` on are the image's, in the file or not.
+    fn holds(&self, address: u64, size: u64) -> bool {
+        let Some(end) = address.checked_add(size) else { return false };
+        self.loaded().any(|header| header.address <= address && end <= header.address.saturating_add(header.size))
+    }
+}
+
+/// An image with what is needed to read it by address.
+struct Mapped<'a> {
+    memory: Memory<'a>,
+    table: &'a Table,
+}
+
+impl<'a> Mapped<'a> {
+    /// Checks what the loader asserts, or writes and jumps to, without a look.
+    fn beliefs(&self) -> Result<(), &'static str> {
+        let (table, memory) = (self.table, self.memory);
+        let view = memory.view;
+        for (list, entry, size) in [
+            (elf::DT_RELA, elf::DT_RELAENT, view.by_class(24, 12)),
+            (elf::DT_REL, elf::DT_RELENT, view.by_class(16, 8)),
+            (elf::DT_RELR, elf::DT_RELRENT, view.by_class(8, 4)),
+        ] {
+            if table.has(list) && table.get(entry) != Some(size as u64) {
+                return Err("its relocations have another size than the loader's");
+            }
+        }
+        let explicit = Relocations::of(view.machine().unwrap_or_default()).map(|kinds| kinds.with_addends);
+        let form = |explicit| if explicit { elf::DT_RELA.0 } else { elf::DT_REL.0 } as u64;
+        if let (Some(found), Some(explicit)) = (table.get(elf::DT_PLTREL), explicit)
+            && found != form(explicit)
+        {
+            return Err("its relocations of functions have another form than its machine's");
+        }
+        let counts = [
+            (elf::DT_RELACOUNT, elf::DT_RELASZ, view.by_class(24, 12)),
+            (elf::DT_RELCOUNT, elf::DT_RELSZ, view.by_class(16, 8)),
+        ];
+        for (count, bytes, size) in counts {
+            if table.get(count).is_some_and(|count| count > table.get(bytes).unwrap_or(0) / size as u64) {
+                return Err("it counts more relocations than it has");
+            }
+        }
+        if [elf::DT_INIT, elf::DT_FINI].into_iter().filter_map(|tag| table.get(tag)).any(|it| !memory.holds(it, 1)) {
+            return Err("a function that is called when it is loaded or unloaded lies outside of it");
+        }
+        for (list, size) in [(elf::DT_INIT_ARRAY, elf::DT_INIT_ARRAYSZ), (elf::DT_FINI_ARRAY, elf::DT_FINI_ARRAYSZ)] {
+            let size = table.get(size).unwrap_or(0);
+            if table.get(list).is_some_and(|list| size > 0 && !memory.holds(list, size)) {
+                return Err("a list of functions that are called when it is loaded or unloaded lies outside of it");
+            }
+        }
+        let storage = memory.headers.iter().find(|header| header.kind == elf::PT_TLS.0 && header.file_size > 0);
+        if storage.is_some_and(|it| memory.at(it.address).is_none_or(|there| (there.bytes.len() as u64) < it.file_size))
+        {
+            return Err("the initial values of its thread-local storage lie outside of it");
+        }
+        self.relative()
+    }
+
+    /// Checks that the addresses in the packed list of relocations, which the loader adds to, are the image's.
+    fn relative(&self) -> Result<(), &'static str> {
+        let Some(address) = self.table.get(elf::DT_RELR) else { return Ok(()) };
+        let (view, damaged) = (self.memory.view, "its packed relocations cannot be read");
+        let word = view.by_class(8, 4) as u64;
+        let count = self.table.get(elf::DT_RELRSZ).unwrap_or(0) / word;
+        let count = usize::try_from(count).map_err(|_| damaged)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let list = self.memory.at(address).ok_or(damaged)?;
+        // Source: "SHT_RELR sections", Generic ABI: an even entry is an address, an odd one a bit for each of the words behind it.
+        let mut next = None;
+        for entry in list.entries(0, word as usize, count).ok_or(damaged)? {
+            let entry = entry.word(0).ok_or(damaged)?;
+            let (first, last, behind) = if entry & 1 == 0 {
+                (entry, entry, entry.checked_add(word))
+            } else {
+                let first: u64 = next.ok_or(damaged)?;
+                let place = |bit: u64| first.checked_add((bit - 1) * word).ok_or(damaged);
+                let (lowest, highest) = ((entry & !1).trailing_zeros(), 63 - entry.leading_zeros());
+                let behind = first.checked_add((word * 8 - 1) * word);
+                if entry == 1 {
+                    next = behind;
+                    continue;
+                }
+                (place(lowest.into())?, place(highest.into())?, behind)
+            };
+            if !self.memory.holds(first, word) || !self.memory.holds(last, word) {
+                return Err("a relocation changes what is not the image's");
+            }
+            next = behind;
+        }
+        Ok(())
     }
 
     /// A string of the string table.
@@ -164,31 +276,30 @@ impl<'a> Mapped<'a> {
     }
 
     fn strings(&self) -> Option<View<'a>> {
-        let strings = self.at(self.table.get(elf::DT_STRTAB)?)?;
+        let strings = self.memory.at(self.table.get(elf::DT_STRTAB)?)?;
         let size = usize::try_from(self.table.get(elf::DT_STRSZ)?).ok()?;
         strings.bytes.get(..size).map(|bytes| strings.over(bytes))
     }
 
     fn segments(&self, facts: &mut Facts) {
-        let stack = self.headers.iter().find(|header| header.kind == elf::PT_GNU_STACK.0);
+        let stack = self.memory.headers.iter().find(|header| header.kind == elf::PT_GNU_STACK.0);
         match stack {
             Some(header) if header.has(elf::PF_X) => facts.effects.push(ProcessEffect::ExecutableStack),
             // Without the header the loader assumes what the architecture began with.
             None => facts.effects.push(ProcessEffect::ExecutableStack),
             Some(_) => {}
         }
-        let loaded = || self.headers.iter().filter(|header| header.kind == elf::PT_LOAD.0);
-        if loaded().any(|header| header.has(elf::PF_W | elf::PF_X)) {
+        if self.memory.loaded().any(|header| header.has(elf::PF_W | elf::PF_X)) {
             facts.effects.push(ProcessEffect::WritableCode);
         }
     }
 
     /// What the notes of the image say that it was built for.
     fn properties(&self) -> Properties {
-        let Some(machine) = self.view.machine() else { return Properties::default() };
+        let Some(machine) = self.memory.view.machine() else { return Properties::default() };
         // In the loader's order: it goes through the headers from their end.
-        let notes = self.headers.iter().rev().filter_map(|header| {
-            let mapped = self.at(header.address)?;
+        let notes = self.memory.headers.iter().rev().filter_map(|header| {
+            let mapped = self.memory.at(header.address)?;
             let size = usize::try_from(header.size).ok()?.min(mapped.bytes.len());
             Some((header, mapped.over(&mapped.bytes[..size])))
         });
@@ -197,14 +308,17 @@ impl<'a> Mapped<'a> {
 
     fn dynamic(&self, facts: &mut Facts) -> Result<(), &'static str> {
         let table = self.table;
-        let strings = self.strings().ok_or("its dynamic string table")?;
-        let text = |offset| self.text(&strings, offset).ok_or("a string of its dynamic section");
+        let strings = self.strings().ok_or("its dynamic string table cannot be read")?;
+        let text = |offset| self.text(&strings, offset).ok_or("a string of its dynamic section cannot be read");
         facts.soname = table.get(elf::DT_SONAME).map(text).transpose()?;
         facts.needed = table.all(elf::DT_NEEDED).map(text).collect::<Result<_, _>>()?;
         let folders = |tag| {
             let mut folders = Vec::new();
             for each in table.all(tag) {
-                folders.extend(text(each)?.split(':').filter(|folder| !folder.is_empty()).map(str::to_owned));
+                let list = text(each)?;
+                // Nothing between two colons is the working directory; nothing at all is no folder.
+                let each = list.split(':').filter(|_| !list.is_empty());
+                folders.extend(each.map(|folder| if folder.is_empty() { "." } else { folder }.to_owned()));
             }
             Ok::<Vec<String>, &'static str>(folders)
         };
@@ -235,7 +349,7 @@ impl<'a> Mapped<'a> {
             facts.effects.push(ProcessEffect::Filter);
         }
 
-        let is_interpreted = self.headers.iter().any(|header| header.kind == elf::PT_INTERP.0);
+        let is_interpreted = self.memory.headers.iter().any(|header| header.kind == elf::PT_INTERP.0);
         // Linkers older than the flag mark programs, and only them, with a place for the debugger. A library may have an
         // interpreter: the C library prints its version if it is started.
         if is_set(elf::DF_1_PIE) || (is_interpreted && table.has(elf::DT_DEBUG)) {
@@ -264,24 +378,36 @@ impl<'a> Mapped<'a> {
     }
 
     fn symbols(&self, facts: &mut Facts) -> Result<(), &'static str> {
-        let (size, table) = (self.view.by_class(24, 16), self.table.get(elf::DT_SYMTAB));
-        let Some(symbols) = table.and_then(|table| self.at(table)) else { return Err("its dynamic symbol table") };
-        let strings = self.strings().ok_or("its dynamic string table")?;
+        let (size, table) = (self.memory.view.by_class(24, 16), self.table.get(elf::DT_SYMTAB));
+        let Some(symbols) = table.and_then(|table| self.memory.at(table)) else {
+            return Err("its dynamic symbol table cannot be read");
+        };
+        let strings = self.strings().ok_or("its dynamic string table cannot be read")?;
         let read = |index: u32| RawSymbol::read(&symbols, usize::try_from(index).ok()?.checked_mul(size)?);
 
         let hashed = self.hashed_symbols()?;
         for symbol in (1..hashed).map(read) {
-            let symbol = symbol.ok_or("its dynamic symbol table")?;
+            let symbol = symbol.ok_or("its dynamic symbol table cannot be read")?;
             if symbol.bind == elf::STB_GNU_UNIQUE.0 && symbol.is_defined() {
-                facts.unique_symbols.push(self.text(&strings, symbol.name).ok_or("the name of a symbol")?);
+                facts
+                    .unique_symbols
+                    .push(self.text(&strings, symbol.name).ok_or("the name of a symbol cannot be read")?);
+                facts.unique_sizes.push(symbol.size);
             }
         }
 
-        let Some(kinds) = self.view.machine().and_then(Relocations::of) else { return Ok(()) };
-        let versions = self.versions(&strings);
+        let versions = self.versions()?;
+        let named = versions.needs.libraries().map(|name| self.text(&strings, name.into()));
+        facts.versioned = named.collect::<Option<_>>().ok_or("the name of a library cannot be read")?;
+        if !(1..hashed).all(|symbol| versions.knows(symbol)) {
+            return Err("a symbol has a version that the image does not know");
+        }
+
+        let Some(kinds) = self.memory.view.machine().and_then(Relocations::of) else { return Ok(()) };
         let (mut bound, mut resolvers, mut own_tls) = (std::collections::BTreeSet::new(), 0_u64, false);
         for (index, kind) in self.relocations()? {
-            let symbol = if index == 0 { None } else { Some(read(index).ok_or("a relocation's symbol")?) };
+            let symbol =
+                if index == 0 { None } else { Some(read(index).ok_or("a relocation's symbol cannot be read")?) };
             let is_own = symbol.as_ref().is_none_or(RawSymbol::is_defined);
             own_tls |= kinds.static_tls.contains(&kind) && is_own;
             let resolver = symbol.as_ref().is_some_and(|it| it.kind == elf::STT_GNU_IFUNC.0 && it.is_defined());
@@ -292,20 +418,27 @@ impl<'a> Mapped<'a> {
         }
         // A symbol may be looked up and be in no hash table: all undefined ones.
         for index in bound {
-            let symbol = read(index).ok_or("its dynamic symbol table")?;
+            let symbol = read(index).ok_or("its dynamic symbol table cannot be read")?;
+            if !versions.knows(index) {
+                return Err("a symbol has a version that the image does not know");
+            }
             if symbol.bind == elf::STB_LOCAL.0 || (symbol.is_defined() && !symbol.can_be_replaced()) {
                 continue;
             }
             facts.bound.push(Symbol {
-                name: self.text(&strings, symbol.name).ok_or("the name of a symbol")?,
+                name: self.text(&strings, symbol.name).ok_or("the name of a symbol cannot be read")?,
                 size: symbol.size,
                 is_data: matches!(symbol.kind, kind if kind == elf::STT_OBJECT.0 || kind == elf::STT_TLS.0),
                 is_weak: symbol.bind == elf::STB_WEAK.0,
                 is_defined: symbol.is_defined(),
-                library: if symbol.is_defined() { None } else { versions.library(index) },
+                library: if symbol.is_defined() {
+                    None
+                } else {
+                    versions.library(index).and_then(|name| self.text(&strings, name.into()))
+                },
             });
         }
-        let storage = self.headers.iter().find(|header| header.kind == elf::PT_TLS.0);
+        let storage = self.memory.headers.iter().find(|header| header.kind == elf::PT_TLS.0);
         // The loader also needs room for what the first byte is off its alignment.
         let room = |header: &Header| header.size.saturating_add(header.address % header.align.max(1));
         facts.static_tls = storage.filter(|_| own_tls).map_or(0, room);
@@ -317,25 +450,22 @@ impl<'a> Mapped<'a> {
         Ok(())
     }
 
-    /// How many symbols the hash tables reach.
+    /// How many symbols the hash table reaches: that of GNU's form if there are two, as for the loader.
     fn hashed_symbols(&self) -> Result<u32, &'static str> {
-        let damaged = "its symbol hash table";
-        let mut count = 0;
-        if let Some(address) = self.table.get(elf::DT_HASH) {
-            // Alpha and 64-bit S/390 have wider entries, and a GNU table as well.
-            let table = self.at(address).ok_or(damaged)?;
-            count = table.number(4).ok_or(damaged)?;
-        }
-        if let Some(address) = self.table.get(elf::DT_GNU_HASH) {
-            let table = self.at(address).ok_or(damaged)?;
-            count = count.max(gnu_hashed(&table).ok_or(damaged)?);
-        }
-        Ok(count)
+        let damaged = "its symbol hash table cannot be read";
+        let (table, read): (_, fn(&View<'_>) -> _) =
+            match (self.table.get(elf::DT_GNU_HASH), self.table.get(elf::DT_HASH)) {
+                (Some(table), _) => (table, hash::gnu),
+                // On Alpha and 64-bit S/390 its entries are wider.
+                (None, Some(table)) => (table, hash::sysv),
+                (None, None) => return Ok(0),
+            };
+        read(&self.memory.at(table).ok_or(damaged)?).ok_or(damaged)
     }
 
     /// The symbol and the type of every relocation.
     fn relocations(&self) -> Result<Vec<(u32, u32)>, &'static str> {
-        let damaged = "its relocations";
+        let damaged = "its relocations cannot be read";
         let explicit = self.table.get(elf::DT_PLTREL) == Some(elf::DT_RELA.0 as u64);
         let mut found = Vec::new();
         for (address, size, with_addend) in [
@@ -347,75 +477,56 @@ impl<'a> Mapped<'a> {
             if size == 0 {
                 continue;
             }
-            let entry = if with_addend { self.view.by_class(24, 12) } else { self.view.by_class(16, 8) };
+            let entry = if with_addend { self.memory.view.by_class(24, 12) } else { self.memory.view.by_class(16, 8) };
             let count = usize::try_from(size).map_err(|_| damaged)? / entry;
-            let table = self.at(address).ok_or(damaged)?;
+            let table = self.memory.at(address).ok_or(damaged)?;
             for entry in table.entries(0, entry, count).ok_or(damaged)? {
-                let info = entry.word(self.view.by_class(8, 4)).ok_or(damaged)?;
-                found.push(if self.view.wide {
+                let info = entry.word(self.memory.view.by_class(8, 4)).ok_or(damaged)?;
+                let place = entry.word(0).ok_or(damaged)?;
+                let (symbol, kind) = if self.memory.view.wide {
                     ((info >> 32) as u32, info as u32)
                 } else {
                     ((info >> 8) as u32, info as u32 & 0xff)
-                });
+                };
+                // One of type 0 does nothing.
+                if kind != 0 && !self.memory.holds(place, 1) {
+                    return Err("a relocation changes what is not the image's");
+                }
+                found.push((symbol, kind));
             }
         }
         Ok(found)
     }
 
-    /// Which library each version of a symbol belongs to, as far as it can be read.
-    fn versions(&self, strings: &View<'_>) -> Versions<'a> {
-        let mut libraries = Vec::new();
-        let needs = self.table.get(elf::DT_VERNEED).and_then(|address| self.at(address));
-        let count = self.table.get(elf::DT_VERNEEDNUM).unwrap_or(0).min(u64::from(u16::MAX));
-        let mut read = || {
-            let (needs, mut at) = (needs?, 0_usize);
-            for _ in 0..count {
-                let library = self.text(strings, u64::from(needs.number(at + 4)?))?;
-                let mut version = at.checked_add(needs.number(at + 8)? as usize)?;
-                for _ in 0..needs.half(at + 2)? {
-                    libraries.push((needs.half(version.checked_add(6)?)?, library.clone()));
-                    version = version.checked_add(needs.number(version.checked_add(12)?)? as usize)?;
-                }
-                at = at.checked_add(needs.number(at.checked_add(12)?)? as usize)?;
-            }
-            Some(())
-        };
-        // What is not readable stays unknown: nothing depends on it but how a symbol is reported.
-        let _ = read();
-        Versions { of: self.table.get(elf::DT_VERSYM).and_then(|address| self.at(address)), libraries }
+    fn versions(&self) -> Result<Versions<'a>, &'static str> {
+        let damaged = "its list of versions cannot be read";
+        let list = |tag| self.table.get(tag).map(|address| self.memory.at(address).ok_or(damaged)).transpose();
+        let needs = list(elf::DT_VERNEED)?.map(|it| Needs::read(&it).ok_or(damaged)).transpose()?.unwrap_or_default();
+        let defined = list(elf::DT_VERDEF)?.map(|it| versions::highest_defined(&it).ok_or(damaged)).transpose()?;
+        let highest = needs.highest().max(defined.unwrap_or(0));
+        Ok(Versions { of: list(elf::DT_VERSYM)?, needs, highest })
     }
 }
 
 struct Versions<'a> {
     of: Option<View<'a>>,
-    libraries: Vec<(u16, String)>,
+    needs: Needs,
+    highest: u16,
 }
 
 impl Versions<'_> {
-    fn library(&self, symbol: u32) -> Option<String> {
-        let version = self.of?.half((symbol as usize).checked_mul(2)?)? & 0x7fff;
-        self.libraries.iter().find(|(number, _)| *number == version).map(|(_, library)| library.clone())
+    fn number(&self, symbol: u32) -> Option<u16> {
+        Some(self.of?.half((symbol as usize).checked_mul(2)?)? & 0x7fff)
     }
-}
 
-/// How many symbols a GNU hash table reaches: to the end of the chain that begins last.
-fn gnu_hashed(table: &View<'_>) -> Option<u32> {
-    let (buckets, first, filters) = (table.number(0)?, table.number(4)?, table.number(8)?);
-    let filters = (filters as usize).checked_mul(table.by_class(8, 4))?;
-    let at = 16_usize.checked_add(filters)?;
-    let entries = table.entries(at as u64, 4, buckets as usize)?;
-    let last = entries.filter_map(|entry| entry.number(0)).max().unwrap_or(0);
-    if last < first {
-        return Some(first);
+    /// Whether the version of a symbol is one for which the loader has a place: without any, it does not look.
+    fn knows(&self, symbol: u32) -> bool {
+        self.of.is_none() || self.highest == 0 || self.number(symbol).is_some_and(|number| number <= self.highest)
     }
-    let chains = at.checked_add((buckets as usize).checked_mul(4)?)?;
-    let mut index = last;
-    loop {
-        let place = ((index - first) as usize).checked_mul(4)?.checked_add(chains)?;
-        if table.number(place)? & 1 == 1 {
-            return index.checked_add(1);
-        }
-        index = index.checked_add(1)?;
+
+    /// Where the name of the library is among the strings to which the version of a symbol belongs.
+    fn library(&self, symbol: u32) -> Option<u32> {
+        self.needs.library(self.number(symbol)?)
     }
 }
 
@@ -459,6 +570,8 @@ struct Relocations {
     static_tls: &'static [u32],
     /// Calls a function of the image for the value.
     resolver: u32,
+    /// Whether relocations of functions have addends of their own.
+    with_addends: bool,
 }
 
 impl Relocations {
@@ -474,6 +587,7 @@ impl Relocations {
             elf::EM_LOONGARCH => (&[elf::R_LARCH_TLS_TPREL64.0, elf::R_LARCH_TLS_TPREL32.0], elf::R_LARCH_IRELATIVE.0),
             _ => return None,
         };
-        Some(Relocations { static_tls, resolver })
+        let with_addends = !matches!(elf::Machine(machine), elf::EM_386 | elf::EM_ARM);
+        Some(Relocations { static_tls, resolver, with_addends })
     }
 }

@@ -6,10 +6,13 @@
 //! headers ask of the loader is read in the same pass (`elf`), for [`link`](super::link) to judge.
 
 mod elf;
+mod hash;
 mod kind;
+mod layout;
 mod macho;
 mod pe;
 mod properties;
+mod versions;
 mod view;
 
 use hotslot_plugin::abi;
@@ -232,8 +235,7 @@ const NATIVE: Format = if cfg!(target_vendor = "apple") {
 
 /// Reads what an ELF image asks of the loader.
 fn elf_facts(bytes: &[u8]) -> Result<Facts, ImageError> {
-    let damaged =
-        |part| ImageError::Malformed { what: format!("{part} cannot be read, and a loader would believe it") };
+    let damaged = |what| ImageError::Malformed { what: format!("{what}, and a loader would believe it") };
     elf::read(bytes).map_err(damaged)
 }
 

@@ -19,6 +19,7 @@ mod host;
 mod instances;
 mod limits;
 mod nesting;
+mod odd;
 mod offered;
 mod retirement;
 #[cfg(target_os = "linux")]

@@ -56,7 +56,9 @@ fn row_56_data_of_another_size_is_refused() {
         let text = "int table[64] = {2}; int answer(void) { return table[0]; }";
         let bytes = build("cc", text, &[]).unwrap();
         let error = link_error(&answers(), &bytes);
-        let LinkError::ReplacedData { symbol, size: 256, host_size: 16, by } = &error else { panic!("{error}") };
+        let LinkError::ReplacedData { library: None, symbol, size: 256, host_size: 16, by } = &error else {
+            panic!("{error}")
+        };
         assert!(symbol == "table" && by.ends_with("libhost.so"), "{error}");
         assert!(error.to_string().contains("-Bsymbolic"), "{error}");
 
@@ -124,4 +126,24 @@ fn row_56_ordinary_libraries_raise_no_alarm() {
     for bytes in [fixture().into_bytes(), c_answering(1)] {
         assert_eq!(interposed(&bytes), []);
     }
+}
+
+/// Row 56: data of a library that comes along gives way just as the plugin's own.
+#[test]
+fn row_56_data_of_another_size_in_a_needed_library_is_refused() {
+    alone(|| {
+        let _host = in_the_host("int table[4] = {1, 1, 1, 1};");
+        let folder = TemporaryFolder::new();
+        let path = folder.path().to_str().unwrap();
+        let text = "int table[64] = {2}; int last(void) { return table[63]; }";
+        build_at(&folder.path().join("libbrings.so"), "cc", text, &[]).unwrap();
+        let flags = [&format!("-L{path}"), "-lbrings", &format!("-Wl,-rpath,{path}")];
+        let bytes = build("cc", "int last(void); int answer(void) { return last(); }", &flags).unwrap();
+        let error = link_error(&answers(), &bytes);
+        let LinkError::ReplacedData { library: Some(library), symbol, size: 256, host_size: 16, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!((&**library, &**symbol), ("libbrings.so", "table"));
+        admit(&answers().dangerous().allow_replaced_data(), &bytes).unwrap();
+    });
 }

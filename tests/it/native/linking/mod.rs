@@ -1,5 +1,6 @@
 //! What an image asks of the loader is read and judged before any of it runs: real libraries, made by real linkers.
 
+mod beliefs;
 mod beside;
 mod effects;
 mod entries;

@@ -126,3 +126,34 @@ fn row_50_a_rust_cdylib_that_links_cpp_is_refused_only_if_unique_symbols_come_th
         }
     }
 }
+
+/// Row 50: the plugins have none of their own, and each comes with its version of a library that has: that one is unified with
+/// the other version's, whatever the files are called.
+#[test]
+fn row_50_unique_data_of_needed_libraries_is_compared_with_what_is_mapped() {
+    alone(|| {
+        let folder = super::TemporaryFolder::new();
+        let path = folder.path().to_str().unwrap();
+        let plugin = |version: u32, size: u32, flag: &str| {
+            let text = format!(
+                "struct Table {{ int values[{size}]; }}; inline Table &table() {{ static Table it = {{}}; return it; }}\n\
+                 extern \"C\" int last{version}() {{ return table().values[{size} - 1]++; }}"
+            );
+            let library = folder.path().join(format!("libtable-{version}.so"));
+            super::build_at(&library, "g++", &text, &[flag])?;
+            let text = format!("int last{version}(void); int answer(void) {{ return last{version}(); }}");
+            let flags = [&*format!("-L{path}"), &format!("-ltable-{version}"), &format!("-Wl,-rpath,{path}")];
+            build("cc", &text, &flags)
+        };
+        let Some(first) = plugin(1, 4, "-O1") else { return };
+        let slot = HotSlot::builder(answers()).open(first).unwrap();
+        let error = refused(&slot, &plugin(2, 400, "-O1").unwrap());
+        let LinkError::ReplacedData { library: Some(library), size: 1600, host_size: 16, by, .. } = &error else {
+            panic!("{error}")
+        };
+        assert!(library == "libtable-2.so" && by.ends_with("libtable-1.so"), "{error}");
+        assert!(error.to_string().contains("-fno-gnu-unique"), "{error}");
+        slot.reload(plugin(3, 4, "-O1").unwrap()).expect("of the same size they are meant to be one");
+        slot.reload(plugin(4, 400, "-fno-gnu-unique").unwrap()).unwrap();
+    });
+}
