@@ -123,12 +123,8 @@ impl Engine {
             Some(max_uses) if max_uses.get() > 1 => InstancePolicy::Reuse { max_uses },
             _ => InstancePolicy::Fresh,
         };
-        let modules = self
-            .wasm
-            .interface::<dyn Waf>()
-            .call_limits(limits)
-            .instance_policy(policy)
-            .concurrency(concurrent_calls);
+        let modules =
+            self.wasm.interface::<dyn Waf>().call_limits(limits).instance_policy(policy).concurrency(concurrent_calls);
         let auto = Auto::new().on(Format::WasmModule, modules);
         if self.takes_libraries {
             auto.on(Format::LIBRARIES, Native::interface::<dyn Waf>(trust_libraries()))

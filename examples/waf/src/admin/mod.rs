@@ -162,7 +162,8 @@ fn is_for_the_first(admin: &Admin, file: &[u8]) -> Result<(), Response> {
     if own == first || admin.modules.get(Some(own)).is_err() {
         return Ok(());
     }
-    let problem = format!("this file is {own}, and without a name it would take the place of {first}: send it with name={own}");
+    let problem =
+        format!("this file is {own}, and without a name it would take the place of {first}: send it with name={own}");
     Err(refusal(StatusCode::CONFLICT, problem).into_response())
 }
 

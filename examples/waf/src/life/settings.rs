@@ -79,10 +79,9 @@ pub struct Changed {
 const MODULES: &str = "waf.wasm.modules";
 
 impl Settings {
-    /// Remembers what the node was started with.
-    pub fn new(options: NodeOptions, started: Config, parts: Parts, is_managed: bool) -> Result<Settings, BoxError> {
-        let table = options.table()?;
-        Ok(Settings { options, started, read: Mutex::new(table.clone()), text: Mutex::new(table), parts, is_managed })
+    /// Remembers what the node was started with, and what was read of it.
+    pub fn new(options: NodeOptions, started: Config, read: Table, parts: Parts, is_managed: bool) -> Settings {
+        Settings { options, started, text: Mutex::new(read.clone()), read: Mutex::new(read), parts, is_managed }
     }
 
     /// Returns whether the file says something else than when it was last read, or cannot be read.
@@ -166,7 +165,9 @@ impl Settings {
             differences.push("other settings".to_owned());
         }
         let differences = differences.join("; ");
-        Ok(format!("{differences}. Modules are opened when the node starts, and run in that order until it is started again"))
+        Ok(format!(
+            "{differences}. Modules are opened when the node starts, and run in that order until it is started again"
+        ))
     }
 
     /// One module does not wait for another one's time.
