@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use hotslot::BoxError;
 use parking_lot::{Mutex, RwLock};
-use serde::Serialize;
 use toml::{Table, Value};
 
 use crate::admin::Tokens;
@@ -64,14 +63,13 @@ pub struct Parts {
 }
 
 /// What came of reading the configuration again.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub struct Changed {
     /// Keys that are in effect with other values.
     pub changed: Vec<String>,
     /// Keys that have other values, and keep their effect until the node is started again.
     pub needs_restart: Vec<String>,
     /// Why, where the key alone does not say.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub why: BTreeMap<&'static str, String>,
 }
 

@@ -218,6 +218,10 @@ async fn a_module_is_reloaded_by_its_name() {
         assert!(metrics.text().contains(line), "{line}{}", metrics.text());
     }
     assert!(node.metric("wasm_reload_duration_seconds{module=\"bad-bot-blocker\"} ").await > 0.0);
+    // Who did what, and to which one.
+    let audit = node.admin("/api/v1/audit").await;
+    let changed: Vec<_> = audit.as_array().unwrap().iter().rev().map(|entry| entry["module"].clone()).collect();
+    assert_eq!(changed, [SECOND, SECOND, SECOND, SECOND, FIRST, FIRST].map(Value::from), "{audit}");
 }
 
 #[tokio::test]
