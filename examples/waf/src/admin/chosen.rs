@@ -35,13 +35,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Chosen {
         let path = path.iter().find(|(key, _)| *key == "module").map(|(_, name)| name.to_owned());
         let Query(Named { module }) =
             Query::from_request_parts(parts, state).await.map_err(|error| bad(error.body_text()))?;
-        Chosen { name: None, about: parts.extensions.get().cloned() }.and(path)?.and(module)
+        Chosen { name: None, about: parts.extensions.get().cloned() }.and(path)?.and(module).map_err(Response::from)
     }
 }
 
 impl Chosen {
     /// The same, with what another part of the request names.
-    pub fn and(self, named: Option<String>) -> Result<Chosen, Response> {
+    pub fn and(self, named: Option<String>) -> Result<Chosen, NotChosen> {
         let Chosen { name, about } = self;
         match (name, named) {
             (_, Some(name)) if !is_name(&name) => Err(bad(format!(
@@ -66,12 +66,12 @@ impl Chosen {
     }
 
     /// The module, the first one if none is named.
-    pub fn of(&self, admin: &Admin) -> Result<Arc<Deployments>, Response> {
+    pub fn of(&self, admin: &Admin) -> Result<Arc<Deployments>, NotChosen> {
         admin.modules.get(self.name.as_deref()).map(|module| self.found(module)).map_err(unknown)
     }
 
     /// The module, the one that takes rules if none is named.
-    pub fn of_rules(&self, admin: &Admin) -> Result<Arc<Deployments>, Response> {
+    pub fn of_rules(&self, admin: &Admin) -> Result<Arc<Deployments>, NotChosen> {
         if self.is_said() {
             return self.of(admin);
         }
@@ -79,16 +79,32 @@ impl Chosen {
         found.map(|module| self.found(module)).ok_or_else(|| {
             let problem = "no module here takes rules: say `rules = true` of one in [[waf.wasm.modules]], or name the module \
                            whose configuration is meant";
-            refusal(StatusCode::NOT_FOUND, problem).into_response()
+            NotChosen::new(refusal(StatusCode::NOT_FOUND, problem))
         })
     }
 }
 
-fn bad(problem: String) -> Response {
-    refusal(StatusCode::BAD_REQUEST, problem).into_response()
+/// The answer to a request that is about no module.
+pub struct NotChosen(Box<Response>);
+
+impl NotChosen {
+    fn new(answer: impl IntoResponse) -> NotChosen {
+        NotChosen(Box::new(answer.into_response()))
+    }
 }
 
-fn unknown(error: UnknownModule) -> Response {
+impl From<NotChosen> for Response {
+    fn from(NotChosen(answer): NotChosen) -> Response {
+        *answer
+    }
+}
+
+fn bad(problem: String) -> NotChosen {
+    NotChosen::new(refusal(StatusCode::BAD_REQUEST, problem))
+}
+
+fn unknown(error: UnknownModule) -> NotChosen {
     let text = escape_untrusted(&error.to_string()).into_owned();
-    (StatusCode::NOT_FOUND, Json(json!({ "success": false, "error": text, "modules": error.known }))).into_response()
+    let body = json!({ "success": false, "error": text, "modules": error.known });
+    NotChosen::new((StatusCode::NOT_FOUND, Json(body)))
 }

@@ -26,7 +26,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use self::answers::{Archived, Errors, History, Live, Modules, Reloaded, Version, refused};
-use self::chosen::Chosen;
+use self::chosen::{Chosen, NotChosen};
 use crate::chain::{Chain, Named};
 use crate::deploy::{Change, Deployments, Record, Refusal, Trigger};
 use crate::fleet::managed::{self, Managed};
@@ -206,7 +206,7 @@ async fn modules(State(admin): State<Admin>) -> Json<Modules> {
 }
 
 /// Those that a list is about: all of them if none is named.
-fn listed(admin: &Admin, chosen: &Chosen) -> Result<Chain<Deployments>, Response> {
+fn listed(admin: &Admin, chosen: &Chosen) -> Result<Chain<Deployments>, NotChosen> {
     match chosen.is_said() {
         true => Ok(Chain::new(vec![chosen.of(admin)?])),
         false => Ok(admin.modules.clone()),
