@@ -36,6 +36,7 @@ mod rules;
 mod serve;
 mod sites;
 mod token;
+mod trust;
 mod upstream;
 mod version;
 mod watch;
@@ -64,6 +65,7 @@ use self::proxy::Proxy;
 use self::release::Release;
 use self::rules::Engine;
 use self::serve::{Terms, serve};
+use self::trust::Trust;
 
 /// What a worker of the runtime has on its stack beside the rules, which may use 256 KiB of it.
 const WORKER_STACK: usize = 4 << 20;
@@ -101,7 +103,7 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
     let config = options.clone().config()?;
     let _written = log::start(&config.log);
     if options.check {
-        return check(&config);
+        return check(&config, membership.is_some());
     }
     std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
     let _lock = life::lock(&config.data)?;
@@ -109,8 +111,9 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
     let name = name(&config)?;
 
     let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK).build()?;
-    let engine = Engine::new(&config, Some(&config.data.join("compiled")))?;
     let archive = Archive::open(&config, runtime.handle().clone())?;
+    let trust = Trust::open(&config, name, membership.is_some(), archive.served_manifests())?;
+    let engine = Engine::new(&config, Some(&config.data.join("compiled")))?.trusting(trust);
     let deployments = deploy::start(&config, name, &engine, archive, membership.is_some())?;
     let reload = &config.wasm.reload;
     // Files that somebody changes on one node of a fleet are no release.
@@ -148,12 +151,12 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
 }
 
 /// The name of what serves.
-fn name(config: &Config) -> Result<&str, BoxError> {
+pub fn name(config: &Config) -> Result<&str, BoxError> {
     Ok(config.wasm.module.file_stem().and_then(|name| name.to_str()).ok_or("the module has no name")?)
 }
 
 /// Tries everything that a start would need, and changes nothing.
-fn check(config: &Config) -> Result<(), BoxError> {
+fn check(config: &Config, in_fleet: bool) -> Result<(), BoxError> {
     let engine = Engine::new(config, None)?;
     let module = &config.wasm.module;
     let bytes = std::fs::read(module).map_err(|error| format!("{}: {error}", module.display()))?;
@@ -165,6 +168,7 @@ fn check(config: &Config) -> Result<(), BoxError> {
     };
     let samples = if config.wasm.validate_before_reload { &config.wasm.golden[..] } else { &[] };
     let release = Release::new(bytes, rules);
+    trust::try_out(config, name(config)?, in_fleet, &release)?;
     rules::open(config, name(config)?, &engine, &release, samples)
         .map_err(|error| format!("{} with {}: {error}", module.display(), config.rule_file().display()))?;
     config.policy()?;

@@ -15,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use waf_interface::Verdict;
 
 use crate::sites::SiteStatus;
+use crate::trust::Refusals;
 
 /// More rules than this are counted together, as `other`.
 const RULES: usize = 256;
@@ -177,6 +178,12 @@ impl Metrics {
         drop(self.reloads.get_or_create(&self.module));
         drop(self.reload_failures.get_or_create(&self.module));
         drop(self.reload_times.get_or_create(&self.module));
+    }
+
+    /// Shows what is refused for want of trust.
+    pub fn trust(&mut self, refusals: &Refusals) {
+        let about = "Modules that were refused because of their signatures or counters";
+        self.registry.register("waf_trust_refusals", about, refusals.clone());
     }
 
     pub fn reloaded(&self, took: Duration, success: bool) {

@@ -4,17 +4,20 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
 
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::{Native, Trust};
 use hotslot::wasm::{self, CallLimits, InstancePolicy};
 use hotslot::{Auto, BoxError, Format, HotSlot, Probation, escape_untrusted};
+use hotslot_trust::Purpose;
 use hyper::{HeaderMap, Method, Uri};
 use waf_interface::{CLIENT, Decision, FieldTooLong, IF_UNREAD, Reason, Verdict, Waf};
 
 use crate::config::{self, Config, Limits, Sample};
 use crate::policy::Subject;
 use crate::release::Release;
+use crate::trust;
 
 /// A request as the rules see it.
 #[derive(Clone, Copy)]
@@ -81,6 +84,7 @@ pub struct Engine {
     wasm: wasm::Engine,
     limits: Limits,
     takes_libraries: bool,
+    trust: Option<Arc<trust::Trust>>,
 }
 
 impl Engine {
@@ -95,7 +99,17 @@ impl Engine {
             Some(folder) => builder.cache_dir(folder).build()?,
             None => builder.build()?,
         };
-        Ok(Engine { wasm, limits, takes_libraries: config.native.enabled })
+        Ok(Engine { wasm, limits, takes_libraries: config.native.enabled, trust: None })
+    }
+
+    /// Has everything that is loaded pass this first.
+    pub fn trusting(self, trust: Option<Arc<trust::Trust>>) -> Engine {
+        Engine { trust, ..self }
+    }
+
+    /// What everything that is loaded has to pass.
+    pub fn trust(&self) -> Option<&Arc<trust::Trust>> {
+        self.trust.as_ref()
     }
 
     /// How many instances of modules there are.
@@ -149,15 +163,22 @@ pub fn open(
     samples: &[Sample],
 ) -> Result<HotSlot<dyn Waf>, hotslot::Error> {
     let samples = samples.to_vec();
-    HotSlot::builder(engine.backend())
+    let slot = HotSlot::builder(engine.backend())
         .name(name)
         .keep_previous(config.wasm.keep_previous_versions)
         .min_reload_interval(config.wasm.reload.min_interval.0)
         .reload_timeout(config.wasm.reload.timeout.0)
         .max_artifact_size(config.admin.max_upload_bytes)
         .probation(probation(&config.wasm.probation))
-        .probe(move |rules: &dyn Waf| prove(rules, &samples))
-        .open(release.candidate().requested_by("start"))
+        .probe(move |rules: &dyn Waf| prove(rules, &samples));
+    let slot = match engine.trust.clone() {
+        None => slot,
+        Some(trust) => {
+            trust.announce(&release.module, Purpose::Rollback);
+            slot.admit(move |artifact| trust.admit(artifact))
+        }
+    };
+    slot.open(release.candidate().requested_by("start"))
 }
 
 /// Inspecting is repeatable: a request that fails on the version before, too, counts against neither.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::Admin;
-use super::answers::refusal;
+use super::answers::{NotTrusted, refusal};
 use super::audit::{Audit, Entry};
 use crate::config::{self, Token};
 use crate::listen::Peer;
@@ -152,7 +152,8 @@ async fn run_and_note(
             }
         };
         let (name, role) = who.unzip();
-        audit.note(Entry::new(name, role, from, method.as_str(), &path, answer.status())).await;
+        let entry = Entry::new(name, role, from, method.as_str(), &path, answer.status());
+        audit.note(entry.because(answer.extensions().get().map(|NotTrusted(reason)| *reason))).await;
         drop(place);
         answer
     });

@@ -38,6 +38,9 @@ pub struct Entry {
     method: String,
     path: String,
     status: u16,
+    /// Why what was sent is not trusted, if it is that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 impl Entry {
@@ -51,7 +54,21 @@ impl Entry {
     ) -> Entry {
         let safe = |text: &str| escape_untrusted(text).chars().take(512).collect();
         let (method, path) = (safe(method), safe(path));
-        Entry { timestamp: moment(SystemTime::now()), who, role, from, method, path, status: status.as_u16() }
+        Entry {
+            timestamp: moment(SystemTime::now()),
+            who,
+            role,
+            from,
+            method,
+            path,
+            status: status.as_u16(),
+            reason: None,
+        }
+    }
+
+    /// The same with why it was refused.
+    pub fn because(self, reason: Option<&'static str>) -> Entry {
+        Entry { reason, ..self }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::json::unix;
 use crate::life::Settings;
 use crate::proxy::Proxy;
 use crate::release::{Module, Release};
-use crate::rule_file::EditError;
+use crate::rule_file::{EditError, RuleFile};
 use crate::rules::Engine;
 
 /// A rule, or the wish to roll back, is a small thing.
@@ -137,9 +137,14 @@ impl Admin {
 
 async fn reload(State(admin): State<Admin>, request: Request) -> Result<Json<Reloaded>, Response> {
     let upload = upload::receive(request, &admin.name, &admin.terms).await.map_err(IntoResponse::into_response)?;
+    if upload.signed.is_some() && admin.deployments.trust().is_none() {
+        let problem = "this node has no root to verify a manifest by: set root in [waf.trust], or send none";
+        return Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, problem).into_response());
+    }
+    let module = Module::new(upload.module).with_manifest(upload.signed);
     let (change, trigger) = match upload.rules {
-        None => (Change::Module(Module::new(upload.module)), Trigger::Upload),
-        Some(rules) => (Change::Release(Release::new(upload.module, &rules[..])), Trigger::Release),
+        None => (Change::Module(module), Trigger::Upload),
+        Some(rules) => (Change::Release(Release { module, rules: RuleFile::new(&rules[..]) }), Trigger::Release),
     };
     let record = admin.change(move |deployments| deployments.reload(change, trigger)).await?;
     Ok(reloaded(&admin, record))

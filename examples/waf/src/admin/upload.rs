@@ -1,5 +1,6 @@
 //! Receives a module: a multipart body with a name and a file, up to a cap and by a deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -8,14 +9,17 @@ use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
 use axum::response::{IntoResponse, Response};
+use hotslot_trust::Signed;
 use tokio::time::timeout;
 
 use super::answers::refusal;
+use crate::trust;
 
 /// The longest name, in bytes.
 const NAME_LIMIT: usize = 64;
 /// What a form may have.
-const FIELDS: &str = "there are the fields name, file and, if they are to change with it, rules: each of them once";
+const FIELDS: &str = "there are the fields name, file, manifest with signatures and, if they are to change with it, rules: each of them \
+                      once";
 
 #[derive(Clone, Copy)]
 pub struct Terms {
@@ -37,6 +41,8 @@ pub struct Upload {
     pub module: Bytes,
     /// The rule file that belongs to it, if it is not to serve with the rules that do.
     pub rules: Option<Bytes>,
+    /// Who says what it is.
+    pub signed: Option<Arc<Signed>>,
 }
 
 /// The module that a request brings for the slot called `slot`.
@@ -68,12 +74,17 @@ async fn read(request: Request, slot: &str) -> Result<Upload, Rejected> {
             "send multipart/form-data with the fields name and file".to_owned(),
         )
     })?;
-    let (mut name, mut file, mut rules) = (None, None, None);
+    let (mut name, mut file, mut rules, mut manifest, mut signatures) = (None, None, None, None, None);
     while let Some(field) = form.next_field().await? {
         match field.name() {
             Some("name") if name.is_none() => name = Some(read_name(field).await?),
-            Some(kind @ ("file" | "rules")) => {
-                let content = if kind == "file" { &mut file } else { &mut rules };
+            Some(kind @ ("file" | "rules" | "manifest" | "signatures")) => {
+                let content = match kind {
+                    "file" => &mut file,
+                    "rules" => &mut rules,
+                    "manifest" => &mut manifest,
+                    _ => &mut signatures,
+                };
                 if content.is_some() {
                     return Err(bad(FIELDS));
                 }
@@ -91,7 +102,8 @@ async fn read(request: Request, slot: &str) -> Result<Upload, Rejected> {
         return Err(Rejected(StatusCode::NOT_FOUND, problem));
     }
     let module = file.filter(|file| !file.is_empty()).ok_or_else(|| bad("the field `file` is missing or empty"))?;
-    Ok(Upload { module, rules })
+    let signed = trust::of_form(manifest.as_deref(), signatures.as_deref()).map_err(bad)?;
+    Ok(Upload { module, rules, signed })
 }
 
 async fn read_name(field: Field<'_>) -> Result<String, Rejected> {

@@ -1,6 +1,7 @@
 //! The configuration: a TOML file in which every mistake is named with its line, and a default for everything.
 
 mod defaults;
+mod trust;
 mod values;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use toml::Spanned;
 
 use waf_interface::Verdict;
 
+pub use self::trust::Trust;
 pub use self::values::{Milliseconds, Seconds, Share, some_time};
 use self::values::{
     body_cap, calls, digest, memory, path, some, some_count, some_milliseconds, uses, verdict, versions,
@@ -79,6 +81,7 @@ pub struct Config {
     pub native: Native,
     pub rules: Rules,
     pub archive: Archive,
+    pub trust: Trust,
 }
 
 /// What becomes of a request on which the rules gave no verdict.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotslot::{BoxError, Cause, Event};
+use hotslot_trust::Purpose;
 use parking_lot::Mutex;
 
 use super::history::History;
@@ -15,16 +16,19 @@ use crate::archive::Archive;
 use crate::config::{Config, FailurePolicy};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
-use crate::release::Release;
+use crate::release::{Module, Release};
 use crate::replace_file::replace_file;
 use crate::rule_file::RuleFile;
 use crate::rules::{self, Engine};
+use crate::trust;
 
 /// A rule file that changes nothing about the built-in rules.
 pub const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
 
 /// How often the rules of the fallback are looked at.
 const PROMOTE_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether what serves is through its probation.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
 
 /// Opens the slot, and starts what looks after it. Must not be called on a worker of the runtime.
 ///
@@ -56,8 +60,10 @@ pub fn start(
         Some(opened) => opened,
         None => {
             let module = std::fs::read(&wasm.module).map_err(|error| format!("{}: {error}", wasm.module.display()))?;
-            let release = Release::new(module, read_rules(&rule_file)?.bytes());
-            (open(name, &release)?, release)
+            let module = Module::new(module).with_manifest(trust::beside(&wasm.module));
+            let release = Release { module, rules: read_rules(&rule_file)? };
+            let slot = open(name, &release).map_err(|error| format!("{}: {error}", wasm.module.display()))?;
+            (slot, release)
         }
     };
     let fallback = (*config.failure_policy.get_ref() == FailurePolicy::LastGood)
@@ -67,6 +73,9 @@ pub fn start(
     let serving = slot.status().serving.ok_or("the slot closed by itself")?;
     let (history, opened) = (History::open(config.data.join("history.jsonl"))?, slot.history());
     opened.iter().for_each(|report| history.add(report));
+    if let Some(trust) = engine.trust() {
+        trust.accept(&release.module, Purpose::Rollback)?;
+    }
     archive.keep(&release)?;
     archive.starts_on(&release)?;
     let served = Served {
@@ -76,7 +85,11 @@ pub fn start(
         release: release.clone(),
         releases: vec![release.clone()],
     };
-    let guard = Guard::new(slot, fallback, *config.failure_policy.get_ref(), Metrics::new(name));
+    let mut metrics = Metrics::new(name);
+    if let Some(trust) = engine.trust() {
+        metrics.trust(trust.refusals());
+    }
+    let guard = Guard::new(slot, fallback, *config.failure_policy.get_ref(), metrics);
     let deployments = Arc::new(Deployments {
         guard: Arc::new(guard),
         archive,
@@ -86,6 +99,7 @@ pub fn start(
         change: Mutex::new(opened.last().map_or(0, |report| report.attempt)),
         served: Mutex::new(served),
         history,
+        trust: engine.trust().cloned(),
         mild: Mild { rules: Mutex::default(), open: Box::new(open_mild) },
     });
     deployments.set_mild_rules(config.policy()?.mild_rules());
@@ -111,6 +125,16 @@ pub fn start(
             loop {
                 std::thread::sleep(PROMOTE_EVERY);
                 theirs.promote(&mut stands_by);
+            }
+        })?;
+    }
+    // A fleet says itself when something serves for good.
+    if deployments.trust.is_some() && !is_managed {
+        let theirs = Arc::clone(&deployments);
+        std::thread::Builder::new().name("trust".to_owned()).spawn(move || {
+            loop {
+                std::thread::sleep(SETTLE_EVERY);
+                theirs.settle_what_serves();
             }
         })?;
     }

@@ -104,6 +104,10 @@ impl Settings {
             }
         }
         let prepared = proxy.prepare(&config, policy)?;
+        let trust = deployments.trust();
+        let root = trust.map(|trust| trust.read_root()).transpose()?;
+        // It may fail, for want of disk: then nothing else has changed either.
+        trust.zip(root).map_or(Ok(()), |(trust, root)| trust.follow(root))?;
         // Then what cannot.
         read_certificates.into_iter().for_each(|(served, read)| served.take_up(read));
         proxy.take_up(prepared);
