@@ -12,6 +12,9 @@ mod header;
 mod inspect;
 mod keygen;
 mod new;
+mod pull;
+mod push;
+mod remote;
 mod sign;
 mod trust;
 mod verify;
@@ -47,6 +50,10 @@ enum Command {
     Sign(sign::Sign),
     /// Verifies a plugin against its manifest, its signatures and a root
     Verify(verify::Verify),
+    /// Puts a signed plugin where others fetch it: a fleet's orchestrator, an OCI registry, an S3 store
+    Push(push::Push),
+    /// Fetches a plugin from there, with its manifest and its signatures
+    Pull(pull::Pull),
     /// Makes and follows the document that says which keys count
     Trust(trust::Trust),
 }
@@ -72,6 +79,8 @@ fn main() -> ExitCode {
         Command::Keygen(command) => command.run(),
         Command::Sign(command) => command.run(),
         Command::Verify(command) => command.run(),
+        Command::Push(command) => command.run(),
+        Command::Pull(command) => command.run(),
         Command::Trust(command) => command.run(),
     };
     let (status, text) = match outcome {

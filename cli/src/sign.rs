@@ -35,10 +35,10 @@ pub(crate) struct Sign {
     /// The public key whose counter it has, if others sign, too; that of --key unless given
     #[arg(long, value_name = "FILE")]
     counts_with: Option<PathBuf>,
-    /// The interface that it serves
+    /// The interface that it serves; what the plugin says of itself unless given
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
-    /// Its version, for people
+    /// Its version, for people; what the plugin says of itself unless given
     #[arg(long, value_name = "VERSION")]
     plugin_version: Option<String>,
     /// The rule file that it goes with, and with no other
@@ -109,14 +109,21 @@ impl Sign {
         };
         let seconds = || now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let slot = self.slot.clone().expect("clap asks for it");
-        let mut manifest = Manifest::new(slot, &read(&self.file)?, counts_with)
+        let artifact = read(&self.file)?;
+        let mut manifest = Manifest::new(slot, &artifact, counts_with)
             .subject(self.subject.into())
             .counter(self.counter.unwrap_or_else(seconds))
             .min_counter(self.min_counter);
-        if let Some(interface) = &self.interface {
+        // Nothing of it runs: what a plugin says of itself lies in its bytes.
+        let said = match self.subject {
+            Kind::Plugin => hotslot::inspect(&artifact).ok().and_then(|found| found.manifest),
+            Kind::Rules => None,
+        };
+        let (interface, version) = said.map_or((None, None), |said| (said.interface, said.version));
+        if let Some(interface) = self.interface.clone().or(interface) {
             manifest = manifest.interface(interface);
         }
-        if let Some(version) = &self.plugin_version {
+        if let Some(version) = self.plugin_version.clone().or(version.map(|version| version.to_string())) {
             manifest = manifest.version(version);
         }
         if let Some(rules) = &self.rules {

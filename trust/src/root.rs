@@ -231,6 +231,22 @@ impl Verified {
         self.signers.iter()
     }
 
+    /// Checks that this is the artifact that was signed.
+    ///
+    /// # Errors
+    /// [`NotTrusted::WrongDigest`] if it is another.
+    pub fn of_artifact(self, artifact: &[u8]) -> Result<Self, NotTrusted> {
+        let (found, signed) = (Digest::of(artifact), self.manifest.digest);
+        if found == signed && artifact.len() as u64 == self.manifest.size {
+            return Ok(self);
+        }
+        let part = match self.manifest.subject {
+            Subject::Plugin => "plugin",
+            Subject::Rules => "rule file",
+        };
+        Err(NotTrusted::WrongDigest { part, signed, found })
+    }
+
     /// Checks the interface of the slot.
     ///
     /// # Errors
@@ -248,15 +264,34 @@ impl Verified {
     /// # Errors
     /// [`NotTrusted::WrongDigest`] names the part that differs.
     pub fn with(self, rules: Option<&[u8]>, config: Option<&[u8]>) -> Result<Self, NotTrusted> {
-        let parts =
-            [("rules", self.manifest.rules_digest, rules), ("configuration", self.manifest.config_digest, config)];
-        for (part, signed, given) in parts {
-            let found = Digest::of(given.unwrap_or_default());
-            if let Some(signed) = signed.filter(|signed| *signed != found) {
-                return Err(NotTrusted::WrongDigest { part, signed, found });
-            }
-        }
+        self.with_rules(rules)?.with_config(config)
+    }
+
+    /// Checks the rules alone: where the configuration is not known yet.
+    ///
+    /// # Errors
+    /// [`NotTrusted::WrongDigest`] if it was signed with others.
+    pub fn with_rules(self, rules: Option<&[u8]>) -> Result<Self, NotTrusted> {
+        tied("rules", self.manifest.rules_digest, rules)?;
         Ok(self)
+    }
+
+    /// Checks the configuration alone.
+    ///
+    /// # Errors
+    /// [`NotTrusted::WrongDigest`] if it was signed with another.
+    pub fn with_config(self, config: Option<&[u8]>) -> Result<Self, NotTrusted> {
+        tied("configuration", self.manifest.config_digest, config)?;
+        Ok(self)
+    }
+}
+
+/// Checks one part against what was signed, if anything was.
+fn tied(part: &'static str, signed: Option<Digest>, given: Option<&[u8]>) -> Result<(), NotTrusted> {
+    let found = Digest::of(given.unwrap_or_default());
+    match signed.filter(|signed| *signed != found) {
+        Some(signed) => Err(NotTrusted::WrongDigest { part, signed, found }),
+        None => Ok(()),
     }
 }
 
@@ -390,16 +425,7 @@ impl Root {
         artifact: &[u8],
         now: SystemTime,
     ) -> Result<Verified, NotTrusted> {
-        let verified = self.verify_manifest(signed, subject, slot, now)?;
-        let (found, expected) = (Digest::of(artifact), verified.manifest.digest);
-        if found != expected || artifact.len() as u64 != verified.manifest.size {
-            let part = match verified.manifest.subject {
-                Subject::Plugin => "plugin",
-                Subject::Rules => "rule file",
-            };
-            return Err(NotTrusted::WrongDigest { part, signed: expected, found });
-        }
-        Ok(verified)
+        self.verify_manifest(signed, subject, slot, now)?.of_artifact(artifact)
     }
 
     /// Verifies a signed manifest without the artifact: before it is fetched.
@@ -416,6 +442,23 @@ impl Root {
         if let Err(RootError::Expired { version, expires }) = self.check_expiry(now) {
             return Err(NotTrusted::RootExpired { version, expires });
         }
+        let verified = self.recall(signed, subject, slot)?;
+        let manifest = &verified.manifest;
+        if let Some(not_before) = manifest.not_before.filter(|time| now < time.0) {
+            return Err(NotTrusted::TooEarly { not_before: not_before.to_string() });
+        }
+        if let Some(expires) = manifest.expires.filter(|time| now >= time.0) {
+            return Err(NotTrusted::Expired { expires: expires.to_string() });
+        }
+        Ok(verified)
+    }
+
+    /// Verifies a manifest whatever the time is: one that was accepted when it held, so that a [`Ledger`](crate::Ledger) can
+    /// count it, and look whether it was revoked since. Nothing is loaded on the strength of this alone.
+    ///
+    /// # Errors
+    /// [`NotTrusted`] says what is wrong.
+    pub fn recall(&self, signed: &Signed, subject: Subject, slot: &str) -> Result<Verified, NotTrusted> {
         let format = format_of(&signed.manifest).map_err(NotTrusted::Malformed)?;
         if format != FORMAT {
             return Err(NotTrusted::Format(format));
@@ -442,12 +485,6 @@ impl Root {
         }
         if manifest.min_counter > manifest.counter {
             return Err(NotTrusted::RevokesItself { counter: manifest.counter, min_counter: manifest.min_counter });
-        }
-        if let Some(not_before) = manifest.not_before.filter(|time| now < time.0) {
-            return Err(NotTrusted::TooEarly { not_before: not_before.to_string() });
-        }
-        if let Some(expires) = manifest.expires.filter(|time| now >= time.0) {
-            return Err(NotTrusted::Expired { expires: expires.to_string() });
         }
         Ok(Verified { manifest, id: Digest::of(&signed.manifest), signers })
     }

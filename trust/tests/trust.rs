@@ -122,6 +122,26 @@ fn a_signature_holds_within_its_time() {
 }
 
 #[test]
+fn what_has_expired_is_still_recalled_and_nothing_is_that_was_never_good() {
+    let (owner, other) = (key(), key());
+    let root = root_of(&[&owner]);
+    let signed = sign(&manifest(&owner).counter(9).min_counter(4).expires(now() - DAY).rules(b"rules"), &[&owner]);
+    assert!(root.verify_manifest(&signed, Subject::Plugin, "rules", now()).is_err());
+    let recalled = root.recall(&signed, Subject::Plugin, "rules").unwrap();
+    assert_eq!(recalled.counter(), 9);
+    assert!(recalled.clone().of_artifact(ARTIFACT).is_ok() && recalled.clone().of_artifact(b"another").is_err());
+    assert!(recalled.clone().with_rules(Some(b"rules")).is_ok() && recalled.clone().with_rules(None).is_err());
+    assert!(recalled.clone().with_config(Some(b"any")).is_ok(), "it was signed without one");
+    assert!(root.recall(&signed, Subject::Plugin, "prices").is_err());
+    assert!(root.recall(&sign(&manifest(&other), &[&other]), Subject::Plugin, "rules").is_err());
+    // So a ledger that is lost counts also what has expired since.
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(folder.path().join("ledger.json"), &root, [&recalled]).unwrap();
+    let older = verified(&root, &owner, 8, 0);
+    assert!(matches!(ledger.check(&older, NEW), Err(LedgerError::Replayed { highest: 9, .. })));
+}
+
+#[test]
 fn a_threshold_counts_different_keys() {
     let keys = [key(), key(), key()];
     let root = root_of(&[&keys[0], &keys[1], &keys[2]]).threshold(Role::Release, 2);

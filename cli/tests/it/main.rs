@@ -5,5 +5,6 @@ mod header;
 mod inspect;
 mod languages;
 mod new;
+mod remote;
 mod signing;
 mod support;

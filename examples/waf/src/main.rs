@@ -37,6 +37,7 @@ mod rules;
 mod serve;
 mod sites;
 mod token;
+mod trust;
 mod upstream;
 mod version;
 mod watch;
@@ -109,7 +110,7 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
     let read = options.table()?;
     let _written = log::start(&config.log);
     if options.check {
-        return check(&config);
+        return check(&config, membership.is_some());
     }
     std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
     let _lock = life::lock(&config.data)?;
@@ -170,7 +171,7 @@ fn watch_modules(config: &Config, modules: &Chain<Deployments>) -> Result<Vec<Re
 }
 
 /// Tries everything that a start would need, and changes nothing.
-fn check(config: &Config) -> Result<(), BoxError> {
+fn check(config: &Config, in_fleet: bool) -> Result<(), BoxError> {
     for module in config.modules()? {
         let (file, set_up) = (&module.file, &module.config);
         let bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -180,6 +181,7 @@ fn check(config: &Config) -> Result<(), BoxError> {
             Err(error) => return Err(format!("{}: {error}", set_up.display()).into()),
         };
         let (release, engine) = (Release::new(bytes, rules), Engine::of(module.clone(), config, None)?);
+        trust::try_out(config, &module.name, file, in_fleet, &release)?;
         rules::open(&module.name, &engine, &release, module.samples())
             .map_err(|error| format!("{} with {}: {error}", file.display(), set_up.display()))?;
     }

@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use waf_interface::Verdict;
 
 use crate::sites::SiteStatus;
+use crate::trust::Refusals;
 
 /// More rules than this are counted together, as `other`.
 const RULES: usize = 256;
@@ -103,6 +104,7 @@ pub struct Now {
 
 pub struct Metrics {
     registry: Registry,
+    trust_refusals: Refusals,
     reloads: Family<Module, Counter>,
     reload_failures: Family<Module, Counter>,
     /// Of the last reload, under the name that operators know.
@@ -134,6 +136,7 @@ impl Metrics {
     pub fn new() -> Metrics {
         let mut metrics = Metrics {
             registry: Registry::default(),
+            trust_refusals: Refusals::default(),
             reloads: Family::default(),
             reload_failures: Family::default(),
             reload_duration: Family::default(),
@@ -214,6 +217,8 @@ impl Metrics {
         registry.register("waf_upstream_failures", "Requests that an upstream did not answer", failures.clone());
         let about = "How often an upstream was given no more requests for a while";
         registry.register("waf_upstream_ejections", about, ejections.clone());
+        let about = "Modules that were refused because of their signatures or counters";
+        registry.register("waf_trust_refusals", about, self.trust_refusals.clone());
     }
 
     /// Notes how long the modules took for a request together.
@@ -312,6 +317,11 @@ impl Metrics {
             let given = Given { verdict: verdict.name() };
             (verdict.name(), self.verdicts.get(&given).map_or(0, |counter| counter.get()))
         })
+    }
+
+    /// What the modules refused because of their signatures.
+    pub fn trust_refusals(&self) -> &Refusals {
+        &self.trust_refusals
     }
 
     /// The text of `/metrics`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hotslot::{Candidate, Digest};
+use hotslot_trust::Signed;
 
 use crate::rule_file::RuleFile;
 
@@ -14,17 +15,28 @@ pub struct Release {
     pub rules: RuleFile,
 }
 
-/// The bytes of a module.
+/// The bytes of a module, and who says what they are.
 #[derive(Clone)]
 pub struct Module {
     bytes: Bytes,
     digest: Digest,
+    signed: Option<Arc<Signed>>,
 }
 
 impl Module {
     pub fn new(bytes: impl Into<Bytes>) -> Module {
         let bytes = bytes.into();
-        Module { digest: Digest::of(&bytes), bytes }
+        Module { digest: Digest::of(&bytes), bytes, signed: None }
+    }
+
+    /// The module with the manifest that came with it. Nobody has verified that it is one of it.
+    pub fn with_manifest(self, signed: Option<Arc<Signed>>) -> Module {
+        Module { signed, ..self }
+    }
+
+    /// Returns the manifest that came with it.
+    pub fn signed(&self) -> Option<&Arc<Signed>> {
+        self.signed.as_ref()
     }
 
     pub fn bytes(&self) -> &Bytes {

@@ -4,17 +4,20 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
 
 use hotslot::host::{CallError, CallErrorKind};
 use hotslot::native::{Native, Trust};
 use hotslot::wasm::{self, CallLimits, InstancePolicy};
 use hotslot::{Auto, BoxError, Format, HotSlot, Probation, escape_untrusted};
+use hotslot_trust::Purpose;
 use hyper::{HeaderMap, Method, Uri};
 use waf_interface::{CLIENT, Decision, FieldTooLong, IF_UNREAD, Reason, Verdict, Waf};
 
 use crate::config::{self, Config, Module, Sample};
 use crate::policy::Subject;
 use crate::release::Release;
+use crate::trust;
 
 /// A request as the rules see it.
 #[derive(Clone, Copy)]
@@ -83,6 +86,7 @@ pub struct Engine {
     module: Module,
     max_artifact_size: usize,
     takes_libraries: bool,
+    trust: Option<Arc<trust::Trust>>,
 }
 
 impl Engine {
@@ -102,7 +106,17 @@ impl Engine {
             None => builder.build()?,
         };
         let max_artifact_size = config.admin.max_upload_bytes;
-        Ok(Engine { wasm, module, max_artifact_size, takes_libraries: config.native.enabled })
+        Ok(Engine { wasm, module, max_artifact_size, takes_libraries: config.native.enabled, trust: None })
+    }
+
+    /// Has everything that is loaded pass this first.
+    pub fn trusting(self, trust: Option<Arc<trust::Trust>>) -> Engine {
+        Engine { trust, ..self }
+    }
+
+    /// What everything that is loaded has to pass.
+    pub fn trust(&self) -> Option<&Arc<trust::Trust>> {
+        self.trust.as_ref()
     }
 
     /// Returns the requests that every version of the module is tried on.
@@ -156,15 +170,22 @@ pub fn open(
     samples: &[Sample],
 ) -> Result<HotSlot<dyn Waf>, hotslot::Error> {
     let (samples, module) = (samples.to_vec(), &engine.module);
-    HotSlot::builder(engine.backend())
+    let slot = HotSlot::builder(engine.backend())
         .name(name)
         .keep_previous(module.keep_previous_versions)
         .min_reload_interval(module.reload.min_interval.0)
         .reload_timeout(module.reload.timeout.0)
         .max_artifact_size(engine.max_artifact_size)
         .probation(probation(&module.probation))
-        .probe(move |rules: &dyn Waf| prove(rules, &samples))
-        .open(release.candidate().requested_by("start"))
+        .probe(move |rules: &dyn Waf| prove(rules, &samples));
+    let slot = match engine.trust.clone() {
+        None => slot,
+        Some(trust) => {
+            trust.announce(&release.module, Purpose::Rollback);
+            slot.admit(move |artifact| trust.admit(artifact))
+        }
+    };
+    slot.open(release.candidate().requested_by("start"))
 }
 
 /// Inspecting is repeatable: a request that fails on the version before, too, counts against neither.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::Admin;
-use super::answers::refusal;
+use super::answers::{NotTrusted, refusal};
 use super::audit::{About, Audit, Entry};
 use crate::config::{self, Token};
 use crate::listen::Peer;
@@ -155,7 +155,7 @@ async fn run_and_note(
         };
         let (name, role) = who.unzip();
         let entry = Entry::new(name, role, from, method.as_str(), &path, answer.status()).about(&about);
-        audit.note(entry).await;
+        audit.note(entry.because(answer.extensions().get().map(|NotTrusted(reason)| *reason))).await;
         drop(place);
         answer
     });

@@ -17,6 +17,7 @@ use crate::guard::{Guard, ModuleGuard, RuleError, Tally};
 use crate::json::moment;
 use crate::live::Second;
 use crate::rule_file::EditError;
+use crate::trust::Untrusted;
 use crate::version::shown;
 
 /// A reload that succeeded.
@@ -98,9 +99,16 @@ struct Refused {
     detail: String,
     stage: &'static str,
     module: String,
+    /// Why it is not trusted, in a word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     current_version: Option<String>,
     status: String,
 }
+
+/// Goes with an answer, for the audit log.
+#[derive(Clone, Copy)]
+pub struct NotTrusted(pub &'static str);
 
 /// Answers a refusal: why, and what keeps serving.
 pub fn refused(refusal: &Refusal, guard: &ModuleGuard) -> Response {
@@ -115,8 +123,12 @@ pub fn refused(refusal: &Refusal, guard: &ModuleGuard) -> Response {
     let detail = safe(&refusal.to_string());
     let error = in_short(refusal).map_or_else(|| detail.clone(), |short| safe(&short));
     let (stage, module) = (refusal.stage(), guard.name().to_owned());
-    let body = Refused { success: false, error, detail, stage, module, current_version, status };
+    let reason = refusal.untrusted().map(Untrusted::reason);
+    let body = Refused { success: false, error, detail, stage, module, reason, current_version, status };
     let mut answer = (code(refusal), Json(body)).into_response();
+    if let Some(reason) = reason {
+        answer.extensions_mut().insert(NotTrusted(reason));
+    }
     if let Some(wait) = refusal.retry_after() {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
     }
@@ -126,6 +138,7 @@ pub fn refused(refusal: &Refusal, guard: &ModuleGuard) -> Response {
 /// The usual refusals in the words that operators look for.
 fn in_short(refusal: &Refusal) -> Option<String> {
     match refusal {
+        _ if refusal.untrusted().is_some() => refusal.untrusted().map(ToString::to_string),
         Refusal::Version { expected, got, .. } => {
             Some(format!("Version conflict: expected {}, got {}", shown(expected), shown(got)))
         }
@@ -159,7 +172,15 @@ fn not_a_module(error: &(dyn std::error::Error + 'static)) -> Option<String> {
 }
 
 fn code(refusal: &Refusal) -> StatusCode {
+    if let Some(untrusted) = refusal.untrusted() {
+        return match untrusted {
+            _ if untrusted.is_transient() => StatusCode::INSUFFICIENT_STORAGE,
+            _ if untrusted.is_outdated() => StatusCode::CONFLICT,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+    }
     match refusal {
+        Refusal::Untrusted(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Disabled => StatusCode::FORBIDDEN,
         Refusal::Rules(EditError::Malformed(_)) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Rules(EditError::Missing(_)) => StatusCode::NOT_FOUND,

@@ -41,6 +41,9 @@ pub struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     module: Option<String>,
     status: u16,
+    /// Why what was sent is not trusted, if it is that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 /// Which module a request is about, once whoever answers it has found that out.
@@ -65,12 +68,17 @@ impl Entry {
         let safe = |text: &str| escape_untrusted(text).chars().take(512).collect();
         let (method, path) = (safe(method), safe(path));
         let (timestamp, status) = (moment(SystemTime::now()), status.as_u16());
-        Entry { timestamp, who, role, from, method, path, module: None, status }
+        Entry { timestamp, who, role, from, method, path, module: None, status, reason: None }
     }
 
     /// The same, with the module that it was about.
     pub fn about(self, About(module): &About) -> Entry {
         Entry { module: module.get().cloned(), ..self }
+    }
+
+    /// The same with why it was refused.
+    pub fn because(self, reason: Option<&'static str>) -> Entry {
+        Entry { reason, ..self }
     }
 }
 

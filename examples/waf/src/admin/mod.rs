@@ -35,7 +35,7 @@ use crate::json::unix;
 use crate::life::{Changed, Settings};
 use crate::proxy::Proxy;
 use crate::release::{Module, Release};
-use crate::rule_file::EditError;
+use crate::rule_file::{EditError, RuleFile};
 
 /// A rule, or the wish to roll back, is a small thing.
 const JSON_LIMIT: usize = 64 << 10;
@@ -148,9 +148,16 @@ async fn reload(State(admin): State<Admin>, chosen: Chosen, request: Request) ->
     if !chosen.is_said() && admin.modules.has_several() {
         is_for_the_first(&admin, &upload.module).await?;
     }
+    if upload.signed.is_some() && module.trust().is_none() {
+        let problem = "this node has no root to verify a manifest by: set root in [waf.trust], or send none";
+        return Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, problem).into_response());
+    }
+    let signed = Module::new(upload.module).with_manifest(upload.signed);
     let (wanted, trigger) = match upload.rules {
-        None => (Change::Module(Module::new(upload.module)), Trigger::Upload),
-        Some(rules) => (Change::Release(Release::new(upload.module, &rules[..])), Trigger::Release),
+        None => (Change::Module(signed), Trigger::Upload),
+        Some(rules) => {
+            (Change::Release(Release { module: signed, rules: RuleFile::new(&rules[..]) }), Trigger::Release)
+        }
     };
     let record = change(&module, move |deployments| deployments.reload(wanted, trigger)).await?;
     Ok(reloaded(&module, record))

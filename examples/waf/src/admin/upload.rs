@@ -1,5 +1,6 @@
 //! Receives a module: a multipart body with a name and a file, up to a cap and by a deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -8,13 +9,15 @@ use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_LENGTH;
 use axum::response::{IntoResponse, Response};
+use hotslot_trust::Signed;
 use tokio::time::timeout;
 
 use super::answers::refusal;
+use crate::trust;
 
 /// What a form may have.
-const FIELDS: &str = "there are the fields name (or module), file and, if it is to change with it, rules (or config): each of \
-                      them once";
+const FIELDS: &str = "there are the fields name (or module), file, manifest with signatures and, if they are to change with it, rules (or \
+                      config): each of them once";
 /// A longer name is none.
 const NAME_FIELD_LIMIT: usize = 256;
 
@@ -40,6 +43,8 @@ pub struct Upload {
     pub module: Bytes,
     /// What it is to be set up with, if that is not what the serving version is set up with: its rule file.
     pub rules: Option<Bytes>,
+    /// Who says what it is.
+    pub signed: Option<Arc<Signed>>,
 }
 
 /// The module that a request brings.
@@ -71,12 +76,17 @@ async fn read(request: Request) -> Result<Upload, Rejected> {
             "send multipart/form-data with the fields name and file".to_owned(),
         )
     })?;
-    let (mut name, mut file, mut rules) = (None, None, None);
+    let (mut name, mut file, mut rules, mut manifest, mut signatures) = (None, None, None, None, None);
     while let Some(field) = form.next_field().await? {
         match field.name() {
             Some("name" | "module") if name.is_none() => name = Some(read_name(field).await?),
-            Some(kind @ ("file" | "rules" | "config")) => {
-                let content = if kind == "file" { &mut file } else { &mut rules };
+            Some(kind @ ("file" | "rules" | "config" | "manifest" | "signatures")) => {
+                let content = match kind {
+                    "file" => &mut file,
+                    "manifest" => &mut manifest,
+                    "signatures" => &mut signatures,
+                    _ => &mut rules,
+                };
                 if content.is_some() {
                     return Err(bad(FIELDS));
                 }
@@ -89,7 +99,8 @@ async fn read(request: Request) -> Result<Upload, Rejected> {
         }
     }
     let module = file.filter(|file| !file.is_empty()).ok_or_else(|| bad("the field `file` is missing or empty"))?;
-    Ok(Upload { name, module, rules })
+    let signed = trust::of_form(manifest.as_deref(), signatures.as_deref()).map_err(bad)?;
+    Ok(Upload { name, module, rules, signed })
 }
 
 /// A name, whatever it is.

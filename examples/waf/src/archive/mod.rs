@@ -5,6 +5,7 @@
 //! one. What cannot be read or has another digest than its name is left out.
 
 mod list;
+mod manifests;
 mod s3;
 
 use std::collections::BTreeSet;
@@ -100,9 +101,10 @@ impl Archive {
 
     /// Returns the release of these digests, if it is there and whole.
     pub fn release(&self, module: &str, rules: &str) -> Result<Release, BoxError> {
-        let module = self.genuine(&module_path(module), module)?;
-        let rules = self.genuine(&rules_path(rules), rules)?;
-        Ok(Release::new(module, rules.to_vec()))
+        let manifest = self.manifest(module);
+        let module = Module::new(self.genuine(&module_path(module), module)?).with_manifest(manifest);
+        let rules = RuleFile::new(self.genuine(&rules_path(rules), rules)?.to_vec());
+        Ok(Release { module, rules })
     }
 
     /// Returns the rule file with which a module last served.
@@ -115,7 +117,8 @@ impl Archive {
     /// Returns the module with this digest, if it is there and whole.
     pub fn module(&self, digest: &str) -> Result<Module, BoxError> {
         let bytes = check_digest(digest).and_then(|()| self.genuine(&module_path(digest), digest));
-        bytes.map(Module::new).map_err(|error| format!("the archive does not have this version: {error}").into())
+        let module = bytes.map(|bytes| Module::new(bytes).with_manifest(self.manifest(digest)));
+        module.map_err(|error| format!("the archive does not have this version: {error}").into())
     }
 
     /// Returns the rule file with this digest, if it is there and whole.
@@ -159,6 +162,7 @@ impl Archive {
     /// Keeps a version that is about to serve.
     pub fn keep(&self, release: &Release) -> Result<(), BoxError> {
         let entry = Entry::of(release);
+        self.keep_manifest(&release.module)?;
         self.keep_object(module_path(&entry.module), &entry.module, release.module.bytes().clone())?;
         self.keep_object(rules_path(&entry.rules), &entry.rules, Bytes::copy_from_slice(release.rules.bytes()))
     }

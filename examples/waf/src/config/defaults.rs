@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::{
     Admin, Archive, Config, FailurePolicy, Health, Limits, Milliseconds, Native, Probation, Proxy, Reload, Rules,
-    Sample, Seconds, Share, Uninspected, Wasm, get,
+    Sample, Seconds, Share, Trust, Uninspected, Wasm, get,
 };
 use crate::listen::Address;
 use crate::log::Log;
@@ -43,6 +43,7 @@ impl Default for Config {
             native: Native::default(),
             rules: Rules::default(),
             archive: Archive::default(),
+            trust: Trust::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod defaults;
 mod modules;
+mod trust;
 mod values;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use toml::Spanned;
 use waf_interface::Verdict;
 
 pub use self::modules::Module;
+pub use self::trust::Trust;
 pub use self::values::{AdminToken, Milliseconds, Seconds, Share, Token, some_time};
 use self::values::{
     body_cap, calls, digest, memory, path, some, some_count, some_milliseconds, uses, verdict, versions,
@@ -81,6 +83,7 @@ pub struct Config {
     pub native: Native,
     pub rules: Rules,
     pub archive: Archive,
+    pub trust: Trust,
 }
 
 /// What becomes of a request on which the rules gave no verdict.

@@ -7,6 +7,7 @@ use super::{Change, Deployments, Trigger, complain};
 use crate::chain::Named;
 use crate::release::Module;
 use crate::rule_file::RuleFile;
+use crate::trust;
 
 impl Deployments {
     /// Returns the module file and the file that the module is set up with.
@@ -26,7 +27,7 @@ impl Deployments {
 
     /// Reloads the module from its file, if that is another one than the last time. Says when to try again.
     pub fn module_file_changed(&self, path: &Path) -> Option<Duration> {
-        let module = Module::new(read(path)?);
+        let module = Module::new(read(path)?).with_manifest(trust::beside(path));
         let digest = module.digest();
         let is_new = !self.archive.has_seen_module_file(digest) && digest != self.serving_module();
         let again = is_new.then(|| self.take_up(Change::Module(module), Trigger::ModuleFile)).flatten();

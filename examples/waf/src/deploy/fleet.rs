@@ -7,6 +7,7 @@ use hotslot::{BoxError, Error, ErrorKind, Phase, Report, RetiredStatus, Rollback
 use super::{Deployments, Ready, Record, Refusal, Trigger};
 use crate::hold::Held;
 use crate::release::Release;
+use crate::trust::Untrusted;
 
 /// How long the end of a change waits for requests that came across it. The fleet waits with it.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -48,6 +49,7 @@ impl Deployments {
     /// Goes back to a release, exempt from the version rule and the least interval: at once if it is still loaded, also
     /// while another one is being staged.
     pub fn go_back_to(&self, release: &Release, reason: &str) -> Result<Made, Refusal> {
+        self.may_return(release)?;
         let window = self.guard.holds().open();
         let report = match self.warm_generation(release) {
             Some(generation) => self.roll_back_for_fleet(Rollback::to(generation), reason),
@@ -55,6 +57,7 @@ impl Deployments {
                 let _turn = self.turn.lock();
                 self.follow();
                 self.expect(release);
+                self.announce_return(release);
                 self.archive.keep(release).map_err(Refusal::Archive)?;
                 self.roll_back_for_fleet(Rollback::to_artifact(release.candidate()), reason)
             }
@@ -97,8 +100,13 @@ impl Deployments {
         self.archive.release(module, rules)
     }
 
-    /// Keeps a release in the archive.
+    /// Keeps a release in the archive that is to serve again, if it may.
     pub fn archive_release(&self, release: &Release) -> Result<(), Refusal> {
+        // What is loaded was verified when it was.
+        match self.warm_generation(release) {
+            Some(_) => self.may_return(release)?,
+            None => self.check_return(release)?,
+        }
         self.archive.keep(release).map_err(Refusal::Archive)
     }
 }
@@ -121,7 +129,8 @@ impl Refusal {
             | Refusal::RulesChanged
             | Refusal::NothingBefore(_)
             | Refusal::Version { .. } => false,
-            Refusal::Slot(error) => matches!(
+            Refusal::Untrusted(error) => error.is_transient(),
+            Refusal::Slot(error) if self.untrusted().is_none() => matches!(
                 error.kind(),
                 ErrorKind::TooSoon { .. }
                     | ErrorKind::Busy
@@ -129,6 +138,7 @@ impl Refusal {
                     | ErrorKind::TooManyRetired { .. }
                     | ErrorKind::NoThread(_)
             ),
+            Refusal::Slot(_) => self.untrusted().is_some_and(Untrusted::is_transient),
         }
     }
 }

@@ -14,6 +14,7 @@ mod mild;
 mod modules;
 mod rollback;
 mod startup;
+mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::release::{Module, Release};
 use crate::replace_file::replace_file;
 use crate::rule_file::{Edit, EditError, RuleFile};
 use crate::rules::Engine;
+use crate::trust::{Trust, Untrusted};
 
 /// How long the end of a reload waits for requests that came across it, to have measured them all.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -61,6 +63,8 @@ pub struct Deployments {
     /// Held for a look or a note.
     served: Mutex<Served>,
     history: History,
+    /// Whose signatures count; `None` if anything is taken.
+    trust: Option<Arc<Trust>>,
     mild: Mild,
 }
 
@@ -93,6 +97,7 @@ pub struct Ready {
     staged: Staged<dyn Waf>,
     /// The generation that served when the release was put together.
     base: u64,
+    release: Release,
 }
 
 /// Why what serves did not change.
@@ -106,6 +111,8 @@ pub enum Refusal {
     RulesChanged,
     /// Nothing has served before.
     NothingBefore(&'static str),
+    /// Its manifest does not hold, is too old, or is missing.
+    Untrusted(Untrusted),
     /// The slot refused it.
     Slot(Error),
     /// It is older than what serves.
@@ -180,21 +187,23 @@ impl Deployments {
             Some(reason) => candidate.reason(reason),
             None => candidate,
         };
+        self.announce_new(release);
         let staged = self.guard.slot().stage(candidate).map_err(Refusal::Slot)?;
         if !staged.is_unchanged() {
             self.archive.keep(release).map_err(Refusal::Archive)?;
         }
-        Ok(Ready { staged, base })
+        Ok(Ready { staged, base, release: release.clone() })
     }
 
     /// Makes a release serve, unless another one than its base does by now. Says when it did.
-    pub fn commit(&self, Ready { staged, base }: Ready) -> Result<(Report, Instant), Refusal> {
+    pub fn commit(&self, Ready { staged, base, release }: Ready) -> Result<(Report, Instant), Refusal> {
         let mut last = self.change.lock();
         self.follow_from(&mut last);
         // The slot refuses what was staged before another swap; the release may be older than that.
         if self.served.lock().generation != base {
             return Err(Refusal::Overtaken);
         }
+        self.accept(&release)?;
         self.guard.take_tally();
         let report = staged.commit().map_err(Refusal::Slot)?;
         let at = Instant::now();
@@ -298,6 +307,7 @@ impl Deployments {
         if serving.on_probation || serving.objection.is_some() || *stands_by == release {
             return;
         }
+        self.announce_return(&release);
         match fallback.stage(release.candidate()).and_then(Staged::commit) {
             Ok(_) => *stands_by = release,
             Err(error) => complain(Err(error.into())),
@@ -375,7 +385,11 @@ impl Deployments {
 impl Refusal {
     /// The stage that refused.
     pub fn stage(&self) -> &'static str {
+        if self.untrusted().is_some() {
+            return "trust";
+        }
         match self {
+            Refusal::Untrusted(_) => "trust",
             Refusal::Disabled => "configuration",
             Refusal::Rules(_) | Refusal::RulesChanged => "rules",
             Refusal::NothingBefore(_) => "gate",
@@ -411,6 +425,7 @@ impl std::fmt::Display for Refusal {
             Refusal::Rules(problem) => problem.fmt(f),
             Refusal::RulesChanged => f.write_str("other rules serve by now than those in If-Match: read them again"),
             Refusal::NothingBefore(problem) => f.write_str(problem),
+            Refusal::Untrusted(error) => error.fmt(f),
             Refusal::Slot(error) | Refusal::Version { error, .. } => error.fmt(f),
             Refusal::Archive(error) | Refusal::NotArchived(error) => error.fmt(f),
             Refusal::Overtaken => f.write_str("another version began to serve meanwhile: try again"),

@@ -14,6 +14,7 @@ use crate::config::{Config, Module};
 use crate::live::Traffic;
 use crate::metrics::{Metrics, ModuleMetrics};
 use crate::rules::Engine;
+use crate::trust::Trust;
 
 /// Starts all modules of a configuration, in order. Must not be called on a worker of the runtime.
 ///
@@ -35,10 +36,13 @@ pub fn start_all(
         let has_root = owner.as_deref() == Some(&module.name);
         let folder = if has_root { config.data.clone() } else { config.module_folder(&module.name) };
         let deployments = open(module, config, &folder).and_then(|engine| {
+            let archive = archive.of_module(&module.name, has_root, is_remembered)?;
+            let trust = Trust::open(config, &folder, &module.name, is_managed, archive.served_manifests())?;
+            let trust = trust.map(|trust| Arc::new(trust.counting(metrics.trust_refusals().clone())));
             start(Start {
                 module,
-                engine,
-                archive: archive.of_module(&module.name, has_root, is_remembered)?,
+                engine: engine.trusting(trust),
+                archive,
                 folder: &folder,
                 traffic: Arc::clone(traffic),
                 metrics: ModuleMetrics::new(Arc::clone(metrics), &module.name),

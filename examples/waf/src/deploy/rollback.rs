@@ -61,6 +61,7 @@ impl Deployments {
         let mut last = self.change.lock();
         self.follow_from(&mut last);
         let to = self.goal(target)?;
+        self.may_return(&to)?;
         let status = self.guard.slot().status();
         let warm = status.retired.iter().filter(|retired| retired.phase == Phase::Warm);
         let loaded = warm.filter(|warm| warm.config_digest.is_some_and(|rules| to.is_of(warm.digest, rules)));
@@ -78,6 +79,7 @@ impl Deployments {
         self.follow();
         let to = self.goal(target)?;
         self.expect(&to);
+        self.announce_return(&to);
         self.archive.keep(&to).map_err(Refusal::Archive)?;
         self.guard.take_tally();
         let rollback = Rollback::to_artifact(to.candidate()).requested_by(requested_by(target)).reason(reason);

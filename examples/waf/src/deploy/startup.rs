@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotslot::{BoxError, Cause, Event};
+use hotslot_trust::Purpose;
 use parking_lot::Mutex;
 
 use super::history::History;
@@ -16,10 +17,11 @@ use crate::config::{FailurePolicy, Module};
 use crate::guard::{ModuleGuard, ModuleParts};
 use crate::live::Traffic;
 use crate::metrics::ModuleMetrics;
-use crate::release::Release;
+use crate::release::{self, Release};
 use crate::replace_file::replace_file;
 use crate::rule_file::RuleFile;
 use crate::rules::{self, Engine};
+use crate::trust;
 
 /// A rule file that changes nothing about the built-in rules.
 const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
@@ -28,6 +30,8 @@ const NOTHING: &[u8] = b"{}\n";
 
 /// How often the rules of the fallback are looked at.
 const PROMOTE_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether what serves is through its probation.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
 
 /// Returns what is in the file that a module is set up with if there is no such file.
 pub fn default_config(module: &Module) -> &'static [u8] {
@@ -68,9 +72,11 @@ pub(super) fn start(start: Start<'_>) -> Result<Arc<Deployments>, BoxError> {
         Some(opened) => opened,
         None => {
             let file = &module.file;
-            let bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-            let release = Release::new(bytes, read_config(module)?.bytes());
-            (open(name, &release)?, release)
+            let named = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+            let bytes = std::fs::read(file).map_err(|error| named(&error))?;
+            let signed = release::Module::new(bytes).with_manifest(trust::beside(file));
+            let release = Release { module: signed, rules: read_config(module)? };
+            (open(name, &release).map_err(|error| named(&error))?, release)
         }
     };
     let keeps_last_good = module.failure_policy == FailurePolicy::LastGood;
@@ -79,6 +85,9 @@ pub(super) fn start(start: Start<'_>) -> Result<Arc<Deployments>, BoxError> {
     let serving = slot.status().serving.ok_or("the slot closed by itself")?;
     let (history, opened) = (History::open(folder.join("history.jsonl"))?, slot.history());
     opened.iter().for_each(|report| history.add(report));
+    if let Some(trust) = engine.trust() {
+        trust.accept(&release.module, Purpose::Rollback)?;
+    }
     archive.keep(&release)?;
     archive.starts_on(&release)?;
     let served = Served {
@@ -92,6 +101,7 @@ pub(super) fn start(start: Start<'_>) -> Result<Arc<Deployments>, BoxError> {
     let guard = ModuleGuard::new(ModuleParts { name: name.into(), mode, slot, fallback, policy, traffic, metrics });
     let deployments = Arc::new(Deployments {
         guard: Arc::new(guard),
+        trust: engine.trust().cloned(),
         engine,
         archive,
         module_file: module.file.clone(),
@@ -126,6 +136,16 @@ pub(super) fn start(start: Start<'_>) -> Result<Arc<Deployments>, BoxError> {
             loop {
                 std::thread::sleep(PROMOTE_EVERY);
                 theirs.promote(&mut stands_by);
+            }
+        })?;
+    }
+    // A fleet says itself when something serves for good.
+    if deployments.trust.is_some() && !is_managed {
+        let theirs = Arc::clone(&deployments);
+        std::thread::Builder::new().name("trust".to_owned()).spawn(move || {
+            loop {
+                std::thread::sleep(SETTLE_EVERY);
+                theirs.settle_what_serves();
             }
         })?;
     }

@@ -12,31 +12,32 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Path, Query, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::HeaderMap;
+use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post};
+use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use waf_rollout::{Command, Desired, Kind, NodeId, Phase, Plan, ReleaseId, WavePlan, WaveSize};
 
-use super::About;
-use super::Settings;
 use super::artifacts::Artifacts;
 use super::audit::{self, Audit};
-use super::examiner::Examiner;
+use super::examiner::{Examiner, Use};
 use super::leader::{AskError, Basis, Desk};
 use super::orchestrator::{Problem, start_rollout};
 use super::queue::{Change, Queue};
 use super::view::{Heard, Rollout, View};
+use super::{About, Description, Settings};
 use crate::admin::access::{is_authorized, same_site};
 use crate::admin::{harden, json as read_json, page, refusal};
 use crate::config::Token;
 use crate::release::{Module, Release};
 use crate::rule_file::RuleFile;
+use crate::trust;
 
 /// How long a request waits for its rollout to end if it does not say.
 const WAIT_SECONDS: f64 = 60.0;
@@ -120,6 +121,9 @@ pub(super) fn router(api: Api) -> Router {
         .route("/api/v1/rollouts/{rollout}/events", get(events))
         .route("/api/v1/rollouts/{rollout}/{command}", post(command_rollout))
         .route("/api/v1/audit", get(read_audit))
+        .route("/api/v1/release", get(settled_release))
+        .route("/api/v1/artifacts/{digest}", get(artifact))
+        .route("/metrics", get(metrics))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such route") })
         .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "not with this method") })
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
@@ -240,6 +244,22 @@ impl Api {
         }
     }
 
+    /// Returns a release with its description.
+    async fn release(&self, id: ReleaseId) -> Result<(Description, Release), Problem> {
+        self.artifacts.release(id).await.map_err(|error| Problem::unavailable(error.to_string()))
+    }
+
+    /// Writes down that somebody wanted what is not trusted. Returns the answer.
+    async fn note_refusal(&self, problem: Problem, by: &str, release: &Release) -> Problem {
+        if problem.body["stage"] == "trust" {
+            let (reason, error) = (&problem.body["reason"], &problem.body["error"]);
+            let module = release.module.digest().to_string();
+            let what = json!({ "what": "not trusted", "reason": reason, "error": error, "module": module, "by": by });
+            self.desk.audit(what).await;
+        }
+        problem
+    }
+
     fn settled(&self) -> Option<ReleaseId> {
         self.desk.view.lock().document.as_ref().and_then(|document| Desired::settled(&document.desired))
     }
@@ -333,6 +353,8 @@ fn expect_version(view: &View, expected: Option<&str>) -> Result<(), Problem> {
 struct Upload {
     module: Option<Bytes>,
     rules: Option<Bytes>,
+    manifest: Option<Bytes>,
+    signatures: Option<Bytes>,
     config: Settings,
     target: Option<String>,
     plan: Option<Plan>,
@@ -352,12 +374,15 @@ impl Upload {
         let failed = |error: axum::extract::multipart::MultipartError| Problem::new(error.status(), error.body_text());
         while let Some(field) = form.next_field().await.map_err(failed)? {
             let name = field.name().unwrap_or_default().to_owned();
-            if name == "file" || name == "rules" {
-                let bytes = field.bytes().await.map_err(failed)?;
-                match name.as_str() {
-                    "file" => upload.module = Some(bytes),
-                    _ => upload.rules = Some(bytes),
-                }
+            let content = match name.as_str() {
+                "file" => Some(&mut upload.module),
+                "rules" => Some(&mut upload.rules),
+                "manifest" => Some(&mut upload.manifest),
+                "signatures" => Some(&mut upload.signatures),
+                _ => None,
+            };
+            if let Some(content) = content {
+                *content = Some(field.bytes().await.map_err(failed)?);
                 continue;
             }
             let text = field.text().await.map_err(failed)?;
@@ -415,6 +440,8 @@ async fn reload_fleet(State(api): State<Api>, headers: HeaderMap, request: Reque
     upload.config.check().map_err(|problem| Problem::invalid("configuration", problem))?;
     let module = upload.module.filter(|module| !module.is_empty());
     let module = Module::new(module.ok_or_else(|| Problem::bad("the field `file` is missing or empty"))?);
+    let signed = trust::of_form(upload.manifest.as_deref(), upload.signatures.as_deref()).map_err(Problem::bad)?;
+    let module = module.with_manifest(signed);
     let wanted = Wanted {
         module,
         rules: upload.rules.map(|rules| RuleFile::new(rules.to_vec())),
@@ -470,24 +497,30 @@ impl Wanted {
             api.rules_rolled_out(RULES_PATIENCE).await?;
         }
         let (basis, settled) = api.basis();
-        let rules = match (&self.rules, settled) {
+        let current = match settled {
+            Some(settled) => Some(api.release(settled).await?.1),
+            None => None,
+        };
+        let rules = match (&self.rules, &current) {
             (Some(rules), _) => rules.clone(),
-            (None, Some(settled)) => {
-                let current = api.artifacts.release(settled).await;
-                current.map_err(|error| Problem::unavailable(error.to_string()))?.1.rules
-            }
+            (None, Some(current)) => current.rules.clone(),
             (None, None) => RuleFile::new(NO_RULES),
         };
+        let settled = current.map(|current| current.module);
         let release = Release { module: self.module.clone(), rules };
-        let target = super::Description::of(&release, self.config).id();
+        let target = Description::of(&release, self.config).id();
         if let Some(rollout) = api.begun_by(self.about.request.as_deref(), target)? {
             return Ok(Some(rollout));
         }
         expect_version(&api.desk.view.lock(), self.expected_version.as_deref())?;
-        let version = match api.examiner.examine(release.clone()).await {
+        if let Some(settled) = settled.clone() {
+            api.examiner.learn(settled).await;
+        }
+        let wanted = Use::New { settled: settled.clone() };
+        let version = match api.examiner.examine(release.clone(), self.config, wanted).await {
             Ok(version) => version,
-            Err(problem) => {
-                let mut refused = Problem::invalid("examination", problem);
+            Err(unfit) => {
+                let mut refused = api.note_refusal(unfit.problem("examination"), &self.about.by, &release).await;
                 let serving = api.settled().and_then(|settled| api.desk.view.lock().version_of(settled));
                 refused.body["current_version"] = json!(serving);
                 refused.body["status"] = json!(format!("still_serving_{}", shown(serving.as_deref(), api.settled())));
@@ -496,6 +529,8 @@ impl Wanted {
         };
         let published = api.artifacts.publish(&release, self.config).await;
         published.map_err(|error| Problem::unavailable(error.to_string()))?;
+        let accepted = api.examiner.accept(release.module.clone(), settled).await;
+        accepted.map_err(|unfit| unfit.problem("examination"))?;
         let about = About { version, ..self.about.clone() };
         let command = Command::Start(Kind::Release, target, self.plan.clone());
         match start_rollout(&api.desk, command, about, basis).await {
@@ -525,7 +560,7 @@ async fn sync_versions(State(api): State<Api>, request: Request) -> Answer {
     let wait = seconds(wish.wait)?;
     let (basis, settled) = api.basis();
     let settled = settled.ok_or_else(|| Problem::conflict("the fleet has no release yet"))?;
-    restore(&api, settled).await?;
+    restore(&api, settled, &by).await?;
     let version = api.desk.view.lock().version_of(settled);
     let reason = wish.reason.unwrap_or_else(|| "sync-versions".to_owned());
     let about = About { by, reason, version, ..About::default() };
@@ -534,8 +569,17 @@ async fn sync_versions(State(api): State<Api>, request: Request) -> Answer {
     api.answer(rollout, wait, json!({})).await
 }
 
-/// Sees to it that the nodes can fetch a release that is not new.
-async fn restore(api: &Api, release: ReleaseId) -> Result<(), Problem> {
+/// Sees to it that the nodes may serve a release that is not new, and can fetch it.
+async fn restore(api: &Api, release: ReleaseId, by: &str) -> Result<(), Problem> {
+    if api.examiner.trust().is_some() {
+        if let Some(settled) = api.settled() {
+            api.examiner.learn(api.release(settled).await?.1.module).await;
+        }
+        let (description, wanted) = api.release(release).await?;
+        if let Err(unfit) = api.examiner.may_return(wanted.clone(), description.config).await {
+            return Err(api.note_refusal(unfit.problem("examination"), by, &wanted).await);
+        }
+    }
     api.artifacts.restore(release).await.map_err(|error| Problem::unavailable(error.to_string()))
 }
 
@@ -593,7 +637,7 @@ async fn roll_back(api: &Api, by: String, wish: Wish, wait: Duration) -> Answer 
         })?;
         (found, Basis::settled(Some(&document.desired)))
     };
-    restore(api, target).await?;
+    restore(api, target, &by).await?;
     let version = api.desk.view.lock().version_of(target);
     let reason = wish.reason.unwrap_or_else(|| "rollback".to_owned());
     let about = About { by, reason, version, ..About::default() };
@@ -655,11 +699,14 @@ async fn change_rules(api: &Api, change: Change, by: String, wait: Option<f64>) 
     let settled = api.settled().ok_or_else(|| {
         Problem::conflict("the fleet has no release yet that could have rules: POST /api/v1/wasm/reload-fleet")
     })?;
-    let release = api.artifacts.release(settled).await;
-    let (_, release) = release.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let (description, release) = api.release(settled).await?;
     let rules = change.apply(&release.rules).map_err(|problem| Problem::invalid("rules", problem))?;
-    let examined = api.examiner.examine(Release { module: release.module, rules }).await;
-    examined.map_err(|problem| Problem::invalid("rules", problem))?;
+    // The module is the one that serves: its counter may stay as it is.
+    let wanted = Use::New { settled: Some(release.module.clone()) };
+    let release = Release { module: release.module, rules };
+    if let Err(unfit) = api.examiner.examine(release.clone(), description.config, wanted).await {
+        return Err(api.note_refusal(unfit.problem("rules"), &by, &release).await);
+    }
     let validated_ms = began.elapsed().as_secs_f64() * 1e3;
     tracing::info!(by, validated_ms, "a rule from outside is valid");
     // What is queued stays there, whoever waits for it.
@@ -678,6 +725,44 @@ async fn rules(State(api): State<Api>) -> Answer {
     let rules: Value = serde_json::from_slice(release.rules.bytes()).unwrap_or(Value::Null);
     Ok(Json(json!({ "release": settled, "digest": release.rules.digest().to_string(), "rules": rules }))
         .into_response())
+}
+
+// ---- what is to be had
+
+/// What the fleet has settled on: what it is made of, and who says so.
+async fn settled_release(State(api): State<Api>) -> Answer {
+    let settled = api.settled().ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the fleet has no release yet"))?;
+    let (description, release) = api.release(settled).await?;
+    let size = release.module.bytes().len();
+    Ok(Json(json!({
+        "release": settled, "module": description.module, "size_bytes": size, "rules": description.rules,
+        "config": description.config, "signed": description.signed,
+    }))
+    .into_response())
+}
+
+/// A module, a rule file or a description, by its digest.
+async fn artifact(State(api): State<Api>, Path(digest): Path<String>) -> Answer {
+    let is_digest = digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_digest {
+        return Err(Problem::bad("an artifact is named by the 64 hexadecimal digits of its digest, in lower case"));
+    }
+    let bytes = api.artifacts.get(&digest).await;
+    let bytes = bytes.map_err(|error| Problem::new(StatusCode::NOT_FOUND, error.to_string()))?;
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+async fn metrics(State(api): State<Api>) -> Answer {
+    let mut registry = Registry::default();
+    if let Some(trust) = api.examiner.trust() {
+        let about = "Releases that were refused because of their signatures or counters";
+        registry.register("waf_trust_refusals", about, trust.refusals().clone());
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)
+        .map_err(|error| Problem::unavailable(error.to_string()))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }
 
 // ---- what is to be seen

@@ -10,11 +10,14 @@ use waf_rollout::ReleaseId;
 
 use super::store::Store;
 use super::{Description, Settings};
-use crate::release::Release;
+use crate::release::{Module, Release};
 use crate::replace_file::replace_file;
+use crate::rule_file::RuleFile;
 
 /// How long a release waits for the store.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How much is removed at once: the leader has other things to do.
+pub(super) const MOST_REMOVED: usize = 32;
 
 #[derive(Clone)]
 pub(super) struct Artifacts {
@@ -64,10 +67,35 @@ impl Artifacts {
         let description = Description::read(id, &self.get(&id.to_string()).await?)?;
         let module = self.get(&description.module).await?;
         let rules = self.get(&description.rules).await?;
-        Ok((description, Release::new(module, rules.to_vec())))
+        let module = Module::new(module).with_manifest(description.manifest());
+        Ok((description, Release { module, rules: RuleFile::new(rules.to_vec()) }))
     }
 
-    async fn get(&self, digest: &str) -> Result<Bytes, BoxError> {
+    /// Removes from the store what none of these releases is made of, and returns how much that was. Does nothing unless it is
+    /// known what all of them are made of. What is here stays, and can be given to the store again.
+    ///
+    /// Whoever begins a rollout has to [`restore`](Self::restore) its release after this: it may have been published before.
+    pub async fn tidy(&self, releases: &[ReleaseId]) -> Result<usize, BoxError> {
+        let mut names = self.store.artifact_names().await?;
+        for id in releases {
+            let name = id.to_string();
+            // What neither the store nor this disk has is lost already.
+            if !names.contains(&name) && !self.folder.join(&name).exists() {
+                continue;
+            }
+            let description = Description::read(*id, &self.get(&name).await?)?;
+            [&name, &description.module, &description.rules].into_iter().for_each(|used| _ = names.remove(used));
+        }
+        let mut removed = 0;
+        for name in names.iter().take(MOST_REMOVED) {
+            self.store.remove_artifact(name).await?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// Returns an artifact by its digest, from here or from the store.
+    pub async fn get(&self, digest: &str) -> Result<Bytes, BoxError> {
         if let Ok(bytes) = tokio::fs::read(self.folder.join(digest)).await
             && Digest::of(&bytes).to_string() == digest
         {

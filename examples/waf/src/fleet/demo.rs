@@ -12,6 +12,8 @@ use hotslot::BoxError;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
+use super::demo_key::{self, Signed};
+
 /// A fleet on this machine.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -97,8 +99,11 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
 
     let plan = data.join("plan.json");
     std::fs::write(&plan, serde_json::to_vec_pretty(&demo_plan())?)?;
+    let usual = crate::config::Config::default();
+    let signed = demo_key::sign(&data, &usual.modules()?[0].name, &usual.wasm.module)?;
     let config = data.join("waf.toml");
-    std::fs::write(&config, UNHURRIED)?;
+    let trust = format!("[waf.trust]\nroot = {:?}\n[waf.wasm]\nmodule = {:?}\n", signed.root, signed.module);
+    std::fs::write(&config, trust + UNHURRIED)?;
     let mut orchestrator = Command::new(&waf);
     orchestrator.args(["orchestrator", "--nats", &url]).arg("--listen").arg(ports.orchestrator.to_string());
     orchestrator.arg("--config").arg(&config).arg("--data").arg(data.join("orchestrator")).arg("--plan").arg(&plan);
@@ -115,10 +120,10 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
         wait_for(*listen, &format!("node-{}", index + 1), &data).await?;
     }
     let token = token(&data).await?;
-    print_what_to_try(&ports, &data, &token);
+    print_what_to_try(&ports, &data, &token, &signed);
 
     let traffic = tokio::spawn(traffic(ports.nodes.iter().map(|(listen, _)| *listen).collect(), options.traffic));
-    let first = tokio::spawn(first_release(ports.orchestrator, token));
+    let first = tokio::spawn(first_release(ports.orchestrator, token, signed));
     let ended = tokio::select! {
         () = stopping => None,
         name = one_ends(&mut parts) => Some(name),
@@ -207,7 +212,7 @@ async fn token(data: &Path) -> Result<String, BoxError> {
     Ok(token.trim().to_owned())
 }
 
-fn print_what_to_try(ports: &Ports, data: &Path, token: &str) {
+fn print_what_to_try(ports: &Ports, data: &Path, token: &str, signed: &Signed) {
     let api = format!("http://{}", ports.orchestrator);
     let (node, admin) = ports.nodes[0];
     println!("the fleet is up; everything it keeps, logs included, is in {}", data.display());
@@ -221,9 +226,14 @@ try (the first release takes half a minute: a new orchestrator listens before it
   export API={api} TOKEN={token}
   curl $API/api/v1/fleet -H "Authorization: Bearer $TOKEN"
 
-  # a release: one canary for ten seconds, then everybody
-  (cat examples/waf/rules/universal-waf.wasm; printf '\0\5\4more') > /tmp/new.wasm
+  # a release that nobody has signed reaches no node
+  (cat {module}; printf '\0\5\4more') > /tmp/new.wasm
   curl -X POST $API/api/v1/wasm/reload-fleet -H "Authorization: Bearer $TOKEN" -F file=@/tmp/new.wasm -F target=all
+
+  # the same, signed with the demo's own key: one canary for ten seconds, then everybody
+  cargo run -p cargo-hotslot -- sign /tmp/new.wasm --key {key} --slot universal-waf
+  curl -X POST $API/api/v1/wasm/reload-fleet -H "Authorization: Bearer $TOKEN" -F file=@/tmp/new.wasm -F target=all \
+    -F manifest=@/tmp/new.wasm.manifest -F signatures=@/tmp/new.wasm.manifest.minisig
   curl -N $API/api/v1/rollouts/2/events -H "Authorization: Bearer $TOKEN"
 
   # a rule from outside, on all nodes
@@ -239,13 +249,15 @@ try (the first release takes half a minute: a new orchestrator listens before it
   # a node cannot be changed by hand, unless somebody breaks the glass
   curl -X POST http://{admin}/api/v1/wasm/rollback -H "Authorization: Bearer $(cat {data}/node-1/token)"
 "#,
-        data = data.display()
+        data = data.display(),
+        module = signed.module.display(),
+        key = signed.key.display()
     );
 }
 
 /// Gives a new fleet the release that its nodes have started with.
-async fn first_release(orchestrator: SocketAddr, token: String) {
-    let module = match std::fs::read(&crate::config::Config::default().wasm.module) {
+async fn first_release(orchestrator: SocketAddr, token: String, signed: Signed) {
+    let module = match std::fs::read(&signed.module) {
         Ok(module) => module,
         Err(error) => return println!("the first release: {error}"),
     };
@@ -267,6 +279,15 @@ async fn first_release(orchestrator: SocketAddr, token: String) {
     for (name, value) in [("plan", "at_once"), ("reason", "the first release"), ("wait", "90")] {
         body.extend(
             format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes(),
+        );
+    }
+    for (name, path) in signed.beside() {
+        let content = match tokio::fs::read_to_string(&path).await {
+            Ok(content) => content,
+            Err(error) => return println!("the first release: {}: {error}", path.display()),
+        };
+        body.extend(
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{content}\r\n").bytes(),
         );
     }
     let file = "Content-Disposition: form-data; name=\"file\"; filename=\"universal-waf.wasm\"";

@@ -16,7 +16,7 @@ use waf_rollout::{
     ReleaseId, Revision,
 };
 
-use super::artifacts::Artifacts;
+use super::artifacts::{Artifacts, MOST_REMOVED};
 use super::audit::Audit;
 use super::store::{Key, Store, StoreError, Told};
 use super::view::{PRESENT_SECONDS, View};
@@ -97,6 +97,8 @@ pub(super) enum AskError {
     NotDone(#[from] NotDone),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("the nodes could not fetch the release: {0}")]
+    Unavailable(String),
     #[error("the document has changed again and again: try again")]
     Contended,
     #[error("the fleet has changed since this was asked for: look at it, and ask again")]
@@ -138,6 +140,7 @@ pub(super) async fn start(
     store: Store,
     artifacts: Artifacts,
     replicas: usize,
+    keep_releases: usize,
 ) -> Result<Desk, BoxError> {
     // The same process is somebody else after a restart.
     let me = format!("{me}.{:08x}", rand::random::<u32>());
@@ -162,6 +165,8 @@ pub(super) async fn start(
         store,
         artifacts,
         replicas,
+        keep_releases,
+        tidied: None,
         is_prepared: false,
         view: Arc::clone(&view),
         changed,
@@ -178,6 +183,10 @@ struct Task {
     store: Store,
     artifacts: Artifacts,
     replicas: usize,
+    /// So many releases stay in the store, beside what the document names.
+    keep_releases: usize,
+    /// The rollout after which the store was last tidied up.
+    tidied: Option<u64>,
     is_prepared: bool,
     view: Arc<Mutex<View>>,
     changed: watch::Sender<u64>,
@@ -300,7 +309,32 @@ impl Task {
                 break;
             }
         }
+        self.tidy().await;
         Ok(())
+    }
+
+    /// Removes from the store what no release of the fleet is made of any longer, once a rollout has ended. Nothing else of this
+    /// task runs meanwhile, and a rollout is begun by it only after its release was restored: so what is being uploaded is not lost.
+    async fn tidy(&mut self) {
+        let ended = self.leader.desired().filter(|desired| desired.has_ended());
+        let Some(desired) = ended.filter(|_| self.leader.term(self.now()).is_some()) else { return };
+        let rollout = desired.order.rollout;
+        if self.tidied == Some(rollout) {
+            return;
+        }
+        let mut releases = self.view.lock().last_releases(self.keep_releases);
+        releases.extend([Some(desired.target), desired.stable].into_iter().flatten());
+        let tidied = self.artifacts.tidy(&releases).await;
+        // What is left over is next.
+        self.tidied = Some(rollout).filter(|_| !tidied.as_ref().is_ok_and(|count| *count == MOST_REMOVED));
+        match tidied {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::info!(count, "removed from the store what no release is made of");
+                self.note(json!({ "what": "tidied", "artifacts": count })).await;
+            }
+            Err(error) => tracing::warn!(%error, "the store is not tidied up"),
+        }
     }
 
     async fn read(&mut self) -> Result<(), StoreError> {
@@ -431,6 +465,11 @@ impl Task {
             self.leader.command(self.now(), command.clone())?;
             if !basis.holds(self.leader.desired()) {
                 return Err(AskError::Overtaken);
+            }
+            if let Command::Start(_, target, _) = &command
+                && let Err(error) = self.artifacts.restore(*target).await
+            {
+                return Err(AskError::Unavailable(error.to_string()));
             }
             let effect = self.leader.command(self.now(), command.clone())?;
             let LeaderEffect::WriteDesired(expected, desired) = effect else { return Err(AskError::Contended) };

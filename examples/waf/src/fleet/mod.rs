@@ -8,6 +8,7 @@ mod api;
 mod artifacts;
 mod audit;
 pub mod demo;
+mod demo_key;
 mod disk;
 mod examiner;
 mod leader;
@@ -19,10 +20,13 @@ mod store;
 mod view;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
 use hotslot::Digest;
+use hotslot_trust::Signed;
 use serde::{Deserialize, Serialize};
 use waf_rollout::{Desired, ReleaseId, Report};
 
@@ -52,6 +56,15 @@ pub struct Membership {
     /// What to tell of this node: KEY=VALUE, any number of times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
+
+    /// Spread the nodes' fetches of a new release over so many seconds: for large fleets. A plan's stage deadline has to be longer
+    #[arg(long, value_name = "SECONDS", value_parser = splay, default_value = "0")]
+    pub fetch_splay: Duration,
+}
+
+fn splay(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "a number of seconds, up to 3600".to_owned())
 }
 
 /// Takes a name that is one token of a subject and one component of a path.
@@ -80,6 +93,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What a signature is over that ties a module to its configuration.
+    fn bytes(self) -> Vec<u8> {
+        serde_json::to_vec(&self).expect("texts")
+    }
+
     fn check(self) -> Result<(), String> {
         if self.failure_policy == Some(FailurePolicy::Open) && self.uninspected != Some(Uninspected::Log) {
             let problem =
@@ -101,12 +119,21 @@ struct Description {
     rules: String,
     #[serde(default)]
     config: Settings,
+    /// Who says what the module is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signed: Option<Signed>,
 }
 
 impl Description {
     fn of(release: &Release, config: Settings) -> Description {
         let (module, rules) = (release.module.digest().to_string(), release.rules.digest().to_string());
-        Description { format: FORMAT, module, rules, config }
+        Description {
+            format: FORMAT,
+            module,
+            rules,
+            config,
+            signed: release.module.signed().map(|it| Signed::clone(it)),
+        }
     }
 
     fn bytes(&self) -> Bytes {
@@ -128,6 +155,11 @@ impl Description {
             FORMAT => Ok(description),
             other => Err(format!("its description has format {other}, and this node knows {FORMAT}: update the node")),
         }
+    }
+
+    /// Returns the manifest, to go with the module.
+    fn manifest(&self) -> Option<Arc<Signed>> {
+        self.signed.clone().map(Arc::new)
     }
 
     fn is_of(&self, release: &Release) -> bool {

@@ -96,6 +96,7 @@ pub fn start(
         node,
         name,
         labels,
+        fetch_splay: membership.fetch_splay,
         disk,
         store,
         deployments: Arc::clone(deployments),
@@ -110,6 +111,7 @@ pub fn start(
         retry_at: None,
         problem: None,
         change: None,
+        settled: None,
         tell_ended,
         state: Arc::clone(&state),
     };
@@ -152,7 +154,7 @@ struct Staged {
 
 enum How {
     /// As a reload: the version rule holds, and it goes through its probation.
-    Forward(Ready),
+    Forward(Box<Ready>),
     /// As a rollback: to something that served before, or should have.
     Back(Release),
 }
@@ -243,6 +245,7 @@ struct Agent {
     node: Node,
     name: NodeId,
     labels: BTreeMap<String, String>,
+    fetch_splay: Duration,
     disk: Disk,
     store: Store,
     deployments: Arc<Deployments>,
@@ -260,6 +263,8 @@ struct Agent {
     retry_at: Option<Timer>,
     problem: Option<Problem>,
     change: Option<Changed>,
+    /// What the fleet has settled on, as far as this node has taken note.
+    settled: Option<ReleaseId>,
     tell_ended: mpsc::UnboundedSender<Ended>,
     state: Arc<Mutex<ManagedState>>,
 }
@@ -397,6 +402,23 @@ impl Agent {
             self.staged = self.staged.take().filter(|staged| staged.id != document.target);
         }
         self.state.lock().document = self.node.document().cloned();
+        self.settle_release();
+    }
+
+    /// Has what the fleet has settled on revoke what it says: not before, because all may still go back.
+    fn settle_release(&mut self) {
+        let serves =
+            |document: &&Desired| document.phase == Phase::Done && self.node.serving() == Some(document.target);
+        let settled = self.node.document().filter(serves).map(|document| document.target);
+        let Some(id) = settled.filter(|_| settled != self.settled) else { return };
+        self.settled = settled;
+        let (disk, deployments) = (self.disk.clone(), Arc::clone(&self.deployments));
+        tokio::task::spawn_blocking(move || {
+            let (release, ..) = deployments.what_serves();
+            if disk.description(id).is_some_and(|description| description.is_of(&release)) {
+                deployments.settle(&release);
+            }
+        });
     }
 
     async fn perform(&mut self, effect: Effect) {
@@ -456,9 +478,16 @@ impl Agent {
         let is_new = self.is_new(id);
         self.stages_new = is_new;
         let (job, store, disk, tell) = (self.job, self.store.clone(), self.disk.clone(), self.tell_ended.clone());
+        // Whoever has fallen behind, or goes back, does not wait.
+        let may_wait = is_new && self.node.document().is_some_and(|document| document.phase == Phase::Stage);
+        let rollout = self.node.memory().order.rollout;
+        let wait = if may_wait { share_of(self.fetch_splay, &self.name, rollout) } else { Duration::ZERO };
         let deployments = Arc::clone(&self.deployments);
         tracing::info!(release = %id, rollout = self.node.memory().order.rollout, "staging");
         tokio::spawn(async move {
+            if !wait.is_zero() && disk.description(id).is_none() {
+                tokio::time::sleep(wait).await;
+            }
             let fetched = fetch(&store, &disk, &deployments, id).await;
             let staged = match fetched {
                 Ok((description, release)) => {
@@ -494,7 +523,7 @@ impl Agent {
         let work = move || -> Result<Made, Failed> {
             disk.write_swap(&swap)?;
             let made = match how {
-                How::Forward(ready) => deployments.commit_release(ready)?,
+                How::Forward(ready) => deployments.commit_release(*ready)?,
                 How::Back(release) => deployments.go_back_to(&release, &reason)?,
             };
             // It serves already. If this is not written, the next start finds it by what serves.
@@ -628,8 +657,9 @@ async fn fetch(
     };
     let (module, rules, theirs) = (description.module.clone(), description.rules.clone(), Arc::clone(deployments));
     let archived = tokio::task::spawn_blocking(move || theirs.archived_release(&module, &rules).ok()).await;
-    if let Ok(Some(release)) = archived {
-        return Ok((description, release));
+    if let Ok(Some(Release { module, rules })) = archived {
+        let module = module.with_manifest(description.manifest());
+        return Ok((description, Release { module, rules }));
     }
     // One of the two has usually not changed.
     let (serving, ..) = deployments.what_serves();
@@ -642,6 +672,7 @@ async fn fetch(
         true => serving.rules,
         false => RuleFile::new(store.artifact(&description.rules).await?.to_vec()),
     };
+    let module = module.with_manifest(description.manifest());
     Ok((description, Release { module, rules }))
 }
 
@@ -653,14 +684,22 @@ fn prepare(
     release: Release,
     is_new: bool,
 ) -> Result<Staged, Failed> {
+    deployments.check_config(&release, &description.config.bytes())?;
     disk.keep(&description)?;
     let how = if is_new {
-        How::Forward(deployments.stage_release(&release)?)
+        How::Forward(Box::new(deployments.stage_release(&release)?))
     } else {
         deployments.archive_release(&release)?;
         How::Back(release)
     };
     Ok(Staged { id: description.id(), settings: description.config, how })
+}
+
+/// Returns how long this node waits in this rollout, so that not all fetch at once: each has another turn in each.
+fn share_of(splay: Duration, node: &NodeId, rollout: u64) -> Duration {
+    let digest = Digest::of(format!("{node} {rollout}").as_bytes());
+    let [a, b, c, d, ..] = *digest.as_bytes();
+    splay.mul_f64(f64::from(u32::from_le_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0))
 }
 
 /// Cuts what a report would be too large with: the log has all of it.
@@ -687,6 +726,23 @@ mod tests {
         assert_eq!(commits.ends(), None, "it is told once");
         assert_eq!(commits.went_back("trap".to_owned()), Some("trap".to_owned()), "nothing is under way");
         assert_eq!(failed(old, old), None, "and what serves is what should");
+    }
+
+    #[test]
+    fn fetches_are_spread_evenly_and_differently_in_each_rollout() {
+        let splay = Duration::from_secs(30);
+        let turns = |rollout: u64| -> Vec<Duration> {
+            (0..1000).map(|node| share_of(splay, &NodeId::new(format!("node-{node}")), rollout)).collect()
+        };
+        let first = turns(1);
+        for second in 0..30 {
+            let (from, to) = (Duration::from_secs(second), Duration::from_secs(second + 1));
+            let count = first.iter().filter(|turn| (from..to).contains(*turn)).count();
+            assert!((10..70).contains(&count), "{count} of 1000 in second {second}");
+        }
+        assert_eq!(first, turns(1));
+        assert_ne!(first, turns(2));
+        assert!(share_of(Duration::ZERO, &NodeId::new("a"), 1).is_zero());
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::config::{AdminToken, Config, Token};
 use crate::listen::{Certificates, Listener};
 use crate::serve::{Terms, serve, through};
 use crate::token;
+use crate::trust::Trust;
 
 /// How long a command waits for this process to know the fleet and to lead it, if nobody else does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,6 +51,10 @@ pub struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     replicas: usize,
 
+    /// How many releases stay in NATS beside those that serve or that the fleet would go back to; all stay in the folder
+    #[arg(long, value_name = "COUNT", default_value_t = 32)]
+    keep_releases: usize,
+
     /// A JSON file with the plan of rollouts that bring none of their own
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
@@ -73,7 +78,9 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
     config.data.clone_from(&options.data);
     config.has_one_module("an orchestrator")?;
     let plan = options.plan()?;
+    let slot = config.modules()?.swap_remove(0).name;
     std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
+    let trust = Trust::open(&config, &config.data, &slot, true, [])?.map(Arc::new);
     let set = options.token.map(AdminToken::Secret).or(config.admin.token.clone().map(Spanned::into_inner));
     let (deploy, is_new) = token::open(set, &config.data)?;
     let deploy = deploy.ok_or("an orchestrator changes a whole fleet: it needs another token than \"none\"")?;
@@ -88,12 +95,14 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
     let (name, address) = (listener.name()?, listener.address()?);
     let store = Store::connect(&options.endpoint, &format!("orchestrator-{}", address.port())).await?;
     let artifacts = Artifacts::open(&config.data, store.clone())?;
-    let desk = leader::start(&address.to_string(), &config.data, store, artifacts.clone(), options.replicas).await?;
+    let me = address.to_string();
+    let (replicas, keep) = (options.replicas, options.keep_releases);
+    let desk = leader::start(&me, &config.data, store, artifacts.clone(), replicas, keep).await?;
     if is_new {
         println!("waf: the token of the role deploy, kept in {}/token, is {}", config.data.display(), tokens.deploy.0);
     }
     println!("waf: the orchestrator's API and its page are on {name}");
-    let examiner = Examiner::new(config.clone())?;
+    let examiner = Examiner::new(config.clone(), trust)?;
     let queue = Queue::start(desk.clone(), artifacts.clone(), Arc::clone(&examiner));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let api = Api {
@@ -182,9 +191,9 @@ impl From<AskError> for Problem {
     fn from(error: AskError) -> Problem {
         let text = error.to_string();
         match error {
-            AskError::NotDone(NotDone::NotLeading { .. } | NotDone::NotKnown) | AskError::Store(_) => {
-                Problem::unavailable(text)
-            }
+            AskError::NotDone(NotDone::NotLeading { .. } | NotDone::NotKnown)
+            | AskError::Store(_)
+            | AskError::Unavailable(_) => Problem::unavailable(text),
             _ => Problem::conflict(text),
         }
     }

@@ -11,7 +11,7 @@ use waf_rollout::{Command, Desired, Kind, Plan};
 
 use super::About;
 use super::artifacts::Artifacts;
-use super::examiner::Examiner;
+use super::examiner::{Examiner, Use};
 use super::leader::{AskError, Basis, Desk};
 use super::orchestrator::{Problem, start_rollout};
 use crate::release::Release;
@@ -167,16 +167,18 @@ impl Worker {
             let examined = match wish.change.apply(&rules) {
                 Ok(changed) => {
                     let release = Release { module: base.module.clone(), rules: changed.clone() };
-                    self.examiner.examine(release).await.map(|_| changed)
+                    let wanted = Use::New { settled: Some(base.module.clone()) };
+                    let examined = self.examiner.examine(release, description.config, wanted).await;
+                    examined.map(|_| changed).map_err(|unfit| unfit.problem("rules"))
                 }
-                Err(problem) => Err(problem),
+                Err(problem) => Err(Problem::invalid("rules", problem)),
             };
             match examined {
                 Ok(changed) => {
                     rules = changed;
                     valid.push(wish);
                 }
-                Err(problem) => drop(wish.done.send(Err(Problem::invalid("rules", problem)))),
+                Err(problem) => drop(wish.done.send(Err(problem))),
             }
         }
         if valid.is_empty() {

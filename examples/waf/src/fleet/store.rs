@@ -4,6 +4,7 @@
 //! more nodes. Reads are direct gets, so they may be answered by a server that lags; whoever reads has to bear that. An
 //! error of a write does not say that it was not stored.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -321,6 +322,31 @@ impl Store {
             return Err(StoreError::Corrupt(digest.to_owned()));
         }
         Ok(bytes)
+    }
+
+    /// Returns the digests of what is kept, whole or in part.
+    pub async fn artifact_names(&self) -> Result<BTreeSet<String>, StoreError> {
+        let refused = |error: &dyn std::fmt::Display| StoreError::Refused(error.to_string());
+        let stream = self.artifacts().await?;
+        let mut subjects = stream.info_with_subjects("waf.artifact.>").await.map_err(|error| refused(&error))?;
+        let mut names = BTreeSet::new();
+        while let Some(subject) = subjects.next().await {
+            let (subject, _) = subject.map_err(|error| refused(&error))?;
+            names.extend(subject.split('.').nth(2).map(str::to_owned));
+        }
+        Ok(names)
+    }
+
+    /// Removes an artifact.
+    pub async fn remove_artifact(&self, digest: &str) -> Result<(), StoreError> {
+        let purged = self.artifacts().await?.purge().filter(format!("waf.artifact.{digest}.>")).await;
+        purged.map(drop).map_err(|error| StoreError::Refused(error.to_string()))
+    }
+
+    async fn artifacts(&self) -> Result<stream::Stream, StoreError> {
+        self.connected()?;
+        let stream = jetstream::new(self.client.clone()).get_stream(ARTIFACTS).await;
+        stream.map_err(|error| StoreError::Refused(error.to_string()))
     }
 
     /// Adds a line to the stream of what was done.

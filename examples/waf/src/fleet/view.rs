@@ -353,6 +353,20 @@ impl View {
         self.rollouts.values().rev().find(|rollout| rollout.target == release)?.about.version.clone()
     }
 
+    /// Returns the releases that the last rollouts were for, so many of them, the latest first.
+    pub fn last_releases(&self, most: usize) -> Vec<ReleaseId> {
+        let mut releases = Vec::new();
+        for target in self.rollouts.values().rev().map(|rollout| rollout.target) {
+            if releases.len() == most {
+                break;
+            }
+            if !releases.contains(&target) {
+                releases.push(target);
+            }
+        }
+        releases
+    }
+
     /// Returns what was served before a release: what its own rollout replaced, and not what a rollback has left for it, which
     /// was left for a reason.
     pub fn before(&self, release: ReleaseId) -> Option<ReleaseId> {

@@ -108,6 +108,12 @@ impl Settings {
             }
         }
         let prepared = proxy.prepare(&config, policy)?;
+        let mut roots = Vec::new();
+        for trust in modules.iter().filter_map(|module| module.trust()) {
+            roots.push((trust, trust.read_root()?));
+        }
+        // It may fail, for want of disk: then nothing else has changed either.
+        roots.into_iter().try_for_each(|(trust, root)| trust.follow(root))?;
         // Then what cannot.
         read_certificates.into_iter().for_each(|(served, read)| served.take_up(read));
         proxy.take_up(prepared);

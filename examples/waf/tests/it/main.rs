@@ -34,4 +34,5 @@ mod store;
 mod support;
 mod swaps;
 mod tls;
+mod trust;
 mod uploads;

@@ -1,9 +1,9 @@
 //! Releases go to all nodes or to none.
 
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::fleet::{Fleet, Load, at_once, canary, join, swaps};
+use crate::support::fleet::{Fleet, Load, Nats, Orchestrator, at_once, canary, folder, join, swaps};
 use crate::support::wait::until;
 use crate::support::{Module, Node};
 
@@ -175,6 +175,44 @@ async fn each_rollback_goes_one_release_further_back_and_never_forward_again() {
     fleet.wait_for_version("1.4.0").await;
     let superseded = fleet.orchestrator.get(&format!("/api/v1/rollouts/{}", answer.json()["rollout"])).await;
     assert_eq!(superseded["state"], "superseded", "{superseded}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_release_is_made_of_leaves_the_store_and_comes_back_when_it_is_wanted_again() {
+    let Some(nats) = Nats::start() else { return };
+    let orchestrator = Orchestrator::start(&nats.url(), &at_once(), &["--keep-releases", "1"]);
+    let nodes = vec![join(folder(&Module::new("1.0.0"), ""), &nats.url(), "node-1", &[])];
+    let fleet = Fleet { nodes, orchestrator, nats };
+    fleet.settle().await;
+    let context = async_nats::jetstream::new(fleet.nats.client().await);
+    let modules = ["1.0.0", "1.1.0", "1.2.0"].map(|version| Module::new(version).bytes());
+    let has = |module: Vec<u8>| {
+        let (context, digest) = (context.clone(), hotslot::Digest::of(&module));
+        async move {
+            let stream = context.get_stream("artifacts").await.unwrap();
+            let info = stream.info_with_subjects(format!("waf.artifact.{digest}.>")).await.unwrap();
+            futures_util::StreamExt::count(info).await > 0
+        }
+    };
+    for module in &modules[1..] {
+        let answer = fleet.orchestrator.release(module, &[]).await.json();
+        assert_eq!(answer["state"], "done", "{answer}");
+    }
+    until("the first module to be gone", || async { (!has(modules[0].clone()).await).then_some(()) }).await;
+    assert!(
+        has(modules[1].clone()).await && has(modules[2].clone()).await,
+        "what serves, and what it would go back to"
+    );
+
+    // The node has it no longer either.
+    let first = fleet.orchestrator.get("/api/v1/rollouts/1").await["target"].as_str().unwrap().to_owned();
+    let archive = fleet.nodes[0].folder.archive();
+    std::fs::remove_dir_all(archive.join("modules")).unwrap();
+    let back =
+        fleet.orchestrator.ask(Method::POST, "/api/v1/fleet/rollback").json(&json!({ "to": first })).send().await;
+    assert_eq!(back.json()["state"], "done", "{}", back.text());
+    fleet.wait_for_version("1.0.0").await;
+    assert!(has(modules[0].clone()).await);
 }
 
 /// Acceptance 17.

@@ -7,3 +7,4 @@ mod hands;
 mod page;
 mod rights;
 mod rules;
+mod trust;

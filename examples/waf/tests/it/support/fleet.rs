@@ -138,13 +138,20 @@ pub struct Orchestrator {
 /// What a release has to bear before nodes hear of it: nothing that a test's module could not.
 const EXAMINATION: &str = "[waf.wasm]\ngolden = []\n[waf.wasm.reload]\ntimeout_seconds = 300\n\
                            [waf.wasm.limits]\ndeadline_milliseconds = 200\n";
+/// What these tests are about is not who has signed what; those in `trust.rs` are.
+const ANYTHING: &str = "[waf.trust]\nrequired = false\n";
 
 impl Orchestrator {
     pub fn start(url: &str, plan: &Value, more: &[&str]) -> Orchestrator {
+        Orchestrator::configured(url, plan, more, ANYTHING)
+    }
+
+    /// The same with whose signatures count.
+    pub fn configured(url: &str, plan: &Value, more: &[&str], trust: &str) -> Orchestrator {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        std::fs::write(folder.path().join("waf.toml"), EXAMINATION).expect("a configuration");
+        std::fs::write(folder.path().join("waf.toml"), format!("{EXAMINATION}{trust}")).expect("a configuration");
         std::fs::write(folder.path().join("plan.json"), plan.to_string()).expect("a plan");
         let mut arguments = vec!["orchestrator".to_owned(), "--nats".to_owned(), url.to_owned()];
         for (option, value) in [
@@ -261,7 +268,8 @@ pub fn join_as(folder: Folder, url: &str, name: &str, more: &[&str], change: imp
 /// A folder for a node of a fleet. Its deadline is not what these tests are about: a machine that runs three fleets at once keeps
 /// a call waiting for longer than a usual one.
 pub fn folder(module: &Module, changes: &str) -> Folder {
-    let mut folder = Folder::new(module, changes);
+    let mut folder = Folder::new(module, ANYTHING);
+    folder.configure(changes);
     folder.configure("[waf.wasm.limits]\ndeadline_milliseconds = 30000");
     folder
 }

@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod http;
 pub mod module;
 pub mod node;
+pub mod signer;
 pub mod wait;
 
 pub use http::{Answer, get, request};
