@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds universal-waf.wasm, the same bytes wherever the same toolchain builds it, and writes down which toolchain did.
+# Builds a module, the same bytes wherever the same toolchain builds it, and writes down which toolchain did.
 #
-#   build.sh [FOLDER]     default: the folder of this script
+#   build.sh [FOLDER [CRATE]]     default: universal-waf, into the folder of this script
 #
 # Exit status 77: there is no toolchain here that can build for wasm32-unknown-unknown.
 set -euo pipefail
@@ -9,6 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 out=$(mkdir -p "${1:-$here}" && cd "${1:-$here}" && pwd)
+crate=${2:-universal-waf}
 target=wasm32-unknown-unknown
 
 # A cargo that runs this script has settings of its own in the environment; none of them may leak into the bytes.
@@ -45,13 +46,13 @@ export CARGO_ENCODED_RUSTFLAGS=${joined%"$separator"}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/waf-rules
 export CARGO_PROFILE_RELEASE_{OPT_LEVEL=2,LTO=fat,CODEGEN_UNITS=1,PANIC=abort,STRIP=symbols,DEBUG=0}
 # What reads the rule file runs once per instance: it may be slow, so that it is small.
-for crate in aho-corasick regex-lite serde_core serde_json; do
-    small+=(--config "profile.release.package.$crate.opt-level='z'")
+for package in aho-corasick regex-lite serde_core serde_json; do
+    small+=(--config "profile.release.package.$package.opt-level='z'")
 done
-cargo build --quiet --locked --release "${small[@]}" --target $target "${build_std[@]}" -p universal-waf --lib
+cargo build --quiet --locked --release "${small[@]}" --target $target "${build_std[@]}" -p "$crate" --lib
 
-cp "$CARGO_TARGET_DIR/$target/release/universal_waf.wasm" "$out/universal-waf.wasm"
+cp "$CARGO_TARGET_DIR/$target/release/${crate//-/_}.wasm" "$out/$crate.wasm"
 {
     "${RUSTC:-rustc}" --version
     [ ${#build_std[@]} -eq 0 ] || echo "with the standard library built along"
-} >"$out/universal-waf.toolchain"
+} >"$out/$crate.toolchain"

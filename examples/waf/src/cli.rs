@@ -72,7 +72,7 @@ pub struct NodeOptions {
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 
-    /// The module with the rules
+    /// The module with the rules; if the configuration lists modules, one that is asked before them
     #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
 
@@ -90,7 +90,10 @@ impl NodeOptions {
         config.admin.listen = self.admin.unwrap_or(config.admin.listen);
         config.admin.token = self.token.map(|token| Spanned::new(0..0, token)).or(config.admin.token);
         config.data = self.data.unwrap_or(config.data);
-        config.wasm.module = self.module.unwrap_or(config.wasm.module);
+        if let Some(module) = self.module {
+            config.wasm.module = module;
+            config.wasm.names_module = true;
+        }
         let has_upstream = config.upstream.is_some() || !config.upstreams.is_empty() || !config.sites.is_empty();
         config.demo = !has_upstream && (self.demo || self.config.is_none());
         if !has_upstream && !config.demo {

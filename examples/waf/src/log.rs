@@ -88,6 +88,7 @@ impl Line {
             status = status.as_u16(),
             verdict = judgement.map_or("none", |judgement| judgement.verdict.map_or("failed", |verdict| verdict.name())),
             enforced = judgement.map(|judgement| judgement.enforced),
+            module = judgement.and_then(|judgement| judgement.module.as_deref()),
             rule = judgement.and_then(|judgement| judgement.rule.as_deref()),
             version = judgement.and_then(|judgement| judgement.version.as_deref()),
             upstream = self.upstream.as_deref(),

@@ -1,7 +1,7 @@
 //! A firewall that changes its rules while it serves: `cargo run -p waf`.
 //!
-//! Requests come in through [`mod@serve`], pass the [`proxy`], which asks the [`guard`] about each, which asks the
-//! [`rules`] in the slot. [`deploy`] is everything that changes what serves; [`admin`] and [`watch`] call it.
+//! Requests come in through [`mod@serve`], pass the [`proxy`], which asks the [`guard`] about each, which asks one
+//! module after another: [`rules`], each in a slot of its own. [`deploy`] is everything that changes what serves; [`admin`] and [`watch`] call it.
 #![deny(unsafe_code)]
 #![allow(unreachable_pub, reason = "a program has nobody outside")]
 
@@ -9,6 +9,7 @@ mod activity;
 mod admin;
 mod archive;
 mod body;
+mod chain;
 mod cli;
 mod config;
 mod demo;
@@ -54,12 +55,16 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch::channel;
 
 use self::admin::{Admin, Audit, Tokens};
-use self::archive::Archive;
+use self::chain::Chain;
 use self::cli::{Command, NodeOptions, Options};
 use self::config::Config;
+use self::deploy::Deployments;
 use self::fleet::Membership;
+use self::guard::Guard;
 use self::life::{Parts, Settings, Signal, Signals};
 use self::listen::{Address, Certificates, Listener};
+use self::live::Traffic;
+use self::metrics::Metrics;
 use self::proxy::Proxy;
 use self::release::Release;
 use self::rules::Engine;
@@ -106,18 +111,17 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
     std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
     let _lock = life::lock(&config.data)?;
     let (token, is_new) = token::open(config.admin.token.clone().map(toml::Spanned::into_inner), &config.data)?;
-    let name = name(&config)?;
+    if membership.is_some() {
+        config.has_one_module("a node of a fleet")?;
+    }
 
     let runtime = Builder::new_multi_thread().enable_all().thread_stack_size(WORKER_STACK).build()?;
-    let engine = Engine::new(&config, Some(&config.data.join("compiled")))?;
-    let archive = Archive::open(&config, runtime.handle().clone())?;
-    let deployments = deploy::start(&config, name, &engine, archive, membership.is_some())?;
-    let reload = &config.wasm.reload;
+    let (traffic, metrics) = (Arc::new(Traffic::default()), Arc::new(Metrics::new()));
+    let modules = deploy::start_all(&config, runtime.handle(), &traffic, &metrics, membership.is_some())?;
     // Files that somebody changes on one node of a fleet are no release.
-    let _watchers = if membership.is_none() && config.wasm.hot_reload_enabled && reload.auto_reload_on_file_change {
-        watch::watch(&deployments, &config.wasm.module, &config.rule_file())?
-    } else {
-        Vec::new()
+    let _watchers = match membership {
+        None => watch_modules(&config, &modules)?,
+        Some(_) => Vec::new(),
     };
     match &token {
         Some(token) if is_new => {
@@ -127,14 +131,14 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
         None => println!("waf: the admin API asks for no token: whoever can reach it can change the rules"),
     }
     let fleet = match &membership {
-        Some(membership) => Some(fleet::start(&config, membership, &deployments, &runtime)?),
+        Some(membership) => Some(fleet::start(&config, membership, modules.first(), &runtime)?),
         None => None,
     };
     let (draining, is_draining) = channel(false);
+    let guards = Chain::new(modules.iter().map(|module| module.guard_handle()).collect());
     let admin = Admin {
-        name: name.into(),
-        deployments,
-        engine,
+        modules,
+        guard: Arc::new(Guard::new(guards, traffic, metrics)),
         tokens: Arc::new(RwLock::new(Arc::new(Tokens::new(token.as_ref(), &config.admin)))),
         audit: Audit::open(&config.data)?,
         hosts: config.admin.hosts.clone().into(),
@@ -147,26 +151,31 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
     Ok(())
 }
 
-/// The name of what serves.
-fn name(config: &Config) -> Result<&str, BoxError> {
-    Ok(config.wasm.module.file_stem().and_then(|name| name.to_str()).ok_or("the module has no name")?)
+/// Takes up the files of each module that change, where they are to be watched, for as long as the result lives.
+fn watch_modules(config: &Config, modules: &Chain<Deployments>) -> Result<Vec<RecommendedWatcher>, BoxError> {
+    let mut watchers = Vec::new();
+    for (module, deployments) in config.modules()?.iter().zip(modules.iter()) {
+        if module.watches_files() {
+            watchers.extend(watch::watch(deployments)?);
+        }
+    }
+    Ok(watchers)
 }
 
 /// Tries everything that a start would need, and changes nothing.
 fn check(config: &Config) -> Result<(), BoxError> {
-    let engine = Engine::new(config, None)?;
-    let module = &config.wasm.module;
-    let bytes = std::fs::read(module).map_err(|error| format!("{}: {error}", module.display()))?;
-    let rules = config.rule_file();
-    let rules = match std::fs::read(&rules) {
-        Ok(rules) => rules,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => deploy::NO_RULES.to_vec(),
-        Err(error) => return Err(format!("{}: {error}", rules.display()).into()),
-    };
-    let samples = if config.wasm.validate_before_reload { &config.wasm.golden[..] } else { &[] };
-    let release = Release::new(bytes, rules);
-    rules::open(config, name(config)?, &engine, &release, samples)
-        .map_err(|error| format!("{} with {}: {error}", module.display(), config.rule_file().display()))?;
+    for module in config.modules()? {
+        let (file, set_up) = (&module.file, &module.config);
+        let bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let rules = match std::fs::read(set_up) {
+            Ok(rules) => rules,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => deploy::default_config(&module).to_vec(),
+            Err(error) => return Err(format!("{}: {error}", set_up.display()).into()),
+        };
+        let (release, engine) = (Release::new(bytes, rules), Engine::of(module.clone(), config, None)?);
+        rules::open(&module.name, &engine, &release, module.samples())
+            .map_err(|error| format!("{} with {}: {error}", file.display(), set_up.display()))?;
+    }
     config.policy()?;
     config.certificates().map(Certificates::read).transpose()?;
     config.admin_certificates().map(Certificates::read).transpose()?;
@@ -207,7 +216,7 @@ async fn listen(
         #[cfg(not(unix))]
         Address::Unix(_) => return Err("there are no Unix sockets here".into()),
     };
-    let guard = admin.deployments.guard_handle();
+    let guard = Arc::clone(&admin.guard);
     let proxy = Arc::new(Proxy::new(Arc::clone(&guard), config, demo)?);
     let behind: Vec<_> =
         proxy.upstreams().iter().flat_map(|site| &site.upstreams).map(|state| state.url.clone()).collect();
@@ -221,7 +230,7 @@ async fn listen(
         async move { proxy.answer(peer, request).await }
     }));
     let parts = Parts {
-        deployments: Arc::clone(&admin.deployments),
+        modules: admin.modules.clone(),
         proxy: Arc::clone(&proxy),
         tokens: Arc::clone(&admin.tokens),
         certificates: certificates.clone(),
@@ -245,8 +254,7 @@ async fn listen(
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         loop {
             seconds.tick().await;
-            guard.traffic().tick();
-            guard.take_tally();
+            guard.tick();
             life::alive();
             watched.tidy();
             certificates.iter().chain(&admin_certificates).for_each(|certificates| certificates.refresh());

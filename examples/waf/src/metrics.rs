@@ -1,6 +1,7 @@
 //! What `/metrics` shows. Labels take few values, whatever requests, modules and uploads say.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -71,9 +72,37 @@ struct Cause {
     cause: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct GivenBy {
+    module: String,
+    verdict: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindOf {
+    module: String,
+    kind: &'static str,
+}
+
+/// What is counted of one module.
+#[derive(Clone)]
+pub struct ModuleMetrics {
+    all: Arc<Metrics>,
+    module: Module,
+    /// By the verdicts' numbers.
+    verdicts: [Counter; Verdict::ALL.len()],
+    calls: Histogram,
+}
+
+/// The numbers of a module that are known only at the moment.
+pub struct Now {
+    pub generation: u64,
+    pub retired: usize,
+    pub instances: usize,
+}
+
 pub struct Metrics {
     registry: Registry,
-    module: Module,
     reloads: Family<Module, Counter>,
     reload_failures: Family<Module, Counter>,
     /// Of the last reload, under the name that operators know.
@@ -83,6 +112,9 @@ pub struct Metrics {
     retired: Family<Module, Gauge>,
     instances: Family<Module, Gauge>,
     generation: Family<Module, Gauge>,
+    module_verdicts: Family<GivenBy, Counter>,
+    module_calls: Family<Module, Histogram>,
+    module_errors: Family<KindOf, Counter>,
     verdicts: Family<Given, Counter>,
     detected: Family<Given, Counter>,
     matches: Family<Rule, Counter>,
@@ -99,10 +131,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub fn new(module: &str) -> Metrics {
+    pub fn new() -> Metrics {
         let mut metrics = Metrics {
             registry: Registry::default(),
-            module: Module { module: module.to_owned() },
             reloads: Family::default(),
             reload_failures: Family::default(),
             reload_duration: Family::default(),
@@ -112,6 +143,10 @@ impl Metrics {
             retired: Family::default(),
             instances: Family::default(),
             generation: Family::default(),
+            module_verdicts: Family::default(),
+            // From two microseconds to a quarter of a second.
+            module_calls: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_002, 2.0, 18))),
+            module_errors: Family::default(),
             verdicts: Family::default(),
             detected: Family::default(),
             matches: Family::default(),
@@ -145,10 +180,16 @@ impl Metrics {
         let about = "Generations that are loaded and do not serve, those kept for a rollback included";
         registry.register("wasm_retired_generations", about, self.retired.clone());
         registry.register("wasm_instances", "Instances of modules in memory", self.instances.clone());
-        registry.register("waf_verdicts", "Verdicts of the rules", self.verdicts.clone());
+        let about = "Verdicts of a module, also where a later one decided";
+        registry.register("waf_module_verdicts", about, self.module_verdicts.clone());
+        let about = "Duration of a call of a module, waiting for an instance included";
+        registry.register_with_unit("waf_module_call_duration", about, Unit::Seconds, self.module_calls.clone());
+        let about = "Calls of a module that gave no verdict";
+        registry.register("waf_module_errors", about, self.module_errors.clone());
+        registry.register("waf_verdicts", "Verdicts of all modules together", self.verdicts.clone());
         registry.register("waf_verdicts_not_enforced", "Verdicts that were only detected", self.detected.clone());
         registry.register("waf_rule_matches", "Verdicts other than allow, by rule", self.matches.clone());
-        let about = "Duration of a call of the rules, waiting for an instance included";
+        let about = "Duration of the calls of all modules for a request, waiting for instances included";
         registry.register_with_unit("waf_rules_call_duration", about, Unit::Seconds, self.calls.clone());
         registry.register("waf_rules_errors", "Calls of the rules that gave no verdict", self.errors.clone());
         registry.register("waf_requests", "Requests that were answered", self.requests.clone());
@@ -173,39 +214,24 @@ impl Metrics {
         registry.register("waf_upstream_failures", "Requests that an upstream did not answer", failures.clone());
         let about = "How often an upstream was given no more requests for a while";
         registry.register("waf_upstream_ejections", about, ejections.clone());
-        // There from the start, so that a rate can be taken over the first one.
-        drop(self.reloads.get_or_create(&self.module));
-        drop(self.reload_failures.get_or_create(&self.module));
-        drop(self.reload_times.get_or_create(&self.module));
     }
 
-    pub fn reloaded(&self, took: Duration, success: bool) {
-        self.reloads.get_or_create(&self.module).inc();
-        if !success {
-            self.reload_failures.get_or_create(&self.module).inc();
-        }
-        self.reload_duration.get_or_create(&self.module).set(took.as_secs_f64());
-        self.reload_times.get_or_create(&self.module).observe(took.as_secs_f64());
-    }
-
-    pub fn rolled_back(&self, cause: &str) {
-        let cause = Cause { module: self.module.module.clone(), cause: cause.to_owned() };
-        self.rollbacks.get_or_create(&cause).inc();
-    }
-
+    /// Notes how long the modules took for a request together.
     pub fn called(&self, took: Duration) {
         self.calls.observe(took.as_secs_f64());
     }
 
-    /// Counts a verdict, and whether it was enforced.
-    pub fn verdict(&self, verdict: Verdict, rule: Option<&str>, enforced: bool) {
+    /// Counts what a request came to, and whether that was enforced.
+    pub fn verdict(&self, verdict: Verdict, enforced: bool) {
         if !enforced {
             self.detected.get_or_create(&Given { verdict: verdict.name() }).inc();
         }
         self.verdicts.get_or_create(&Given { verdict: verdict.name() }).inc();
-        if let Some(rule) = rule {
-            self.matches.get_or_create(&Rule { rule: self.bounded(rule) }).inc();
-        }
+    }
+
+    /// Counts a verdict other than allow, by its rule.
+    pub fn matched(&self, rule: &str) {
+        self.matches.get_or_create(&Rule { rule: self.bounded(rule) }).inc();
     }
 
     /// The rule's name, or `other` if there are too many.
@@ -216,10 +242,6 @@ impl Metrics {
         } else {
             "other".to_owned()
         }
-    }
-
-    pub fn failed(&self, kind: &'static str) {
-        self.errors.get_or_create(&Kind { kind }).inc();
     }
 
     /// Returns what counts the open connections of the data listener, and of the admin listener.
@@ -292,26 +314,76 @@ impl Metrics {
         })
     }
 
-    /// The text of `/metrics`, with the numbers that are known only at the moment.
-    pub fn text(&self, generation: u64, retired: usize, instances: usize) -> Result<String, std::fmt::Error> {
-        self.generation.get_or_create(&self.module).set(generation as i64);
-        self.retired.get_or_create(&self.module).set(retired as i64);
-        self.instances.get_or_create(&self.module).set(instances as i64);
+    /// The text of `/metrics`.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
         Ok(text)
     }
 }
 
+impl ModuleMetrics {
+    /// What is counted of the module with this name, among all that is counted.
+    pub fn new(all: Arc<Metrics>, module: &str) -> ModuleMetrics {
+        let module = Module { module: module.to_owned() };
+        // There from the start, so that a rate can be taken over the first one.
+        drop(all.reloads.get_or_create(&module));
+        drop(all.reload_failures.get_or_create(&module));
+        drop(all.reload_times.get_or_create(&module));
+        let verdicts = Verdict::ALL.map(|verdict| {
+            let given = GivenBy { module: module.module.clone(), verdict: verdict.name() };
+            all.module_verdicts.get_or_create(&given).clone()
+        });
+        let calls = all.module_calls.get_or_create(&module).clone();
+        ModuleMetrics { all, module, verdicts, calls }
+    }
+
+    pub fn reloaded(&self, took: Duration, success: bool) {
+        let ModuleMetrics { all, module, .. } = self;
+        all.reloads.get_or_create(module).inc();
+        if !success {
+            all.reload_failures.get_or_create(module).inc();
+        }
+        all.reload_duration.get_or_create(module).set(took.as_secs_f64());
+        all.reload_times.get_or_create(module).observe(took.as_secs_f64());
+    }
+
+    pub fn rolled_back(&self, cause: &str) {
+        let cause = Cause { module: self.module.module.clone(), cause: cause.to_owned() };
+        self.all.rollbacks.get_or_create(&cause).inc();
+    }
+
+    pub fn called(&self, took: Duration) {
+        self.calls.observe(took.as_secs_f64());
+    }
+
+    pub fn verdict(&self, verdict: Verdict) {
+        self.verdicts[verdict as usize].inc();
+    }
+
+    pub fn failed(&self, kind: &'static str) {
+        self.all.errors.get_or_create(&Kind { kind }).inc();
+        self.all.module_errors.get_or_create(&KindOf { module: self.module.module.clone(), kind }).inc();
+    }
+
+    /// Takes up how the module is at the moment.
+    pub fn is_now(&self, Now { generation, retired, instances }: Now) {
+        let ModuleMetrics { all, module, .. } = self;
+        all.generation.get_or_create(module).set(generation as i64);
+        all.retired.get_or_create(module).set(retired as i64);
+        all.instances.get_or_create(module).set(instances as i64);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Metrics, Verdict};
+    use super::Metrics;
 
     #[test]
     fn ten_thousand_rules_do_not_make_ten_thousand_labels() {
-        let metrics = Metrics::new("universal-waf");
-        (0..10_000).for_each(|rule| metrics.verdict(Verdict::Block, Some(&format!("rule-{rule}")), true));
-        let text = metrics.text(1, 0, 0).unwrap();
+        let metrics = Metrics::new();
+        (0..10_000).for_each(|rule| metrics.matched(&format!("rule-{rule}")));
+        let text = metrics.text().unwrap();
         assert_eq!(text.matches("waf_rule_matches_total{").count(), 257);
         assert_eq!(metrics.matches()[0], ("other".to_owned(), 10_000 - 256));
     }

@@ -12,7 +12,7 @@ use hotslot::{Auto, BoxError, Format, HotSlot, Probation, escape_untrusted};
 use hyper::{HeaderMap, Method, Uri};
 use waf_interface::{CLIENT, Decision, FieldTooLong, IF_UNREAD, Reason, Verdict, Waf};
 
-use crate::config::{self, Config, Limits, Sample};
+use crate::config::{self, Config, Module, Sample};
 use crate::policy::Subject;
 use crate::release::Release;
 
@@ -75,39 +75,51 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// The engine for modules, and what plugins may do.
+/// The engine of one module, and what its versions may do. Each module has its own, so that none takes instances and memory
+/// from another one.
 #[derive(Clone)]
 pub struct Engine {
     wasm: wasm::Engine,
-    limits: Limits,
+    module: Module,
+    max_artifact_size: usize,
     takes_libraries: bool,
 }
 
 impl Engine {
-    /// An engine that keeps what it has compiled in `cache`.
+    /// An engine for the first module of this configuration, which keeps what it has compiled in `cache`.
     pub fn new(config: &Config, cache: Option<&Path>) -> Result<Engine, BoxError> {
-        let limits = config.wasm.limits.clone();
+        Engine::of(config.modules()?.swap_remove(0), config, cache)
+    }
+
+    /// An engine for a module of this configuration.
+    pub fn of(module: Module, config: &Config, cache: Option<&Path>) -> Result<Engine, BoxError> {
         // A generation that serves, one that drains, one that is staged, those of the fallback, and those of the rules that are
         // asked where others are mild.
-        let instances = u32::try_from(limits.concurrent_calls.get().saturating_mul(6))?;
+        let instances = u32::try_from(module.limits.concurrent_calls.get().saturating_mul(6))?;
         let builder = wasm::Engine::builder().max_instances(instances);
         let wasm = match cache {
             Some(folder) => builder.cache_dir(folder).build()?,
             None => builder.build()?,
         };
-        Ok(Engine { wasm, limits, takes_libraries: config.native.enabled })
+        let max_artifact_size = config.admin.max_upload_bytes;
+        Ok(Engine { wasm, module, max_artifact_size, takes_libraries: config.native.enabled })
     }
 
-    /// How many instances of modules there are.
+    /// Returns the requests that every version of the module is tried on.
+    pub fn samples(&self) -> &[Sample] {
+        self.module.samples()
+    }
+
+    /// How many instances of the module there are.
     pub fn instances(&self) -> usize {
         self.wasm.status().instances
     }
 
     /// Loads modules within the limits, and libraries if they are allowed.
     fn backend(&self) -> Auto<dyn Waf> {
-        let limits =
-            CallLimits { deadline: self.limits.deadline.0, memory: self.limits.memory_bytes, ..CallLimits::default() };
-        let policy = match NonZeroU32::new(self.limits.calls_per_instance) {
+        let config::Limits { deadline, memory_bytes, concurrent_calls, calls_per_instance } = self.module.limits;
+        let limits = CallLimits { deadline: deadline.0, memory: memory_bytes, ..CallLimits::default() };
+        let policy = match NonZeroU32::new(calls_per_instance) {
             Some(max_uses) if max_uses.get() > 1 => InstancePolicy::Reuse { max_uses },
             _ => InstancePolicy::Fresh,
         };
@@ -116,7 +128,7 @@ impl Engine {
             .interface::<dyn Waf>()
             .call_limits(limits)
             .instance_policy(policy)
-            .concurrency(self.limits.concurrent_calls);
+            .concurrency(concurrent_calls);
         let auto = Auto::new().on(Format::WasmModule, modules);
         if self.takes_libraries {
             auto.on(Format::LIBRARIES, Native::interface::<dyn Waf>(trust_libraries()))
@@ -142,20 +154,19 @@ const FAST_SHARE: f64 = 0.99;
 
 /// Opens a slot with a release. Each one has to pass the samples before it serves.
 pub fn open(
-    config: &Config,
     name: &str,
     engine: &Engine,
     release: &Release,
     samples: &[Sample],
 ) -> Result<HotSlot<dyn Waf>, hotslot::Error> {
-    let samples = samples.to_vec();
+    let (samples, module) = (samples.to_vec(), &engine.module);
     HotSlot::builder(engine.backend())
         .name(name)
-        .keep_previous(config.wasm.keep_previous_versions)
-        .min_reload_interval(config.wasm.reload.min_interval.0)
-        .reload_timeout(config.wasm.reload.timeout.0)
-        .max_artifact_size(config.admin.max_upload_bytes)
-        .probation(probation(&config.wasm.probation))
+        .keep_previous(module.keep_previous_versions)
+        .min_reload_interval(module.reload.min_interval.0)
+        .reload_timeout(module.reload.timeout.0)
+        .max_artifact_size(engine.max_artifact_size)
+        .probation(probation(&module.probation))
         .probe(move |rules: &dyn Waf| prove(rules, &samples))
         .open(release.candidate().requested_by("start"))
 }

@@ -21,13 +21,13 @@ const SETTLED: Duration = Duration::from_millis(300);
 /// How often a name is followed to its file.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Takes up every change, for as long as the result lives.
-pub fn watch(deployments: &Arc<Deployments>, module: &Path, rules: &Path) -> Result<Vec<RecommendedWatcher>, BoxError> {
-    let modules = Arc::clone(deployments);
-    let rule_files = Arc::clone(deployments);
-    Ok(vec![
-        watch_file(module, move |path| modules.module_file_changed(path))?,
-        watch_file(rules, move |path| rule_files.rule_file_changed(path))?,
+/// Takes up every change of a module's files, for as long as the result lives.
+pub fn watch(deployments: &Arc<Deployments>) -> Result<[RecommendedWatcher; 2], BoxError> {
+    let (module, config) = deployments.files();
+    let (modules, configs) = (Arc::clone(deployments), Arc::clone(deployments));
+    Ok([
+        watch_file(&module, move |path| modules.module_file_changed(path))?,
+        watch_file(&config, move |path| configs.rule_file_changed(path))?,
     ])
 }
 

@@ -1,5 +1,7 @@
 //! What the API answers.
 
+use std::collections::VecDeque;
+
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
@@ -9,8 +11,9 @@ use hotslot::{ErrorKind, Phase, Stage, escape_untrusted};
 use serde::Serialize;
 
 use crate::archive;
+use crate::chain::{Chain, Named};
 use crate::deploy::{self, Deployments, Record, Refusal};
-use crate::guard::{Guard, RuleError, Tally};
+use crate::guard::{Guard, ModuleGuard, RuleError, Tally};
 use crate::json::moment;
 use crate::live::Second;
 use crate::rule_file::EditError;
@@ -21,6 +24,7 @@ use crate::version::shown;
 pub struct Reloaded {
     success: bool,
     message: String,
+    module: String,
     version: Option<String>,
     downtime_ms: Option<f64>,
     requests_during_reload: Option<u64>,
@@ -31,10 +35,11 @@ pub struct Reloaded {
 }
 
 impl Reloaded {
-    pub fn new(record: Record, message: String) -> Reloaded {
+    pub fn new(module: &str, record: Record, message: String) -> Reloaded {
         Reloaded {
             success: true,
             message,
+            module: module.to_owned(),
             version: record.version,
             downtime_ms: record.downtime_ms,
             requests_during_reload: record.requests_during_reload,
@@ -52,6 +57,7 @@ pub struct RolledBack {
     success: bool,
     /// What was done, and what was left as it was.
     message: String,
+    module: String,
     rolled_back_to: Option<String>,
     reason: Option<String>,
     module_changed: bool,
@@ -64,11 +70,12 @@ pub struct RolledBack {
 }
 
 impl RolledBack {
-    pub fn new(done: deploy::RolledBack) -> RolledBack {
+    pub fn new(module: &str, done: deploy::RolledBack) -> RolledBack {
         let deploy::RolledBack { record, did, module_changed, rules_changed } = done;
         RolledBack {
             success: true,
             message: did,
+            module: module.to_owned(),
             rolled_back_to: record.version,
             reason: record.reason,
             module_changed,
@@ -90,12 +97,13 @@ struct Refused {
     /// All that is known of it.
     detail: String,
     stage: &'static str,
+    module: String,
     current_version: Option<String>,
     status: String,
 }
 
 /// Answers a refusal: why, and what keeps serving.
-pub fn refused(refusal: &Refusal, guard: &Guard) -> Response {
+pub fn refused(refusal: &Refusal, guard: &ModuleGuard) -> Response {
     let serving = guard.slot().status().serving;
     let current_version = serving.as_ref().and_then(|serving| serving.version.as_ref()).map(ToString::to_string);
     let status = match (&current_version, &serving) {
@@ -106,7 +114,8 @@ pub fn refused(refusal: &Refusal, guard: &Guard) -> Response {
     let safe = |text: &str| escape_untrusted(text).into_owned();
     let detail = safe(&refusal.to_string());
     let error = in_short(refusal).map_or_else(|| detail.clone(), |short| safe(&short));
-    let body = Refused { success: false, error, detail, stage: refusal.stage(), current_version, status };
+    let (stage, module) = (refusal.stage(), guard.name().to_owned());
+    let body = Refused { success: false, error, detail, stage, module, current_version, status };
     let mut answer = (code(refusal), Json(body)).into_response();
     if let Some(wait) = refusal.retry_after() {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
@@ -183,6 +192,8 @@ pub fn refusal(status: StatusCode, error: impl Into<String>) -> (StatusCode, Jso
 #[derive(Serialize)]
 pub struct Version {
     name: String,
+    /// Whether it is the module whose rules the API changes.
+    takes_rules: bool,
     version: Option<String>,
     loaded_at: String,
     previous_version: Option<String>,
@@ -194,10 +205,11 @@ pub struct Version {
 }
 
 impl Version {
-    pub fn of(name: &str, deployments: &Deployments) -> Option<Version> {
+    pub fn of(deployments: &Deployments) -> Option<Version> {
         let serving = deployments.guard().slot().status().serving?;
         Some(Version {
-            name: name.to_owned(),
+            name: deployments.name().to_owned(),
+            takes_rules: deployments.takes_rules(),
             version: serving.version.map(|version| version.to_string()),
             loaded_at: moment(serving.loaded_at),
             previous_version: deployments.previous_version(),
@@ -210,6 +222,18 @@ impl Version {
     }
 }
 
+/// What serves in each module, in order.
+#[derive(Serialize)]
+pub struct Modules {
+    modules: Vec<Version>,
+}
+
+impl Modules {
+    pub fn of(modules: &Chain<Deployments>) -> Modules {
+        Modules { modules: modules.iter().filter_map(|module| Version::of(module)).collect() }
+    }
+}
+
 /// Every attempt to change what serves, the latest first.
 #[derive(Serialize)]
 pub struct History {
@@ -218,6 +242,7 @@ pub struct History {
 
 #[derive(Serialize)]
 struct Attempt {
+    module: String,
     #[serde(flatten)]
     record: Record,
     /// Whether its generation is still loaded, and can be rolled back to.
@@ -227,7 +252,23 @@ struct Attempt {
 }
 
 impl History {
-    pub fn of(deployments: &Deployments) -> History {
+    pub fn of(modules: &Chain<Deployments>) -> History {
+        let mut all: Vec<_> = modules.iter().map(|module| Attempt::all(module)).collect();
+        let mut reloads = Vec::new();
+        // Those of one module stay in the order in which they ended.
+        while let Some(next) = all.iter_mut().filter(|left| !left.is_empty()).max_by(|one, other| {
+            let at = |left: &VecDeque<Attempt>| left.front().map_or(f64::MIN, |attempt| attempt.record.at);
+            at(one).total_cmp(&at(other))
+        }) {
+            reloads.extend(next.pop_front());
+        }
+        History { reloads }
+    }
+}
+
+impl Attempt {
+    /// Those of one module, the latest first.
+    fn all(deployments: &Deployments) -> VecDeque<Attempt> {
         let status = deployments.guard().slot().status();
         let warm: Vec<u64> = status
             .retired
@@ -239,15 +280,16 @@ impl History {
         let attempt = |(record, since_start): (Record, bool)| {
             let kept = since_start && record.generation.is_some_and(|generation| warm.contains(&generation));
             let serving = since_start && record.generation.is_some() && record.generation == serving;
-            Attempt { record, kept, serving }
+            Attempt { module: deployments.name().to_owned(), record, kept, serving }
         };
-        History { reloads: deployments.history().into_iter().rev().map(attempt).collect() }
+        deployments.history().into_iter().rev().map(attempt).collect()
     }
 }
 
 /// What the archive has, and what can come back.
 #[derive(Serialize)]
 pub struct Archived {
+    module: String,
     modules: Vec<Kept>,
     rules: Vec<Kept>,
 }
@@ -282,6 +324,7 @@ impl Archived {
         };
         let (before, rules_before) = deployments.before();
         Ok(Archived {
+            module: deployments.name().to_owned(),
             modules: list(contents.modules, &module, before, true),
             rules: list(contents.rules, &rules, rules_before, false),
         })
@@ -297,8 +340,11 @@ pub struct Errors {
 }
 
 impl Errors {
-    pub fn of(guard: &Guard) -> Errors {
-        Errors { errors: guard.errors().into_iter().rev().collect(), versions: guard.tallies() }
+    pub fn of(modules: &Chain<Deployments>) -> Errors {
+        let mut errors: Vec<_> = modules.iter().flat_map(|module| module.guard().errors().into_iter().rev()).collect();
+        // Times are written so that they sort.
+        errors.sort_by(|one, other| other.timestamp.cmp(&one.timestamp));
+        Errors { errors, versions: modules.iter().flat_map(|module| module.guard().tallies()).collect() }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod access;
 mod answers;
 mod audit;
+mod chosen;
 pub mod page;
 mod rollback;
 mod rules;
@@ -17,21 +18,23 @@ use axum::http::StatusCode;
 use axum::http::header::{self, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, get, post, put};
 use hotslot::escape_untrusted;
 use parking_lot::RwLock;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use self::answers::{Archived, Errors, History, Live, Reloaded, Version, refused};
+use self::answers::{Archived, Errors, History, Live, Modules, Reloaded, Version, refused};
+use self::chosen::Chosen;
+use crate::chain::{Chain, Named};
 use crate::deploy::{Change, Deployments, Record, Refusal, Trigger};
 use crate::fleet::managed::{self, Managed};
+use crate::guard::Guard;
 use crate::json::unix;
 use crate::life::Settings;
 use crate::proxy::Proxy;
 use crate::release::{Module, Release};
 use crate::rule_file::EditError;
-use crate::rules::Engine;
 
 /// A rule, or the wish to roll back, is a small thing.
 const JSON_LIMIT: usize = 64 << 10;
@@ -39,9 +42,8 @@ const JSON_LIMIT: usize = 64 << 10;
 /// What the routes work on.
 #[derive(Clone)]
 pub struct Admin {
-    pub name: Arc<str>,
-    pub deployments: Arc<Deployments>,
-    pub engine: Engine,
+    pub modules: Chain<Deployments>,
+    pub guard: Arc<Guard>,
     /// Who may do what.
     pub tokens: Arc<RwLock<Arc<Tokens>>>,
     pub audit: Audit,
@@ -63,12 +65,13 @@ pub fn router(admin: Admin, proxy: Arc<Proxy>, settings: Arc<Settings>) -> Route
     let upstreams = Arc::clone(&proxy);
     let upload = DefaultBodyLimit::max(admin.terms.max_bytes);
     Router::new()
-        .route("/api/v1/wasm/reload", post(reload).layer(upload))
-        .route("/api/v1/wasm/version", get(version))
-        .route("/api/v1/wasm/rollback", post(rollback::module))
-        .route("/api/v1/wasm/history", get(history))
-        .route("/api/v1/wasm/errors", get(errors))
-        .route("/api/v1/wasm/archive", get(archived))
+        .route("/api/v1/wasm/modules", get(modules))
+        .merge(of_a_module("reload", &post(reload).layer(upload)))
+        .merge(of_a_module("version", &get(version)))
+        .merge(of_a_module("rollback", &post(rollback::module)))
+        .merge(of_a_module("history", &get(history)))
+        .merge(of_a_module("errors", &get(errors)))
+        .merge(of_a_module("archive", &get(archived)))
         .route("/api/v1/rules", get(rules::list).put(rules::put).post(rules::add))
         .route("/api/v1/rules/diff", get(rules::diff))
         .route("/api/v1/rules/file", put(rules::replace))
@@ -94,6 +97,12 @@ pub fn router(admin: Admin, proxy: Arc<Proxy>, settings: Arc<Settings>) -> Route
         .with_state(admin)
 }
 
+/// A route that is about a module: the one that it names, or the usual one.
+fn of_a_module(what: &str, answers: &MethodRouter<Admin>) -> Router<Admin> {
+    let path = format!("/api/v1/wasm/{what}");
+    Router::new().route(&format!("{path}/{{module}}"), answers.clone()).route(&path, answers.clone())
+}
+
 /// Headers that keep a browser from making more of an answer than it is.
 pub async fn harden(request: Request, next: axum::middleware::Next) -> Response {
     let mut answer = next.run(request).await;
@@ -109,51 +118,63 @@ pub async fn harden(request: Request, next: axum::middleware::Next) -> Response 
     answer
 }
 
-impl Admin {
-    /// Changes what serves, off the runtime's workers.
-    async fn change<R: Send + 'static>(
-        &self,
-        change: impl FnOnce(&Deployments) -> Result<R, Refusal> + Send + 'static,
-    ) -> Result<R, Response> {
-        let deployments = Arc::clone(&self.deployments);
-        let changed = tokio::task::spawn_blocking(move || change(&deployments)).await;
-        match changed {
-            Ok(Ok(result)) => Ok(result),
-            Ok(Err(error)) => Err(refused(&error, self.deployments.guard())),
-            Err(panic) => {
-                tracing::error!(%panic, "reload");
-                Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, "the reload panicked").into_response())
-            }
+/// Changes what serves in a module, off the runtime's workers.
+async fn change<R: Send + 'static>(
+    module: &Arc<Deployments>,
+    change: impl FnOnce(&Deployments) -> Result<R, Refusal> + Send + 'static,
+) -> Result<R, Response> {
+    let deployments = Arc::clone(module);
+    let changed = tokio::task::spawn_blocking(move || change(&deployments)).await;
+    match changed {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) => Err(refused(&error, module.guard())),
+        Err(panic) => {
+            tracing::error!(%panic, "reload");
+            Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, "the reload panicked").into_response())
         }
     }
 }
 
-impl Admin {
-    /// What was read from the rules that serve, which a module may understand though they are no JSON.
-    fn readable<R>(&self, read: Result<R, EditError>) -> Result<R, Box<Response>> {
-        read.map_err(|error| Box::new(refused(&Refusal::Rules(error), self.deployments.guard())))
-    }
+/// What was read from the rules that serve, which a module may understand though they are no JSON.
+fn readable<R>(module: &Deployments, read: Result<R, EditError>) -> Result<R, Box<Response>> {
+    read.map_err(|error| Box::new(refused(&Refusal::Rules(error), module.guard())))
 }
 
-async fn reload(State(admin): State<Admin>, request: Request) -> Result<Json<Reloaded>, Response> {
-    let upload = upload::receive(request, &admin.name, &admin.terms).await.map_err(IntoResponse::into_response)?;
-    let (change, trigger) = match upload.rules {
+async fn reload(State(admin): State<Admin>, chosen: Chosen, request: Request) -> Result<Json<Reloaded>, Response> {
+    let upload = upload::receive(request, &admin.terms).await.map_err(IntoResponse::into_response)?;
+    let chosen = chosen.and(upload.name)?;
+    let module = chosen.of(&admin)?;
+    if !chosen.is_said() && admin.modules.has_several() {
+        is_for_the_first(&admin, &upload.module)?;
+    }
+    let (wanted, trigger) = match upload.rules {
         None => (Change::Module(Module::new(upload.module)), Trigger::Upload),
         Some(rules) => (Change::Release(Release::new(upload.module, &rules[..])), Trigger::Release),
     };
-    let record = admin.change(move |deployments| deployments.reload(change, trigger)).await?;
-    Ok(reloaded(&admin, record))
+    let record = change(&module, move |deployments| deployments.reload(wanted, trigger)).await?;
+    Ok(reloaded(&module, record))
 }
 
-fn reloaded(admin: &Admin, record: Record) -> Json<Reloaded> {
-    let name = &admin.name;
+/// Refuses a file that calls itself as another module than the first one, where nobody said which one is meant.
+fn is_for_the_first(admin: &Admin, file: &[u8]) -> Result<(), Response> {
+    let Some(manifest) = hotslot::inspect(file).ok().and_then(|inspection| inspection.manifest) else { return Ok(()) };
+    let (first, own) = (admin.modules.first().name(), manifest.name.as_str());
+    if own == first || admin.modules.get(Some(own)).is_err() {
+        return Ok(());
+    }
+    let problem = format!("this file is {own}, and without a name it would take the place of {first}: send it with name={own}");
+    Err(refusal(StatusCode::CONFLICT, problem).into_response())
+}
+
+fn reloaded(module: &Deployments, record: Record) -> Json<Reloaded> {
+    let name = module.name();
     let message = if record.unchanged {
         format!("{name} serves this already: nothing was done")
     } else {
         format!("Reloaded {name} ({:.0}ms downtime)", record.downtime_ms.unwrap_or_default())
     };
     tracing::info!("{message}");
-    Json(Reloaded::new(record, message))
+    Json(Reloaded::new(name, record, message))
 }
 
 /// A body that says that it is JSON, and is. A form of another site cannot say so.
@@ -168,14 +189,27 @@ pub fn json<T: for<'de> Deserialize<'de>>(
     serde_json::from_slice(body).map_err(|error| refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
-async fn version(State(admin): State<Admin>) -> Result<Json<Version>, Response> {
-    Version::of(&admin.name, &admin.deployments)
+async fn version(State(admin): State<Admin>, chosen: Chosen) -> Result<Json<Version>, Response> {
+    Version::of(&*chosen.of(&admin)?)
         .map(Json)
         .ok_or_else(|| refusal(StatusCode::SERVICE_UNAVAILABLE, "nothing serves").into_response())
 }
 
-async fn history(State(admin): State<Admin>) -> Json<History> {
-    Json(History::of(&admin.deployments))
+/// What serves in each module, in the order in which requests meet them.
+async fn modules(State(admin): State<Admin>) -> Json<Modules> {
+    Json(Modules::of(&admin.modules))
+}
+
+/// Those that a list is about: all of them if none is named.
+fn listed(admin: &Admin, chosen: &Chosen) -> Result<Chain<Deployments>, Response> {
+    match chosen.is_said() {
+        true => Ok(Chain::new(vec![chosen.of(admin)?])),
+        false => Ok(admin.modules.clone()),
+    }
+}
+
+async fn history(State(admin): State<Admin>, chosen: Chosen) -> Result<Json<History>, Response> {
+    Ok(Json(History::of(&listed(&admin, &chosen)?)))
 }
 
 /// Reads the configuration again, as SIGHUP does.
@@ -191,12 +225,12 @@ async fn reload_config(settings: Arc<Settings>) -> Result<Json<serde_json::Value
     }
 }
 
-async fn archived(State(admin): State<Admin>) -> Result<Json<Archived>, Response> {
-    admin.change(Archived::of).await.map(Json)
+async fn archived(State(admin): State<Admin>, chosen: Chosen) -> Result<Json<Archived>, Response> {
+    change(&chosen.of(&admin)?, Archived::of).await.map(Json)
 }
 
-async fn errors(State(admin): State<Admin>) -> Json<Errors> {
-    Json(Errors::of(admin.deployments.guard()))
+async fn errors(State(admin): State<Admin>, chosen: Chosen) -> Result<Json<Errors>, Response> {
+    Ok(Json(Errors::of(&listed(&admin, &chosen)?)))
 }
 
 #[derive(Deserialize)]
@@ -206,15 +240,14 @@ struct Since {
 }
 
 async fn live(State(admin): State<Admin>, Query(Since { since }): Query<Since>) -> Json<Live> {
-    Json(Live::of(admin.deployments.guard(), since, unix(SystemTime::now())))
+    Json(Live::of(&admin.guard, since, unix(SystemTime::now())))
 }
 
 async fn metrics(State(admin): State<Admin>, proxy: Arc<Proxy>) -> Response {
-    let guard = admin.deployments.guard();
-    let status = guard.slot().status();
-    let generation = status.serving.map_or(0, |serving| serving.generation);
-    guard.metrics().upstreams(&proxy.upstreams());
-    match guard.metrics().text(generation, status.retired.len(), admin.engine.instances()) {
+    admin.modules.iter().for_each(|module| module.guard().note_state(module.instances()));
+    let metrics = admin.guard.metrics();
+    metrics.upstreams(&proxy.upstreams());
+    match metrics.text() {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response()
@@ -223,9 +256,12 @@ async fn metrics(State(admin): State<Admin>, proxy: Arc<Proxy>) -> Response {
     }
 }
 
-async fn ready(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    match *admin.draining.borrow() {
-        false => (StatusCode::OK, "ready\n"),
-        true => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
+    if *admin.draining.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
+    }
+    match admin.guard.not_serving() {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(module) => (StatusCode::SERVICE_UNAVAILABLE, format!("{} does not serve\n", module.name())),
     }
 }

@@ -1,5 +1,7 @@
 //! The ways back: for the module, and for the rules.
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,13 +10,17 @@ use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
 
 use super::answers::{RolledBack, refusal};
-use super::{Admin, json};
-use crate::deploy::{Rules, Target};
+use super::chosen::Chosen;
+use super::{Admin, change, json};
+use crate::chain::Named;
+use crate::deploy::{Deployments, Rules, Target};
 
 /// Where a module is to go. To the one before if nothing is said.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct ModuleWish {
+    /// The name of the module.
+    module: Option<String>,
     generation: Option<u64>,
     /// The digest of the module.
     digest: Option<String>,
@@ -35,12 +41,20 @@ enum RulesWish {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RuleFileWish {
+    /// The name of the module, if it is not the one that takes rules.
+    module: Option<String>,
     digest: Option<String>,
     reason: Option<String>,
 }
 
-pub async fn module(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<RolledBack>, Response> {
+pub async fn module(
+    State(admin): State<Admin>,
+    chosen: Chosen,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<RolledBack>, Response> {
     let wish: ModuleWish = wish(&headers, &body).map_err(|refused| *refused)?;
+    let module = chosen.and(wish.module)?.of(&admin)?;
     let rules = match wish.rules {
         RulesWish::Keep => Rules::Keep,
         RulesWish::Restore => Rules::Restore,
@@ -54,18 +68,28 @@ pub async fn module(State(admin): State<Admin>, headers: HeaderMap, body: Bytes)
             return Err(refusal(StatusCode::BAD_REQUEST, both).into_response());
         }
     };
-    roll_back(&admin, target, wish.reason).await
+    roll_back(&module, target, wish.reason).await
 }
 
-pub async fn rules(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<RolledBack>, Response> {
+pub async fn rules(
+    State(admin): State<Admin>,
+    chosen: Chosen,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<RolledBack>, Response> {
     let wish: RuleFileWish = wish(&headers, &body).map_err(|refused| *refused)?;
-    roll_back(&admin, wish.digest.map_or(Target::Rules, Target::RulesOf), wish.reason).await
+    let module = chosen.and(wish.module)?.of_rules(&admin)?;
+    roll_back(&module, wish.digest.map_or(Target::Rules, Target::RulesOf), wish.reason).await
 }
 
-async fn roll_back(admin: &Admin, target: Target, reason: Option<String>) -> Result<Json<RolledBack>, Response> {
+async fn roll_back(
+    module: &Arc<Deployments>,
+    target: Target,
+    reason: Option<String>,
+) -> Result<Json<RolledBack>, Response> {
     let reason = reason.unwrap_or_else(|| "requested".to_owned());
-    let done = admin.change(move |deployments| deployments.roll_back(target, reason)).await?;
-    Ok(Json(RolledBack::new(done)))
+    let done = change(module, move |deployments| deployments.roll_back(target, reason)).await?;
+    Ok(Json(RolledBack::new(module.name(), done)))
 }
 
 /// What a body asks for. None asks for the usual.

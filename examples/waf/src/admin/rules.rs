@@ -1,6 +1,11 @@
 //! The rules over the API: listed, added, changed, deleted and compared. Each change is a reload.
 //!
+//! They are those of the module that takes rules. `?module=NAME` means what another one is set up with, which may not have what a
+//! rule file has: then that module refuses it.
+//!
 //! Whoever reads the rules gets their digest as `ETag`; whoever sends it back as `If-Match` changes those rules and no others.
+
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -11,23 +16,29 @@ use serde::Deserialize;
 use serde_json::{Value, json as object};
 
 use super::answers::{Reloaded, refusal};
-use super::{Admin, json, reloaded};
-use crate::deploy::{Change, Refusal, Trigger};
+use super::chosen::Chosen;
+use super::{Admin, change, json, readable, reloaded};
+use crate::deploy::{Change, Deployments, Refusal, Trigger};
 use crate::rule_file::{Edit, RuleFile};
 
 /// All rules that serve.
-pub async fn list(State(admin): State<Admin>) -> Result<Response, Response> {
-    let rules = admin.deployments.serving_rules();
-    let file = admin.readable(rules.value()).map_err(|refused| *refused)?;
-    let dynamic = admin.readable(rules.rules()).map_err(|refused| *refused)?;
+pub async fn list(State(admin): State<Admin>, chosen: Chosen) -> Result<Response, Response> {
+    let module = chosen.of_rules(&admin)?;
+    let rules = module.serving_rules();
+    let file = readable(&module, rules.value()).map_err(|refused| *refused)?;
+    let dynamic = readable(&module, rules.rules()).map_err(|refused| *refused)?;
     Ok(tagged(&rules, object!({ "rules_digest": rules.digest().to_string(), "rules": dynamic, "file": file })))
 }
 
 /// One of them.
-pub async fn one(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Response, Response> {
-    let rules = admin.deployments.serving_rules();
-    let rule = admin
-        .readable(rules.rules())
+pub async fn one(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    chosen: Chosen,
+) -> Result<Response, Response> {
+    let module = chosen.of_rules(&admin)?;
+    let rules = module.serving_rules();
+    let rule = readable(&module, rules.rules())
         .map_err(|refused| *refused)?
         .into_iter()
         .find(|rule| rule.get("id") == Some(&Value::from(&*id)));
@@ -42,19 +53,30 @@ fn tagged(rules: &RuleFile, value: Value) -> Response {
     ([(ETAG, tag)], Json(value)).into_response()
 }
 
-pub async fn put(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<Reloaded>, Response> {
+pub async fn put(
+    State(admin): State<Admin>,
+    chosen: Chosen,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Reloaded>, Response> {
     let rule = read(&headers, &body).map_err(|refused| *refused)?;
-    change(&admin, &headers, Edit::Put(rule)).await
+    edit(&chosen.of_rules(&admin)?, &headers, Edit::Put(rule)).await
 }
 
-pub async fn add(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<Reloaded>, Response> {
+pub async fn add(
+    State(admin): State<Admin>,
+    chosen: Chosen,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Reloaded>, Response> {
     let rule = read(&headers, &body).map_err(|refused| *refused)?;
-    change(&admin, &headers, Edit::Add(rule)).await
+    edit(&chosen.of_rules(&admin)?, &headers, Edit::Add(rule)).await
 }
 
 pub async fn put_named(
     State(admin): State<Admin>,
     Path(id): Path<String>,
+    chosen: Chosen,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Reloaded>, Response> {
@@ -65,29 +87,35 @@ pub async fn put_named(
             return Err(refusal(StatusCode::BAD_REQUEST, "the rule has another `id` than the path").into_response());
         }
     }
-    change(&admin, &headers, Edit::Put(rule)).await
+    edit(&chosen.of_rules(&admin)?, &headers, Edit::Put(rule)).await
 }
 
 pub async fn remove(
     State(admin): State<Admin>,
     Path(id): Path<String>,
+    chosen: Chosen,
     headers: HeaderMap,
 ) -> Result<Json<Reloaded>, Response> {
-    change(&admin, &headers, Edit::Remove(id)).await
+    edit(&chosen.of_rules(&admin)?, &headers, Edit::Remove(id)).await
 }
 
 /// Replaces the whole file.
-pub async fn replace(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) -> Result<Json<Reloaded>, Response> {
+pub async fn replace(
+    State(admin): State<Admin>,
+    chosen: Chosen,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Reloaded>, Response> {
     let file = read(&headers, &body).map_err(|refused| *refused)?;
-    change(&admin, &headers, Edit::Replace(file)).await
+    edit(&chosen.of_rules(&admin)?, &headers, Edit::Replace(file)).await
 }
 
-async fn change(admin: &Admin, headers: &HeaderMap, edit: Edit) -> Result<Json<Reloaded>, Response> {
+async fn edit(module: &Arc<Deployments>, headers: &HeaderMap, edit: Edit) -> Result<Json<Reloaded>, Response> {
     let of = headers.get(IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().trim_matches('"').to_owned());
     let of = of.filter(|tag| tag != "*");
-    let change = Change::Edit { edit, of };
-    let record = admin.change(|deployments| deployments.reload(change, Trigger::RuleRequest)).await?;
-    Ok(reloaded(admin, record))
+    let wanted = Change::Edit { edit, of };
+    let record = change(module, |deployments| deployments.reload(wanted, Trigger::RuleRequest)).await?;
+    Ok(reloaded(module, record))
 }
 
 fn read(headers: &HeaderMap, body: &[u8]) -> Result<Value, Box<Response>> {
@@ -101,8 +129,13 @@ pub struct Between {
     to: Option<String>,
 }
 
-pub async fn diff(State(admin): State<Admin>, Query(between): Query<Between>) -> Result<Response, Response> {
-    let compared = admin.change(move |deployments| {
+pub async fn diff(
+    State(admin): State<Admin>,
+    chosen: Chosen,
+    Query(between): Query<Between>,
+) -> Result<Response, Response> {
+    let module = chosen.of_rules(&admin)?;
+    let compared = change(&module, move |deployments| {
         let from = match between.from {
             Some(digest) => deployments.archived_rules(&digest)?,
             None => deployments.previous_rules()?,

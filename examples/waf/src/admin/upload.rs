@@ -12,10 +12,11 @@ use tokio::time::timeout;
 
 use super::answers::refusal;
 
-/// The longest name, in bytes.
-const NAME_LIMIT: usize = 64;
 /// What a form may have.
-const FIELDS: &str = "there are the fields name, file and, if they are to change with it, rules: each of them once";
+const FIELDS: &str = "there are the fields name (or module), file and, if it is to change with it, rules (or config): each of \
+                      them once";
+/// A longer name is none.
+const NAME_FIELD_LIMIT: usize = 256;
 
 #[derive(Clone, Copy)]
 pub struct Terms {
@@ -34,13 +35,15 @@ impl IntoResponse for Rejected {
 
 /// What a request brings.
 pub struct Upload {
+    /// Which module it is for, if it says so.
+    pub name: Option<String>,
     pub module: Bytes,
-    /// The rule file that belongs to it, if it is not to serve with the rules that do.
+    /// What it is to be set up with, if that is not what the serving version is set up with: its rule file.
     pub rules: Option<Bytes>,
 }
 
-/// The module that a request brings for the slot called `slot`.
-pub async fn receive(request: Request, slot: &str, terms: &Terms) -> Result<Upload, Rejected> {
+/// The module that a request brings.
+pub async fn receive(request: Request, terms: &Terms) -> Result<Upload, Rejected> {
     let too_large = || {
         let cap = terms.max_bytes;
         Rejected(StatusCode::PAYLOAD_TOO_LARGE, format!("an upload has at most {cap} bytes: see max_upload_bytes"))
@@ -49,7 +52,7 @@ pub async fn receive(request: Request, slot: &str, terms: &Terms) -> Result<Uplo
     if announced.is_some_and(|length| length > terms.max_bytes as u64) {
         return Err(too_large());
     }
-    match timeout(terms.deadline, read(request, slot)).await {
+    match timeout(terms.deadline, read(request)).await {
         Ok(Err(Rejected(StatusCode::PAYLOAD_TOO_LARGE, _))) => Err(too_large()),
         Ok(result) => result,
         Err(_) => {
@@ -60,7 +63,7 @@ pub async fn receive(request: Request, slot: &str, terms: &Terms) -> Result<Uplo
     }
 }
 
-async fn read(request: Request, slot: &str) -> Result<Upload, Rejected> {
+async fn read(request: Request) -> Result<Upload, Rejected> {
     let bad = |problem: &str| Rejected(StatusCode::BAD_REQUEST, problem.to_owned());
     let mut form = Multipart::from_request(request, &()).await.map_err(|_| {
         Rejected(
@@ -71,8 +74,8 @@ async fn read(request: Request, slot: &str) -> Result<Upload, Rejected> {
     let (mut name, mut file, mut rules) = (None, None, None);
     while let Some(field) = form.next_field().await? {
         match field.name() {
-            Some("name") if name.is_none() => name = Some(read_name(field).await?),
-            Some(kind @ ("file" | "rules")) => {
+            Some("name" | "module") if name.is_none() => name = Some(read_name(field).await?),
+            Some(kind @ ("file" | "rules" | "config")) => {
                 let content = if kind == "file" { &mut file } else { &mut rules };
                 if content.is_some() {
                     return Err(bad(FIELDS));
@@ -85,28 +88,14 @@ async fn read(request: Request, slot: &str) -> Result<Upload, Rejected> {
             _ => return Err(bad(FIELDS)),
         }
     }
-    // There is one: who names none means it.
-    if let Some(name) = name.filter(|name| name != slot) {
-        let problem = format!("there is no module {name} here: this node serves {slot}");
-        return Err(Rejected(StatusCode::NOT_FOUND, problem));
-    }
     let module = file.filter(|file| !file.is_empty()).ok_or_else(|| bad("the field `file` is missing or empty"))?;
-    Ok(Upload { module, rules })
+    Ok(Upload { name, module, rules })
 }
 
+/// A name, whatever it is.
 async fn read_name(field: Field<'_>) -> Result<String, Rejected> {
     let bytes = field.bytes().await?;
-    let name = std::str::from_utf8(&bytes).ok().filter(|name| is_plain(name));
-    name.map(str::to_owned).ok_or_else(|| {
-        let problem = format!("a name has 1 to {NAME_LIMIT} letters, digits, `-`, `_` or `.`, and begins with no dot");
-        Rejected(StatusCode::BAD_REQUEST, problem)
-    })
-}
-
-/// Whether a name can mean nothing but itself, in a path, a log or a label.
-fn is_plain(name: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    !name.is_empty() && name.len() <= NAME_LIMIT && !name.starts_with('.') && name.bytes().all(is_plain)
+    Ok(String::from_utf8_lossy(&bytes[..bytes.len().min(NAME_FIELD_LIMIT)]).into_owned())
 }
 
 /// Whether a file's name is one. It is not used for anything; but one that is not says something of the sender.

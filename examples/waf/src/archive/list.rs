@@ -12,6 +12,9 @@ const LINE: usize = 64;
 
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct List {
+    /// The name of the module that it is about. One of an earlier version of the node does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
     /// The versions to start on, the best one first.
     pub releases: Vec<Entry>,
     /// The module that serves, the one that it took the place of, and so on.

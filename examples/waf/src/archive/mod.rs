@@ -27,7 +27,10 @@ use crate::config::Config;
 use crate::release::{Module, Release};
 use crate::rule_file::RuleFile;
 
+/// The archive of a module.
 pub struct Archive {
+    /// The module's name; nobody's, if it was only opened.
+    module: Option<String>,
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
     /// Held for a look or a note.
@@ -45,11 +48,33 @@ impl Archive {
             Some(s3) => Arc::new(PrefixStore::new(s3::open(s3.get_ref())?, s3.get_ref().prefix.as_str())),
             None => Arc::new(folder(&config.archive_folder())?),
         };
-        let mut archive =
-            Archive { store, runtime, list: Mutex::default(), writing: Mutex::default(), kept: Mutex::default() };
+        Archive::read(None, store, runtime)
+    }
+
+    fn read(module: Option<String>, store: Arc<dyn ObjectStore>, runtime: Handle) -> Result<Archive, BoxError> {
+        let (list, writing, kept) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let mut archive = Archive { module, store, runtime, list, writing, kept };
         let list = archive.read_list()?;
         *archive.list.get_mut() = list;
         Ok(archive)
+    }
+
+    /// Opens the archive of a module: this one, if it has that, or one below it.
+    pub fn of_module(&self, name: &str, has_root: bool) -> Result<Archive, BoxError> {
+        let store = match has_root {
+            true => Arc::clone(&self.store),
+            false => Arc::new(PrefixStore::new(Arc::clone(&self.store), format!("named/{name}"))),
+        };
+        Archive::read(Some(name.to_owned()), store, self.runtime.clone())
+    }
+
+    /// Returns whose archive it is, as far as that can be told.
+    pub fn owner(&self) -> Owner {
+        if let Some(name) = self.list.lock().module.clone() {
+            return Owner::Named(name);
+        }
+        let manifest = self.releases().next().and_then(|release| hotslot::inspect(release.module.bytes()).ok()?.manifest);
+        manifest.map_or(Owner::Nobody, |manifest| Owner::Likely(manifest.name))
     }
 
     fn read_list(&self) -> Result<List, BoxError> {
@@ -182,6 +207,7 @@ impl Archive {
         let list = self.list.lock().clone();
         let mut changed = list.clone();
         change(&mut changed);
+        changed.module.clone_from(&self.module);
         if changed == list {
             return Ok(());
         }
@@ -206,6 +232,15 @@ impl Archive {
     fn get(&self, path: &Path) -> object_store::Result<Bytes> {
         self.runtime.block_on(async { self.store.get(path).await?.bytes().await })
     }
+}
+
+/// Whose archive it is.
+pub enum Owner {
+    /// It says so.
+    Named(String),
+    /// What lies in it is called so.
+    Likely(String),
+    Nobody,
 }
 
 /// What the archive has.

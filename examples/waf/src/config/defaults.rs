@@ -97,6 +97,8 @@ impl Default for Wasm {
     fn default() -> Wasm {
         Wasm {
             module: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/rules/universal-waf.wasm")),
+            names_module: false,
+            modules: Vec::new(),
             hot_reload_enabled: true,
             keep_previous_versions: 2,
             validate_before_reload: true,

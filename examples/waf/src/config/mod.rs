@@ -1,6 +1,7 @@
 //! The configuration: a TOML file in which every mistake is named with its line, and a default for everything.
 
 mod defaults;
+mod modules;
 mod values;
 
 use std::collections::HashMap;
@@ -15,7 +16,8 @@ use toml::Spanned;
 
 use waf_interface::Verdict;
 
-pub use self::values::{Milliseconds, Seconds, Share, some_time};
+pub use self::modules::Module;
+pub use self::values::{AdminToken, Milliseconds, Seconds, Share, Token, some_time};
 use self::values::{
     body_cap, calls, digest, memory, path, some, some_count, some_milliseconds, uses, verdict, versions,
 };
@@ -227,11 +229,16 @@ pub struct Admin {
     pub upload_timeout: Seconds,
 }
 
-/// The module, and how it is run and replaced.
+/// The modules, and how they are run and replaced.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Wasm {
     pub module: PathBuf,
+    /// Whether somebody has named it, so that it runs before those that are listed.
+    #[serde(skip)]
+    pub names_module: bool,
+    /// Modules with settings of their own.
+    pub modules: Vec<Spanned<Module>>,
     /// Whether the module can be replaced at all while the node runs.
     pub hot_reload_enabled: bool,
     #[serde(deserialize_with = "versions")]
@@ -356,7 +363,8 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Config, BoxError> {
-        let config = toml::from_str::<File>(text)?.waf;
+        let mut config = toml::from_str::<File>(text)?.waf;
+        modules::inherit(&mut config.wasm, text)?;
         config.check().map_err(|(at, problem)| {
             let line = text[..at].matches('\n').count() + 1;
             format!("line {line}: {problem}")
@@ -414,6 +422,7 @@ impl Config {
                 return Err((at, problem.to_owned()));
             }
         }
+        self.check_modules()?;
         policy::check("detect", &self.detect, false)?;
         policy::check("exceptions", &self.exceptions, true)?;
         policy::check("allow", &self.allow, false)?;
@@ -476,50 +485,6 @@ impl Config {
     }
 }
 
-/// The secret of the admin API. Never printed by accident.
-#[derive(Clone)]
-pub struct Token(pub String);
-
-impl std::str::FromStr for Token {
-    type Err = &'static str;
-
-    fn from_str(token: &str) -> Result<Token, &'static str> {
-        if token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Ok(Token(token.to_owned()))
-        } else {
-            Err("a token has at least 16 characters, all of them visible ASCII")
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Token {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
-/// What the admin API asks for.
-#[derive(Clone)]
-pub enum AdminToken {
-    /// Nothing.
-    None,
-    Secret(Token),
-}
-
-impl std::str::FromStr for AdminToken {
-    type Err = &'static str;
-
-    fn from_str(token: &str) -> Result<AdminToken, &'static str> {
-        if token == "none" { Ok(AdminToken::None) } else { token.parse().map(AdminToken::Secret) }
-    }
-}
-
-impl<'de> Deserialize<'de> for AdminToken {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AdminToken, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
 impl<'de> Deserialize<'de> for Upstream {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Upstream, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
@@ -527,81 +492,4 @@ impl<'de> Deserialize<'de> for Upstream {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Config;
-
-    fn complaint(text: &str) -> String {
-        Config::parse(text).err().expect("a mistake that is found").to_string()
-    }
-
-    #[test]
-    fn an_empty_file_is_the_default() {
-        let config = Config::parse("").unwrap();
-        assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9090");
-    }
-
-    #[test]
-    fn an_unknown_key_is_named_with_its_line() {
-        let complaint = complaint("[waf.wasm]\nmodule = \"x.wasm\"\nhot_reload = true\n");
-        assert!(complaint.contains("line 3") && complaint.contains("hot_reload"), "{complaint}");
-    }
-
-    #[test]
-    fn a_bad_value_is_named_with_its_line() {
-        for (text, line, what) in [
-            ("[waf.wasm.reload]\n\ntimeout_seconds = -1", 3, "no number of seconds"),
-            ("[waf.wasm]\nkeep_previous_versions = \"two\"", 2, "invalid type"),
-            ("[waf]\nlisten = \"everywhere\"", 2, "socket address"),
-            ("[waf]\nfailure_policy = \"maybe\"", 2, "maybe"),
-            ("[waf]\nupstream = \"ftp://x\"", 2, "ftp"),
-            ("[waf.wasm.probation]\nmax_error_rate = 7", 2, "share"),
-            ("[[waf.wasm.golden]]\nname = \"x\"\ntarget = \"/\"\nverdict = 4", 4, "no verdict"),
-            ("[waf.wasm.limits]\nconcurrent_calls = 0", 2, "cannot work"),
-            ("[waf.wasm.limits]\nconcurrent_calls = 1000000", 2, "from 1 to 10000"),
-            ("[waf.wasm.limits]\nmemory_bytes = 1000", 2, "cannot work"),
-            ("[waf.wasm.limits]\ndeadline_milliseconds = 0", 2, "above 0"),
-            ("[waf.wasm.limits]\ncalls_per_instance = 0", 2, "cannot work"),
-            ("[waf.wasm]\nkeep_previous_versions = 1000", 2, "from 0 to 64"),
-            ("[waf.wasm.reload]\ntimeout_seconds = 0", 2, "above 0"),
-            ("[waf.proxy]\nmax_connections = 0", 2, "cannot work"),
-            ("[waf.proxy]\n\nheader_timeout_seconds = 0", 3, "above 0"),
-            ("[waf.admin]\nmax_upload_bytes = 0", 2, "cannot work"),
-            ("[waf.health]\neject_after = 0", 2, "cannot work"),
-            ("[waf.admin]\ntoken = \"short\"", 2, "16 characters"),
-            ("[waf.admin]\nlisten = \"0.0.0.0:9090\"\ntoken = \"none\"", 3, "loopback"),
-            ("[waf]\n\nfailure_policy = \"last_good\"\n[waf.wasm]\nkeep_previous_versions = 0", 3, "last_good needs"),
-            ("[waf]\nfailure_policy = \"open\"", 2, "uninspected"),
-            ("[waf]\nuninspected = \"pass\"", 2, "pass"),
-            ("[waf.proxy]\ntrusted_proxies = [\"10.0.0.0/33\"]", 2, "no network"),
-            ("[waf]\n[[waf.exceptions]]\npath = \"/a\"", 2, "needs the `rule`"),
-            ("[[waf.exceptions]]\nrule = \"a\"\npart = \"target\"", 1, "left out of a request"),
-            ("[[waf.detect]]\nrule = \"a\"\npart = \"file:a\"", 1, "left out of a request"),
-            ("[[waf.exceptions]]\nrule = \"a\"\npart = \"header:Cookie\"", 1, "left out of a request"),
-            ("[[waf.sites]]\nhosts = []\nupstreams = [\"http://a\"]", 1, "needs `hosts`"),
-            (
-                "[[waf.sites]]\nhosts = [\"a\"]\nupstreams = [\"http://a\"]\ntls = { certificate = \"a\", key = \"b\" }",
-                1,
-                "only with",
-            ),
-            ("[waf.health]\npath = \"health\"", 2, "no path"),
-            ("[waf.health]\ninterval_seconds = 0", 2, "above 0"),
-            ("[[waf.rate_limits]]\nname = \"a\"\nrequests = 0\nper_seconds = 1", 3, "nonzero"),
-            ("[[waf.rate_limits]]\nname = \"a\"\nrequests = 1\nper_seconds = 1\nby = \"x\"", 5, "x"),
-            ("[[waf.rate_limits]]\nname = \"a\"\nrequests = 1\nper_seconds = 0", 4, "above 0"),
-            ("[[waf.deny]]\n", 1, "for everything"),
-            ("[[waf.detect]]\n", 1, "for everything"),
-            ("[[waf.allow]]\nrule = \"a\"\npath = \"/\"", 1, "exceptions"),
-            ("[[waf.detect]]\npath = \"/a*b\"", 2, "no path"),
-            ("[waf.admin]\nlisten = \"unix:here\"", 2, "Unix socket"),
-            ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"view\"", 1, "needs a `token`"),
-            ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"root\"", 3, "root"),
-            ("[[waf.admin.tokens]]\nname = \"a\"\nrole = \"view\"\nhash = \"ab\"", 4, "64 hexadecimal"),
-            ("[waf.log]\nformat = \"xml\"", 2, "xml"),
-            ("[waf.archive]\nfolder = \"a\"\n[waf.archive.s3]\nbucket = \"b\"", 3, "either a folder"),
-            ("[waf\n", 1, ""),
-        ] {
-            let complaint = complaint(text);
-            assert!(complaint.contains(&format!("line {line}")) && complaint.contains(what), "{text}\n{complaint}");
-        }
-    }
-}
+mod tests;

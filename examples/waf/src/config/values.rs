@@ -136,3 +136,47 @@ pub(super) fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         Err(_) => Err(D::Error::custom("a digest has 64 hexadecimal digits: printf %s TOKEN | b3sum")),
     }
 }
+
+/// The secret of the admin API. Never printed by accident.
+#[derive(Clone)]
+pub struct Token(pub String);
+
+impl std::str::FromStr for Token {
+    type Err = &'static str;
+
+    fn from_str(token: &str) -> Result<Token, &'static str> {
+        if token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Token(token.to_owned()))
+        } else {
+            Err("a token has at least 16 characters, all of them visible ASCII")
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// What the admin API asks for.
+#[derive(Clone)]
+pub enum AdminToken {
+    /// Nothing.
+    None,
+    Secret(Token),
+}
+
+impl std::str::FromStr for AdminToken {
+    type Err = &'static str;
+
+    fn from_str(token: &str) -> Result<AdminToken, &'static str> {
+        if token == "none" { Ok(AdminToken::None) } else { token.parse().map(AdminToken::Secret) }
+    }
+}
+
+impl<'de> Deserialize<'de> for AdminToken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AdminToken, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}

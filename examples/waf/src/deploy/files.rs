@@ -1,13 +1,29 @@
 //! Takes up the module file and the rule file when they have changed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Change, Deployments, Trigger, complain};
+use crate::chain::Named;
 use crate::release::Module;
 use crate::rule_file::RuleFile;
 
 impl Deployments {
+    /// Returns the module file and the file that the module is set up with.
+    pub fn files(&self) -> (PathBuf, PathBuf) {
+        (self.module_file.clone(), self.rule_file.clone())
+    }
+
+    /// Takes up both files. Waits for its time where it is too soon.
+    pub fn take_up_files(&self) {
+        if !self.enabled {
+            return;
+        }
+        let again = |wait: Option<Duration>| wait.map(std::thread::sleep).is_some();
+        while again(self.rule_file_changed(&self.rule_file)) {}
+        while again(self.module_file_changed(&self.module_file)) {}
+    }
+
     /// Reloads the module from its file, if that is another one than the last time. Says when to try again.
     pub fn module_file_changed(&self, path: &Path) -> Option<Duration> {
         let module = Module::new(read(path)?);
@@ -42,13 +58,13 @@ impl Deployments {
     }
 
     fn take_up(&self, change: Change, trigger: Trigger) -> Option<Duration> {
-        let file = trigger.name();
+        let (file, module) = (trigger.name(), self.name());
         match self.reload(change, trigger) {
             Ok(_) => None,
             Err(refusal) => {
                 let again = refusal.retry_after();
                 if again.is_none() {
-                    tracing::error!(file, error = %refusal, "the changed file was refused: the current version keeps serving");
+                    tracing::error!(module, file, error = %refusal, "the changed file was refused: the current version keeps serving");
                 }
                 again
             }

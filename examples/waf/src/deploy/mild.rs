@@ -1,10 +1,11 @@
-//! The rules without those that are mild somewhere, in a slot of their own: see [`Guard::set_mild`](crate::guard::Guard).
+//! The rules without those that are mild somewhere, in a slot of their own: see [`MildRules`].
 
 use hotslot::{BoxError, HotSlot};
 use parking_lot::Mutex;
 use waf_interface::Waf;
 
 use super::{Deployments, complain};
+use crate::guard::MildRules;
 use crate::release::Release;
 
 /// Opens a slot with a release.
@@ -12,50 +13,57 @@ pub(super) type Open = Box<dyn Fn(&str, &Release) -> Result<HotSlot<dyn Waf>, ho
 
 /// Which rules are mild, and how a slot without them is opened.
 pub(super) struct Mild {
+    /// Those of all modules: which of them this one knows can change with each version.
     pub rules: Mutex<Vec<String>>,
     pub open: Open,
 }
 
+/// The rule of the node itself.
+pub(super) const OWN: &str = "uninspected";
+
 impl Deployments {
-    /// Takes up which rules are mild somewhere. Those that are not known are told, and taken for mild nowhere.
-    pub fn set_mild_rules(&self, rules: Vec<String>) {
+    /// Takes up which rules are mild somewhere, and returns those of them that this module has.
+    pub(super) fn set_mild_rules(&self, rules: Vec<String>) -> Vec<String> {
         *self.mild.rules.lock() = rules;
         let _change = self.change.lock();
-        self.follow_mild();
+        self.follow_mild()
     }
 
     /// Brings the slot in line with what serves. Until it is, it runs what served before.
-    pub(super) fn follow_mild(&self) {
+    pub(super) fn follow_mild(&self) -> Vec<String> {
         let rules = self.mild.rules.lock().clone();
         let rules: Vec<_> = rules.into_iter().filter(|rule| rule != OWN).collect();
         if rules.is_empty() {
-            return self.guard.set_mild(None);
+            self.guard.set_mild(None);
+            return rules;
         }
         let serving = self.serving();
         let open = |rules: &[String]| -> Result<HotSlot<dyn Waf>, BoxError> {
             let release = Release { module: serving.module.clone(), rules: serving.rules.without(rules)? };
             Ok((self.mild.open)("mild", &release)?)
         };
-        let opened = open(&rules).or_else(|_| {
-            // One of them is in no rule file, now.
-            let known: Vec<_> = rules.into_iter().filter(|rule| is_known(&open, rule)).collect();
-            open(&known)
-        });
+        let (opened, left_out) = match open(&rules) {
+            Ok(slot) => (Ok(slot), rules),
+            // Some are of another module, or of none.
+            Err(_) => {
+                let own: Vec<_> = rules.into_iter().filter(|rule| open(std::slice::from_ref(rule)).is_ok()).collect();
+                if own.is_empty() {
+                    self.guard.set_mild(None);
+                    return own;
+                }
+                (open(&own), own)
+            }
+        };
         match opened {
-            Ok(slot) => self.guard.set_mild(Some(slot)),
+            Ok(slot) => {
+                self.guard.set_mild(Some(MildRules { slot, left_out: left_out.clone() }));
+                left_out
+            }
             Err(error) => {
                 self.guard.set_mild(None);
                 complain(Err(format!("no exceptions and no rules with detection only: {error}").into()));
+                left_out
             }
         }
     }
-}
-
-/// The rule of the node itself.
-const OWN: &str = "uninspected";
-
-fn is_known(open: &impl Fn(&[String]) -> Result<HotSlot<dyn Waf>, BoxError>, rule: &String) -> bool {
-    open(std::slice::from_ref(rule))
-        .inspect_err(|error| tracing::warn!(rule, %error, "there is no such rule to make an exception from"))
-        .is_ok()
 }

@@ -1,4 +1,4 @@
-//! Everything that changes what serves: a new module, new rules, a way back.
+//! Everything that changes what serves: a new module, new rules, a way back. There are deployments of each module of the node.
 //!
 //! A reload is two steps. [`stage`](Deployments::stage) does what is slow and what can fail: the module is loaded
 //! with its rule file, tried on the samples, and kept in the archive. [`commit`](Deployments::commit) makes it
@@ -11,6 +11,7 @@ mod files;
 mod fleet;
 mod history;
 mod mild;
+mod modules;
 mod rollback;
 mod startup;
 
@@ -29,20 +30,28 @@ use self::history::History;
 pub use self::history::{Record, Trigger};
 use self::mild::Mild;
 pub use self::rollback::{RolledBack, Rules, Target};
-pub use self::startup::{NO_RULES, start};
+pub use self::modules::{set_mild_rules, start_all};
+pub use self::startup::default_config;
 use crate::archive::{Archive, Contents};
-use crate::guard::Guard;
+use crate::chain::Named;
+use crate::guard::ModuleGuard;
 use crate::release::{Module, Release};
 use crate::replace_file::replace_file;
 use crate::rule_file::{Edit, EditError, RuleFile};
+use crate::rules::Engine;
 
 /// How long the end of a reload waits for requests that came across it, to have measured them all.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// What changes one module.
 pub struct Deployments {
-    guard: Arc<Guard>,
+    guard: Arc<ModuleGuard>,
+    engine: Engine,
     archive: Archive,
+    module_file: PathBuf,
+    /// The file that the module is set up with: the rule file, for one that takes rules.
     rule_file: PathBuf,
+    takes_rules: bool,
     enabled: bool,
     /// Whose turn it is to reload.
     turn: Mutex<()>,
@@ -107,6 +116,12 @@ pub enum Refusal {
     NotArchived(BoxError),
     /// Another generation serves than the one whose module or rules it keeps.
     Overtaken,
+}
+
+impl Named for Deployments {
+    fn name(&self) -> &str {
+        self.guard.name()
+    }
 }
 
 impl Deployments {
@@ -337,13 +352,23 @@ impl Deployments {
         self.history.all()
     }
 
-    pub fn guard(&self) -> &Guard {
+    pub fn guard(&self) -> &ModuleGuard {
         &self.guard
     }
 
     /// The guard, for whoever outlives this borrow.
-    pub fn guard_handle(&self) -> Arc<Guard> {
+    pub fn guard_handle(&self) -> Arc<ModuleGuard> {
         Arc::clone(&self.guard)
+    }
+
+    /// Returns whether it is the module whose rules the API changes.
+    pub fn takes_rules(&self) -> bool {
+        self.takes_rules
+    }
+
+    /// How many instances of the module there are.
+    pub fn instances(&self) -> usize {
+        self.engine.instances()
     }
 }
 

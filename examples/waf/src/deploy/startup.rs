@@ -12,60 +12,72 @@ use super::history::History;
 use super::mild::Mild;
 use super::{Deployments, Served};
 use crate::archive::Archive;
-use crate::config::{Config, FailurePolicy};
-use crate::guard::Guard;
-use crate::metrics::Metrics;
+use crate::config::{FailurePolicy, Module};
+use crate::guard::{ModuleGuard, ModuleParts};
+use crate::live::Traffic;
+use crate::metrics::ModuleMetrics;
 use crate::release::Release;
 use crate::replace_file::replace_file;
 use crate::rule_file::RuleFile;
 use crate::rules::{self, Engine};
 
 /// A rule file that changes nothing about the built-in rules.
-pub const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
+const NO_RULES: &[u8] = b"{\n  \"dynamic\": []\n}\n";
+/// What a module is set up with that takes no rules.
+const NOTHING: &[u8] = b"{}\n";
 
 /// How often the rules of the fallback are looked at.
 const PROMOTE_EVERY: Duration = Duration::from_secs(1);
 
-/// Opens the slot, and starts what looks after it. Must not be called on a worker of the runtime.
-///
-/// What a fleet manages does not take up files that were changed by hand.
-pub fn start(
-    config: &Config,
-    name: &str,
-    engine: &Engine,
-    archive: Archive,
-    is_managed: bool,
-) -> Result<Arc<Deployments>, BoxError> {
-    let wasm = &config.wasm;
-    let samples = if wasm.validate_before_reload { wasm.golden.clone() } else { Vec::new() };
-    let open = |name: &str, release: &Release| rules::open(config, name, engine, release, &samples);
+/// Returns what is in the file that a module is set up with if there is no such file.
+pub fn default_config(module: &Module) -> &'static [u8] {
+    if module.rules { NO_RULES } else { NOTHING }
+}
 
-    let (theirs, engine_for_mild) = (config.clone(), engine.clone());
+/// A module that is to be started.
+pub(super) struct Start<'a> {
+    pub module: &'a Module,
+    pub engine: Engine,
+    pub archive: Archive,
+    /// Where the module keeps what it must not forget.
+    pub folder: &'a Path,
+    pub traffic: Arc<Traffic>,
+    pub metrics: ModuleMetrics,
+    /// Whether a fleet says what serves. Then files that were changed by hand are not taken up.
+    pub is_managed: bool,
+}
+
+/// Opens the slot of a module, and starts what looks after it. Must not be called on a worker of the runtime.
+pub(super) fn start(start: Start<'_>) -> Result<Arc<Deployments>, BoxError> {
+    let Start { module, engine, archive, folder, traffic, metrics, is_managed } = start;
+    let name = module.name.as_str();
+    let open = |name: &str, release: &Release| rules::open(name, &engine, release, module.samples());
+
+    let engine_for_mild = engine.clone();
     // What it says is never a reason to roll back, and it is tried on nothing: it lets through more than the rules that serve.
-    let open_mild = move |name: &str, release: &Release| rules::open(&theirs, name, &engine_for_mild, release, &[]);
+    let open_mild = move |name: &str, release: &Release| rules::open(name, &engine_for_mild, release, &[]);
 
     let archived = archive.releases().find_map(|release| match open(name, &release) {
         Ok(slot) => Some((slot, release)),
         Err(error) => {
-            tracing::error!(module = release.module.digest().short(), %error, "skipped in the archive");
+            tracing::error!(module = name, digest = release.module.digest().short(), %error, "skipped in the archive");
             None
         }
     });
-    let rule_file = config.rule_file();
     let (slot, release) = match archived {
         Some(opened) => opened,
         None => {
-            let module = std::fs::read(&wasm.module).map_err(|error| format!("{}: {error}", wasm.module.display()))?;
-            let release = Release::new(module, read_rules(&rule_file)?.bytes());
+            let file = &module.file;
+            let bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            let release = Release::new(bytes, read_config(module)?.bytes());
             (open(name, &release)?, release)
         }
     };
-    let fallback = (*config.failure_policy.get_ref() == FailurePolicy::LastGood)
-        .then(|| open("last-good", &release))
-        .transpose()?;
+    let keeps_last_good = module.failure_policy == FailurePolicy::LastGood;
+    let fallback = keeps_last_good.then(|| open("last-good", &release)).transpose()?;
 
     let serving = slot.status().serving.ok_or("the slot closed by itself")?;
-    let (history, opened) = (History::open(config.data.join("history.jsonl"))?, slot.history());
+    let (history, opened) = (History::open(folder.join("history.jsonl"))?, slot.history());
     opened.iter().for_each(|report| history.add(report));
     archive.keep(&release)?;
     archive.starts_on(&release)?;
@@ -76,22 +88,25 @@ pub fn start(
         release: release.clone(),
         releases: vec![release.clone()],
     };
-    let guard = Guard::new(slot, fallback, *config.failure_policy.get_ref(), Metrics::new(name));
+    let (mode, policy) = (module.mode, module.failure_policy);
+    let guard = ModuleGuard::new(ModuleParts { name: name.into(), mode, slot, fallback, policy, traffic, metrics });
     let deployments = Arc::new(Deployments {
         guard: Arc::new(guard),
+        engine,
         archive,
-        rule_file,
-        enabled: wasm.hot_reload_enabled,
+        module_file: module.file.clone(),
+        rule_file: module.config.clone(),
+        takes_rules: module.rules,
+        enabled: module.hot_reload_enabled,
         turn: Mutex::default(),
         change: Mutex::new(opened.last().map_or(0, |report| report.attempt)),
         served: Mutex::new(served),
         history,
         mild: Mild { rules: Mutex::default(), open: Box::new(open_mild) },
     });
-    deployments.set_mild_rules(config.policy()?.mild_rules());
     match is_managed {
         true => deployments.write_rule_file(&release),
-        false => deployments.catch_up(&wasm.module)?,
+        false => deployments.catch_up(module)?,
     }
 
     // They end with the process: what they look after does, too.
@@ -117,14 +132,15 @@ pub fn start(
     Ok(deployments)
 }
 
-/// The rule file as it is, or a new one.
-pub(super) fn read_rules(path: &Path) -> Result<RuleFile, BoxError> {
+/// The file that a module is set up with, as it is, or a new one.
+fn read_config(module: &Module) -> Result<RuleFile, BoxError> {
+    let path = &module.config;
     let named = |error: std::io::Error| format!("{}: {error}", path.display());
     match std::fs::read(path) {
         Ok(bytes) => Ok(RuleFile::new(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            replace_file(path, NO_RULES).map_err(named)?;
-            Ok(RuleFile::new(NO_RULES))
+            replace_file(path, default_config(module)).map_err(named)?;
+            Ok(RuleFile::new(default_config(module)))
         }
         Err(error) => Err(named(error).into()),
     }
@@ -132,15 +148,15 @@ pub(super) fn read_rules(path: &Path) -> Result<RuleFile, BoxError> {
 
 impl Deployments {
     /// Takes up what was changed in the files while the node was down, and brings the rule file in line otherwise.
-    fn catch_up(&self, module_file: &Path) -> Result<(), BoxError> {
-        let rules = read_rules(&self.rule_file)?;
+    fn catch_up(&self, module: &Module) -> Result<(), BoxError> {
+        let rules = read_config(module)?;
         if self.archive.has_seen_rule_file(rules.digest()) {
             let release = self.served.lock().release.clone();
             self.write_rule_file(&release);
         } else {
             self.rule_file_changed(&self.rule_file);
         }
-        self.module_file_changed(module_file);
+        self.module_file_changed(&module.file);
         Ok(())
     }
 }

@@ -9,23 +9,20 @@ use crate::release::Release;
 use crate::rules::{self, Engine};
 
 pub(super) struct Examiner {
-    config: Config,
     engine: Engine,
 }
 
 impl Examiner {
     pub fn new(config: Config) -> Result<Arc<Examiner>, BoxError> {
         let engine = Engine::new(&config, Some(&config.data.join("compiled")))?;
-        Ok(Arc::new(Examiner { config, engine }))
+        Ok(Arc::new(Examiner { engine }))
     }
 
     /// Returns the release's version, or why it must not serve.
     pub async fn examine(self: &Arc<Self>, release: Release) -> Result<Option<String>, String> {
         let this = Arc::clone(self);
         let examined = tokio::task::spawn_blocking(move || {
-            let wasm = &this.config.wasm;
-            let samples = if wasm.validate_before_reload { &wasm.golden[..] } else { &[] };
-            let slot = rules::open(&this.config, "examined", &this.engine, &release, samples)
+            let slot = rules::open("examined", &this.engine, &release, this.engine.samples())
                 .map_err(|error| escape_untrusted(&error.to_string()).into_owned())?;
             let serving = slot.status().serving;
             Ok(serving.and_then(|serving| serving.version).map(|version| version.to_string()))

@@ -71,6 +71,7 @@ impl Options {
 pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result<(), BoxError> {
     let mut config = options.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
     config.data.clone_from(&options.data);
+    config.has_one_module("an orchestrator")?;
     let plan = options.plan()?;
     std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
     let set = options.token.map(AdminToken::Secret).or(config.admin.token.clone().map(Spanned::into_inner));

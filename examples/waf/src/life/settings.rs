@@ -1,7 +1,7 @@
 //! The configuration, read again while the node serves: what can change between two requests does, and the rest is named.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hotslot::BoxError;
 use parking_lot::{Mutex, RwLock};
@@ -9,9 +9,10 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use crate::admin::Tokens;
+use crate::chain::Chain;
 use crate::cli::NodeOptions;
 use crate::config::{AdminToken, Config};
-use crate::deploy::Deployments;
+use crate::deploy::{Deployments, set_mild_rules};
 use crate::listen::{Address, Certificates, Read};
 use crate::proxy::Proxy;
 use crate::token;
@@ -54,7 +55,7 @@ pub struct Settings {
 
 /// What takes the configuration up.
 pub struct Parts {
-    pub deployments: Arc<Deployments>,
+    pub modules: Chain<Deployments>,
     pub proxy: Arc<Proxy>,
     pub tokens: Arc<RwLock<Arc<Tokens>>>,
     /// Those of the two listeners, if they speak TLS.
@@ -69,7 +70,13 @@ pub struct Changed {
     pub changed: Vec<String>,
     /// Keys that have other values, and keep their effect until the node is started again.
     pub needs_restart: Vec<String>,
+    /// Why, where the key alone does not say.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub why: BTreeMap<&'static str, String>,
 }
+
+/// The key of the modules that are listed.
+const MODULES: &str = "waf.wasm.modules";
 
 impl Settings {
     /// Remembers what the node was started with.
@@ -88,7 +95,7 @@ impl Settings {
     pub fn reload(&self) -> Result<Changed, BoxError> {
         let mut read = self.read.lock();
         let (config, table) = (self.options.clone().config()?, self.options.table()?);
-        let Parts { deployments, proxy, tokens, certificates, admin_certificates } = &self.parts;
+        let Parts { modules, proxy, tokens, certificates, admin_certificates } = &self.parts;
         // First everything that can fail.
         let set = config.admin.token.clone().map(toml::Spanned::into_inner);
         check_token(set.as_ref(), &self.started.admin.listen)?;
@@ -108,7 +115,7 @@ impl Settings {
         read_certificates.into_iter().for_each(|(served, read)| served.take_up(read));
         proxy.take_up(prepared);
         *tokens.write() = Arc::new(Tokens::new(own.as_ref(), &config.admin));
-        deployments.set_mild_rules(mild);
+        set_mild_rules(modules, mild);
         self.text.lock().clone_from(&table);
         let mut keys = Vec::new();
         compare(&mut keys, "", &Value::Table(read.clone()), &Value::Table(table.clone()));
@@ -125,20 +132,53 @@ impl Settings {
         // What waits for a restart is named again the next time.
         let kept = needs_restart.iter().fold(table, |table, key| with_value_of(table, &read, key));
         *read = kept;
+        let mut why = BTreeMap::new();
+        if needs_restart.iter().any(|key| key == MODULES) {
+            why.insert(MODULES, self.why_modules_stay(&config)?);
+        }
         self.take_up_files();
-        tracing::info!(?changed, ?needs_restart, "the configuration was read again");
-        Ok(Changed { changed, needs_restart })
+        tracing::info!(?changed, ?needs_restart, ?why, "the configuration was read again");
+        Ok(Changed { changed, needs_restart, why })
     }
 
+    /// Says what another configuration changes about the modules, and why they stay as they are.
+    fn why_modules_stay(&self, config: &Config) -> Result<String, BoxError> {
+        let names =
+            |config: &Config| Ok::<_, BoxError>(config.modules()?.into_iter().map(|module| module.name).collect());
+        let (was, is): (Vec<String>, Vec<String>) = (names(&self.started)?, names(config)?);
+        let only = |one: &[String], other: &[String]| {
+            let only: Vec<_> = one.iter().filter(|name| !other.contains(name)).cloned().collect();
+            only.join(", ")
+        };
+        let stays = |one: &[String], other: &[String]| -> Vec<String> {
+            one.iter().filter(|name| other.contains(name)).cloned().collect()
+        };
+        let mut differences = Vec::new();
+        for (what, names) in [("added", only(&is, &was)), ("taken out", only(&was, &is))] {
+            if !names.is_empty() {
+                differences.push(format!("{what}: {names}"));
+            }
+        }
+        if stays(&was, &is) != stays(&is, &was) {
+            differences.push("another order".to_owned());
+        }
+        if differences.is_empty() {
+            differences.push("other settings".to_owned());
+        }
+        let differences = differences.join("; ");
+        Ok(format!("{differences}. Modules are opened when the node starts, and run in that order until it is started again"))
+    }
+
+    /// One module does not wait for another one's time.
     fn take_up_files(&self) {
-        let config = &self.started;
-        if self.is_managed || !config.wasm.hot_reload_enabled {
+        if self.is_managed {
             return;
         }
-        let (module, rules) = (config.wasm.module.clone(), config.rule_file());
-        let again = |wait: Option<Duration>| wait.map(std::thread::sleep).is_some();
-        while again(self.parts.deployments.rule_file_changed(&rules)) {}
-        while again(self.parts.deployments.module_file_changed(&module)) {}
+        std::thread::scope(|scope| {
+            for module in self.parts.modules.iter() {
+                scope.spawn(|| module.take_up_files());
+            }
+        });
     }
 }
 

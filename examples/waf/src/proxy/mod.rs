@@ -28,7 +28,7 @@ use self::headers::X_REQUEST_ID;
 use crate::body::{Body, Cut, Held, Judge, So, Unreadable, full};
 use crate::config;
 use crate::config::{Config, Uninspected};
-use crate::guard::{Action, Guard, Judgement};
+use crate::guard::{Action, Guard, Judgement, Terms};
 use crate::listen::Peer;
 use crate::log::Line;
 use crate::policy::{Policy, Subject};
@@ -171,7 +171,9 @@ impl Proxy {
             if_unread: self.guard.uninspected().unwrap_or(live.uninspected).into(),
             cap,
             id: id.clone(),
+            passed_challenge: self.challenge.is_passed(arrival.client, &parts.headers),
         };
+        let passed_challenge = look.passed_challenge;
         let beginning = if messages { Bytes::new() } else { body.beginning() };
         let pauses = streams && beginning.len() <= cap && !body.is_whole();
         let so = match beginning.len() > cap {
@@ -187,7 +189,7 @@ impl Proxy {
         match action {
             Action::Pass => {}
             Action::Block => return refuse(id),
-            Action::Challenge if self.challenge.is_passed(arrival.client, &parts.headers) => {}
+            Action::Challenge if passed_challenge => {}
             Action::Challenge => return self.challenge.page(arrival.client, &parts.headers),
             Action::Unavailable => {
                 let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, "the rules gave no verdict: try again\n");
@@ -262,6 +264,8 @@ struct Look {
     if_unread: Verdict,
     cap: usize,
     id: HeaderValue,
+    /// Whether its client has been through the challenge, so that one is no reason not to ask the next module.
+    passed_challenge: bool,
 }
 
 impl Look {
@@ -294,15 +298,18 @@ impl Look {
         // inspect the runtime is told to move the worker's other tasks out of the way first.
         let headers: usize = seen.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         let target = seen.target.path_and_query().map_or(0, |target| target.as_str().len());
+        let terms = Terms { policy: &self.policy, id: &self.id, passed_challenge: self.passed_challenge };
         if target + headers + body.len() < LARGE {
-            self.guard.inspect(&seen, unread, &self.policy, &self.id)
+            self.guard.inspect(&seen, unread, terms)
         } else {
-            block_in_place(|| self.guard.inspect(&seen, unread, &self.policy, &self.id))
+            block_in_place(|| self.guard.inspect(&seen, unread, terms))
         }
     }
 
     /// The same request without what has been inspected: of its header and target only what says how to take a body.
     fn later(mut self) -> Look {
+        // It is too late for one.
+        self.passed_challenge = false;
         let kinds: Vec<_> = self.parts.headers.get_all(CONTENT_TYPE).iter().cloned().collect();
         self.parts.headers = kinds.into_iter().map(|kind| (CONTENT_TYPE, kind)).collect();
         if let Ok(path) = self.parts.uri.path().parse() {

@@ -1,0 +1,82 @@
+//! Which module a request is about.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Query, RawPathParams};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Json, Response};
+use hotslot::escape_untrusted;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Admin, refusal};
+use crate::chain::{NAME_LIMIT, UnknownModule, is_name};
+use crate::deploy::Deployments;
+
+/// The module that the path or the query of a request names, if one does.
+#[derive(Default)]
+pub struct Chosen(Option<String>);
+
+#[derive(Deserialize)]
+struct Named {
+    module: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Chosen {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Chosen, Response> {
+        let path = RawPathParams::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
+        let path = path.iter().find(|(key, _)| *key == "module").map(|(_, name)| name.to_owned());
+        let Query(Named { module }) =
+            Query::from_request_parts(parts, state).await.map_err(|error| bad(error.body_text()))?;
+        Chosen::default().and(path)?.and(module)
+    }
+}
+
+impl Chosen {
+    /// The same, with what another part of the request names.
+    pub fn and(self, named: Option<String>) -> Result<Chosen, Response> {
+        match (self.0, named) {
+            (_, Some(name)) if !is_name(&name) => Err(bad(format!(
+                "a name has 1 to {NAME_LIMIT} letters, digits, `-`, `_` or `.`, and begins with no dot"
+            ))),
+            (Some(one), Some(other)) if one != other => {
+                Err(bad(format!("the request names two modules: {one} and {other}")))
+            }
+            (one, other) => Ok(Chosen(one.or(other))),
+        }
+    }
+
+    pub fn is_said(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The module, the first one if none is named.
+    pub fn of(&self, admin: &Admin) -> Result<Arc<Deployments>, Response> {
+        admin.modules.get(self.0.as_deref()).cloned().map_err(unknown)
+    }
+
+    /// The module, the one that takes rules if none is named.
+    pub fn of_rules(&self, admin: &Admin) -> Result<Arc<Deployments>, Response> {
+        if self.is_said() {
+            return self.of(admin);
+        }
+        let found = admin.modules.iter().find(|module| module.takes_rules());
+        found.cloned().ok_or_else(|| {
+            let problem = "no module here takes rules: say `rules = true` of one in [[waf.wasm.modules]], or name the module \
+                           whose configuration is meant";
+            refusal(StatusCode::NOT_FOUND, problem).into_response()
+        })
+    }
+}
+
+fn bad(problem: String) -> Response {
+    refusal(StatusCode::BAD_REQUEST, problem).into_response()
+}
+
+fn unknown(error: UnknownModule) -> Response {
+    let text = escape_untrusted(&error.to_string()).into_owned();
+    (StatusCode::NOT_FOUND, Json(json!({ "success": false, "error": text, "modules": error.known }))).into_response()
+}

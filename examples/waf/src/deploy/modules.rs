@@ -1,0 +1,90 @@
+//! The modules of a node, each with its own slot, engine, archive and history.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hotslot::BoxError;
+use tokio::runtime::Handle;
+
+use super::startup::{Start, start};
+use super::{Deployments, mild};
+use crate::archive::{Archive, Owner};
+use crate::chain::Chain;
+use crate::config::{Config, Module};
+use crate::live::Traffic;
+use crate::metrics::{Metrics, ModuleMetrics};
+use crate::rules::Engine;
+
+/// Starts all modules of a configuration, in order. Must not be called on a worker of the runtime.
+///
+/// What a fleet manages does not take up files that were changed by hand.
+pub fn start_all(
+    config: &Config,
+    runtime: &Handle,
+    traffic: &Arc<Traffic>,
+    metrics: &Arc<Metrics>,
+    is_managed: bool,
+) -> Result<Chain<Deployments>, BoxError> {
+    let modules = config.modules()?;
+    let archive = Archive::open(config, runtime.clone())?;
+    let owner = owner(&archive, config, &modules);
+    let mut started = Vec::new();
+    for module in &modules {
+        let has_root = owner.as_deref() == Some(&module.name);
+        let folder = if has_root { config.data.clone() } else { config.module_folder(&module.name) };
+        let deployments = open(module, config, &folder).and_then(|engine| {
+            start(Start {
+                module,
+                engine,
+                archive: archive.of_module(&module.name, has_root)?,
+                folder: &folder,
+                traffic: Arc::clone(traffic),
+                metrics: ModuleMetrics::new(Arc::clone(metrics), &module.name),
+                is_managed,
+            })
+        });
+        started.push(deployments.map_err(|error| if modules.len() == 1 { error } else { named(module, &error) })?);
+    }
+    let started = Chain::new(started);
+    set_mild_rules(&started, config.policy()?.mild_rules());
+    Ok(started)
+}
+
+fn open(module: &Module, config: &Config, folder: &Path) -> Result<Engine, BoxError> {
+    let named = |error: std::io::Error| format!("{}: {error}", folder.display());
+    std::fs::create_dir_all(folder).map_err(named)?;
+    // The file that it is set up with may be made there, whoever has the folder.
+    let own: PathBuf = config.module_folder(&module.name);
+    if module.config.starts_with(&own) {
+        std::fs::create_dir_all(own).map_err(named)?;
+    }
+    Engine::of(module.clone(), config, Some(&folder.join("compiled")))
+}
+
+fn named(module: &Module, error: &BoxError) -> BoxError {
+    format!("the module {}: {error}", module.name).into()
+}
+
+/// The module whose state lies in the node's own folder, where that of a node with one module has always been. It stays there in
+/// whatever order the modules are listed.
+fn owner(archive: &Archive, config: &Config, modules: &[Module]) -> Option<String> {
+    let first = || modules.first().map(|module| module.name.clone());
+    if config.wasm.modules.is_empty() {
+        return first();
+    }
+    let is_listed = |name: &String| modules.iter().any(|module| module.name == *name);
+    match archive.owner() {
+        Owner::Named(name) => Some(name),
+        // Written down by a node that knew of one module only.
+        Owner::Likely(name) if is_listed(&name) => Some(name),
+        Owner::Likely(_) | Owner::Nobody => first(),
+    }
+}
+
+/// Takes up which rules are mild somewhere. Those that no module has are told, and taken for mild nowhere.
+pub fn set_mild_rules(modules: &Chain<Deployments>, rules: Vec<String>) {
+    let known: Vec<String> = modules.iter().flat_map(|module| module.set_mild_rules(rules.clone())).collect();
+    for rule in rules.iter().filter(|rule| *rule != mild::OWN && !known.contains(rule)) {
+        tracing::warn!(rule, "there is no such rule to make an exception from");
+    }
+}
