@@ -37,6 +37,7 @@ mod rules;
 mod serve;
 mod sites;
 mod token;
+mod trial;
 mod upstream;
 mod version;
 mod watch;

@@ -15,6 +15,7 @@ use waf_interface::{CLIENT, Decision, FieldTooLong, IF_UNREAD, Reason, Verdict, 
 use crate::config::{self, Config, Module, Sample};
 use crate::policy::Subject;
 use crate::release::Release;
+use crate::trial::Key;
 
 /// A request as the rules see it.
 #[derive(Clone, Copy)]
@@ -28,6 +29,8 @@ pub struct Inspected<'a> {
     pub client: IpAddr,
     /// What is to happen to what the rules cannot inspect.
     pub if_unread: Verdict,
+    /// What says which version judges it, while one is tried.
+    pub key: &'a Key,
 }
 
 impl<'a> Inspected<'a> {
@@ -93,9 +96,9 @@ impl Engine {
 
     /// An engine for a module of this configuration.
     pub fn of(module: Module, config: &Config, cache: Option<&Path>) -> Result<Engine, BoxError> {
-        // A generation that serves, one that drains, one that is staged, those of the fallback, and those of the rules that are
-        // asked where others are mild.
-        let instances = u32::try_from(module.limits.concurrent_calls.get().saturating_mul(6))?;
+        // A generation that serves, one that drains, one that is staged or tried, those of the fallback, and those of the rules
+        // that are asked where others are mild.
+        let instances = u32::try_from(module.limits.concurrent_calls.get().saturating_mul(7))?;
         let builder = wasm::Engine::builder().max_instances(instances);
         let wasm = match cache {
             Some(folder) => builder.cache_dir(folder).build()?,
@@ -123,12 +126,8 @@ impl Engine {
             Some(max_uses) if max_uses.get() > 1 => InstancePolicy::Reuse { max_uses },
             _ => InstancePolicy::Fresh,
         };
-        let modules = self
-            .wasm
-            .interface::<dyn Waf>()
-            .call_limits(limits)
-            .instance_policy(policy)
-            .concurrency(concurrent_calls);
+        let modules =
+            self.wasm.interface::<dyn Waf>().call_limits(limits).instance_policy(policy).concurrency(concurrent_calls);
         let auto = Auto::new().on(Format::WasmModule, modules);
         if self.takes_libraries {
             auto.on(Format::LIBRARIES, Native::interface::<dyn Waf>(trust_libraries()))
@@ -220,6 +219,7 @@ fn prove(rules: &dyn Waf, samples: &[Sample]) -> Result<(), BoxError> {
             body: body.as_bytes(),
             client: Ipv4Addr::LOCALHOST.into(),
             if_unread: Verdict::Block,
+            key: &Key::Client(Ipv4Addr::LOCALHOST.into()),
         };
         let got = inspect(rules, &request)
             .map_err(|failure| format!("the sample {name:?} got no verdict: {failure}"))?

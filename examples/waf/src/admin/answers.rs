@@ -17,6 +17,7 @@ use crate::guard::{Guard, ModuleGuard, RuleError, Tally};
 use crate::json::moment;
 use crate::live::Second;
 use crate::rule_file::EditError;
+use crate::trial::View;
 use crate::version::shown;
 
 /// A reload that succeeded.
@@ -100,6 +101,12 @@ struct Refused {
     module: String,
     current_version: Option<String>,
     status: String,
+    /// What kind of refusal it is, if it is about a trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    /// The trial that is in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trial: Option<View>,
 }
 
 /// Answers a refusal: why, and what keeps serving.
@@ -115,7 +122,12 @@ pub fn refused(refusal: &Refusal, guard: &ModuleGuard) -> Response {
     let detail = safe(&refusal.to_string());
     let error = in_short(refusal).map_or_else(|| detail.clone(), |short| safe(&short));
     let (stage, module) = (refusal.stage(), guard.name().to_owned());
-    let body = Refused { success: false, error, detail, stage, module, current_version, status };
+    let (kind, trial) = match refusal {
+        Refusal::TrialUnderWay { .. } => (Some("trial_under_way"), guard.last_trial().map(|trial| trial.view())),
+        Refusal::NoTrial => (Some("no_trial"), None),
+        _ => (None, None),
+    };
+    let body = Refused { success: false, error, detail, stage, module, current_version, status, kind, trial };
     let mut answer = (code(refusal), Json(body)).into_response();
     if let Some(wait) = refusal.retry_after() {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
@@ -168,6 +180,9 @@ fn code(refusal: &Refusal) -> StatusCode {
         Refusal::RulesChanged => StatusCode::PRECONDITION_FAILED,
         Refusal::Archive(_) => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::NotArchived(_) | Refusal::Overtaken => StatusCode::CONFLICT,
+        Refusal::TrialUnderWay { .. } | Refusal::NoTrial | Refusal::Trial(_) | Refusal::TrialEnded { .. } => {
+            StatusCode::CONFLICT
+        }
         Refusal::Slot(error) => match error.kind() {
             ErrorKind::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorKind::TooSoon { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -176,6 +191,8 @@ fn code(refusal: &Refusal) -> StatusCode {
             | ErrorKind::TooManyRetired { .. }
             | ErrorKind::NotWarm { .. }
             | ErrorKind::AlreadyServing(_)
+            | ErrorKind::CanaryFailed(_)
+            | ErrorKind::CanaryUnderWay(_)
             | ErrorKind::Version(_) => StatusCode::CONFLICT,
             ErrorKind::Closed | ErrorKind::NoThread(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNPROCESSABLE_ENTITY,

@@ -11,10 +11,11 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::answers::refusal;
+use crate::trial::{self, Wish};
 
 /// What a form may have.
-const FIELDS: &str = "there are the fields name (or module), file and, if it is to change with it, rules (or config): each of \
-                      them once";
+const FIELDS: &str = "there are the fields name (or module), file, if they are to change with it, rules (or config), and, for a \
+                      trial, mode, share, steps, auto, min_calls and refusals: each of them once";
 /// A longer name is none.
 const NAME_FIELD_LIMIT: usize = 256;
 
@@ -40,6 +41,8 @@ pub struct Upload {
     pub module: Bytes,
     /// What it is to be set up with, if that is not what the serving version is set up with: its rule file.
     pub rules: Option<Bytes>,
+    /// Whether and how it is to be tried first.
+    pub wish: Wish,
 }
 
 /// The module that a request brings.
@@ -71,7 +74,7 @@ async fn read(request: Request) -> Result<Upload, Rejected> {
             "send multipart/form-data with the fields name and file".to_owned(),
         )
     })?;
-    let (mut name, mut file, mut rules) = (None, None, None);
+    let (mut name, mut file, mut rules, mut wish) = (None, None, None, Wish::default());
     while let Some(field) = form.next_field().await? {
         match field.name() {
             Some("name" | "module") if name.is_none() => name = Some(read_name(field).await?),
@@ -85,11 +88,15 @@ async fn read(request: Request) -> Result<Upload, Rejected> {
                 }
                 *content = Some(field.bytes().await?);
             }
+            Some(kind) if trial::FIELDS.contains(&kind) => {
+                let kind = kind.to_owned();
+                wish.add(&kind, read_name(field).await?).map_err(|problem| bad(&problem))?;
+            }
             _ => return Err(bad(FIELDS)),
         }
     }
     let module = file.filter(|file| !file.is_empty()).ok_or_else(|| bad("the field `file` is missing or empty"))?;
-    Ok(Upload { name, module, rules })
+    Ok(Upload { name, module, rules, wish })
 }
 
 /// A name, whatever it is.

@@ -15,6 +15,7 @@ use super::{
 use crate::listen::Address;
 use crate::log::Log;
 use crate::policy::Mode;
+use crate::trial;
 
 impl Default for Config {
     fn default() -> Config {
@@ -43,6 +44,7 @@ impl Default for Config {
             native: Native::default(),
             rules: Rules::default(),
             archive: Archive::default(),
+            trial: trial::Terms::default(),
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::log::Log;
 use crate::net::{Network, Networks};
 use crate::policy::{self, Denied, HostPattern, Mode, Place, Policy};
 use crate::rate;
+use crate::trial;
 use crate::upstream::Upstream;
 
 /// What the file may say.
@@ -81,6 +82,8 @@ pub struct Config {
     pub native: Native,
     pub rules: Rules,
     pub archive: Archive,
+    /// How versions are tried on traffic.
+    pub trial: trial::Terms,
 }
 
 /// What becomes of a request on which the rules gave no verdict.

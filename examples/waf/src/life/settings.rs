@@ -38,6 +38,7 @@ const LIVE: &[&str] = &[
     "waf.proxy.body_timeout_seconds",
     "waf.proxy.response_timeout_seconds",
     "waf.proxy.trusted_proxies",
+    "waf.trial.sticky",
 ];
 
 pub struct Settings {
@@ -166,7 +167,9 @@ impl Settings {
             differences.push("other settings".to_owned());
         }
         let differences = differences.join("; ");
-        Ok(format!("{differences}. Modules are opened when the node starts, and run in that order until it is started again"))
+        Ok(format!(
+            "{differences}. Modules are opened when the node starts, and run in that order until it is started again"
+        ))
     }
 
     /// One module does not wait for another one's time.

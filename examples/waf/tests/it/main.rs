@@ -32,4 +32,5 @@ mod store;
 mod support;
 mod swaps;
 mod tls;
+mod trial;
 mod uploads;
