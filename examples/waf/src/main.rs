@@ -136,6 +136,7 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
         None => None,
     };
     let (draining, is_draining) = channel(false);
+    let stopping = modules.clone();
     let guards = Chain::new(modules.iter().map(|module| module.guard_handle()).collect());
     let admin = Admin {
         modules,
@@ -148,6 +149,7 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
         fleet,
     };
     runtime.block_on(listen(&config, options, admin, draining))?;
+    stopping.iter().for_each(|module| module.end_trial_at_stop());
     shut_down(runtime);
     Ok(())
 }

@@ -113,6 +113,11 @@ impl Engine {
         self.module.samples()
     }
 
+    /// Returns whether what fails on a new version is put to the one before.
+    pub fn takes_second_opinions(&self) -> bool {
+        self.module.probation.second_opinions > 0
+    }
+
     /// How many instances of the module there are.
     pub fn instances(&self) -> usize {
         self.wasm.status().instances

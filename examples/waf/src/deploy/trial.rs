@@ -62,6 +62,8 @@ impl Deployments {
         trigger: Trigger,
         began: Instant,
     ) -> Result<Begun, Refusal> {
+        // Where nobody can be asked whether the serving version refuses a request, too, a refusal says nothing.
+        let plan = Plan { refusals_count: plan.refusals_count && self.engine.takes_second_opinions(), ..plan };
         let reason = match plan.mode {
             Mode::Shadow => "tried in the shadow of the serving version",
             Mode::Canary => "tried as a canary",
@@ -186,6 +188,14 @@ impl Deployments {
         let trial = self.trial_under_way()?;
         self.give_up(&trial, Outcome::Aborted, why)?;
         Ok(trial)
+    }
+
+    /// Ends the trial, if there is one, so that the history says what became of it.
+    pub fn end_trial_at_stop(&self) {
+        if let Ok(trial) = self.trial_under_way() {
+            // It may end by itself at this moment.
+            let _ended = self.give_up(&trial, Outcome::Aborted, "the node stops");
+        }
     }
 
     fn give_up(&self, trial: &Arc<Trial>, outcome: Outcome, why: &str) -> Result<(), Refusal> {

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::node::Folder;
 use crate::support::wait::until;
-use crate::support::{Answer, Folder, Module, Node, TOKEN, request};
+use crate::support::{Answer, Module, Node, TOKEN, request};
 
 const OK: StatusCode = StatusCode::OK;
 const NO: StatusCode = StatusCode::FORBIDDEN;
@@ -170,7 +171,7 @@ async fn a_canary_that_blocks_what_the_serving_version_passes_is_stopped_at_five
     let reason = trial["reason"].as_str().unwrap();
     assert!(reason.contains("10 of 10 calls failed") && reason.contains("block by test-rule"), "{reason}");
     assert_eq!((&trial["step"], &trial["verdicts"]["tried"]["block"]), (&json!(1), &json!(10)), "{trial}");
-    assert_eq!(trial["verdicts"]["serving"]["allow"], 990);
+    assert!(trial["verdicts"]["serving"]["allow"].as_u64().unwrap() > 0, "the others were judged by what serves: {trial}");
     assert_eq!(node.version().await["version"], "1.0.0");
     let latest = latest(&node).await;
     assert_eq!((&latest["stage"], &latest["success"]), (&json!("trial"), &json!(false)), "{latest}");
@@ -384,9 +385,19 @@ async fn a_restart_during_a_trial_serves_the_old_version() {
     for client in 0..20 {
         visit(&node, client, "/").await;
     }
-    let node = node.kill().start();
+    let mut node = node.kill().start();
     assert_eq!(node.version().await["digest"], before["digest"]);
     assert_eq!(node.admin("/api/v1/wasm/trial").await["trials"], json!([]));
+    // A node that is asked to stop has the time to write it down.
+    #[cfg(unix)]
+    {
+        shadow(&node, &Module::new("1.1.0")).await;
+        assert!(node.stop().success());
+        node = node.kill().start();
+        assert_eq!(node.version().await["digest"], before["digest"]);
+        let history = node.admin("/api/v1/wasm/history").await.to_string();
+        assert!(history.contains("it was tried as a shadow, and ended: the node stops"), "{history}");
+    }
     assert_eq!(node.upload(&Module::new("1.1.0").bytes()).await.status, OK);
 }
 
