@@ -54,6 +54,7 @@ use notify::RecommendedWatcher;
 use parking_lot::RwLock;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch::channel;
+use toml::Table;
 
 use self::admin::{Admin, Audit, Tokens};
 use self::chain::Chain;
@@ -105,6 +106,8 @@ fn run_async(work: impl Future<Output = Result<(), BoxError>>) -> Result<(), Box
 
 fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), BoxError> {
     let config = options.clone().config()?;
+    // What is written there from now on is a change.
+    let read = options.table()?;
     let _written = log::start(&config.log);
     if options.check {
         return check(&config);
@@ -148,7 +151,7 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
         draining: is_draining,
         fleet,
     };
-    runtime.block_on(listen(&config, options, admin, draining))?;
+    runtime.block_on(listen(&config, (options, read), admin, draining))?;
     stopping.iter().for_each(|module| module.end_trial_at_stop());
     shut_down(runtime);
     Ok(())
@@ -189,7 +192,7 @@ fn check(config: &Config) -> Result<(), BoxError> {
 /// Serves until a signal comes, and finishes what is under way.
 async fn listen(
     config: &Config,
-    options: NodeOptions,
+    (options, read): (NodeOptions, Table),
     admin: Admin,
     draining: tokio::sync::watch::Sender<bool>,
 ) -> Result<(), BoxError> {
@@ -239,7 +242,7 @@ async fn listen(
         certificates: certificates.clone(),
         admin_certificates: admin_certificates.clone(),
     };
-    let settings = Arc::new(Settings::new(options.clone(), config.clone(), parts, admin.fleet.is_some())?);
+    let settings = Arc::new(Settings::new(options.clone(), config.clone(), read, parts, admin.fleet.is_some()));
     let router = admin::router(admin, Arc::clone(&proxy), Arc::clone(&settings));
     let api = tokio::spawn(serve(
         admin_listener,

@@ -152,7 +152,10 @@ impl fmt::Display for ConfigError {
                 Rule::ALL.iter().try_for_each(|rule| write!(f, " {}", rule.id()))
             }
             ConfigError::Name(name) => {
-                write!(f, "{name:?} cannot be looked for: a name has 1 to {LONGEST_NAME} bytes, and a letter or a digit")
+                write!(
+                    f,
+                    "{name:?} cannot be looked for: a name has 1 to {LONGEST_NAME} bytes, and a letter or a digit"
+                )
             }
             ConfigError::TooMany => write!(f, "there are more than {MOST_NAMES} names"),
             ConfigError::Dynamic => f.write_str("bad-bot-blocker has no dynamic rules: list names under `block`"),

@@ -28,7 +28,8 @@ pub struct BadBots {
 impl BadBots {
     /// Takes up a configuration.
     pub fn new(config: Config) -> BadBots {
-        let built_in = Rule::ALL.into_iter().flat_map(|rule| rule.names().iter().map(move |name| ((*name).into(), rule)));
+        let built_in =
+            Rule::ALL.into_iter().flat_map(|rule| rule.names().iter().map(move |name| ((*name).into(), rule)));
         let listed = config.block.iter().map(|name| (name.clone().into(), Rule::Listed));
         let bad = built_in.chain(listed).filter_map(|(name, rule)| Some((name, (rule, config.verdict(rule)?))));
         BadBots {
@@ -41,7 +42,8 @@ impl BadBots {
     /// What is to happen to a request.
     pub fn inspect(&self, request: &Request<'_>) -> Decision {
         let of = |name: &'static [u8]| request.headers().filter(move |(own, _)| own.eq_ignore_ascii_case(name));
-        let mut agents = of(b"user-agent").map(|(_, value)| value).filter(|value| !value.trim_ascii().is_empty()).peekable();
+        let mut agents =
+            of(b"user-agent").map(|(_, value)| value).filter(|value| !value.trim_ascii().is_empty()).peekable();
         if agents.peek().is_none() {
             // The host shows the header once, and always with a name for itself. What comes without is the rest of a body.
             let verdict = self.empty.filter(|_| of(b"host").next().is_some());

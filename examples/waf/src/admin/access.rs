@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq;
 
 use super::Admin;
 use super::answers::refusal;
-use super::audit::{Audit, Entry};
+use super::audit::{About, Audit, Entry};
 use crate::config::{self, Token};
 use crate::listen::Peer;
 use crate::serve::Place;
@@ -134,12 +134,14 @@ pub async fn check(State(admin): State<Admin>, request: Request, next: Next) -> 
 /// Has a change made and written down, whether or not its client waits for the answer.
 async fn run_and_note(
     audit: Audit,
-    request: Request,
+    mut request: Request,
     next: Next,
     who: Option<(String, Role)>,
     from: String,
 ) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let about = About::default();
+    request.extensions_mut().insert(about.clone());
     // As long as it takes, the node does not stop.
     let place = request.extensions().get::<Place>().cloned();
     let change = tokio::spawn(async move {
@@ -152,7 +154,8 @@ async fn run_and_note(
             }
         };
         let (name, role) = who.unzip();
-        audit.note(Entry::new(name, role, from, method.as_str(), &path, answer.status())).await;
+        let entry = Entry::new(name, role, from, method.as_str(), &path, answer.status()).about(&about);
+        audit.note(entry).await;
         drop(place);
         answer
     });

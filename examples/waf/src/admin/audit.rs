@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use axum::http::StatusCode;
@@ -37,7 +37,20 @@ pub struct Entry {
     from: String,
     method: String,
     path: String,
+    /// The module that it was about, if it was about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module: Option<String>,
     status: u16,
+}
+
+/// Which module a request is about, once whoever answers it has found that out.
+#[derive(Clone, Default)]
+pub struct About(Arc<OnceLock<String>>);
+
+impl About {
+    pub fn is(&self, module: &str) {
+        let _ = self.0.set(module.to_owned());
+    }
 }
 
 impl Entry {
@@ -51,7 +64,13 @@ impl Entry {
     ) -> Entry {
         let safe = |text: &str| escape_untrusted(text).chars().take(512).collect();
         let (method, path) = (safe(method), safe(path));
-        Entry { timestamp: moment(SystemTime::now()), who, role, from, method, path, status: status.as_u16() }
+        let (timestamp, status) = (moment(SystemTime::now()), status.as_u16());
+        Entry { timestamp, who, role, from, method, path, module: None, status }
+    }
+
+    /// The same, with the module that it was about.
+    pub fn about(self, About(module): &About) -> Entry {
+        Entry { module: module.get().cloned(), ..self }
     }
 }
 

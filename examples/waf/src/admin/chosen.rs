@@ -10,13 +10,17 @@ use hotslot::escape_untrusted;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::audit::About;
 use super::{Admin, refusal};
-use crate::chain::{NAME_LIMIT, UnknownModule, is_name};
+use crate::chain::{NAME_LIMIT, Named as _, UnknownModule, is_name};
 use crate::deploy::Deployments;
 
 /// The module that the path or the query of a request names, if one does.
-#[derive(Default)]
-pub struct Chosen(Option<String>);
+pub struct Chosen {
+    name: Option<String>,
+    /// For the audit log, if what the request asks for is written down.
+    about: Option<About>,
+}
 
 #[derive(Deserialize)]
 struct Named {
@@ -31,31 +35,39 @@ impl<S: Send + Sync> FromRequestParts<S> for Chosen {
         let path = path.iter().find(|(key, _)| *key == "module").map(|(_, name)| name.to_owned());
         let Query(Named { module }) =
             Query::from_request_parts(parts, state).await.map_err(|error| bad(error.body_text()))?;
-        Chosen::default().and(path)?.and(module)
+        Chosen { name: None, about: parts.extensions.get().cloned() }.and(path)?.and(module)
     }
 }
 
 impl Chosen {
     /// The same, with what another part of the request names.
     pub fn and(self, named: Option<String>) -> Result<Chosen, Response> {
-        match (self.0, named) {
+        let Chosen { name, about } = self;
+        match (name, named) {
             (_, Some(name)) if !is_name(&name) => Err(bad(format!(
                 "a name has 1 to {NAME_LIMIT} letters, digits, `-`, `_` or `.`, and begins with no dot"
             ))),
             (Some(one), Some(other)) if one != other => {
                 Err(bad(format!("the request names two modules: {one} and {other}")))
             }
-            (one, other) => Ok(Chosen(one.or(other))),
+            (one, other) => Ok(Chosen { name: one.or(other), about }),
         }
     }
 
     pub fn is_said(&self) -> bool {
-        self.0.is_some()
+        self.name.is_some()
+    }
+
+    fn found(&self, module: &Arc<Deployments>) -> Arc<Deployments> {
+        if let Some(about) = &self.about {
+            about.is(module.name());
+        }
+        Arc::clone(module)
     }
 
     /// The module, the first one if none is named.
     pub fn of(&self, admin: &Admin) -> Result<Arc<Deployments>, Response> {
-        admin.modules.get(self.0.as_deref()).cloned().map_err(unknown)
+        admin.modules.get(self.name.as_deref()).map(|module| self.found(module)).map_err(unknown)
     }
 
     /// The module, the one that takes rules if none is named.
@@ -64,7 +76,7 @@ impl Chosen {
             return self.of(admin);
         }
         let found = admin.modules.iter().find(|module| module.takes_rules());
-        found.cloned().ok_or_else(|| {
+        found.map(|module| self.found(module)).ok_or_else(|| {
             let problem = "no module here takes rules: say `rules = true` of one in [[waf.wasm.modules]], or name the module \
                            whose configuration is meant";
             refusal(StatusCode::NOT_FOUND, problem).into_response()

@@ -32,7 +32,7 @@ use crate::deploy::{Change, Deployments, Record, Refusal, Trigger};
 use crate::fleet::managed::{self, Managed};
 use crate::guard::Guard;
 use crate::json::unix;
-use crate::life::Settings;
+use crate::life::{Changed, Settings};
 use crate::proxy::Proxy;
 use crate::release::{Module, Release};
 use crate::rule_file::EditError;
@@ -230,8 +230,8 @@ async fn history(State(admin): State<Admin>, chosen: Chosen) -> Result<Json<Hist
 /// Reads the configuration again, as SIGHUP does.
 async fn reload_config(settings: Arc<Settings>) -> Result<Json<serde_json::Value>, Response> {
     match tokio::task::spawn_blocking(move || settings.reload().map_err(|error| error.to_string())).await {
-        Ok(Ok(changed)) => Ok(Json(
-            serde_json::json!({ "success": true, "changed": changed.changed, "needs_restart": changed.needs_restart }),
+        Ok(Ok(Changed { changed, needs_restart, why })) => Ok(Json(
+            serde_json::json!({ "success": true, "changed": changed, "needs_restart": needs_restart, "why": why }),
         )),
         Ok(Err(error)) => {
             Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, escape_untrusted(&error).into_owned()).into_response())

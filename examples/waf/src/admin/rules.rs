@@ -31,11 +31,7 @@ pub async fn list(State(admin): State<Admin>, chosen: Chosen) -> Result<Response
 }
 
 /// One of them.
-pub async fn one(
-    State(admin): State<Admin>,
-    Path(id): Path<String>,
-    chosen: Chosen,
-) -> Result<Response, Response> {
+pub async fn one(State(admin): State<Admin>, Path(id): Path<String>, chosen: Chosen) -> Result<Response, Response> {
     let module = chosen.of_rules(&admin)?;
     let rules = module.serving_rules();
     let rule = readable(&module, rules.rules())

@@ -73,7 +73,8 @@ impl Archive {
         if let Some(name) = self.list.lock().module.clone() {
             return Owner::Named(name);
         }
-        let manifest = self.releases().next().and_then(|release| hotslot::inspect(release.module.bytes()).ok()?.manifest);
+        let manifest =
+            self.releases().next().and_then(|release| hotslot::inspect(release.module.bytes()).ok()?.manifest);
         manifest.map_or(Owner::Nobody, |manifest| Owner::Likely(manifest.name))
     }
 

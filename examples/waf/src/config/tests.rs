@@ -1,6 +1,6 @@
 //! What the configuration may say, and how it says what it may not.
 
-use super::Config;
+use super::{Config, FailurePolicy, Module};
 
 fn complaint(text: &str) -> String {
     Config::parse(text).err().expect("a mistake that is found").to_string()
@@ -75,4 +75,98 @@ fn a_bad_value_is_named_with_its_line() {
         let complaint = complaint(text);
         assert!(complaint.contains(&format!("line {line}")) && complaint.contains(what), "{text}\n{complaint}");
     }
+}
+
+/// What all modules of a configuration are, in order.
+fn modules(text: &str) -> Vec<Module> {
+    Config::parse(text).unwrap().modules().unwrap()
+}
+
+#[test]
+fn one_module_is_as_the_node_says() {
+    let [module] =
+        &modules("[waf]\ndata = \"d\"\nfailure_policy = \"last_good\"\n[waf.wasm]\nmodule = \"a/b.wasm\"")[..]
+    else {
+        panic!("one module")
+    };
+    assert_eq!((&*module.name, module.file.to_str()), ("b", Some("a/b.wasm")));
+    assert!(module.rules && module.failure_policy == FailurePolicy::LastGood && module.samples().len() == 3);
+    assert_eq!(module.config.to_str(), Some("d/waf-config.json"));
+    // The only one takes the rules, also where it is listed.
+    let [module] = &modules("[[waf.wasm.modules]]\nname = \"x\"\nfile = \"a/b.wasm\"")[..] else {
+        panic!("one module")
+    };
+    assert!(&*module.name == "x" && module.rules && module.samples().len() == 3);
+}
+
+#[test]
+fn modules_have_what_the_node_says_where_they_say_nothing() {
+    let modules = modules(
+        "[waf]\ndata = \"d\"\nfailure_policy = \"last_good\"\n[waf.wasm]\nmodule = \"first.wasm\"\nkeep_previous_versions = 5\n\
+         [waf.wasm.limits]\ndeadline_milliseconds = 70\nmemory_bytes = 1000000\n\
+         [waf.wasm.reload]\nauto_reload_on_file_change = true\n\
+         [[waf.wasm.modules]]\nfile = \"x/second.wasm\"\nfailure_policy = \"open\"\n[waf.wasm.modules.limits]\n\
+         deadline_milliseconds = 5\n\
+         [[waf.wasm.modules]]\nname = \"third\"\nfile = \"x/second.wasm\"\nconfig = \"third.json\"\nmode = \"detect\"\n\
+         reload.auto_reload_on_file_change = false\n\
+         [[waf.wasm.modules.golden]]\nname = \"a\"\ntarget = \"/\"\nverdict = 0",
+    );
+    let names: Vec<_> = modules.iter().map(|module| &*module.name).collect();
+    assert_eq!(names, ["first", "second", "third"]);
+    let deadlines: Vec<_> = modules.iter().map(|module| module.limits.deadline.0.as_millis()).collect();
+    assert_eq!(deadlines, [70, 5, 70]);
+    assert!(modules.iter().all(|module| module.limits.memory_bytes == 1_000_000 && module.keep_previous_versions == 5));
+    let policies: Vec<_> = modules.iter().map(|module| module.failure_policy).collect();
+    assert_eq!(policies, [FailurePolicy::LastGood, FailurePolicy::Open, FailurePolicy::LastGood]);
+    assert_eq!(modules.iter().map(Module::watches_files).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(modules.iter().map(|module| module.samples().len()).collect::<Vec<_>>(), [3, 0, 1]);
+    let files: Vec<_> = modules.iter().map(|module| module.config.to_str().unwrap()).collect();
+    assert_eq!(files, ["d/waf-config.json", "d/modules/second/config.json", "third.json"]);
+    assert_eq!(modules.iter().map(|module| module.rules).collect::<Vec<_>>(), [true, false, false]);
+}
+
+#[test]
+fn a_mistake_in_a_module_is_named_with_its_line() {
+    let second = "[[waf.wasm.modules]]\nfile = \"a.wasm\"\n";
+    for (text, line, what) in [
+        ("[[waf.wasm.modules]]\nname = \"a\"".to_owned(), 1, "needs its `file`"),
+        (format!("{second}nam = \"a\""), 3, "nam"),
+        (format!("{second}[waf.wasm.modules.limits]\ndeadline_milliseconds = 0"), 4, "above 0"),
+        (format!("{second}failure_policy = \"maybe\""), 3, "maybe"),
+        (format!("{second}mode = \"off\""), 3, "off"),
+        (format!("{second}name = \"../a\""), 1, "cannot be the `name`"),
+        ("[[waf.wasm.modules]]\nfile = \"a b.wasm\"".to_owned(), 1, "set another `name`"),
+        (format!("{second}{second}"), 3, "two by the name a"),
+        (format!("{second}[[waf.wasm.modules]]\nname = \"A\"\nfile = \"b.wasm\""), 3, "two by the name A"),
+        (format!("[waf.wasm]\nmodule = \"x/a.wasm\"\n{second}"), 3, "two by the name a"),
+        (format!("[waf.wasm]\nmodule = \"b.wasm\"\n{second}rules = true"), 3, "b takes the rules already"),
+        (
+            format!("{second}rules = true\n[[waf.wasm.modules]]\nfile = \"b.wasm\"\nrules = true"),
+            4,
+            "a takes the rules already",
+        ),
+        (
+            format!("{second}config = \"c\"\n[[waf.wasm.modules]]\nfile = \"b.wasm\"\nconfig = \"c\""),
+            4,
+            "cannot both be set up with c",
+        ),
+        (format!("[waf.rules]\nfile = \"r\"\n{second}config = \"c\"\nrules = true"), 3, "the same setting"),
+        (format!("{second}failure_policy = \"last_good\"\nkeep_previous_versions = 0"), 1, "last_good needs"),
+        (format!("{second}failure_policy = \"open\""), 1, "uninspected"),
+        (
+            format!("{second}failure_policy = \"open\"\nrules = true\n[[waf.wasm.modules]]\nfile = \"b.wasm\""),
+            1,
+            "uninspected",
+        ),
+        (
+            (0..17).map(|number| format!("[[waf.wasm.modules]]\nfile = \"m{number}.wasm\"\n")).collect(),
+            33,
+            "at most 16",
+        ),
+    ] {
+        let complaint = complaint(&text);
+        assert!(complaint.contains(&format!("line {line}")) && complaint.contains(what), "{text}\n{complaint}");
+    }
+    // One that takes no rules may be open beside one that is not.
+    modules(&format!("[waf.wasm]\nmodule = \"b.wasm\"\n{second}failure_policy = \"open\""));
 }

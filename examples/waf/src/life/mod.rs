@@ -7,5 +7,5 @@ mod signals;
 
 pub use self::lock::lock;
 pub use self::manager::{alive, ready, reloading, stopping};
-pub use self::settings::{Parts, Settings};
+pub use self::settings::{Changed, Parts, Settings};
 pub use self::signals::{Signal, Signals};

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use hotslot::BoxError;
 use parking_lot::{Mutex, RwLock};
-use serde::Serialize;
 use toml::{Table, Value};
 
 use crate::admin::Tokens;
@@ -65,14 +64,13 @@ pub struct Parts {
 }
 
 /// What came of reading the configuration again.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub struct Changed {
     /// Keys that are in effect with other values.
     pub changed: Vec<String>,
     /// Keys that have other values, and keep their effect until the node is started again.
     pub needs_restart: Vec<String>,
     /// Why, where the key alone does not say.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub why: BTreeMap<&'static str, String>,
 }
 
@@ -80,10 +78,9 @@ pub struct Changed {
 const MODULES: &str = "waf.wasm.modules";
 
 impl Settings {
-    /// Remembers what the node was started with.
-    pub fn new(options: NodeOptions, started: Config, parts: Parts, is_managed: bool) -> Result<Settings, BoxError> {
-        let table = options.table()?;
-        Ok(Settings { options, started, read: Mutex::new(table.clone()), text: Mutex::new(table), parts, is_managed })
+    /// Remembers what the node was started with, and what was read of it.
+    pub fn new(options: NodeOptions, started: Config, read: Table, parts: Parts, is_managed: bool) -> Settings {
+        Settings { options, started, text: Mutex::new(read.clone()), read: Mutex::new(read), parts, is_managed }
     }
 
     /// Returns whether the file says something else than when it was last read, or cannot be read.

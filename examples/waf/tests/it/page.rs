@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use serde_json::Value;
 
 use crate::support::browser::Browser;
+use crate::support::node::{Folder, replace};
 use crate::support::{Module, Node, TOKEN};
 
 #[tokio::test]
@@ -67,4 +68,38 @@ async fn a_module_is_uploaded_and_rolled_back_on_the_page() {
     assert!(elsewhere.is_empty(), "{elsewhere:?}");
     done.store(true, Relaxed);
     traffic.await.unwrap();
+}
+
+#[tokio::test]
+async fn each_module_is_shown_replaced_and_rolled_back_on_the_page() {
+    let Some(browser) = Browser::start().await else {
+        println!("skipped: there is no chromedriver here");
+        return;
+    };
+    let mut folder = Folder::new(&Module::new("1.0.0"), "");
+    let second = folder.path("bad-bot-blocker.wasm");
+    replace(&second, &Module::new("2.0.0").bytes());
+    folder.configure(&format!("[[waf.wasm.modules]]\nfile = {second:?}"));
+    let node = folder.start();
+    let path = node.folder.path("new.wasm");
+    std::fs::write(&path, Module::new("2.1.0").bytes()).unwrap();
+    browser.open(&format!("http://{}/", node.admin)).await;
+    browser.type_into("#token", TOKEN).await;
+    // The first one is shown, and both are listed.
+    browser.wait_for("#modules", "universal-wafv1").await;
+    browser.wait_for("#modules", "bad-bot-blockerv2").await;
+    browser.wait_for("#version", "v1").await;
+    browser.click("#modules tr:nth-child(2) button").await;
+    browser.wait_for("#name", "bad-bot-blocker").await;
+    browser.wait_for("#version", "v2").await;
+    browser.type_into("#file", path.to_str().unwrap()).await;
+    browser.click("#reload").await;
+    browser.wait_for("#version", "v2.1").await;
+    browser.wait_for("#note", "Reloaded bad-bot-blocker").await;
+    browser.wait_for("#history", "bad-bot-blocker").await;
+    browser.picture("5-two-modules").await;
+    browser.click("#rollback").await;
+    browser.wait_for("#note", "Rolled back to version v2:").await;
+    assert_eq!(node.version().await["version"], "1.0.0");
+    assert_eq!(node.admin("/api/v1/wasm/version/bad-bot-blocker").await["version"], "2.0.0");
 }
