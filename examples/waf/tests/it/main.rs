@@ -35,4 +35,5 @@ mod support;
 mod swaps;
 mod tls;
 mod trial;
+mod trial_page;
 mod uploads;
