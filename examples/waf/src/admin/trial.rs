@@ -16,7 +16,7 @@ use super::{Admin, change, json, listed, reloaded};
 use crate::chain::Named;
 use crate::deploy::{Begun, Deployments, Refusal, Trigger};
 use crate::release::{Module, Release};
-use crate::trial::{Plan, Trial, View, read_share};
+use crate::trial::{Mode, Plan, Trial, View, read_share};
 use crate::version::shown;
 
 /// The latest trial of each module.
@@ -84,7 +84,15 @@ pub async fn begin(
             let about = trial.about();
             let name =
                 about.version.as_deref().map_or_else(|| about.release.module.digest().short().to_string(), shown);
-            let message = format!("{name} is being tried as a {}: nothing else changes", trial.plan().mode.name());
+            let message = match trial.plan().mode {
+                Mode::Shadow => {
+                    format!("{name} is being tried as a shadow: clients are told what the serving version says")
+                }
+                Mode::Canary => {
+                    let percent = trial.plan().first_share() * 100.0;
+                    format!("{name} is being tried as a canary: it judges the requests of {percent} % of the clients")
+                }
+            };
             Ok((StatusCode::ACCEPTED, changed(&trial, message)).into_response())
         }
     }

@@ -125,7 +125,7 @@ pub enum Refusal {
     /// Another generation serves than the one whose module or rules it keeps.
     Overtaken,
     /// Another version is tried, and would be overtaken.
-    TrialUnderWay { mode: Mode, version: Option<String>, generation: u64, digest: Digest },
+    TrialUnderWay { mode: Mode, version: Option<String>, generation: u64, module: Digest, rules: Digest },
     /// No version is tried.
     NoTrial,
     /// What was asked of a trial cannot be done.
@@ -438,12 +438,13 @@ impl std::fmt::Display for Refusal {
             Refusal::Slot(error) | Refusal::Version { error, .. } => error.fmt(f),
             Refusal::Archive(error) | Refusal::NotArchived(error) | Refusal::Trial(error) => error.fmt(f),
             Refusal::Overtaken => f.write_str("another version began to serve meanwhile: try again"),
-            Refusal::TrialUnderWay { mode, version, generation, digest } => {
-                let (mode, name) = (mode.name(), version.as_deref().map_or_else(|| digest.short().to_string(), shown));
+            Refusal::TrialUnderWay { mode, version, generation, module, rules } => {
+                let (mode, module, rules) = (mode.name(), module.short(), rules.short());
+                let name = version.as_deref().map_or_else(|| module.to_string(), shown);
                 write!(
                     f,
-                    "{name} (generation {generation}, {}) is being tried as a {mode}: promote it or abort it first",
-                    digest.short()
+                    "{name} (generation {generation}, module {module}, rules {rules}) is being tried as a {mode}: promote it or \
+                     abort it first"
                 )
             }
             Refusal::NoTrial => {

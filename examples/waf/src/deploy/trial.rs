@@ -85,6 +85,7 @@ impl Deployments {
             base,
             base_version: serving.version.map(|version| version.to_string()),
             base_digest: serving.digest,
+            base_rules: serving.config_digest,
             started: SystemTime::now(),
             staging: began.elapsed(),
         };
@@ -110,7 +111,8 @@ impl Deployments {
                     mode: trial.plan().mode,
                     version: version.clone(),
                     generation: *generation,
-                    digest: release.module.digest(),
+                    module: release.module.digest(),
+                    rules: release.rules.digest(),
                 })
             }
             Err(_) => Ok(()),

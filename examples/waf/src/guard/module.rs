@@ -78,6 +78,8 @@ pub(super) struct Answer {
     pub took: Duration,
     /// Whether what serves gave no verdict.
     pub failed: bool,
+    /// Whether a version that is being tried was asked.
+    pub tried: bool,
 }
 
 /// A call of the rules that gave no verdict.
@@ -161,7 +163,8 @@ impl ModuleGuard {
         if let Some(trial) = &trial {
             trial.saw(request, &result, tried.is_some());
         }
-        let answer = |said, version, failed| Answer { said, version, took, failed };
+        let by_tried = tried.is_some();
+        let answer = |said, version, failed| Answer { said, version, took, failed, tried: by_tried };
         match result {
             Ok(decision) => answer(Ok(self.soften(decision, &rules, request, case, tried)), version, false),
             Err(failure) => {

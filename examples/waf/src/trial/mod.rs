@@ -61,6 +61,7 @@ pub struct About {
     pub base: u64,
     pub base_version: Option<String>,
     pub base_digest: Digest,
+    pub base_rules: Option<Digest>,
     pub started: SystemTime,
     /// How long it took to load and prove it.
     pub staging: Duration,

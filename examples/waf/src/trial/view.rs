@@ -142,6 +142,7 @@ struct Beside {
     version: Option<String>,
     generation: u64,
     digest: Digest,
+    rules_digest: Option<Digest>,
 }
 
 #[derive(Serialize)]
@@ -190,7 +191,12 @@ impl Trial {
             generation: about.generation,
             digest: about.release.module.digest().to_string(),
             rules_digest: about.release.rules.digest().to_string(),
-            serving: Beside { version: about.base_version.clone(), generation: about.base, digest: about.base_digest },
+            serving: Beside {
+                version: about.base_version.clone(),
+                generation: about.base,
+                digest: about.base_digest,
+                rules_digest: about.base_rules,
+            },
             started_at: moment(about.started),
             ended_at: ended.as_ref().map(|ended| moment(ended.at)),
             share: match ended.as_ref().map(|ended| ended.outcome) {

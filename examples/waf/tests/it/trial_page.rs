@@ -10,8 +10,12 @@ use crate::support::wait::until;
 use crate::support::{Module, Node, TOKEN, request};
 
 /// Shapes and themes that the page is looked at in.
-const LOOKS: [(&str, u32, bool); 4] =
-    [("phone-light", 390, false), ("phone-dark", 390, true), ("desktop-light", 1240, false), ("desktop-dark", 1240, true)];
+const LOOKS: [(&str, u32, bool); 4] = [
+    ("phone-light", 390, false),
+    ("phone-dark", 390, true),
+    ("desktop-light", 1240, false),
+    ("desktop-dark", 1240, true),
+];
 
 async fn begin(node: &Node, module: &Module, mode: &[u8]) {
     let bytes = module.bytes();
