@@ -44,7 +44,10 @@ joined=$(printf "%s$separator" "${flags[@]}")
 cd "$root"
 export CARGO_ENCODED_RUSTFLAGS=${joined%"$separator"}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/waf-rules
-export CARGO_PROFILE_RELEASE_{OPT_LEVEL=2,LTO=fat,CODEGEN_UNITS=1,PANIC=abort,STRIP=symbols,DEBUG=0}
+# The rules read every byte in many ways; what reads a header once had better be small.
+level=z
+[ "$crate" != universal-waf ] || level=2
+export CARGO_PROFILE_RELEASE_{OPT_LEVEL=$level,LTO=fat,CODEGEN_UNITS=1,PANIC=abort,STRIP=symbols,DEBUG=0}
 # What reads the rule file runs once per instance: it may be slow, so that it is small.
 for package in aho-corasick regex-lite serde_core serde_json; do
     small+=(--config "profile.release.package.$package.opt-level='z'")

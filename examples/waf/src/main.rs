@@ -57,7 +57,7 @@ use tokio::sync::watch::channel;
 use toml::Table;
 
 use self::admin::{Admin, Audit, Tokens};
-use self::chain::Chain;
+use self::chain::{Chain, Named};
 use self::cli::{Command, NodeOptions, Options};
 use self::config::Config;
 use self::deploy::Deployments;
@@ -127,6 +127,10 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
         None => watch_modules(&config, &modules)?,
         Some(_) => Vec::new(),
     };
+    if modules.has_several() {
+        let names: Vec<_> = modules.iter().map(|module| module.name()).collect();
+        println!("waf: requests meet the modules {}, in this order", names.join(", "));
+    }
     match &token {
         Some(token) if is_new => {
             println!("waf: the admin token, kept in {}/token, is {}", config.data.display(), token.0);

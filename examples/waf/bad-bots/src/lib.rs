@@ -20,9 +20,14 @@ use crate::names::Names;
 
 /// What to do with which bots.
 pub struct BadBots {
-    bad: Names<(Rule, Verdict)>,
-    good: Names<()>,
+    names: Names<Kind>,
     empty: Option<Verdict>,
+}
+
+/// What a name stands for.
+enum Kind {
+    Bad(Rule, Verdict),
+    Good,
 }
 
 impl BadBots {
@@ -31,12 +36,10 @@ impl BadBots {
         let built_in =
             Rule::ALL.into_iter().flat_map(|rule| rule.names().iter().map(move |name| ((*name).into(), rule)));
         let listed = config.block.iter().map(|name| (name.clone().into(), Rule::Listed));
-        let bad = built_in.chain(listed).filter_map(|(name, rule)| Some((name, (rule, config.verdict(rule)?))));
-        BadBots {
-            bad: Names::new(bad.collect()),
-            good: Names::new(config.allow.iter().map(|name| (name.clone().into(), ())).collect()),
-            empty: config.verdict(Rule::Empty),
-        }
+        let bad =
+            built_in.chain(listed).filter_map(|(name, rule)| Some((name, Kind::Bad(rule, config.verdict(rule)?))));
+        let good = config.allow.iter().map(|name| (name.clone().into(), Kind::Good));
+        BadBots { names: Names::new(bad.chain(good).collect()), empty: config.verdict(Rule::Empty) }
     }
 
     /// What is to happen to a request.
@@ -55,14 +58,18 @@ impl BadBots {
 
     fn of_agent(&self, agent: &[u8]) -> Option<Decision> {
         let lower = agent.to_ascii_lowercase();
-        if self.good.find(&lower).next().is_some() {
-            return None;
+        let mut strongest = None;
+        for (at, kind) in self.names.find(&lower) {
+            match (kind, &strongest) {
+                (Kind::Good, _) => return None,
+                // Of two that are as strong, the one that comes first.
+                (Kind::Bad(_, verdict), Some((_, _, strongest))) if verdict <= strongest => {}
+                (Kind::Bad(rule, verdict), _) => strongest = Some((at, *rule, *verdict)),
+            }
         }
-        // Of two that are as strong, the one that comes first.
-        let found = self.bad.find(&lower).reduce(|one, other| if other.1.1 > one.1.1 { other } else { one });
-        let (at, (rule, verdict)) = found?;
+        let (at, rule, verdict) = strongest?;
         let matched = agent.get(at).map(String::from_utf8_lossy).unwrap_or_default();
-        Some(decision(*rule, *verdict, &matched))
+        Some(decision(rule, verdict, &matched))
     }
 }
 

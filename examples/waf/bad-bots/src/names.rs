@@ -11,7 +11,7 @@ pub(crate) struct Names<T> {
 
 impl<T> Names<T> {
     pub(crate) fn new(mut names: Vec<(Cow<'static, str>, T)>) -> Names<T> {
-        names.sort_by(|(one, _), (other, _)| one.cmp(other));
+        names.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         Names { sorted: names }
     }
 

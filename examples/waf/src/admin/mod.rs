@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{self, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -156,7 +157,7 @@ async fn reload(State(admin): State<Admin>, chosen: Chosen, request: Request) ->
     let chosen = chosen.and(upload.name)?;
     let module = chosen.of(&admin)?;
     if !chosen.is_said() && admin.modules.has_several() {
-        is_for_the_first(&admin, &upload.module)?;
+        is_for_the_first(&admin, &upload.module).await?;
     }
     if let Some(plan) = upload.wish.and(wish).and_then(|wish| wish.plan(module.trial_terms())).map_err(bad)? {
         return trial::begin(&admin, &module, upload.module, upload.rules, plan).await;
@@ -170,8 +171,11 @@ async fn reload(State(admin): State<Admin>, chosen: Chosen, request: Request) ->
 }
 
 /// Refuses a file that calls itself as another module than the first one, where nobody said which one is meant.
-fn is_for_the_first(admin: &Admin, file: &[u8]) -> Result<(), Response> {
-    let Some(manifest) = hotslot::inspect(file).ok().and_then(|inspection| inspection.manifest) else { return Ok(()) };
+async fn is_for_the_first(admin: &Admin, file: &Bytes) -> Result<(), Response> {
+    let file = file.clone();
+    let read = tokio::task::spawn_blocking(move || hotslot::inspect(&file).ok()?.manifest);
+    // What cannot be read is refused with the reason when it is to be loaded.
+    let Ok(Some(manifest)) = read.await else { return Ok(()) };
     let (first, own) = (admin.modules.first().name(), manifest.name.as_str());
     if own == first || admin.modules.get(Some(own)).is_err() {
         return Ok(());

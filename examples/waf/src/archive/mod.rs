@@ -29,7 +29,7 @@ use crate::rule_file::RuleFile;
 
 /// The archive of a module.
 pub struct Archive {
-    /// The module's name; nobody's, if it was only opened.
+    /// Whose it is, if that is to be remembered.
     module: Option<String>,
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
@@ -59,13 +59,13 @@ impl Archive {
         Ok(archive)
     }
 
-    /// Opens the archive of a module: this one, if it has that, or one below it.
-    pub fn of_module(&self, name: &str, has_root: bool) -> Result<Archive, BoxError> {
+    /// Opens the archive of a module: this one, if it has that, or one below it. Whose this one is can be remembered in it.
+    pub fn of_module(&self, name: &str, has_root: bool, is_remembered: bool) -> Result<Archive, BoxError> {
         let store = match has_root {
             true => Arc::clone(&self.store),
             false => Arc::new(PrefixStore::new(Arc::clone(&self.store), format!("named/{name}"))),
         };
-        Archive::read(Some(name.to_owned()), store, self.runtime.clone())
+        Archive::read(is_remembered.then(|| name.to_owned()), store, self.runtime.clone())
     }
 
     /// Returns whose archive it is, as far as that can be told.

@@ -28,6 +28,8 @@ pub fn start_all(
     let modules = config.modules()?;
     let archive = Archive::open(config, runtime.clone())?;
     let owner = owner(&archive, config, &modules);
+    // A single module may be called otherwise the next time.
+    let is_remembered = !config.wasm.modules.is_empty() || matches!(archive.owner(), Owner::Named(_));
     let mut started = Vec::new();
     for module in &modules {
         let has_root = owner.as_deref() == Some(&module.name);
@@ -36,7 +38,7 @@ pub fn start_all(
             start(Start {
                 module,
                 engine,
-                archive: archive.of_module(&module.name, has_root)?,
+                archive: archive.of_module(&module.name, has_root, is_remembered)?,
                 folder: &folder,
                 traffic: Arc::clone(traffic),
                 metrics: ModuleMetrics::new(Arc::clone(metrics), &module.name),
@@ -67,18 +69,15 @@ fn named(module: &Module, error: &BoxError) -> BoxError {
 }
 
 /// The module whose state lies in the node's own folder, where that of a node with one module has always been. It stays there in
-/// whatever order the modules are listed.
+/// whatever order the modules are listed. A folder that is nobody's goes to the module that takes the rules.
 fn owner(archive: &Archive, config: &Config, modules: &[Module]) -> Option<String> {
-    let first = || modules.first().map(|module| module.name.clone());
-    if config.wasm.modules.is_empty() {
-        return first();
-    }
-    let is_listed = |name: &String| modules.iter().any(|module| module.name == *name);
+    let heir = || modules.iter().find(|module| module.rules).or(modules.first()).map(|module| module.name.clone());
+    let is_here = |name: &String| modules.iter().any(|module| module.name == *name);
     match archive.owner() {
         Owner::Named(name) => Some(name),
-        // Written down by a node that knew of one module only.
-        Owner::Likely(name) if is_listed(&name) => Some(name),
-        Owner::Likely(_) | Owner::Nobody => first(),
+        // Written down by a node that had one module only.
+        Owner::Likely(name) if !config.wasm.modules.is_empty() && is_here(&name) => Some(name),
+        Owner::Likely(_) | Owner::Nobody => heir(),
     }
 }
 

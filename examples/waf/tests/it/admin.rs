@@ -137,7 +137,8 @@ async fn a_rollback_to_a_digest_loads_what_is_only_archived() {
     // None is kept warm, and the interval holds up reloads only.
     let cold = "[waf.wasm]\nkeep_previous_versions = 0\n[waf.wasm.reload]\nmax_reload_frequency_seconds = 3600";
     let node = Node::configured(&first, cold);
-    assert_eq!(node.upload(&second.bytes()).await.status, StatusCode::OK);
+    let answer = node.upload(&second.bytes()).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     let to = async |wish: Value| {
         request(node.admin, Method::POST, "/api/v1/wasm/rollback").token(TOKEN).json(&wish).send().await
     };

@@ -446,11 +446,9 @@ async fn the_state_of_a_single_module_is_still_read_and_modules_are_kept_apart()
     one.upload(&Module::new("1.1.0").bytes()).await;
     request(one.admin, Method::PUT, "/api/v1/rules").token(TOKEN).json(&json!({"id": "kept"})).send().await;
     let mut folder = one.kill();
-    // As nodes before this one wrote it.
-    let path = folder.archive().join("serving.json");
-    let mut list: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert_eq!(list.as_object_mut().unwrap().remove("module"), Some(json!(FIRST)));
-    std::fs::write(&path, list.to_string()).unwrap();
+    let list =
+        || -> Value { serde_json::from_slice(&std::fs::read(folder.archive().join("serving.json")).unwrap()).unwrap() };
+    assert!(list()["module"].is_null(), "as nodes before this one wrote it");
 
     replace(&second_file(&folder), &Module::new("2.0.0").bytes());
     let listed = |second_first: bool, folder: &Folder| {
@@ -481,12 +479,49 @@ async fn the_state_of_a_single_module_is_still_read_and_modules_are_kept_apart()
     folder.configure(&format!("[[waf.wasm.modules]]\nfile = {:?}\n", second_file(&folder)));
     let node = folder.start();
     assert_eq!(versions(&node).await, pairs(&[(SECOND, "2.1.0")]));
-    // And back with the node of old.
+    // And each of them alone as `[waf.wasm] module`.
+    let mut folder = node.kill();
+    folder.forget("waf.wasm", "modules");
+    for (file, version) in [(folder.module(), "1.0.0"), (second_file(&folder), "2.1.0")] {
+        folder.configure(&format!("[waf.wasm]\nmodule = {file:?}"));
+        let node = folder.start();
+        assert_eq!(node.version().await["version"], version);
+        folder = node.kill();
+    }
+}
+
+/// Whatever is asked first: the folder of a new node is that of the module which takes the rules, as if it were the only one.
+#[tokio::test]
+async fn a_new_folder_is_for_the_module_that_takes_the_rules() {
+    let mut folder = two(&Module::new("1.0.0"), &Module::new("2.0.0"), "", "");
+    folder.forget("waf.wasm", "module");
+    folder.configure(&format!(
+        "[[waf.wasm.modules]]\nfile = {:?}\n[[waf.wasm.modules]]\nfile = {:?}\nrules = true",
+        second_file(&folder),
+        folder.module()
+    ));
+    let node = folder.start();
+    reload(&node, FIRST, &Module::new("1.1.0")).await;
     let mut folder = node.kill();
     folder.forget("waf.wasm", "modules");
     folder.configure(&format!("[waf.wasm]\nmodule = {:?}", folder.module()));
     let node = folder.start();
-    assert_eq!(node.version().await["version"], "1.0.0");
+    assert_eq!(node.version().await["version"], "1.1.0");
+    assert_eq!(node.roll_back().await.json()["rolled_back_to"], "1.0.0");
+}
+
+/// A single module whose file is called otherwise is the same one.
+#[tokio::test]
+async fn a_single_module_may_get_another_name() {
+    let node = Node::start(&Module::new("1.0.0"));
+    node.upload(&Module::new("1.1.0").bytes()).await;
+    let mut folder = node.kill();
+    let renamed = folder.path("renamed.wasm");
+    std::fs::rename(folder.module(), &renamed).unwrap();
+    folder.configure(&format!("[waf.wasm]\nmodule = {renamed:?}"));
+    let node = folder.start();
+    let version = node.version().await;
+    assert_eq!((&version["name"], &version["version"]), (&json!("renamed"), &json!("1.1.0")));
 }
 
 #[tokio::test]
