@@ -10,11 +10,11 @@ use axum::response::{IntoResponse, Json, Response};
 use hotslot::escape_untrusted;
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Reloaded, refusal, refused};
+use super::answers::{Reloaded, refusal};
 use super::chosen::Chosen;
 use super::{Admin, change, json, listed, reloaded};
 use crate::chain::Named;
-use crate::deploy::{Begun, Deployments, Refusal, Trigger};
+use crate::deploy::{Begun, Deployments, Trigger};
 use crate::release::{Module, Release};
 use crate::trial::{Mode, Plan, Trial, View, read_share};
 use crate::version::shown;
@@ -178,20 +178,8 @@ fn changed(trial: &Trial, message: String) -> Json<Changed> {
 fn read(admin: &Admin, chosen: Chosen, headers: &HeaderMap, body: &[u8]) -> Result<(Arc<Deployments>, Wish), Response> {
     let wish: Wish =
         if body.is_empty() { Wish::default() } else { json(headers, body).map_err(IntoResponse::into_response)? };
-    let chosen = chosen.and(wish.module.clone())?;
-    if chosen.is_said() {
-        return Ok((chosen.of(admin)?, wish));
-    }
-    let under_way: Vec<_> = admin.modules.iter().filter(|module| module.trial_under_way().is_ok()).collect();
-    match under_way[..] {
-        [] => Err(refused(&Refusal::NoTrial, admin.modules.first().guard())),
-        [module] => Ok((Arc::clone(module), wish)),
-        [..] => {
-            let names: Vec<_> = under_way.iter().map(|module| module.name()).collect();
-            let problem = format!("several modules are tried: name one of {}", names.join(", "));
-            Err(refusal(StatusCode::CONFLICT, problem).into_response())
-        }
-    }
+    let module = chosen.and(wish.module.clone())?.of_trial(admin)?;
+    Ok((module, wish))
 }
 
 fn reason(reason: Option<String>, what: &str) -> String {

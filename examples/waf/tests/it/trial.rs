@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::node::Folder;
+use crate::support::node::{Folder, replace};
 use crate::support::wait::until;
 use crate::support::{Answer, Module, Node, TOKEN, request};
 
@@ -441,6 +441,39 @@ async fn a_file_that_changes_during_a_trial_is_taken_up_after_it() {
         rules.contains("harmless").then_some(())
     })
     .await;
+}
+
+/// Each module has its own trial, and the others are changed meanwhile.
+#[tokio::test]
+async fn modules_are_tried_apart() {
+    let mut folder = Folder::new(&Module::new("1.0.0"), TERMS);
+    let second = folder.path("second.wasm");
+    replace(&second, &Module::new("1.0.0").bytes());
+    folder.configure(&format!("[[waf.wasm.modules]]\nname = \"second\"\nfile = {second:?}"));
+    let node = folder.start();
+    let defect = Module::new("1.1.0").always('b');
+    canary(&node, &defect, &[("name", "second"), ("share", "1"), ("refusals", "ignore")]).await;
+    assert_eq!(visit(&node, 1, "/").await, NO, "the second module's canary has its say after the first module");
+    assert_eq!(node.upload(&Module::new("1.2.0").bytes()).await.status, OK, "the first one has no trial");
+    // Without a name it is the one that is tried.
+    assert_eq!(ask(&node, "pause", json!({})).await.json()["trial"]["module"], "second");
+    shadow(&node, &Module::new("1.3.0")).await;
+    let answer = ask(&node, "abort", json!({})).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text());
+    assert!(answer.text().contains("universal-waf, second"), "{}", answer.text());
+    assert_eq!(ask(&node, "abort/unknown", json!({})).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(ask(&node, "promote", json!({"module": "universal-waf"})).await.json()["version"], "1.3.0");
+    assert_eq!(ask(&node, "abort/second", json!({})).await.status, OK);
+    let trials = node.admin("/api/v1/wasm/trial").await["trials"].clone();
+    let states: Vec<_> = trials.as_array().unwrap().iter().map(|trial| (&trial["module"], &trial["state"])).collect();
+    assert_eq!(states, [(&json!("universal-waf"), &json!("promoted")), (&json!("second"), &json!("aborted"))]);
+    assert_eq!(
+        node.metric("wasm_trials_ended_total{module=\"second\",mode=\"canary\",outcome=\"aborted\"}").await,
+        1.0
+    );
+    let audit = node.admin("/api/v1/audit").await;
+    let paused = audit.to_string();
+    assert!(paused.contains("\"path\":\"/api/v1/wasm/pause\",\"module\":\"second\""), "{paused}");
 }
 
 /// What is excepted is asked about once more, without the rules that are mild: by the version that judges the request, with its
