@@ -33,7 +33,8 @@ async fn traffic(node: &Node) {
 }
 
 fn node() -> Node {
-    let terms = "[waf.trial]\nsticky = \"header:x-client\"\nmin_calls_per_step = 1000";
+    let terms = "[waf.trial]\nsticky = \"header:x-client\"\nmin_calls_per_step = 1000\n\
+                 [waf.wasm.limits]\ndeadline_milliseconds = 5000";
     Folder::new(&Module::new("1.0.0"), terms).start()
 }
 
