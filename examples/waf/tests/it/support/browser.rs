@@ -47,7 +47,7 @@ impl Browser {
             &data,
         ];
         let wanted = json!({"capabilities": {"alwaysMatch": {
-            "browserName": "chrome", "goog:chromeOptions": {"args": options},
+            "browserName": "chrome", "goog:chromeOptions": {"args": options}, "timeouts": {"script": 300_000},
         }}});
         let mut browser = Browser { driver, address, session: String::new(), _profile: profile };
         let session = browser.ask(Method::POST, "/session", &wanted).await;
