@@ -194,10 +194,11 @@ impl Config {
     pub(crate) fn verdict(&self, rule: Rule) -> Option<Verdict> {
         let own = self.rules.get(rule.id()).cloned().unwrap_or_default();
         let is_on = own.enabled.unwrap_or(rule.is_on() || own.action.is_some());
-        is_on.then(|| match own.action {
+        let verdict = match own.action {
             None | Some(Action::Block) => Verdict::Block,
             Some(Action::Challenge) => Verdict::Challenge,
             Some(Action::Log) => Verdict::Log,
-        })
+        };
+        is_on.then_some(verdict)
     }
 }
