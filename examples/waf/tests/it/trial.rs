@@ -481,8 +481,7 @@ async fn modules_are_tried_apart() {
 /// own rules, and not by the one that serves.
 #[tokio::test]
 async fn a_canary_has_the_exceptions_of_its_own_rules() {
-    let exception =
-        "[[waf.exceptions]]\nrule = \"one\"\npath = \"/search\"";
+    let exception = "[[waf.exceptions]]\nrule = \"one\"\npath = \"/search\"";
     let folder = Folder::new(&Module::new("1.0.0"), &format!("{TERMS}\n{exception}"));
     std::fs::copy("rules/universal-waf.wasm", folder.module()).unwrap();
     let rule = |id: &str, pattern: &str| json!({"id": id, "where": ["target"], "kind": "contains", "pattern": pattern, "action": "block"});
