@@ -79,7 +79,7 @@ pub async fn begin(
         theirs.begin_trial(release, plan, trigger)
     });
     match begun.await? {
-        Begun::Unchanged(record) => Ok(reloaded(module, record).into_response()),
+        Begun::Unchanged(record) => Ok(reloaded(module, *record).into_response()),
         Begun::Trial(trial) => {
             let about = trial.about();
             let name =

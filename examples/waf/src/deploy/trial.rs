@@ -14,7 +14,7 @@ use crate::version::shown;
 pub enum Begun {
     Trial(Arc<Trial>),
     /// It serves already, so there is nothing to try.
-    Unchanged(Record),
+    Unchanged(Box<Record>),
 }
 
 impl Deployments {
@@ -71,7 +71,7 @@ impl Deployments {
         let ready = self.stage(release, base, trigger, Some(reason.to_owned()))?;
         if ready.staged.is_unchanged() {
             let (report, _) = self.commit(ready)?;
-            return Ok(Begun::Unchanged(self.history.succeeded(&report, Held::default())));
+            return Ok(Begun::Unchanged(Box::new(self.history.succeeded(&report, Held::default()))));
         }
         let version = ready.staged.manifest().and_then(|manifest| manifest.version.as_ref()).map(ToString::to_string);
         let serving = self.guard.slot().status().serving.filter(|serving| serving.generation == base);
