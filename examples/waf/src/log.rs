@@ -91,6 +91,7 @@ impl Line {
             module = judgement.and_then(|judgement| judgement.module.as_deref()),
             rule = judgement.and_then(|judgement| judgement.rule.as_deref()),
             version = judgement.and_then(|judgement| judgement.version.as_deref()),
+            trial = judgement.and_then(|judgement| judgement.tried.then_some(true)),
             upstream = self.upstream.as_deref(),
             tls = peer.tls,
             rules_ms = millis(self.rules),

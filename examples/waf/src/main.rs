@@ -37,6 +37,7 @@ mod rules;
 mod serve;
 mod sites;
 mod token;
+mod trial;
 mod trust;
 mod upstream;
 mod version;
@@ -143,6 +144,7 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
         None => None,
     };
     let (draining, is_draining) = channel(false);
+    let stopping = modules.clone();
     let guards = Chain::new(modules.iter().map(|module| module.guard_handle()).collect());
     let admin = Admin {
         modules,
@@ -155,6 +157,7 @@ fn run_node(options: NodeOptions, membership: Option<Membership>) -> Result<(), 
         fleet,
     };
     runtime.block_on(listen(&config, (options, read), admin, draining))?;
+    stopping.iter().for_each(|module| module.end_trial_at_stop());
     shut_down(runtime);
     Ok(())
 }

@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use waf_interface::Verdict;
 
 use crate::sites::SiteStatus;
+use crate::trial::Measured;
 use crate::trust::Refusals;
 
 /// More rules than this are counted together, as `other`.
@@ -85,6 +86,13 @@ struct KindOf {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TrialOutcome {
+    module: String,
+    mode: &'static str,
+    outcome: &'static str,
+}
+
 /// What is counted of one module.
 #[derive(Clone)]
 pub struct ModuleMetrics {
@@ -130,6 +138,12 @@ pub struct Metrics {
     limited: Family<Rule, Counter>,
     connections: Family<At, Gauge>,
     upstreams: Upstreams,
+    trial_share: Family<Module, Gauge<f64, AtomicU64>>,
+    /// Of the latest trial.
+    trial_calls: Family<Module, Counter>,
+    trial_failures: Family<Module, Counter>,
+    trial_differences: Family<Module, Counter>,
+    trials: Family<TrialOutcome, Counter>,
 }
 
 impl Metrics {
@@ -165,8 +179,14 @@ impl Metrics {
             limited: Family::default(),
             connections: Family::default(),
             upstreams: Upstreams::default(),
+            trial_share: Family::default(),
+            trial_calls: Family::default(),
+            trial_failures: Family::default(),
+            trial_differences: Family::default(),
+            trials: Family::default(),
         };
         metrics.register();
+        metrics.register_trials();
         metrics
     }
 
@@ -219,6 +239,19 @@ impl Metrics {
         registry.register("waf_upstream_ejections", about, ejections.clone());
         let about = "Modules that were refused because of their signatures or counters";
         registry.register("waf_trust_refusals", about, self.trust_refusals.clone());
+    }
+
+    fn register_trials(&mut self) {
+        let Metrics { registry, .. } = self;
+        let about = "Share of the clients or requests that the version which is tried gets";
+        registry.register("wasm_trial_share", about, self.trial_share.clone());
+        let about = "Calls of the version that is or was tried last";
+        registry.register("wasm_trial_calls", about, self.trial_calls.clone());
+        let about = "Calls of it that failed, or that a canary refused where the serving version did not";
+        registry.register("wasm_trial_failures", about, self.trial_failures.clone());
+        let about = "Requests on which a shadow's verdict was another one";
+        registry.register("wasm_trial_differences", about, self.trial_differences.clone());
+        registry.register("wasm_trials_ended", "Trials that ended, by how", self.trials.clone());
     }
 
     /// Notes how long the modules took for a request together.
@@ -374,6 +407,26 @@ impl ModuleMetrics {
     pub fn failed(&self, kind: &'static str) {
         self.all.errors.get_or_create(&Kind { kind }).inc();
         self.all.module_errors.get_or_create(&KindOf { module: self.module.module.clone(), kind }).inc();
+    }
+
+    /// Counts a trial that ended.
+    pub fn trial_ended(&self, mode: &'static str, outcome: &'static str) {
+        let ended = TrialOutcome { module: self.module.module.clone(), mode, outcome };
+        self.all.trials.get_or_create(&ended).inc();
+    }
+
+    /// Takes up how the latest trial is. With each trial its counts begin anew.
+    pub fn tried(&self, trial: &Measured) {
+        let ModuleMetrics { all, module, .. } = self;
+        all.trial_share.get_or_create(module).set(trial.share);
+        for (family, count) in [
+            (&all.trial_calls, trial.calls),
+            (&all.trial_failures, trial.failures),
+            (&all.trial_differences, trial.differences),
+        ] {
+            family.remove(module);
+            family.get_or_create(module).inc_by(count);
+        }
     }
 
     /// Takes up how the module is at the moment.

@@ -17,6 +17,7 @@ use waf_interface::{CLIENT, Decision, FieldTooLong, IF_UNREAD, Reason, Verdict, 
 use crate::config::{self, Config, Module, Sample};
 use crate::policy::Subject;
 use crate::release::Release;
+use crate::trial::Key;
 use crate::trust;
 
 /// A request as the rules see it.
@@ -31,6 +32,8 @@ pub struct Inspected<'a> {
     pub client: IpAddr,
     /// What is to happen to what the rules cannot inspect.
     pub if_unread: Verdict,
+    /// What says which version judges it, while one is tried.
+    pub key: &'a Key,
 }
 
 impl<'a> Inspected<'a> {
@@ -97,9 +100,9 @@ impl Engine {
 
     /// An engine for a module of this configuration.
     pub fn of(module: Module, config: &Config, cache: Option<&Path>) -> Result<Engine, BoxError> {
-        // A generation that serves, one that drains, one that is staged, those of the fallback, and those of the rules that are
-        // asked where others are mild.
-        let instances = u32::try_from(module.limits.concurrent_calls.get().saturating_mul(6))?;
+        // A generation that serves, one that drains, one that is staged or tried, those of the fallback, and those of the rules
+        // that are asked where others are mild.
+        let instances = u32::try_from(module.limits.concurrent_calls.get().saturating_mul(7))?;
         let builder = wasm::Engine::builder().max_instances(instances);
         let wasm = match cache {
             Some(folder) => builder.cache_dir(folder).build()?,
@@ -122,6 +125,11 @@ impl Engine {
     /// Returns the requests that every version of the module is tried on.
     pub fn samples(&self) -> &[Sample] {
         self.module.samples()
+    }
+
+    /// Returns whether what fails on a new version is put to the one before.
+    pub fn takes_second_opinions(&self) -> bool {
+        self.module.probation.second_opinions > 0
     }
 
     /// How many instances of the module there are.
@@ -237,6 +245,7 @@ fn prove(rules: &dyn Waf, samples: &[Sample]) -> Result<(), BoxError> {
             body: body.as_bytes(),
             client: Ipv4Addr::LOCALHOST.into(),
             if_unread: Verdict::Block,
+            key: &Key::Client(Ipv4Addr::LOCALHOST.into()),
         };
         let got = inspect(rules, &request)
             .map_err(|failure| format!("the sample {name:?} got no verdict: {failure}"))?

@@ -17,6 +17,7 @@ use crate::guard::{Guard, ModuleGuard, RuleError, Tally};
 use crate::json::moment;
 use crate::live::Second;
 use crate::rule_file::EditError;
+use crate::trial::View;
 use crate::trust::Untrusted;
 use crate::version::shown;
 
@@ -104,6 +105,12 @@ struct Refused {
     reason: Option<&'static str>,
     current_version: Option<String>,
     status: String,
+    /// What kind of refusal it is, if it is about a trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    /// The trial that is in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trial: Option<View>,
 }
 
 /// Goes with an answer, for the audit log.
@@ -124,7 +131,12 @@ pub fn refused(refusal: &Refusal, guard: &ModuleGuard) -> Response {
     let error = in_short(refusal).map_or_else(|| detail.clone(), |short| safe(&short));
     let (stage, module) = (refusal.stage(), guard.name().to_owned());
     let reason = refusal.untrusted().map(Untrusted::reason);
-    let body = Refused { success: false, error, detail, stage, module, reason, current_version, status };
+    let (kind, trial) = match refusal {
+        Refusal::TrialUnderWay { .. } => (Some("trial_under_way"), guard.last_trial().map(|trial| trial.view())),
+        Refusal::NoTrial => (Some("no_trial"), None),
+        _ => (None, None),
+    };
+    let body = Refused { success: false, error, detail, stage, module, reason, current_version, status, kind, trial };
     let mut answer = (code(refusal), Json(body)).into_response();
     if let Some(reason) = reason {
         answer.extensions_mut().insert(NotTrusted(reason));
@@ -189,6 +201,9 @@ fn code(refusal: &Refusal) -> StatusCode {
         Refusal::RulesChanged => StatusCode::PRECONDITION_FAILED,
         Refusal::Archive(_) => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::NotArchived(_) | Refusal::Overtaken => StatusCode::CONFLICT,
+        Refusal::TrialUnderWay { .. } | Refusal::NoTrial | Refusal::Trial(_) | Refusal::TrialEnded { .. } => {
+            StatusCode::CONFLICT
+        }
         Refusal::Slot(error) => match error.kind() {
             ErrorKind::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorKind::TooSoon { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -197,6 +212,8 @@ fn code(refusal: &Refusal) -> StatusCode {
             | ErrorKind::TooManyRetired { .. }
             | ErrorKind::NotWarm { .. }
             | ErrorKind::AlreadyServing(_)
+            | ErrorKind::CanaryFailed(_)
+            | ErrorKind::CanaryUnderWay(_)
             | ErrorKind::Version(_) => StatusCode::CONFLICT,
             ErrorKind::Closed | ErrorKind::NoThread(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNPROCESSABLE_ENTITY,

@@ -10,10 +10,11 @@ use hotslot::escape_untrusted;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::answers::refused;
 use super::audit::About;
 use super::{Admin, refusal};
 use crate::chain::{NAME_LIMIT, Named as _, UnknownModule, is_name};
-use crate::deploy::Deployments;
+use crate::deploy::{Deployments, Refusal};
 
 /// The module that the path or the query of a request names, if one does.
 pub struct Chosen {
@@ -68,6 +69,23 @@ impl Chosen {
     /// The module, the first one if none is named.
     pub fn of(&self, admin: &Admin) -> Result<Arc<Deployments>, NotChosen> {
         admin.modules.get(self.name.as_deref()).map(|module| self.found(module)).map_err(unknown)
+    }
+
+    /// The module, the only one with a trial under way if none is named.
+    pub fn of_trial(&self, admin: &Admin) -> Result<Arc<Deployments>, NotChosen> {
+        if self.is_said() {
+            return self.of(admin);
+        }
+        let under_way: Vec<_> = admin.modules.iter().filter(|module| module.trial_under_way().is_ok()).collect();
+        match under_way[..] {
+            [] => Err(NotChosen::new(refused(&Refusal::NoTrial, admin.modules.first().guard()))),
+            [module] => Ok(self.found(module)),
+            [..] => {
+                let names: Vec<_> = under_way.iter().map(|module| module.name()).collect();
+                let problem = format!("several modules are tried: name one of {}", names.join(", "));
+                Err(NotChosen::new(refusal(StatusCode::CONFLICT, problem)))
+            }
+        }
     }
 
     /// The module, the one that takes rules if none is named.

@@ -7,6 +7,7 @@ mod chosen;
 pub mod page;
 mod rollback;
 mod rules;
+mod trial;
 mod upload;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::life::{Changed, Settings};
 use crate::proxy::Proxy;
 use crate::release::{Module, Release};
 use crate::rule_file::{EditError, RuleFile};
+use crate::trial::Wish;
 
 /// A rule, or the wish to roll back, is a small thing.
 const JSON_LIMIT: usize = 64 << 10;
@@ -73,6 +75,12 @@ pub fn router(admin: Admin, proxy: Arc<Proxy>, settings: Arc<Settings>) -> Route
         .merge(of_a_module("history", &get(history)))
         .merge(of_a_module("errors", &get(errors)))
         .merge(of_a_module("archive", &get(archived)))
+        .merge(of_a_module("trial", &get(trial::show)))
+        .merge(of_a_module("promote", &post(trial::promote)))
+        .merge(of_a_module("abort", &post(trial::abort)))
+        .merge(of_a_module("pause", &post(trial::pause)))
+        .merge(of_a_module("resume", &post(trial::resume)))
+        .merge(of_a_module("share", &post(trial::share)))
         .route("/api/v1/rules", get(rules::list).put(rules::put).post(rules::add))
         .route("/api/v1/rules/diff", get(rules::diff))
         .route("/api/v1/rules/file", put(rules::replace))
@@ -141,7 +149,10 @@ fn readable<R>(module: &Deployments, read: Result<R, EditError>) -> Result<R, Bo
     read.map_err(|error| Box::new(refused(&Refusal::Rules(error), module.guard())))
 }
 
-async fn reload(State(admin): State<Admin>, chosen: Chosen, request: Request) -> Result<Json<Reloaded>, Response> {
+async fn reload(State(admin): State<Admin>, chosen: Chosen, request: Request) -> Result<Response, Response> {
+    let bad = |problem: String| refusal(StatusCode::BAD_REQUEST, problem).into_response();
+    // A word that is not known may have been meant to keep the version from serving at once.
+    let wish = Query::<Wish>::try_from_uri(request.uri()).map_err(|error| bad(error.body_text()))?.0;
     let upload = upload::receive(request, &admin.terms).await.map_err(IntoResponse::into_response)?;
     let chosen = chosen.and(upload.name)?;
     let module = chosen.of(&admin)?;
@@ -153,6 +164,9 @@ async fn reload(State(admin): State<Admin>, chosen: Chosen, request: Request) ->
         return Err(refusal(StatusCode::UNPROCESSABLE_ENTITY, problem).into_response());
     }
     let signed = Module::new(upload.module).with_manifest(upload.signed);
+    if let Some(plan) = upload.wish.and(wish).and_then(|wish| wish.plan(module.trial_terms())).map_err(bad)? {
+        return trial::begin(&admin, &module, signed, upload.rules, plan).await;
+    }
     let (wanted, trigger) = match upload.rules {
         None => (Change::Module(signed), Trigger::Upload),
         Some(rules) => {
@@ -160,7 +174,7 @@ async fn reload(State(admin): State<Admin>, chosen: Chosen, request: Request) ->
         }
     };
     let record = change(&module, move |deployments| deployments.reload(wanted, trigger)).await?;
-    Ok(reloaded(&module, record))
+    Ok(reloaded(&module, record).into_response())
 }
 
 /// Refuses a file that calls itself as another module than the first one, where nobody said which one is meant.

@@ -13,11 +13,12 @@ use hotslot_trust::Signed;
 use tokio::time::timeout;
 
 use super::answers::refusal;
+use crate::trial::{self, Wish};
 use crate::trust;
 
 /// What a form may have.
-const FIELDS: &str = "there are the fields name (or module), file, manifest with signatures and, if they are to change with it, rules (or \
-                      config): each of them once";
+const FIELDS: &str = "there are the fields name (or module), file, manifest with signatures, if they are to change with it, rules (or \
+                      config), and, for a trial, mode, share, steps, auto, min_calls and refusals: each of them once";
 /// A longer name is none.
 const NAME_FIELD_LIMIT: usize = 256;
 
@@ -45,6 +46,8 @@ pub struct Upload {
     pub rules: Option<Bytes>,
     /// Who says what it is.
     pub signed: Option<Arc<Signed>>,
+    /// Whether and how it is to be tried first.
+    pub wish: Wish,
 }
 
 /// The module that a request brings.
@@ -77,6 +80,7 @@ async fn read(request: Request) -> Result<Upload, Rejected> {
         )
     })?;
     let (mut name, mut file, mut rules, mut manifest, mut signatures) = (None, None, None, None, None);
+    let mut wish = Wish::default();
     while let Some(field) = form.next_field().await? {
         match field.name() {
             Some("name" | "module") if name.is_none() => name = Some(read_name(field).await?),
@@ -95,12 +99,16 @@ async fn read(request: Request) -> Result<Upload, Rejected> {
                 }
                 *content = Some(field.bytes().await?);
             }
+            Some(kind) if trial::FIELDS.contains(&kind) => {
+                let kind = kind.to_owned();
+                wish.add(&kind, read_name(field).await?).map_err(|problem| bad(&problem))?;
+            }
             _ => return Err(bad(FIELDS)),
         }
     }
     let module = file.filter(|file| !file.is_empty()).ok_or_else(|| bad("the field `file` is missing or empty"))?;
     let signed = trust::of_form(manifest.as_deref(), signatures.as_deref()).map_err(bad)?;
-    Ok(Upload { name, module, rules, signed })
+    Ok(Upload { name, module, rules, signed, wish })
 }
 
 /// A name, whatever it is.

@@ -15,6 +15,7 @@ use super::{
 use crate::listen::Address;
 use crate::log::Log;
 use crate::policy::Mode;
+use crate::trial;
 
 impl Default for Config {
     fn default() -> Config {
@@ -44,6 +45,7 @@ impl Default for Config {
             rules: Rules::default(),
             archive: Archive::default(),
             trust: Trust::default(),
+            trial: trial::Terms::default(),
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::log::Log;
 use crate::net::{Network, Networks};
 use crate::policy::{self, Denied, HostPattern, Mode, Place, Policy};
 use crate::rate;
+use crate::trial;
 use crate::upstream::Upstream;
 
 /// What the file may say.
@@ -84,6 +85,8 @@ pub struct Config {
     pub rules: Rules,
     pub archive: Archive,
     pub trust: Trust,
+    /// How versions are tried on traffic.
+    pub trial: trial::Terms,
 }
 
 /// What becomes of a request on which the rules gave no verdict.

@@ -1,13 +1,32 @@
 //! Takes up the module file and the rule file when they have changed.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Change, Deployments, Trigger, complain};
+use super::{Change, Deployments, Refusal, Trigger, complain};
 use crate::chain::Named;
 use crate::release::Module;
 use crate::rule_file::RuleFile;
 use crate::trust;
+
+/// What became of a file that has changed.
+enum TakenUp {
+    /// It serves, or has been refused.
+    Done,
+    /// It is too soon.
+    Again(Duration),
+    AfterTrial,
+}
+
+impl TakenUp {
+    fn again(self) -> Option<Duration> {
+        match self {
+            TakenUp::Again(wait) => Some(wait),
+            TakenUp::Done | TakenUp::AfterTrial => None,
+        }
+    }
+}
 
 impl Deployments {
     /// Returns the module file and the file that the module is set up with.
@@ -30,11 +49,11 @@ impl Deployments {
         let module = Module::new(read(path)?).with_manifest(trust::beside(path));
         let digest = module.digest();
         let is_new = !self.archive.has_seen_module_file(digest) && digest != self.serving_module();
-        let again = is_new.then(|| self.take_up(Change::Module(module), Trigger::ModuleFile)).flatten();
-        if again.is_none() {
+        let taken = if is_new { self.take_up(Change::Module(module), Trigger::ModuleFile) } else { TakenUp::Done };
+        if matches!(taken, TakenUp::Done) {
             complain(self.archive.saw_module_file(digest));
         }
-        again
+        taken.again()
     }
 
     /// Reloads the rules from their file, if that is another one than the last time. Says when to try again.
@@ -51,24 +70,36 @@ impl Deployments {
             rules
         };
         let digest = rules.digest();
-        let again = self.take_up(Change::Rules(rules), Trigger::RuleFile);
-        if again.is_none() {
+        let taken = self.take_up(Change::Rules(rules), Trigger::RuleFile);
+        if matches!(taken, TakenUp::Done) {
             complain(self.archive.saw_rule_file(digest));
         }
-        again
+        taken.again()
     }
 
-    fn take_up(&self, change: Change, trigger: Trigger) -> Option<Duration> {
+    /// Takes up the files that changed during a trial.
+    pub(super) fn take_up_missed_files(&self) {
+        if self.has_missed_files.swap(false, Ordering::Relaxed) {
+            self.take_up_files();
+        }
+    }
+
+    fn take_up(&self, change: Change, trigger: Trigger) -> TakenUp {
         let (file, module) = (trigger.name(), self.name());
         match self.reload(change, trigger) {
-            Ok(_) => None,
-            Err(refusal) => {
-                let again = refusal.retry_after();
-                if again.is_none() {
-                    tracing::error!(module, file, error = %refusal, "the changed file was refused: the current version keeps serving");
-                }
-                again
+            Ok(_) => TakenUp::Done,
+            Err(refusal @ Refusal::TrialUnderWay { .. }) => {
+                tracing::warn!(module, file, %refusal, "the changed file is taken up after the trial");
+                self.has_missed_files.store(true, Ordering::Relaxed);
+                TakenUp::AfterTrial
             }
+            Err(refusal) => refusal.retry_after().map_or_else(
+                || {
+                    tracing::error!(module, file, error = %refusal, "the changed file was refused: the current version keeps serving");
+                    TakenUp::Done
+                },
+                TakenUp::Again,
+            ),
         }
     }
 }

@@ -123,11 +123,14 @@ impl Refusal {
     /// Returns whether it may be otherwise later, with the same release.
     pub fn is_transient(&self) -> bool {
         match self {
-            Refusal::Archive(_) | Refusal::NotArchived(_) | Refusal::Overtaken => true,
+            Refusal::Archive(_) | Refusal::NotArchived(_) | Refusal::Overtaken | Refusal::TrialUnderWay { .. } => true,
             Refusal::Disabled
             | Refusal::Rules(_)
             | Refusal::RulesChanged
             | Refusal::NothingBefore(_)
+            | Refusal::NoTrial
+            | Refusal::Trial(_)
+            | Refusal::TrialEnded { .. }
             | Refusal::Version { .. } => false,
             Refusal::Untrusted(error) => error.is_transient(),
             Refusal::Slot(error) if self.untrusted().is_none() => matches!(

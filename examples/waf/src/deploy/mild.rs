@@ -7,6 +7,7 @@ use waf_interface::Waf;
 use super::{Deployments, complain};
 use crate::guard::MildRules;
 use crate::release::Release;
+use crate::trial::Mode;
 
 /// Opens a slot with a release.
 pub(super) type Open = Box<dyn Fn(&str, &Release) -> Result<HotSlot<dyn Waf>, hotslot::Error> + Send + Sync>;
@@ -31,15 +32,26 @@ impl Deployments {
 
     /// Brings the slot in line with what serves. Until it is, it runs what served before.
     pub(super) fn follow_mild(&self) -> Vec<String> {
+        if let Ok(trial) = self.trial_under_way()
+            && trial.plan().mode == Mode::Canary
+        {
+            trial.set_mild(self.open_mild(&trial.about().release).0);
+        }
+        let (mild, left_out) = self.open_mild(&self.serving());
+        self.guard.set_mild(mild);
+        left_out
+    }
+
+    /// Opens a slot with a release without the rules that are mild somewhere, and returns those of them that it has. There is
+    /// no slot if there are none, or if it cannot be opened: then all of them stand.
+    pub(super) fn open_mild(&self, release: &Release) -> (Option<MildRules>, Vec<String>) {
         let rules = self.mild.rules.lock().clone();
         let rules: Vec<_> = rules.into_iter().filter(|rule| rule != OWN).collect();
         if rules.is_empty() {
-            self.guard.set_mild(None);
-            return rules;
+            return (None, rules);
         }
-        let serving = self.serving();
         let open = |rules: &[String]| -> Result<HotSlot<dyn Waf>, BoxError> {
-            let release = Release { module: serving.module.clone(), rules: serving.rules.without(rules)? };
+            let release = Release { module: release.module.clone(), rules: release.rules.without(rules)? };
             Ok((self.mild.open)("mild", &release)?)
         };
         let (opened, left_out) = match open(&rules) {
@@ -48,21 +60,16 @@ impl Deployments {
             Err(_) => {
                 let own: Vec<_> = rules.into_iter().filter(|rule| open(std::slice::from_ref(rule)).is_ok()).collect();
                 if own.is_empty() {
-                    self.guard.set_mild(None);
-                    return own;
+                    return (None, own);
                 }
                 (open(&own), own)
             }
         };
         match opened {
-            Ok(slot) => {
-                self.guard.set_mild(Some(MildRules { slot, left_out: left_out.clone() }));
-                left_out
-            }
+            Ok(slot) => (Some(MildRules { slot, left_out: left_out.clone() }), left_out),
             Err(error) => {
-                self.guard.set_mild(None);
                 complain(Err(format!("no exceptions and no rules with detection only: {error}").into()));
-                left_out
+                (None, left_out)
             }
         }
     }

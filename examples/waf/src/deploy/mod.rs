@@ -14,10 +14,12 @@ mod mild;
 mod modules;
 mod rollback;
 mod startup;
+mod trial;
 mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use hotslot::{
@@ -33,6 +35,7 @@ use self::mild::Mild;
 pub use self::modules::{set_mild_rules, start_all};
 pub use self::rollback::{RolledBack, Rules, Target};
 pub use self::startup::default_config;
+pub use self::trial::Begun;
 use crate::archive::{Archive, Contents};
 use crate::chain::Named;
 use crate::guard::ModuleGuard;
@@ -40,7 +43,9 @@ use crate::release::{Module, Release};
 use crate::replace_file::replace_file;
 use crate::rule_file::{Edit, EditError, RuleFile};
 use crate::rules::Engine;
+use crate::trial::{Mode, Terms};
 use crate::trust::{Trust, Untrusted};
+use crate::version::shown;
 
 /// How long the end of a reload waits for requests that came across it, to have measured them all.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -66,6 +71,9 @@ pub struct Deployments {
     /// Whose signatures count; `None` if anything is taken.
     trust: Option<Arc<Trust>>,
     mild: Mild,
+    /// Whether a changed file waits for the end of a trial.
+    has_missed_files: AtomicBool,
+    trial_terms: Terms,
 }
 
 /// What serves, and what can serve again.
@@ -123,6 +131,14 @@ pub enum Refusal {
     NotArchived(BoxError),
     /// Another generation serves than the one whose module or rules it keeps.
     Overtaken,
+    /// Another version is tried, and would be overtaken.
+    TrialUnderWay { mode: Mode, version: Option<String>, generation: u64, module: Digest, rules: Digest },
+    /// No version is tried.
+    NoTrial,
+    /// What was asked of a trial cannot be done.
+    Trial(BoxError),
+    /// It was tried, and does not serve.
+    TrialEnded { mode: Mode, reason: String },
 }
 
 impl Named for Deployments {
@@ -138,6 +154,7 @@ impl Deployments {
             return Err(Refusal::Disabled);
         }
         let _turn = self.turn.lock();
+        self.refuse_during_trial()?;
         self.follow();
         let (base, serving) = {
             let served = self.served.lock();
@@ -294,7 +311,7 @@ impl Deployments {
     }
 
     /// Has the fallback run what serves, once that is through its probation, in the place of what it runs.
-    pub fn promote(&self, stands_by: &mut Release) {
+    pub fn promote_fallback(&self, stands_by: &mut Release) {
         let Some(fallback) = self.guard.fallback() else { return };
         let Some(serving) = self.guard.slot().status().serving else { return };
         let release = {
@@ -371,6 +388,11 @@ impl Deployments {
         Arc::clone(&self.guard)
     }
 
+    /// Returns how versions are tried where nobody says otherwise.
+    pub fn trial_terms(&self) -> &Terms {
+        &self.trial_terms
+    }
+
     /// Returns whether it is the module whose rules the API changes.
     pub fn takes_rules(&self) -> bool {
         self.takes_rules
@@ -403,6 +425,8 @@ impl Refusal {
             },
             Refusal::Archive(_) | Refusal::NotArchived(_) => "archive",
             Refusal::Overtaken => "commit",
+            Refusal::TrialUnderWay { .. } | Refusal::NoTrial => "gate",
+            Refusal::Trial(_) | Refusal::TrialEnded { .. } => "trial",
         }
     }
 
@@ -427,8 +451,21 @@ impl std::fmt::Display for Refusal {
             Refusal::NothingBefore(problem) => f.write_str(problem),
             Refusal::Untrusted(error) => error.fmt(f),
             Refusal::Slot(error) | Refusal::Version { error, .. } => error.fmt(f),
-            Refusal::Archive(error) | Refusal::NotArchived(error) => error.fmt(f),
+            Refusal::Archive(error) | Refusal::NotArchived(error) | Refusal::Trial(error) => error.fmt(f),
             Refusal::Overtaken => f.write_str("another version began to serve meanwhile: try again"),
+            Refusal::TrialUnderWay { mode, version, generation, module, rules } => {
+                let (mode, module, rules) = (mode.name(), module.short(), rules.short());
+                let name = version.as_deref().map_or_else(|| module.to_string(), shown);
+                write!(
+                    f,
+                    "{name} (generation {generation}, module {module}, rules {rules}) is being tried as a {mode}: promote it or \
+                     abort it first"
+                )
+            }
+            Refusal::NoTrial => {
+                f.write_str("no version is being tried: POST reload with mode=shadow or mode=canary begins a trial")
+            }
+            Refusal::TrialEnded { mode, reason } => write!(f, "it was tried as a {}, and ended: {reason}", mode.name()),
         }
     }
 }

@@ -46,6 +46,7 @@ pub fn start_all(
                 folder: &folder,
                 traffic: Arc::clone(traffic),
                 metrics: ModuleMetrics::new(Arc::clone(metrics), &module.name),
+                trial_terms: config.trial.clone(),
                 is_managed,
             })
         });

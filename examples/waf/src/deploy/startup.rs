@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hotslot::{BoxError, Cause, Event};
@@ -21,6 +22,7 @@ use crate::release::{self, Release};
 use crate::replace_file::replace_file;
 use crate::rule_file::RuleFile;
 use crate::rules::{self, Engine};
+use crate::trial::Terms;
 use crate::trust;
 
 /// A rule file that changes nothing about the built-in rules.
@@ -47,13 +49,14 @@ pub(super) struct Start<'a> {
     pub folder: &'a Path,
     pub traffic: Arc<Traffic>,
     pub metrics: ModuleMetrics,
+    pub trial_terms: Terms,
     /// Whether a fleet says what serves. Then files that were changed by hand are not taken up.
     pub is_managed: bool,
 }
 
 /// Opens the slot of a module, and starts what looks after it. Must not be called on a worker of the runtime.
 pub(super) fn start(start: Start<'_>) -> Result<Arc<Deployments>, BoxError> {
-    let Start { module, engine, archive, folder, traffic, metrics, is_managed } = start;
+    let Start { module, engine, archive, folder, traffic, metrics, trial_terms, is_managed } = start;
     let name = module.name.as_str();
     let open = |name: &str, release: &Release| rules::open(name, &engine, release, module.samples());
 
@@ -113,6 +116,8 @@ pub(super) fn start(start: Start<'_>) -> Result<Arc<Deployments>, BoxError> {
         served: Mutex::new(served),
         history,
         mild: Mild { rules: Mutex::default(), open: Box::new(open_mild) },
+        has_missed_files: AtomicBool::new(false),
+        trial_terms,
     });
     match is_managed {
         true => deployments.write_rule_file(&release),
@@ -135,7 +140,7 @@ pub(super) fn start(start: Start<'_>) -> Result<Arc<Deployments>, BoxError> {
             let mut stands_by = release;
             loop {
                 std::thread::sleep(PROMOTE_EVERY);
-                theirs.promote(&mut stands_by);
+                theirs.promote_fallback(&mut stands_by);
             }
         })?;
     }

@@ -47,6 +47,8 @@ pub struct Judgement {
     pub version: Option<String>,
     /// Whether the action is what the verdict asks for.
     pub enforced: bool,
+    /// Whether a version that is being tried said so.
+    pub tried: bool,
 }
 
 impl Judgement {
@@ -166,7 +168,7 @@ impl Guard {
             took += answer.took;
             failed |= answer.failed;
             let mode = if module.mode() == Mode::Detect { Mode::Detect } else { case.mode };
-            let judgement = match answer.said {
+            let mut judgement = match answer.said {
                 Ok(decision) => {
                     module.metrics().verdict(decision.verdict);
                     self.judge(decision, Some(module), answer.version, mode, case.id)
@@ -174,9 +176,18 @@ impl Guard {
                 Err(action) => {
                     let (action, enforced) = done(mode, action);
                     let module = Some(module.shared_name());
-                    Judgement { action, verdict: None, module, rule: None, version: answer.version, enforced }
+                    Judgement {
+                        action,
+                        verdict: None,
+                        module,
+                        rule: None,
+                        version: answer.version,
+                        enforced,
+                        tried: false,
+                    }
                 }
             };
+            judgement.tried = answer.tried;
             if judgement.ends_the_run(case.passed_challenge) {
                 strongest = Some(judgement);
                 break;
@@ -215,12 +226,20 @@ impl Guard {
             },
         );
         if verdict == Verdict::Allow {
-            return Judgement { action, verdict: Some(verdict), module: None, rule: None, version, enforced };
+            return Judgement {
+                action,
+                verdict: Some(verdict),
+                module: None,
+                rule: None,
+                version,
+                enforced,
+                tried: false,
+            };
         }
         self.metrics.matched(&rule);
         let module = module.map(|module| module.shared_name());
         tracing::info!(target: "waf::decision", request = id.to_str().unwrap_or_default(), verdict = verdict.name(), enforced, module = module.as_deref(), rule, part, matched);
-        Judgement { action, verdict: Some(verdict), module, rule: Some(rule), version, enforced }
+        Judgement { action, verdict: Some(verdict), module, rule: Some(rule), version, enforced, tried: false }
     }
 
     /// Counts what a request came to.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hotslot::{HotSlot, Lease, ServingStatus, escape_untrusted};
@@ -19,6 +20,7 @@ use crate::live::Traffic;
 use crate::metrics::{ModuleMetrics, Now};
 use crate::policy::{Mildness, Mode};
 use crate::rules::{Failure, Inspected, inspect};
+use crate::trial::Trial;
 use crate::without::Rest;
 
 /// How many errors are remembered.
@@ -44,6 +46,10 @@ pub struct ModuleGuard {
     metrics: ModuleMetrics,
     errors: Mutex<VecDeque<RuleError>>,
     tallies: Mutex<BTreeMap<u64, Tally>>,
+    /// Whether a version is tried, so that requests look at one number only while none is.
+    is_trying: AtomicBool,
+    /// The trial that is under way, or was the last one.
+    trial: RwLock<Option<Arc<Trial>>>,
 }
 
 /// What serves, without the rules that are mild somewhere: what it says of a request stands wherever they do not.
@@ -72,6 +78,8 @@ pub(super) struct Answer {
     pub took: Duration,
     /// Whether what serves gave no verdict.
     pub failed: bool,
+    /// Whether a version that is being tried was asked.
+    pub tried: bool,
 }
 
 /// A call of the rules that gave no verdict.
@@ -136,18 +144,29 @@ impl ModuleGuard {
             metrics,
             errors: Mutex::default(),
             tallies: Mutex::default(),
+            is_trying: AtomicBool::new(false),
+            trial: RwLock::default(),
         }
     }
 
     /// Asks the module about a request.
     pub(super) fn ask(&self, request: &Inspected<'_>, case: &Case<'_>) -> Answer {
         let waiting = self.holds.ask();
-        let rules = self.slot.load();
+        let trial = self.trial();
+        let rules = match &trial {
+            Some(trial) => trial.lease(&self.slot, request.key),
+            None => self.slot.load(),
+        };
         let version = Lease::version(&rules).map(ToString::to_string);
-        let (result, took) = self.call(&rules, request, waiting);
-        let answer = |said, version, failed| Answer { said, version, took, failed };
+        let tried = trial.as_deref().filter(|trial| trial.is_on(&rules));
+        let (result, took) = self.call(&rules, request, waiting, tried);
+        if let Some(trial) = &trial {
+            trial.saw(request, &result, tried.is_some());
+        }
+        let by_tried = tried.is_some();
+        let answer = |said, version, failed| Answer { said, version, took, failed, tried: by_tried };
         match result {
-            Ok(decision) => answer(Ok(self.soften(decision, &rules, request, case)), version, false),
+            Ok(decision) => answer(Ok(self.soften(decision, &rules, request, case, tried)), version, false),
             Err(failure) => {
                 self.remember(&rules, &failure, case.id);
                 match *self.policy.read() {
@@ -167,9 +186,13 @@ impl ModuleGuard {
         rules: &Lease<dyn Waf>,
         request: &Inspected<'_>,
         waiting: Waiting,
+        tried: Option<&Trial>,
     ) -> (Result<Decision, Failure>, Duration) {
         let leased = waiting.since.elapsed();
-        let fault = |result: &Result<Decision, Failure>| result.as_ref().err().and_then(Failure::fault);
+        let fault = |result: &Result<Decision, Failure>| match result {
+            Ok(decision) => tried.and_then(|trial| trial.objects_to(decision)),
+            Err(failure) => failure.fault(),
+        };
         let (result, cost) = Lease::measure_repeatable(rules, fault, |rules| inspect(rules, request));
         waiting.end(leased + cost.waited);
         let took = leased + cost.took;
@@ -181,14 +204,23 @@ impl ModuleGuard {
         let rules = self.fallback.as_ref().map(HotSlot::load);
         let version = rules.as_ref().and_then(|rules| Lease::version(rules).map(ToString::to_string));
         let decision = rules.as_ref().and_then(|rules| {
-            inspect(&**rules, request).ok().map(|decision| self.soften(decision, rules, request, case))
+            inspect(&**rules, request).ok().map(|decision| self.soften(decision, rules, request, case, None))
         });
         (decision.ok_or(Action::Unavailable), version)
     }
 
     /// What a decision comes to where its rule is mild. It may stand in front of another one, so the rules are asked again: all
     /// but the mild ones about the whole request, and all of them about what is left without the part that it is about.
-    fn soften(&self, decision: Decision, rules: &Lease<dyn Waf>, request: &Inspected<'_>, case: &Case<'_>) -> Decision {
+    ///
+    /// A version that is tried has mild rules of its own: none of another version has a say in what it says.
+    fn soften(
+        &self,
+        decision: Decision,
+        rules: &Lease<dyn Waf>,
+        request: &Inspected<'_>,
+        case: &Case<'_>,
+        tried: Option<&Trial>,
+    ) -> Decision {
         let policy = case.policy;
         let mildness = |decision: &Decision| match &decision.reason {
             Some(reason) if decision.verdict != Verdict::Allow => {
@@ -200,7 +232,11 @@ impl ModuleGuard {
         if first == Mildness::None {
             return decision;
         }
-        let asked = self.mild.read().as_ref().map(|mild| (inspect(&*mild.slot.load(), request), mild.left_out.clone()));
+        let ask = |mild: &MildRules| (inspect(&*mild.slot.load(), request), mild.left_out.clone());
+        let asked = match tried {
+            Some(trial) => trial.ask_mild(ask),
+            None => self.mild.read().as_ref().map(ask),
+        };
         let Some((Ok(others), left_out)) = asked else { return decision };
         let mut mildest = match first {
             Mildness::Logged => Decision { verdict: Verdict::Log, ..decision.clone() },
@@ -238,6 +274,27 @@ impl ModuleGuard {
             }
         }
         decision
+    }
+
+    /// Returns the trial that is under way.
+    fn trial(&self) -> Option<Arc<Trial>> {
+        self.is_trying.load(Ordering::Acquire).then(|| self.trial.read().clone()).flatten()
+    }
+
+    /// Returns the trial that is under way, or was the last one.
+    pub fn last_trial(&self) -> Option<Arc<Trial>> {
+        self.trial.read().clone()
+    }
+
+    /// Has requests take part in a trial.
+    pub fn set_trial(&self, trial: Arc<Trial>) {
+        *self.trial.write() = Some(trial);
+        self.is_trying.store(true, Ordering::Release);
+    }
+
+    /// Has them take part in none.
+    pub fn clear_trial(&self) {
+        self.is_trying.store(false, Ordering::Release);
     }
 
     /// Has the rules without the mild ones run like this, or not at all.
@@ -309,6 +366,9 @@ impl ModuleGuard {
         let status = self.slot.status();
         let generation = status.serving.map_or(0, |serving| serving.generation);
         self.metrics.is_now(Now { generation, retired: status.retired.len(), instances });
+        if let Some(trial) = self.last_trial() {
+            self.metrics.tried(&trial.measured());
+        }
     }
 
     /// Notes the calls of what serves. The library forgets them when something else does.

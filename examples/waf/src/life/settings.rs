@@ -37,6 +37,7 @@ const LIVE: &[&str] = &[
     "waf.proxy.body_timeout_seconds",
     "waf.proxy.response_timeout_seconds",
     "waf.proxy.trusted_proxies",
+    "waf.trial.sticky",
 ];
 
 pub struct Settings {

@@ -37,6 +37,7 @@ use crate::readable::{Unread, readable};
 use crate::request_id::RequestIds;
 use crate::rules::Inspected;
 use crate::sites::{SiteStatus, Sites};
+use crate::trial::{Key, Sticky};
 use crate::upstream::Upstream;
 
 /// From this size on, what is inspected may keep the rules busy for longer than a worker of the runtime should be away.
@@ -57,6 +58,7 @@ struct Live {
     uninspected: Uninspected,
     limits: Limits,
     sites: Sites,
+    sticky: Sticky,
 }
 
 /// Another configuration, ready to hold.
@@ -171,6 +173,7 @@ impl Proxy {
             if_unread: self.guard.uninspected().unwrap_or(live.uninspected).into(),
             cap,
             id: id.clone(),
+            key: live.sticky.of(&parts.headers, arrival.client),
             passed_challenge: self.challenge.is_passed(arrival.client, &parts.headers),
         };
         let passed_challenge = look.passed_challenge;
@@ -225,6 +228,7 @@ impl Live {
             uninspected: config.uninspected,
             limits: Limits::new(&config.rate_limits, limits),
             sites: Sites::new(config, policy, demo, sites)?,
+            sticky: config.trial.sticky.clone(),
         })
     }
 }
@@ -264,6 +268,8 @@ struct Look {
     if_unread: Verdict,
     cap: usize,
     id: HeaderValue,
+    /// What says which version judges it: the same one from its beginning to its end.
+    key: Key,
     /// Whether its client has been through the challenge, so that one is no reason not to ask the next module.
     passed_challenge: bool,
 }
@@ -292,6 +298,7 @@ impl Look {
             body,
             client: self.client,
             if_unread: self.if_unread,
+            key: &self.key,
         };
         // The rules are called right here, on a worker of the runtime: a call takes some ten microseconds, less than
         // moving it to another thread and back, and its deadline bounds the worst one. Only where there is much to

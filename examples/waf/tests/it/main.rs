@@ -34,5 +34,7 @@ mod store;
 mod support;
 mod swaps;
 mod tls;
+mod trial;
+mod trial_page;
 mod trust;
 mod uploads;

@@ -47,7 +47,7 @@ impl Browser {
             &data,
         ];
         let wanted = json!({"capabilities": {"alwaysMatch": {
-            "browserName": "chrome", "goog:chromeOptions": {"args": options},
+            "browserName": "chrome", "goog:chromeOptions": {"args": options}, "timeouts": {"script": 300_000},
         }}});
         let mut browser = Browser { driver, address, session: String::new(), _profile: profile };
         let session = browser.ask(Method::POST, "/session", &wanted).await;
@@ -76,6 +76,25 @@ impl Browser {
     /// What a script returns.
     pub async fn run(&self, script: &str) -> Value {
         self.ask(Method::POST, "/execute/sync", &json!({ "script": script, "args": [] })).await
+    }
+
+    /// What a script hands to `done`, after another one has been run. Both are not of the page, whose policy lets none in.
+    pub async fn run_async(&self, library: &str, script: &str) -> Value {
+        self.run(library).await;
+        let script = format!("const done = arguments[arguments.length - 1]; {script}");
+        self.ask(Method::POST, "/execute/async", &json!({ "script": script, "args": [] })).await
+    }
+
+    /// Shows the page in a window of this width, in the light or dark theme.
+    pub async fn look(&self, width: u32, dark: bool) {
+        let theme = json!([{ "name": "prefers-color-scheme", "value": if dark { "dark" } else { "light" } }]);
+        let metrics = json!({ "width": width, "height": if width < 600 { 2600 } else { 1500 }, "deviceScaleFactor": 1, "mobile": width < 600 });
+        for (cmd, params) in [
+            ("Emulation.setDeviceMetricsOverride", metrics),
+            ("Emulation.setEmulatedMedia", json!({ "media": "screen", "features": theme })),
+        ] {
+            self.ask(Method::POST, "/goog/cdp/execute", &json!({ "cmd": cmd, "params": params })).await;
+        }
     }
 
     /// The text of the element that a selector finds.
