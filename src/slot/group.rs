@@ -663,7 +663,11 @@ impl<L: Send + Sync + 'static> Core<L> {
     /// Drops the snapshots that nobody has, so that what they held can go. That frees nothing by itself.
     fn tidy_up(self: &Arc<Self>) {
         // Who still has one is a caller from here on.
-        self.line.retired(|view| if view.warm { None } else { Some(view.generation.unpin()) });
+        self.line.retired(|view| {
+            if !view.warm {
+                view.generation.unpin();
+            }
+        });
         drop(self.line.collect());
         self.wake();
     }

@@ -11,7 +11,7 @@ use hotslot::escape_untrusted;
 use serde::{Deserialize, Serialize};
 
 use super::answers::{Reloaded, refusal};
-use super::chosen::Chosen;
+use super::chosen::{Chosen, NotChosen};
 use super::{Admin, change, json, listed, reloaded};
 use crate::chain::Named;
 use crate::deploy::{Begun, Deployments, Trigger};
@@ -176,9 +176,13 @@ fn changed(trial: &Trial, message: String) -> Json<Changed> {
 }
 
 /// The module that a request is about: the one that it names, or the only one with a trial.
-fn read(admin: &Admin, chosen: Chosen, headers: &HeaderMap, body: &[u8]) -> Result<(Arc<Deployments>, Wish), Response> {
-    let wish: Wish =
-        if body.is_empty() { Wish::default() } else { json(headers, body).map_err(IntoResponse::into_response)? };
+fn read(
+    admin: &Admin,
+    chosen: Chosen,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(Arc<Deployments>, Wish), NotChosen> {
+    let wish: Wish = if body.is_empty() { Wish::default() } else { json(headers, body).map_err(NotChosen::new)? };
     let module = chosen.and(wish.module.clone())?.of_trial(admin)?;
     Ok((module, wish))
 }
