@@ -441,7 +441,7 @@ fn canary_that_is_promoted() {
 #[should_panic(expected = "was sent back")]
 fn canary_that_ends_before_it_is_promoted() {
     canary_against_promotion(|line, staged| {
-        line.end_canary(2);
+        line.end_canary(2, || ());
         line.commit(staged, base(1), None).expect("nothing else commits");
     });
 }

@@ -137,7 +137,7 @@ pub struct Orchestrator {
 
 /// What a release has to bear before nodes hear of it: nothing that a test's module could not.
 const EXAMINATION: &str = "[waf.wasm]\ngolden = []\n[waf.wasm.reload]\ntimeout_seconds = 300\n\
-                           [waf.wasm.limits]\ndeadline_milliseconds = 200\n";
+                           [waf.wasm.limits]\ndeadline_milliseconds = 5000\n";
 /// What these tests are about is not who has signed what; those in `trust.rs` are.
 const ANYTHING: &str = "[waf.trust]\nrequired = false\n";
 
