@@ -727,38 +727,32 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
 
     /// A lease on the generation that is staged.
     pub(super) fn lease(&self) -> Result<Lease<T>, ErrorKind> {
+        Ok(Lease::new(Hold::of(self.loaded()?), Location::caller()))
+    }
+
+    /// The generation that is staged, where something can be done with it.
+    fn loaded(&self) -> Result<&GenerationRef<T>, ErrorKind> {
         if self.attempt.core.is_forked() {
             return Err(ErrorKind::Forked);
         }
         match &self.prepared {
-            Prepared::Loaded(generation) => Ok(Lease::new(Hold::of(generation), Location::caller())),
+            Prepared::Loaded(generation) => Ok(generation),
             Prepared::Unchanged(base) => Err(ErrorKind::AlreadyServing(base.generation)),
         }
     }
 
     /// Serves what is staged to a share of the callers.
     pub(super) fn begin_canary(&self, share: f64) -> Result<(), ErrorKind> {
-        let core = &self.attempt.core;
-        if core.is_forked() {
-            return Err(ErrorKind::Forked);
-        }
-        let generation = match &self.prepared {
-            Prepared::Loaded(generation) => generation,
-            Prepared::Unchanged(base) => return Err(ErrorKind::AlreadyServing(base.generation)),
-        };
+        let (core, generation) = (&self.attempt.core, self.loaded()?);
         generation.trial.begin_staged();
         generation.trial.share.set(share);
-        // SAFETY: every way of a `Pending` leads into the lineage, as its commit or its discard; a forked process leaks it.
-        unsafe { core.lineage.begin_canary(generation, self.base)? };
+        core.lineage.begin_canary(generation, self.base)?;
         self.set_canary_share(share)
     }
 
     /// Serves it to another share.
     pub(super) fn set_canary_share(&self, share: f64) -> Result<(), ErrorKind> {
-        let (core, generation) = (&self.attempt.core, self.generation().expect("it is a canary"));
-        if core.is_forked() {
-            return Err(ErrorKind::Forked);
-        }
+        let (core, generation) = (&self.attempt.core, self.loaded()?);
         let set = || {
             generation.trial.share.set(share);
             core.journal.canary(generation.number, share, None);
@@ -883,10 +877,9 @@ impl<T: ?Sized + Send + Sync + 'static> Ready<T> {
         self.attempt.core.journal.span(self.attempt.log.attempt, Stage::Commit)
     }
 
-    /// What stands against the swap. Nothing new comes up while the caller holds `swapping`, but for what the policy says.
+    /// What stands against the swap of what was no canary. Nothing new comes up while the caller holds `swapping`.
     pub(super) fn objection(&self) -> Option<ErrorKind> {
-        let base = self.attempt.core.lineage.check_base(self.base).err().map(ErrorKind::from);
-        base.or_else(|| self.generation.trial.objection_to_canary().map(ErrorKind::CanaryFailed))
+        self.attempt.core.lineage.check_base(self.base).err().map(ErrorKind::from)
     }
 
     /// Ends the time for which it waited for others.

@@ -8,6 +8,7 @@ use super::attempt::HandOver;
 use super::generation::Generation;
 use super::lease::Lease;
 use super::probation::CallStats;
+use super::share;
 use super::staged::Staged;
 use crate::{ArtifactId, Error, ErrorKind, Manifest, Report};
 
@@ -77,7 +78,7 @@ impl<T: ?Sized + Send + Sync + 'static> Staged<T> {
     /// [`BaseChanged`](ErrorKind::BaseChanged) if another plugin became current since it was staged. In all of them the staged
     /// plugin is dropped.
     pub fn serve_share(self, share: f64) -> Result<Canary<T>, Error> {
-        match check(share).and_then(|()| self.pending().begin_canary(share)) {
+        match share::check(share).and_then(|()| self.pending().begin_canary(share)) {
             Ok(()) => Ok(Canary { staged: self }),
             Err(kind) => Err(self.into_pending().refuse(kind)),
         }
@@ -93,7 +94,7 @@ impl<T: ?Sized + Send + Sync + 'static> Canary<T> {
     /// it; [`BaseChanged`](ErrorKind::BaseChanged) or [`Closed`](ErrorKind::Closed) if the slot changed otherwise.
     pub fn set_share(&self, share: f64) -> Result<(), Error> {
         let pending = self.staged.pending();
-        let set = check(share).and_then(|()| pending.set_canary_share(share));
+        let set = share::check(share).and_then(|()| pending.set_canary_share(share));
         set.map_err(|kind| pending.not_now(kind))
     }
 
@@ -151,13 +152,6 @@ impl<T: ?Sized + Send + Sync + 'static> Canary<T> {
 
     fn generation(&self) -> &Generation<T> {
         self.staged.pending().generation().expect("what serves already is no canary")
-    }
-}
-
-fn check(share: f64) -> Result<(), ErrorKind> {
-    match (0.0..=1.0).contains(&share) {
-        true => Ok(()),
-        false => Err(ErrorKind::Misuse(format!("a share is a number from 0 to 1, and {share} is not"))),
     }
 }
 

@@ -200,12 +200,17 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
 
     #[inline]
     pub(super) fn load(&self, location: &'static Location<'static>) -> Option<Lease<T>> {
+        Some(Lease::new(self.hold(|hold| hold)?, location))
+    }
+
+    /// A hold on the current generation; `after_wait` may have another one if calls were held meanwhile.
+    #[inline]
+    fn hold(&self, after_wait: impl FnOnce(Hold<Generation<T>>) -> Hold<Generation<T>>) -> Option<Hold<Generation<T>>> {
         self.lease_count.note();
-        let hold = match self.lineage.load() {
-            Some(hold) => hold,
-            None => self.load_slowly()?,
-        };
-        Some(Lease::new(hold, location))
+        match self.lineage.load() {
+            Some(hold) => Some(hold),
+            None => self.load_slowly().map(after_wait),
+        }
     }
 
     /// The lease for the holder of a key: on the canary, if the key is among its share.
@@ -217,15 +222,8 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         }
         // Pairs with the release with which the canary left its cell: it was in the other one before.
         fence(Ordering::Acquire);
-        self.lease_count.note();
-        let hold = match self.lineage.load() {
-            Some(hold) => hold,
-            None => {
-                let hold = self.load_slowly()?;
-                // Calls were held, and may go on without a swap.
-                canary().unwrap_or(hold)
-            }
-        };
+        // Calls that were held may go on without a swap.
+        let hold = self.hold(|hold| canary().unwrap_or(hold))?;
         Some(Lease::new(hold, location))
     }
 

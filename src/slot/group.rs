@@ -468,10 +468,7 @@ impl<M: Members> StagedGroup<M> {
     pub fn commit(self) -> Result<GroupReport, GroupError> {
         let StagedGroup { core, base, staged } = self;
         let slots = core.slots.members();
-        let allowed = slots.iter().try_for_each(|slot| {
-            slot.check_caller().map_err(|source| GroupError { slot: slot.name().to_owned(), source })
-        });
-        if let Err(error) = allowed {
+        if let Err(error) = core.check_caller() {
             let why = refused_with(&error.slot, error.source.reason());
             staged.into_iter().for_each(|(_, one)| drop(one.refuse(why())));
             return Err(error);
@@ -567,18 +564,22 @@ impl<L: Send + Sync + 'static> Core<L> {
     }
 
     fn roll_back(self: &Arc<Self>, target: Target) -> Result<GroupReport, GroupError> {
-        let slots = self.slots.members();
-        slots.iter().try_for_each(|slot| {
-            slot.check_caller().map_err(|source| GroupError { slot: slot.name().to_owned(), source })
-        })?;
+        self.check_caller()?;
         let result = {
             let _changing = self.changing.lock();
             let _frozen = self.freeze();
             self.roll_back_frozen(target, &Cause::Rollback)
         };
         self.tidy_up();
-        slots.iter().for_each(|slot| slot.settle());
+        self.slots.members().iter().for_each(|slot| slot.settle());
         result
+    }
+
+    /// Whether a change may be asked for from here: see the slot's own.
+    fn check_caller(&self) -> Result<(), GroupError> {
+        self.slots.members().iter().try_for_each(|slot| {
+            slot.check_caller().map_err(|source| GroupError { slot: slot.name().to_owned(), source })
+        })
     }
 
     /// Rolls the members back to a snapshot, all of which are frozen.
@@ -660,16 +661,24 @@ impl<L: Send + Sync + 'static> Core<L> {
         GroupError { slot: self.name.clone(), source: Error::new(Stage::Commit, kind, None) }
     }
 
-    /// Drops the snapshots that nobody has, so that what they held can go. That frees nothing by itself.
+    /// Drops the snapshots that nobody has, so that what they held can go, and has the reaper look after the others.
     fn tidy_up(self: &Arc<Self>) {
-        // Who still has one is a caller from here on.
-        self.line.retired(|view| {
-            if !view.warm {
-                view.generation.unpin();
-            }
-        });
-        drop(self.line.collect());
+        self.let_go();
         self.wake();
+    }
+
+    /// Drops the snapshots that nobody has: that frees nothing by itself. Returns since when the others are retired that are not
+    /// kept.
+    fn let_go(&self) -> Vec<Instant> {
+        drop(self.line.collect());
+        let held = self.line.retired(|view| {
+            (!view.warm).then(|| {
+                // Who still has it is a caller.
+                view.generation.unpin();
+                view.since
+            })
+        });
+        held.into_iter().flatten().collect()
     }
 
     /// A member has changed.
@@ -735,18 +744,9 @@ impl<L: Send + Sync + 'static> Tended for Core<L> {
         const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(10));
         self.woken.store(false, Ordering::Release);
         self.catch_up();
-        // The leases in it go: that frees nothing, and wakes the members' reaper if need be.
-        drop(self.line.collect());
         let (shortest, longest) = LOOK_AGAIN;
-        let looks = self.line.retired(|view| {
-            if view.warm {
-                return None;
-            }
-            // Who still has it is a caller.
-            view.generation.unpin();
-            Some(Instant::now() + (view.since.elapsed() / 2).clamp(shortest, longest))
-        });
-        looks.into_iter().flatten().min().map_or(Next::Forget, Next::LookAt)
+        let wait = self.let_go().into_iter().map(|since| (since.elapsed() / 2).clamp(shortest, longest)).min();
+        wait.map_or(Next::Forget, |wait| Next::LookAt(Instant::now() + wait))
     }
 }
 

@@ -66,6 +66,8 @@ struct Line<G> {
     pause: Option<Pause>,
     /// The staged generation that is served to a share of the callers: no longer than until the next swap.
     canary: Option<Arc<G>>,
+    /// Those that were, and are neither current nor discarded yet: somebody may still have a hold on them.
+    former_canaries: Vec<Arc<G>>,
     retired: Vec<Retired<G>>,
     /// How many retired generations stay warm.
     keep: usize,
@@ -211,6 +213,7 @@ impl<G: Member> Lineage<G> {
                 closed: false,
                 pause: None,
                 canary: None,
+                former_canaries: Vec::new(),
                 retired: Vec::new(),
                 keep,
             }),
@@ -289,21 +292,20 @@ impl<G: Member> Lineage<G> {
         }
     }
 
-    /// Makes a staged generation the canary beside `base`, until the next swap or [`end_canary`](Lineage::end_canary).
-    ///
-    /// # Safety
-    /// The caller commits or [discards](Lineage::discard) the reference that it has to the generation, and does not drop it.
-    pub(super) unsafe fn begin_canary(&self, staged: &Arc<G>, base: Option<Base>) -> Result<(), NotCommitted> {
+    /// Makes a staged generation the canary beside `base`, until the next swap or [`end_canary`](Lineage::end_canary). The line
+    /// keeps it from then on, until it is committed or [discarded](Lineage::discard).
+    pub(super) fn begin_canary(&self, staged: &Arc<G>, base: Option<Base>) -> Result<(), NotCommitted> {
         let mut line = self.line.lock();
         line.check_base(base)?;
         if let Some(other) = &line.canary {
             return Err(NotCommitted::CanaryUnderWay(other.number()));
         }
         staged.try_out();
+        line.forget_former(staged.number());
         line.canary = Some(Arc::clone(staged));
         if line.pause.is_none() {
-            // SAFETY: by the contract of this function, a reference is there until the line gets it, as the serving one's or
-            // as a retired one's, and then as in `swap`.
+            // SAFETY: the line keeps it, as the canary or a former one, until it is there as the serving one or on the retired
+            // list, and then as in `swap`.
             unsafe { self.canary.set(Some(staged)) };
         }
         Ok(())
@@ -350,6 +352,7 @@ impl<G: Member> Lineage<G> {
             && Some(canary.number()) != serving
         {
             canary.retire();
+            line.former_canaries.push(canary);
         }
     }
 
@@ -424,6 +427,7 @@ impl<G: Member> Lineage<G> {
         let old = line.serving.replace(new);
         // After the store, so that whoever was served the canary is not served the old one in between.
         self.clear_canary(line);
+        line.forget_former(to);
         let from = old.as_ref().map(|old| old.generation.number());
         line.epoch += 1;
         line.since = Instant::now();
@@ -463,6 +467,7 @@ impl<G: Member> Lineage<G> {
         if line.is_canary(generation.number()) {
             self.clear_canary(&mut line);
         }
+        line.forget_former(generation.number());
         line.retire(Standing { generation, replaced: None }, false);
     }
 
@@ -613,6 +618,11 @@ impl<G: Member> Line<G> {
         at.ok_or_else(|| NotRolledBack::NotWarm { wanted, warm: self.warm().map(Retired::number).collect() })
     }
 
+    /// Lets go of a generation that was a canary: it is kept otherwise.
+    fn forget_former(&mut self, generation: u64) {
+        self.former_canaries.retain(|former| former.number() != generation);
+    }
+
     fn is_canary(&self, generation: u64) -> bool {
         self.canary.as_ref().is_some_and(|canary| canary.number() == generation)
     }
@@ -704,7 +714,8 @@ impl<G> Drop for Lineage<G> {
         let line = self.line.get_mut();
         let survey = Survey::exact();
         let standings = line.retired.drain(..).map(|retired| retired.standing).chain(line.serving.take());
-        for generation in standings.map(|standing| standing.generation).chain(line.canary.take()) {
+        let canaries = line.canary.take().into_iter().chain(line.former_canaries.drain(..));
+        for generation in standings.map(|standing| standing.generation).chain(canaries) {
             if survey.as_ref().is_none_or(|survey| survey.holds(&generation) > 0) {
                 std::mem::forget(generation);
             }

@@ -358,8 +358,7 @@ fn load_for(line: &Lineage<Generation>) -> super::current::Hold<Generation> {
 }
 
 fn begin_canary(line: &Lineage<Generation>, staged: &Arc<Generation>) {
-    // SAFETY: the models commit it, or discard it.
-    unsafe { line.begin_canary(staged, base(1)) }.expect("nothing else is tried");
+    line.begin_canary(staged, base(1)).expect("nothing else is tried");
 }
 
 /// A canary that is dropped is not collected under a call on it.

@@ -14,6 +14,7 @@ use super::HotSlot;
 use super::deadline::after;
 use super::lease::Lease;
 use super::probation::CallStats;
+use super::share;
 use super::staged::Staged;
 use crate::host::{Contract, RecordedAnswer, RecordedCall};
 use crate::lock::{Monitor, Mutex};
@@ -226,9 +227,7 @@ impl<T: ?Sized + Send + Sync + 'static> ShadowBuilder<'_, T> {
 
     fn check(&self) -> Result<Lease<T>, ErrorKind> {
         let misuse = |what: &str| Err(ErrorKind::Misuse(what.to_owned()));
-        if !(0.0..=1.0).contains(&self.share) {
-            return Err(ErrorKind::Misuse(format!("a share is a number from 0 to 1, and {} is not", self.share)));
-        }
+        share::check(self.share)?;
         if self.queue == 0 {
             return misuse("a queue without room drops every call: give it some");
         }

@@ -2,7 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::ArtifactId;
+use crate::{ArtifactId, ErrorKind};
+
+/// Checks that a number is a share.
+pub(super) fn check(share: f64) -> Result<(), ErrorKind> {
+    match (0.0..=1.0).contains(&share) {
+        true => Ok(()),
+        false => Err(ErrorKind::Misuse(format!("a share is a number from 0 to 1, and {share} is not"))),
+    }
+}
 
 /// A share of all keys, from none to all.
 ///
