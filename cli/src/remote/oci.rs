@@ -228,31 +228,23 @@ impl<'a> Repository<'a> {
         body: &[u8],
         most: u64,
     ) -> Result<Answer, Failure> {
-        let answer = self.once(method, url, headers, body, most)?;
+        let send = |authorization: Option<&String>| {
+            let mut builder = request(method, url);
+            for (name, value) in headers {
+                builder = builder.header(*name, *value);
+            }
+            if let Some(authorization) = authorization {
+                builder = builder.header("authorization", authorization);
+            }
+            self.http.send(with(builder, body.to_vec())?, most)
+        };
+        let answer = send(self.authorization.as_ref())?;
         let challenge = answer.header("www-authenticate").filter(|_| answer.status.as_u16() == 401);
         let Some(challenge) = challenge.and_then(|challenge| challenge.strip_prefix("Bearer ")) else {
             return Ok(answer);
         };
         self.authorization = Some(format!("Bearer {}", self.fetch_token(challenge)?));
-        self.once(method, url, headers, body, most)
-    }
-
-    fn once(
-        &self,
-        method: &str,
-        url: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-        most: u64,
-    ) -> Result<Answer, Failure> {
-        let mut builder = request(method, url);
-        for (name, value) in headers {
-            builder = builder.header(*name, *value);
-        }
-        if let Some(authorization) = &self.authorization {
-            builder = builder.header("authorization", authorization);
-        }
-        self.http.send(with(builder, body.to_vec())?, most)
+        send(self.authorization.as_ref())
     }
 
     /// Gets a token from where the registry says, as the user if there is one.
