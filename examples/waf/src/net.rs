@@ -56,6 +56,14 @@ fn masked(address: u128, bits: u32) -> u128 {
     if bits == 0 { 0 } else { address & (u128::MAX << (128 - bits)) }
 }
 
+/// What tells one customer from another: an address, or with IPv6 its network of 64 bits, in which a customer changes addresses.
+pub fn customer(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => IpAddr::from((address.to_bits() >> 64 << 64).to_be_bytes()),
+    }
+}
+
 /// An address as one of IPv6, as which a listener for both may see an address of IPv4.
 fn mapped(address: IpAddr) -> u128 {
     match address {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::config::{Seconds, some_time};
+use crate::net::customer;
 use crate::policy::{Place, Readings, Subject};
 
 /// Of more clients than this, those that come later are not told apart: whoever has so many addresses does not get memory for
@@ -105,7 +106,7 @@ impl Limit {
 
     fn check(&self, client: IpAddr) -> Result<(), TooMany> {
         let key = match self.terms.by {
-            By::Client => Key::Client(network(client)),
+            By::Client => Key::Client(customer(client)),
             By::All => Key::All,
         };
         self.rates.check(key, Instant::now()).map_err(|wait| TooMany { limit: self.terms.name.clone(), wait })
@@ -153,13 +154,6 @@ impl Rates {
                 paid.shrink_to_fit();
             }
         }
-    }
-}
-
-fn network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(address) => IpAddr::from((address.to_bits() >> 64 << 64).to_be_bytes()),
     }
 }
 

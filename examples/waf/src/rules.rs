@@ -237,14 +237,8 @@ fn safe(Reason { rule, part, matched, score }: Reason) -> Reason {
 /// starts, is no reason to refuse a module or to go back to an older one.
 fn judge_patiently(rules: &dyn Waf, request: &Inspected<'_>) -> Result<Decision, Failure> {
     let is_late = |judged: &Result<Decision, Failure>| matches!(judged, Err(Failure::Call(error)) if error.kind() == CallErrorKind::DeadlineExceeded);
-    let mut judged = inspect(rules, request);
-    for _ in 0..2 {
-        if !is_late(&judged) {
-            break;
-        }
-        judged = inspect(rules, request);
-    }
-    judged
+    let in_time = (0..2).map(|_| inspect(rules, request)).find(|judged| !is_late(judged));
+    in_time.unwrap_or_else(|| inspect(rules, request))
 }
 
 /// Tries rules on samples.

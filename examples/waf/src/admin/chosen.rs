@@ -106,7 +106,7 @@ impl Chosen {
 pub struct NotChosen(Box<Response>);
 
 impl NotChosen {
-    pub fn new(answer: impl IntoResponse) -> NotChosen {
+    fn new(answer: impl IntoResponse) -> NotChosen {
         NotChosen(Box::new(answer.into_response()))
     }
 }

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::HeaderMap;
 use axum::response::{IntoResponse, Json, Response};
 use hotslot::escape_untrusted;
 use serde::{Deserialize, Serialize};
 
 use super::answers::{Reloaded, refusal};
-use super::chosen::{Chosen, NotChosen};
+use super::chosen::Chosen;
 use super::{Admin, change, json, listed, reloaded};
 use crate::chain::Named;
 use crate::deploy::{Begun, Deployments, Trigger};
@@ -49,6 +48,31 @@ struct Wish {
 enum ShareWish {
     Number(f64),
     Text(String),
+}
+
+/// A request about a trial.
+pub struct Asked {
+    /// The module that it names, or the only one with a trial.
+    module: Arc<Deployments>,
+    wish: Wish,
+}
+
+impl FromRequest<Admin> for Asked {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, admin: &Admin) -> Result<Asked, Response> {
+        let (mut parts, body) = request.into_parts();
+        let chosen = Chosen::from_request_parts(&mut parts, admin).await?;
+        let headers = parts.headers.clone();
+        let body = Bytes::from_request(Request::from_parts(parts, body), admin).await;
+        let body = body.map_err(IntoResponse::into_response)?;
+        let wish = match body.is_empty() {
+            true => Wish::default(),
+            false => json::<Wish>(&headers, &body).map_err(IntoResponse::into_response)?,
+        };
+        let module = chosen.and(wish.module.clone())?.of_trial(admin)?;
+        Ok(Asked { module, wish })
+    }
 }
 
 /// The latest trial of the module, or of all of them.
@@ -99,48 +123,24 @@ pub async fn begin(
     }
 }
 
-pub async fn promote(
-    State(admin): State<Admin>,
-    chosen: Chosen,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Json<Reloaded>, Response> {
-    let (module, wish) = read(&admin, chosen, &headers, &body)?;
+pub async fn promote(Asked { module, wish }: Asked) -> Result<Json<Reloaded>, Response> {
     let why = reason(wish.reason, "promoted");
     let record = change(&module, move |deployments| deployments.promote_trial(&why)).await?;
     Ok(reloaded(&module, record))
 }
 
-pub async fn abort(
-    State(admin): State<Admin>,
-    chosen: Chosen,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Json<Changed>, Response> {
-    let (module, wish) = read(&admin, chosen, &headers, &body)?;
+pub async fn abort(Asked { module, wish }: Asked) -> Result<Json<Changed>, Response> {
     let why = reason(wish.reason, "aborted");
     let trial = change(&module, move |deployments| deployments.abort_trial(&why)).await?;
     Ok(changed(&trial, format!("{} serves on as before the trial", module.name())))
 }
 
-pub async fn pause(
-    State(admin): State<Admin>,
-    chosen: Chosen,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Json<Changed>, Response> {
-    let (module, _) = read(&admin, chosen, &headers, &body)?;
+pub async fn pause(Asked { module, .. }: Asked) -> Result<Json<Changed>, Response> {
     let trial = change(&module, |deployments| deployments.pause_trial(true)).await?;
     Ok(changed(&trial, "the trial stays where it is until it is resumed".to_owned()))
 }
 
-pub async fn resume(
-    State(admin): State<Admin>,
-    chosen: Chosen,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Json<Changed>, Response> {
-    let (module, _) = read(&admin, chosen, &headers, &body)?;
+pub async fn resume(Asked { module, .. }: Asked) -> Result<Json<Changed>, Response> {
     let trial = change(&module, |deployments| deployments.pause_trial(false)).await?;
     let message = match trial.plan().auto {
         true => "the trial goes on: its step begins anew",
@@ -149,13 +149,7 @@ pub async fn resume(
     Ok(changed(&trial, message.to_owned()))
 }
 
-pub async fn share(
-    State(admin): State<Admin>,
-    chosen: Chosen,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Json<Changed>, Response> {
-    let (module, wish) = read(&admin, chosen, &headers, &body)?;
+pub async fn share(Asked { module, wish }: Asked) -> Result<Json<Changed>, Response> {
     let share = match wish.share {
         Some(ShareWish::Number(number)) => read_share(&number.to_string()),
         Some(ShareWish::Text(text)) => read_share(&text),
@@ -173,18 +167,6 @@ pub async fn share(
 fn changed(trial: &Trial, message: String) -> Json<Changed> {
     tracing::info!(module = &*trial.about().module, "{message}");
     Json(Changed { success: true, message, trial: trial.view() })
-}
-
-/// The module that a request is about: the one that it names, or the only one with a trial.
-fn read(
-    admin: &Admin,
-    chosen: Chosen,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<(Arc<Deployments>, Wish), NotChosen> {
-    let wish: Wish = if body.is_empty() { Wish::default() } else { json(headers, body).map_err(NotChosen::new)? };
-    let module = chosen.and(wish.module.clone())?.of_trial(admin)?;
-    Ok((module, wish))
 }
 
 fn reason(reason: Option<String>, what: &str) -> String {

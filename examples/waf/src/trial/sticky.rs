@@ -1,10 +1,12 @@
 //! What of a request says which version judges it, so that a client always meets the same one.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use hyper::HeaderMap;
 use hyper::header::{COOKIE, HeaderName};
 use serde::de::{Deserialize, Deserializer, Error as _};
+
+use crate::net::customer;
 
 /// Where the key is taken from. Without a cookie or header that is asked for, it is the client's address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,12 +45,10 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
 impl Key {
     pub fn bytes(&self) -> Vec<u8> {
         match self {
-            Key::Client(IpAddr::V4(address)) => address.octets().to_vec(),
-            // A customer has a network of 64 bits, and changes addresses in it.
-            Key::Client(IpAddr::V6(address)) => {
-                let network = Ipv6Addr::from_bits(address.to_bits() >> 64 << 64);
-                network.octets().to_vec()
-            }
+            Key::Client(client) => match customer(*client) {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(network) => network.octets().to_vec(),
+            },
             Key::Value(value) => value.clone(),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hotslot::{Digest, escape_untrusted};
+use hotslot::{Digest, ShadowReport, escape_untrusted};
 use serde::Serialize;
 use waf_interface::Verdict;
 
@@ -11,6 +11,7 @@ use super::change::{self, Change};
 use super::mask::Sample;
 use super::plan::Mode;
 use super::progress::Outcome;
+use super::seen::Seen;
 use super::{Trial, Tried, VERDICTS, seen_by};
 use crate::json::{millis, moment};
 
@@ -56,9 +57,31 @@ struct Difference {
 
 impl Numbers {
     pub(super) fn of(tried: &Tried) -> Numbers {
+        Numbers::with(tried, |_| Vec::new())
+    }
+
+    /// The same, with the kinds of difference and a sample of each.
+    pub(super) fn with_differences(tried: &Tried) -> Numbers {
+        Numbers::with(tried, |report| {
+            let difference = |found: &hotslot::Difference<_>| Difference {
+                change: change::read(&found.what),
+                count: found.count,
+                sample: Sample::of(&found.sample),
+            };
+            let mut differences: Vec<_> = report.differences.iter().map(difference).collect();
+            differences.sort_by_key(|difference| std::cmp::Reverse(difference.count));
+            differences
+        })
+    }
+
+    fn with(tried: &Tried, differences: impl FnOnce(&ShadowReport<Seen>) -> Vec<Difference>) -> Numbers {
         let calls = tried.calls();
         let quantile = |share| calls.latency_quantile(share).map(millis);
-        let mut numbers = Numbers {
+        let report = match tried {
+            Tried::Shadow(shadow) => Some(shadow.report()),
+            Tried::Canary(_) => None,
+        };
+        Numbers {
             calls: calls.calls(),
             failures: calls.failed_calls(),
             excused: calls.excused(),
@@ -66,36 +89,16 @@ impl Numbers {
             p50_ms: quantile(0.5),
             p99_ms: quantile(0.99),
             seen: seen_by(calls),
-            shadowed: None,
-            differences: Vec::new(),
-        };
-        if let Tried::Shadow(shadow) = tried {
-            let report = shadow.report();
-            numbers.shadowed = Some(Shadowed {
+            shadowed: report.as_ref().map(|report| Shadowed {
                 offered: report.offered,
                 skipped: report.skipped,
                 dropped: report.dropped,
                 compared: report.compared,
                 differed: report.differed,
                 others: report.others,
-            });
+            }),
+            differences: report.as_ref().map(differences).unwrap_or_default(),
         }
-        numbers
-    }
-
-    /// The same, with the kinds of difference and a sample of each.
-    pub(super) fn with_differences(tried: &Tried) -> Numbers {
-        let mut numbers = Numbers::of(tried);
-        if let Tried::Shadow(shadow) = tried {
-            let difference = |found: &hotslot::Difference<_>| Difference {
-                change: change::read(&found.what),
-                count: found.count,
-                sample: Sample::of(&found.sample),
-            };
-            numbers.differences = shadow.report().differences.iter().map(difference).collect();
-            numbers.differences.sort_by_key(|difference| std::cmp::Reverse(difference.count));
-        }
-        numbers
     }
 
     pub(crate) fn differed(&self) -> u64 {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::clock::libfaketime;
 use crate::support::http::Answer;
 use crate::support::node::{Folder, replace};
-use crate::support::signer::{HOUR, Signer, put_beside};
+use crate::support::signer::{BAD, HOUR, OLD, Signer, put_beside, refused};
 use crate::support::wait::until;
 use crate::support::{Module, Node, TOKEN, request};
 
@@ -31,17 +31,6 @@ async fn upload(node: &Node, module: &[u8], signed: Option<&Signed>) -> Answer {
     }
     request(node.admin, Method::POST, "/api/v1/wasm/reload").token(TOKEN).form(&form).send().await
 }
-
-/// Checks that something was refused, for this reason and with this status.
-fn refused(answer: &Answer, status: StatusCode, reason: &str) -> Value {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    let body = answer.json();
-    assert_eq!((body["stage"].as_str(), body["reason"].as_str()), (Some("trust"), Some(reason)), "{body}");
-    body
-}
-
-const BAD: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
-const OLD: StatusCode = StatusCode::CONFLICT;
 
 /// What a start that fails says.
 fn complaint(folder: &Folder) -> String {

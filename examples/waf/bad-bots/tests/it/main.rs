@@ -2,3 +2,5 @@
 
 mod artifact;
 mod bots;
+#[path = "../../../rules/tests/committed/mod.rs"]
+mod committed;

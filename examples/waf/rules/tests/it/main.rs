@@ -2,6 +2,8 @@
 
 mod artifact;
 mod bodies;
+#[path = "../committed/mod.rs"]
+mod committed;
 mod config;
 mod cost;
 mod evasion;

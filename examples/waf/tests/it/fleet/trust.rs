@@ -3,13 +3,13 @@
 use std::process::Command;
 
 use hotslot_trust::Signed;
-use hyper::{Method, StatusCode};
-use serde_json::{Value, json};
+use hyper::Method;
+use serde_json::json;
 
 use crate::support::fleet::{Fleet, Nats, Orchestrator, at_once, folder, join, name};
 use crate::support::http::Answer;
 use crate::support::node::Folder;
-use crate::support::signer::{Signer, put_beside};
+use crate::support::signer::{BAD, OLD, Signer, put_beside, refused};
 use crate::support::{Module, TOKEN, request};
 
 /// A folder whose module is signed.
@@ -37,16 +37,6 @@ fn start(signer: &Signer, nodes: usize, orchestrator: &str) -> Option<Fleet> {
     let nodes = (0..nodes).map(|number| join(signed_folder(signer), &nats.url(), &name(number), &[])).collect();
     Some(Fleet { nodes, orchestrator, nats })
 }
-
-fn refused(answer: &Answer, status: StatusCode, reason: &str) -> Value {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    let body = answer.json();
-    assert_eq!((body["stage"].as_str(), body["reason"].as_str()), (Some("trust"), Some(reason)), "{body}");
-    body
-}
-
-const BAD: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
-const OLD: StatusCode = StatusCode::CONFLICT;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_of_three_sign_what_a_fleet_serves_and_what_is_old_stays_out() {

@@ -6,8 +6,12 @@ use std::time::{Duration, SystemTime};
 use hotslot::host::Interface;
 use hotslot_trust::sign::KeyPair;
 use hotslot_trust::{Manifest, Role, Root, Signed};
+use hyper::StatusCode;
+use serde_json::Value;
 use tempfile::TempDir;
 use waf_interface::Waf;
+
+use super::http::Answer;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
@@ -78,4 +82,16 @@ pub fn put_beside(file: &Path, signed: &Signed) {
     };
     super::node::replace(&with(".manifest"), &signed.manifest);
     super::node::replace(&with(".manifest.minisig"), signed.signatures.concat().as_bytes());
+}
+
+/// The statuses of what is not signed as it has to be, and of what is too old.
+pub const BAD: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+pub const OLD: StatusCode = StatusCode::CONFLICT;
+
+/// Checks that something was refused, for this reason and with this status.
+pub fn refused(answer: &Answer, status: StatusCode, reason: &str) -> Value {
+    assert_eq!(answer.status, status, "{}", answer.text());
+    let body = answer.json();
+    assert_eq!((body["stage"].as_str(), body["reason"].as_str()), (Some("trust"), Some(reason)), "{body}");
+    body
 }
