@@ -21,8 +21,12 @@ fn now() -> u64 {
 
 /// Returns for how long the lock has been held, if a library is being loaded.
 pub(crate) fn held_for() -> Option<Duration> {
-    let under_way = UNDER_WAY.load(Relaxed) > 0;
-    under_way.then(|| Duration::from_nanos(now().saturating_sub(SINCE.load(Relaxed))))
+    is_held().then(|| Duration::from_nanos(now().saturating_sub(SINCE.load(Relaxed))))
+}
+
+/// Returns whether a library is being loaded, or is about to be.
+pub(crate) fn is_held() -> bool {
+    UNDER_WAY.load(Relaxed) > 0
 }
 
 /// Returns whether it is better not to do what needs the lock.

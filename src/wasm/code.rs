@@ -9,6 +9,7 @@ use super::engine::Engine;
 use super::exports::ExportIndex;
 use super::host::StoreData;
 use super::offered::{HostItems, LinkedEach};
+use crate::workers::{self, Afterwards};
 use crate::{Artifact, BoxError, PluginScope};
 
 /// A module that is compiled and linked, and only needs instances.
@@ -101,7 +102,7 @@ impl Linkers {
         Ok(Code::link(&self.optimised, &self.items, &module, true)?)
     }
 
-    /// Compiles the optimised code on a thread of its own, for the instances that are made once it is ready.
+    /// Compiles the optimised code on another thread, for the instances that are made once it is ready.
     pub(super) fn optimise(&self, engine: &Engine, artifact: &Artifact, code: &Arc<ArcSwap<Code>>) {
         let (engine, artifact) = (engine.clone(), artifact.clone());
         let (linker, items, code) = (self.optimised.clone(), Arc::clone(&self.items), Arc::downgrade(code));
@@ -116,8 +117,8 @@ impl Linkers {
                 (Err(error), _) => tracing::warn!("baseline code keeps serving, optimising failed: {error}"),
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("hotslot-wasm-tier".to_owned()).spawn(work) {
-            tracing::warn!("baseline code keeps serving, could not spawn a thread to optimise it: {error}");
+        if let Err(error) = workers::run(Afterwards::Stay, work) {
+            tracing::warn!("baseline code keeps serving, no thread is left to optimise it: {error}");
         }
     }
 }

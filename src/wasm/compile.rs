@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use wasmtime::Module;
 
 use super::compile_child::ChildCompiler;
@@ -21,10 +21,10 @@ use crate::{Artifact, BoxError, Digest, PluginScope};
 pub(super) struct Compiler {
     threads: CompileThreads,
     usual: ThreadPool,
-    /// For a compilation that begins while the machine is idle.
-    idle: OnceLock<Option<ThreadPool>>,
-    /// For what is compiled beside a compilation that takes long.
-    more_threads: [OnceLock<Option<ThreadPool>>; LANES - 1],
+    /// For a compilation that begins while the machine is idle, if that has more threads.
+    idle: Option<ThreadPool>,
+    /// For what is compiled beside a compilation that takes long, a thread each.
+    beside: Vec<ThreadPool>,
     queue: Arc<CompileQueue>,
     memory: Mutex<MemoryCache>,
     /// `Err` if there is a directory that cannot be used.
@@ -96,13 +96,14 @@ impl Compiler {
         disk: Result<Option<DiskCache>, io::ErrorKind>,
         children: Option<Children>,
     ) -> Result<Compiler, EngineError> {
-        let usual = pool(threads.usual).map_err(|error| EngineError::NoThread(io::Error::other(error)))?;
+        let idle = (threads.idle != threads.usual).then(|| pool(threads.idle)).transpose()?;
+        let beside = (1..LANES).map(|_| pool(1)).collect::<Result<_, _>>()?;
         let memory = Mutex::new(MemoryCache { modules: VecDeque::new(), limit });
         Ok(Compiler {
             threads,
-            usual,
-            idle: OnceLock::new(),
-            more_threads: Default::default(),
+            usual: pool(threads.usual)?,
+            idle,
+            beside,
             queue: Arc::default(),
             memory,
             disk,
@@ -192,21 +193,30 @@ impl Compiler {
     }
 
     fn threads_of(&self, turn: &Turn) -> &ThreadPool {
-        let CompileThreads { usual, idle } = self.threads;
-        let (place, threads) = match turn.lane.checked_sub(1) {
-            Some(more) => (&self.more_threads[more], 1),
-            None if usual != idle && is_idle(idle) => (&self.idle, idle),
-            None => return &self.usual,
-        };
-        let started = place.get_or_init(|| {
-            pool(threads).inspect_err(|error| tracing::warn!("modules are compiled on fewer threads: {error}")).ok()
-        });
-        started.as_ref().unwrap_or(&self.usual)
+        match (turn.lane.checked_sub(1), &self.idle) {
+            (Some(beside), _) => &self.beside[beside],
+            (None, Some(idle)) if is_idle(self.threads.idle) => idle,
+            (None, _) => &self.usual,
+        }
     }
 }
 
-fn pool(threads: usize) -> Result<ThreadPool, ThreadPoolBuildError> {
-    ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "hotslot-wasm-compile".to_owned()).build()
+/// Starts threads, and waits until each has compiled something: none could start while a library's constructors run, nor
+/// compile for the first time, for which Cranelift registers a thread-local's destructor.
+fn pool(threads: usize) -> Result<ThreadPool, EngineError> {
+    let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "hotslot-wasm-compile".to_owned()).build();
+    let pool = pool.map_err(|error| EngineError::NoThread(io::Error::other(error)))?;
+    pool.broadcast(|_| compile_something());
+    Ok(pool)
+}
+
+/// Compiles a function that does nothing, on this thread alone.
+fn compile_something() {
+    const MODULE: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a\x04\x01\x02\0\x0b";
+    static ENGINE: LazyLock<wasmtime::Result<wasmtime::Engine>> =
+        LazyLock::new(|| wasmtime::Engine::new(wasmtime::Config::new().parallel_compilation(false)));
+    let compiled = ENGINE.as_ref().is_ok_and(|engine| engine.precompile_module(MODULE).is_ok());
+    debug_assert!(compiled, "it is a valid module");
 }
 
 impl MemoryCache {

@@ -1,6 +1,7 @@
 //! The engine that slots share: compiled code, the thread that advances its epoch, and permits for instances.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -340,15 +341,22 @@ fn has_swap() -> bool {
 }
 
 /// Advances the engines' epochs, at which every running call checks its limits, until the engines are gone.
-/// Registers the destructors of the thread-locals that modules need: the stack on which traps are handled, and arc-swap's
-/// list of debts.
+/// Registers the destructors of the thread-locals that modules need: the stack on which traps are handled, arc-swap's
+/// list of debts, and what parking_lot gives a thread that has to wait.
 fn prepare_thread() {
     wasmtime::Engine::tls_eager_initialize();
     drop(arc_swap::ArcSwap::from_pointee(()).load());
+    let taken = Mutex::new(());
+    let guard = taken.lock();
+    assert!(taken.try_lock_for(Duration::ZERO).is_none(), "it waits in vain");
+    drop(guard);
 }
 
+/// Returns once the thread has started: it could not while a library's constructors run.
 fn start_ticking(engine: EngineWeak, baseline: Option<EngineWeak>, ticks: Arc<Ticks>) -> Result<(), EngineError> {
+    let (say_started, has_started) = channel();
     let run = move || {
+        let _ = say_started.send(());
         while let Some(engine) = engine.upgrade() {
             // Before the epoch: whoever looks because of that finds it counted.
             ticks.count.fetch_add(1, Ordering::Relaxed);
@@ -360,5 +368,7 @@ fn start_ticking(engine: EngineWeak, baseline: Option<EngineWeak>, ticks: Arc<Ti
             std::thread::sleep(ticks.period);
         }
     };
-    std::thread::Builder::new().name("hotslot-wasm-tick".to_owned()).spawn(run).map(drop).map_err(EngineError::NoThread)
+    std::thread::Builder::new().name("hotslot-wasm-tick".to_owned()).spawn(run).map_err(EngineError::NoThread)?;
+    has_started.recv().expect("it is the first thing that the thread does");
+    Ok(())
 }

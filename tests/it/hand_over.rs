@@ -217,7 +217,7 @@ fn calls_that_are_held_for_no_time_are_a_misuse() {
 #[test]
 fn the_stages_of_every_attempt_add_up_to_its_total() {
     let values = Values::new();
-    let slot = values.builder().reload_timeout(Duration::from_millis(300)).max_artifact_size(64).open(b"p 1.0.0 1");
+    let slot = values.builder().reload_timeout(Duration::from_secs(2)).max_artifact_size(64).open(b"p 1.0.0 1");
     let slot = slot.unwrap();
     slot.reload(b"p 2.0.0 2").unwrap();
     slot.reload(b"p 2.0.0 2").unwrap();

@@ -257,7 +257,7 @@ fn a_destructor_that_hangs_for_good_ends_in_a_refusal_and_not_in_a_wait_without_
         .builder()
         .keep_previous(0)
         .max_retired(1)
-        .reload_timeout(Duration::from_millis(300))
+        .reload_timeout(Duration::from_secs(2))
         .open(b"p 1.0.0 1 drop=hang")
         .unwrap();
     slot.reload(b"p 2.0.0 2").unwrap();

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use hotslot::HotSlot;
-use hotslot::wasm::{CallLimits, Engine, ModuleLimits, WasmPlugin};
+use hotslot::wasm::{CallLimits, Engine, ModuleLimits, WasmBackend, WasmPlugin};
 
 /// A module under construction, in the binary format: the text would be megabytes.
 #[derive(Default)]
@@ -557,13 +557,21 @@ fn ordinary_modules_are_far_from_the_limits() {
     }
 }
 
+/// A module that takes seconds to compile.
+pub(crate) fn slow() -> Vec<u8> {
+    Encoder::of_code(1, 0, LOOP.repeat(6_000))
+}
+
+/// A backend that lets it through.
+pub(crate) fn careless(engine: &Engine) -> WasmBackend<WasmPlugin<()>> {
+    engine.bind(|_| Ok(())).module_limits(unlimited())
+}
+
 #[test]
 fn a_bomb_in_one_slot_does_not_hold_up_the_reload_of_another() {
     let engine = Engine::builder().max_instances(24).compile_threads(1).build().unwrap();
-    let slow = || HotSlot::<WasmPlugin<()>>::builder(engine.bind(|_| Ok(())).module_limits(unlimited()));
-    let bomb = || Encoder::of_code(1, 0, LOOP.repeat(6_000));
     std::thread::scope(|scope| {
-        let bombed = scope.spawn(|| slow().open(bomb()).map(drop));
+        let bombed = scope.spawn(|| HotSlot::builder(careless(&engine)).open(slow()).map(drop));
         let other = HotSlot::builder(super::backend(&engine)).open(super::module("1.0.0", 1)).unwrap();
         other.reload(super::module("1.1.0", 2)).unwrap();
         assert!(!bombed.is_finished(), "the bomb takes seconds, and they did not wait for it");

@@ -5,7 +5,7 @@ mod allocation;
 mod answers;
 #[cfg(target_os = "linux")]
 mod attempts;
-mod bombs;
+pub(crate) mod bombs;
 mod budget;
 #[cfg(target_os = "linux")]
 mod bulk;
