@@ -38,6 +38,7 @@ pub struct WasmBackend<T: PluginType + ?Sized> {
     bind: Bind<T::Functions>,
     admitter: Admitter,
     limits: CallLimits,
+    load_deadline: Option<Duration>,
     policy: InstancePolicy,
     concurrency: NonZeroUsize,
     max_wait: Option<Duration>,
@@ -101,6 +102,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             bind: Arc::new(bind),
             admitter: Admitter::default(),
             limits: CallLimits::default(),
+            load_deadline: None,
             policy: InstancePolicy::default(),
             concurrency,
             max_wait: None,
@@ -268,6 +270,15 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         self
     }
 
+    /// Sets what making the first instance may take, when a generation is loaded: `start`, `_initialize`, `bind`, and `create`
+    /// of a declared interface. The [deadline of a call](CallLimits::deadline) by default, which is right for a machine that
+    /// has nothing else to do: where a short one is for callers, a module need not be refused because the machine was busy
+    /// at that moment. An instance that is made for a call is under the deadline of that call.
+    pub fn load_deadline(mut self, deadline: Duration) -> Self {
+        self.load_deadline = Some(deadline);
+        self
+    }
+
     /// Sets which instance a call gets. A [fresh](InstancePolicy::Fresh) one by default.
     pub fn instance_policy(mut self, policy: InstancePolicy) -> Self {
         self.policy = policy;
@@ -358,7 +369,8 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             instance_state: self.instance_state.clone(),
         };
         // A module whose `start` traps, or that cannot be bound, is refused here.
-        let first = instances.make(Instant::now(), &CallOptions::new())?;
+        let deadline = self.load_deadline.unwrap_or(self.limits.deadline);
+        let first = instances.make(Instant::now(), &CallOptions::new().deadline(deadline))?;
         instances.keep(first);
         if !is_optimised {
             self.linkers.optimise(&self.engine, artifact, &instances.code);
@@ -410,6 +422,7 @@ impl<T: PluginType + ?Sized> std::fmt::Debug for WasmBackend<T> {
         f.debug_struct("WasmBackend")
             .field("requirements", self.admitter.requirements())
             .field("limits", &self.limits)
+            .field("load_deadline", &self.load_deadline)
             .field("policy", &self.policy)
             .field("concurrency", &self.concurrency)
             .field("max_wait", &self.max_wait)

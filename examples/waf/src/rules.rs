@@ -139,14 +139,20 @@ impl Engine {
 
     /// Loads modules within the limits, and libraries if they are allowed.
     fn backend(&self) -> Auto<dyn Waf> {
-        let config::Limits { deadline, memory_bytes, concurrent_calls, calls_per_instance } = self.module.limits;
+        let config::Limits { deadline, load_deadline, memory_bytes, concurrent_calls, calls_per_instance } =
+            self.module.limits;
         let limits = CallLimits { deadline: deadline.0, memory: memory_bytes, ..CallLimits::default() };
         let policy = match NonZeroU32::new(calls_per_instance) {
             Some(max_uses) if max_uses.get() > 1 => InstancePolicy::Reuse { max_uses },
             _ => InstancePolicy::Fresh,
         };
-        let modules =
-            self.wasm.interface::<dyn Waf>().call_limits(limits).instance_policy(policy).concurrency(concurrent_calls);
+        let modules = self
+            .wasm
+            .interface::<dyn Waf>()
+            .call_limits(limits)
+            .load_deadline(deadline.0.max(load_deadline.0))
+            .instance_policy(policy)
+            .concurrency(concurrent_calls);
         let auto = Auto::new().on(Format::WasmModule, modules);
         if self.takes_libraries {
             auto.on(Format::LIBRARIES, Native::interface::<dyn Waf>(trust_libraries()))

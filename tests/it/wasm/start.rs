@@ -7,7 +7,7 @@ use hotslot::wasm::{CallLimits, Engine, Func, InstancePolicy, ModuleError, WasmB
 use hotslot::{HotSlot, Stage};
 
 use super::{compile, engine, limits};
-use crate::support::admit;
+use crate::support::{PATIENCE, admit};
 
 type Get = Func<(), u32>;
 
@@ -82,6 +82,21 @@ fn an_initialisation_that_cannot_be_called_is_refused_by_its_name() {
         assert_eq!(error.stage(), Stage::Load);
         assert!(error.to_string().contains(reason), "{error}");
     }
+}
+
+#[test]
+fn what_is_loaded_may_take_longer_than_a_call() {
+    let engine = engine();
+    // So many rounds that they take longer than a tick of the engine on any machine.
+    let text = r#"(module (func (export "_initialize") (local i32)
+        (loop (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+          (br_if 0 (i32.lt_u (local.get 0) (i32.const 500_000_000)))))
+      (func (export "get") (result i32) (i32.const 1)))"#;
+    let hasty = CallLimits { deadline: Duration::from_millis(1), ..limits() };
+    let backend = || backend(&engine).call_limits(hasty.clone()).instance_policy(InstancePolicy::Single);
+    let error = HotSlot::builder(backend()).open(compile(text)).unwrap_err();
+    assert!(error.to_string().contains("did not answer within 1ms"), "{error}");
+    HotSlot::builder(backend().load_deadline(PATIENCE)).open(compile(text)).unwrap();
 }
 
 #[test]

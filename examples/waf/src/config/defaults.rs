@@ -123,6 +123,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             deadline: Milliseconds(Duration::from_millis(50)),
+            load_deadline: Milliseconds(Duration::from_secs(5)),
             memory_bytes: 16 << 20,
             concurrent_calls: const { NonZeroUsize::new(64).unwrap() },
             calls_per_instance: 1000,

@@ -284,6 +284,9 @@ pub struct Reload {
 pub struct Limits {
     #[serde(rename = "deadline_milliseconds", deserialize_with = "some_milliseconds")]
     pub deadline: Milliseconds,
+    /// What `create` may take when a version is loaded; the call's deadline if that is longer.
+    #[serde(rename = "load_deadline_milliseconds", deserialize_with = "some_milliseconds")]
+    pub load_deadline: Milliseconds,
     #[serde(deserialize_with = "memory")]
     pub memory_bytes: usize,
     /// How many calls run at the same time; one more is a failure, and the failure policy decides.

@@ -146,7 +146,7 @@ auto_reload_on_file_change = true
 max_reload_frequency_seconds = 0
 timeout_seconds = 300
 [waf.wasm.limits]
-deadline_milliseconds = 200
+deadline_milliseconds = 1000
 [waf.wasm.probation]
 min_calls = 1000000
 "#;
