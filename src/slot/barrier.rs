@@ -76,3 +76,18 @@ fn membarrier(command: libc::c_int) -> bool {
     std::sync::atomic::fence(SeqCst);
     result == 0
 }
+
+#[cfg(all(test, target_os = "linux", not(miri), not(hotslot_loom)))]
+mod tests {
+    use super::Barrier;
+
+    #[test]
+    fn the_kernels_barrier_is_used_where_it_is_offered() {
+        // SAFETY: as in `membarrier`; it only answers.
+        let offered = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_QUERY, 0, 0) };
+        let is_offered = offered > 0 && offered & i64::from(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0;
+        let barrier = Barrier::of_this_process();
+        assert_eq!(barrier, if is_offered { Barrier::Membarrier } else { Barrier::Fences });
+        assert!(barrier.heavy() && Barrier::Fences.heavy(), "none was refused");
+    }
+}

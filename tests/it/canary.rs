@@ -41,6 +41,8 @@ fn a_key_gets_always_the_same_plugin_and_keeps_the_new_one_while_its_share_grows
     canary.set_share(0.0).unwrap();
     assert!(chosen(&slot).is_empty());
     assert_eq!(serving(&slot), (1, 1), "whoever has no key gets what is current");
+    let shown = format!("{canary:?}");
+    assert!(shown.contains("generation: 2") && shown.contains("share: 0.0"), "{shown}");
     drop(canary);
     close(slot, &values.census);
 }
