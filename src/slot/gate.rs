@@ -84,6 +84,8 @@ mod tests {
             while gate.0.lock().queue.len() < 2 {
                 std::thread::yield_now();
             }
+            let third = gate.enter(BusyPolicy::Queue, now).err();
+            assert_eq!(third, Some(NoTurn::TimedOut), "and takes nobody else's turn along");
             drop(first);
             assert!(second.join().unwrap());
         });
