@@ -175,6 +175,8 @@ mod effort;
 mod engine;
 mod error;
 mod exports;
+mod function_cache;
+mod function_packs;
 mod host;
 mod idle;
 mod imports;
