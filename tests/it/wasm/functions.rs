@@ -271,6 +271,7 @@ fn a_pack_of_functions_from_elsewhere_and_a_module_under_its_name_are_skipped() 
     let path = elsewhere.path().join("compiled");
     filled(&path);
     damaged(|pack| assert!(fs::copy(&packs(&path)[0], pack).unwrap() > 0));
+    damaged(|pack| fs::remove_file(pack.with_file_name("key")).unwrap());
     damaged(|pack| {
         let files = fs::read_dir(pack.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
         let module = files.into_iter().find(|path| path.extension().is_some_and(|it| it == "module")).unwrap();
