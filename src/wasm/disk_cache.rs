@@ -1,4 +1,5 @@
-//! Compiled modules in a private directory: a known module loads without a compiler, also after a restart.
+//! Compiled modules in a private directory: a known module loads without a compiler, also after a restart. With them are
+//! [packs of functions](super::function_packs), within the same limit.
 //!
 //! An entry counts only with its [MAC](super::seal). The key lies beside it, readable by its owner alone: whoever can read
 //! the key is that owner already.
