@@ -17,7 +17,7 @@ use hotslot::wasm::{Engine, EngineStatus, Func, GuestBuffer, InstancePolicy, Was
 use hotslot::{Backend, Candidate, HotSlot, Payload, VersionRule};
 use waf_interface::{Verdict, Waf};
 use wasm_encoder::{CodeSection, Encode, Instruction, RawSection};
-use wasmparser::{FunctionBody, Parser, Payload};
+use wasmparser::{FunctionBody, Parser};
 
 /// A plugin of some size: besides what is called, 300 functions that the compiler has to look at.
 fn module(number: u64) -> Vec<u8> {
@@ -251,7 +251,7 @@ fn edited(module: &[u8], number: u64) -> Vec<u8> {
     let payloads = || Parser::new(0).parse_all(module).map(|payload| payload.expect("it is a module"));
     let bodies: Vec<FunctionBody<'_>> = payloads()
         .filter_map(|payload| match payload {
-            Payload::CodeSectionEntry(body) => Some(body),
+            wasmparser::Payload::CodeSectionEntry(body) => Some(body),
             _ => None,
         })
         .collect();
