@@ -143,7 +143,7 @@ impl EngineBuilder {
     /// functions that have its address in them change, too, and another import changes all of them. The first edits also compile
     /// some functions behind exported ones again, whose keys the compiler's state gets into. A module of 500 KiB with a
     /// thousand functions takes about 2 MiB; what was used last stays. With [`cache_dir`](EngineBuilder::cache_dir) the functions
-    /// are on disk, too: they are written after the module serves, and read before the first compilation of the engine.
+    /// are on disk, too: a reload does not wait until they are written, and the engine reads them before it first compiles.
     ///
     /// The [status](super::EngineStatus::functions_reused) counts the functions that were reused and compiled. The baseline compiler
     /// keeps none. Nor do engines that [compile in a child](EngineBuilder::compile_in_child): a child may work on a module from
