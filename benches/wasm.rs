@@ -13,9 +13,11 @@ use hotslot::wasm::wasmtime::{
     self, Config, Enabled, InstanceAllocationStrategy, InstancePre, Linker, Memory, Module, ModuleExport,
     PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder, TypedFunc, UpdateDeadline,
 };
-use hotslot::wasm::{Engine, Func, GuestBuffer, InstancePolicy, WasmBackend, WasmCallError, WasmPlugin};
+use hotslot::wasm::{Engine, EngineStatus, Func, GuestBuffer, InstancePolicy, WasmBackend, WasmCallError, WasmPlugin};
 use hotslot::{Backend, Candidate, HotSlot, Payload, VersionRule};
 use waf_interface::{Verdict, Waf};
+use wasm_encoder::{CodeSection, Encode, Instruction, RawSection};
+use wasmparser::{FunctionBody, Parser};
 
 /// A plugin of some size: besides what is called, 300 functions that the compiler has to look at.
 fn module(number: u64) -> Vec<u8> {
@@ -187,9 +189,21 @@ fn reload_of<T: Send + Sync + ?Sized + 'static, B: Backend<T>>(
         slot.expect("it is sound")
     };
     let slot = slot_on(&engine);
+    // One whose cache of functions has room for none: they are looked up, and all are compiled.
+    let unknowing = Engine::builder().function_cache_limit(1).build().expect("this machine has an engine");
+    let cold = slot_on(&unknowing);
     group.bench_function("cold", |b| {
-        b.iter_batched(new, |bytes| slot.reload(bytes).expect("it is sound"), BatchSize::PerIteration);
+        b.iter_batched(new, |bytes| cold.reload(bytes).expect("it is sound"), BatchSize::PerIteration);
     });
+    assert_eq!(unknowing.status().functions_reused, 0, "it compiled all of them each time");
+    let edit = || edited(module, NUMBER.fetch_add(1, Ordering::Relaxed));
+    let (before, modules) = (engine.status(), NUMBER.load(Ordering::Relaxed));
+    group.bench_function("an edit of one function", |b| {
+        b.iter_batched(edit, |bytes| slot.reload(bytes).expect("it is sound"), BatchSize::PerIteration);
+    });
+    let (after, modules) = (engine.status(), NUMBER.load(Ordering::Relaxed) - modules);
+    let compiled = after.functions_compiled - before.functions_compiled;
+    assert!(compiled >= modules && compiled < after.functions_reused / 4, "it compiled few each time: {compiled}");
     let known: Arc<[u8]> = module.into();
     let again = || Candidate::new(Arc::clone(&known)).force();
     group.bench_function("known, in memory", |b| b.iter(|| slot.reload(again()).expect("it is sound")));
@@ -218,7 +232,10 @@ fn reload_of<T: Send + Sync + ?Sized + 'static, B: Backend<T>>(
         );
     });
     group.finish();
-    println!("\nwhere a cold reload spends its time: {:?}", slot.reload(new()).expect("it is sound").stages);
+    println!("\nwhere a cold reload spends its time: {:?}", cold.reload(new()).expect("it is sound").stages);
+    println!("one of a module with an edited function: {:?}", slot.reload(edit()).expect("it is sound").stages);
+    let EngineStatus { functions_compiled, function_memory, .. } = engine.status();
+    println!("{functions_compiled} functions were compiled, and take {} KiB", function_memory / 1024);
     println!("and one of a known module: {:?}\n", slot.reload(again()).expect("it is sound").stages);
 }
 
@@ -228,6 +245,41 @@ fn numbered(module: &[u8], number: u64) -> Vec<u8> {
     bytes.extend([0, 10, 1, b'n']);
     bytes.extend(number.to_le_bytes());
     bytes
+}
+
+/// The same module with two instructions more in a function of average length: a number that nobody uses.
+fn edited(module: &[u8], number: u64) -> Vec<u8> {
+    let payloads = || Parser::new(0).parse_all(module).map(|payload| payload.expect("it is a module"));
+    let bodies: Vec<FunctionBody<'_>> = payloads()
+        .filter_map(|payload| match payload {
+            wasmparser::Payload::CodeSectionEntry(body) => Some(body),
+            _ => None,
+        })
+        .collect();
+    let mut by_length: Vec<usize> = (0..bodies.len()).collect();
+    by_length.sort_by_key(|body| bodies[*body].range().len());
+    let chosen = by_length[by_length.len() / 2];
+    let mut code = CodeSection::new();
+    for (body, range) in bodies.iter().map(FunctionBody::range).enumerate() {
+        let mut bytes = module[range.clone()].to_vec();
+        if body == chosen {
+            let start = bodies[body].get_operators_reader().expect("it has instructions").original_position();
+            let mut edit = Vec::new();
+            Instruction::I64Const(number.cast_signed()).encode(&mut edit);
+            Instruction::Drop.encode(&mut edit);
+            let at = start - range.start;
+            bytes.splice(at..at, edit);
+        }
+        code.raw(&bytes);
+    }
+    let mut edited = wasm_encoder::Module::new();
+    for (id, range) in payloads().filter_map(|payload| payload.as_section()) {
+        match id {
+            10 => edited.section(&code),
+            _ => edited.section(&RawSection { id, data: &module[range] }),
+        };
+    }
+    edited.finish()
 }
 
 /// The rules of the WAF example.

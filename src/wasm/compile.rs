@@ -14,6 +14,8 @@ use super::compile_child::ChildCompiler;
 use super::compile_queue::{CompileQueue, LANES, Turn};
 use super::disk_cache::DiskCache;
 use super::error::EngineError;
+use super::function_cache::FunctionCache;
+use super::function_packs::FunctionPacks;
 use super::idle::is_idle;
 use crate::{Artifact, BoxError, Digest, PluginScope};
 
@@ -28,7 +30,10 @@ pub(super) struct Compiler {
     queue: Arc<CompileQueue>,
     memory: Mutex<MemoryCache>,
     /// `Err` if there is a directory that cannot be used.
-    disk: Result<Option<DiskCache>, io::ErrorKind>,
+    disk: Result<Option<Arc<DiskCache>>, io::ErrorKind>,
+    /// `None` if there is none, as with children.
+    functions: Option<Arc<FunctionCache>>,
+    packs: Option<Arc<FunctionPacks>>,
     children: Option<Children>,
     pub(super) counts: CompileCounts,
 }
@@ -94,11 +99,19 @@ impl Compiler {
         threads: CompileThreads,
         limit: usize,
         disk: Result<Option<DiskCache>, io::ErrorKind>,
+        functions: Option<Arc<FunctionCache>>,
         children: Option<Children>,
     ) -> Result<Compiler, EngineError> {
         let idle = (threads.idle != threads.usual).then(|| pool(threads.idle)).transpose()?;
         let beside = (1..LANES).map(|_| pool(1)).collect::<Result<_, _>>()?;
         let memory = Mutex::new(MemoryCache { modules: VecDeque::new(), limit });
+        let disk = disk.map(|disk| disk.map(Arc::new));
+        let packs = match (&functions, &disk) {
+            (Some(functions), Ok(Some(disk))) => {
+                Some(Arc::new(FunctionPacks::new(Arc::clone(functions), Arc::clone(disk))))
+            }
+            _ => None,
+        };
         Ok(Compiler {
             threads,
             usual: pool(threads.usual)?,
@@ -107,6 +120,8 @@ impl Compiler {
             queue: Arc::default(),
             memory,
             disk,
+            functions,
+            packs,
             children,
             counts: CompileCounts::default(),
         })
@@ -114,6 +129,10 @@ impl Compiler {
 
     pub(super) fn skipped_entries(&self) -> u64 {
         self.disk().map_or(0, DiskCache::skipped)
+    }
+
+    pub(super) fn functions(&self) -> Option<&FunctionCache> {
+        self.functions.as_deref()
     }
 
     pub(super) fn disk_cache_status(&self) -> DiskCacheStatus {
@@ -125,7 +144,7 @@ impl Compiler {
     }
 
     fn disk(&self) -> Option<&DiskCache> {
-        self.disk.as_ref().ok().and_then(Option::as_ref)
+        self.disk.as_ref().ok().and_then(Option::as_deref)
     }
 
     /// Returns the compiled module of an admitted artifact, from a cache if one has it.
@@ -149,7 +168,16 @@ impl Compiler {
             return Ok(module);
         }
         let (module, code) = match &self.children {
-            None => (self.threads_of(&turn).install(|| Module::from_binary(engine, artifact.bytes()))?, None),
+            None => {
+                if let Some(packs) = &self.packs {
+                    packs.read();
+                }
+                let module = self.threads_of(&turn).install(|| Module::from_binary(engine, artifact.bytes()))?;
+                if let Some(packs) = &self.packs {
+                    packs.save();
+                }
+                (module, None)
+            }
             Some(children) => {
                 let (module, code) = children.optimising.module(engine, artifact.bytes(), digest, is_abandoned)?;
                 (module, Some(code))

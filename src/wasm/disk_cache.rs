@@ -1,4 +1,5 @@
-//! Compiled modules in a private directory: a known module loads without a compiler, also after a restart.
+//! Compiled modules in a private directory: a known module loads without a compiler, also after a restart. With them are
+//! [packs of functions](super::function_packs), within the same limit.
 //!
 //! An entry counts only with its [MAC](super::seal). The key lies beside it, readable by its owner alone: whoever can read
 //! the key is that owner already.
@@ -20,6 +21,8 @@ use crate::{Digest, private_dir};
 
 /// The extension of entries.
 const ENTRY: &str = "module";
+/// The extension of [packs of functions](super::function_packs).
+pub(super) const PACK: &str = "functions";
 /// The extension of files that are still being written.
 const PARTIAL: &str = "new";
 /// The age from which on a partial file is nobody's.
@@ -34,6 +37,8 @@ pub(super) struct DiskCache {
     skipped: AtomicU64,
     /// Why the last entry could not be written.
     failed: Mutex<Option<io::ErrorKind>>,
+    /// Why the last pack could not be written.
+    failed_pack: Mutex<Option<io::ErrorKind>>,
 }
 
 impl DiskCache {
@@ -51,6 +56,7 @@ impl DiskCache {
                 limit,
                 skipped: AtomicU64::new(0),
                 failed: Mutex::default(),
+                failed_pack: Mutex::default(),
             })),
             // That it is not a directory, or not private, somebody has to look at.
             Err(error)
@@ -67,9 +73,17 @@ impl DiskCache {
         }
     }
 
-    /// Returns why the last entry could not be written, if it could not.
+    /// Returns why the last entry or the last pack could not be written, if it could not.
     pub(super) fn failed(&self) -> Option<io::ErrorKind> {
-        *self.failed.lock()
+        self.failed.lock().or(*self.failed_pack.lock())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn key(&self) -> &CodeKey {
+        &self.key
     }
 
     /// Returns how many entries were skipped because they did not verify.
@@ -83,17 +97,26 @@ impl DiskCache {
         let bytes = fs::read(&path).ok()?;
         match self.key.open(engine, digest, &bytes) {
             Ok(module) => {
-                // Entries are evicted in the order of their last use. One that cannot be marked is evicted earlier.
-                let _ = File::options().write(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+                self.mark_used(&path);
                 Some(module)
             }
             Err(reason) => {
-                self.skipped.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(path = %path.display(), "skipped an entry of the compile cache: {reason}");
-                let _ = fs::remove_file(&path);
+                self.skip(&path, &reason);
                 None
             }
         }
+    }
+
+    /// Notes that a file was used: they are removed in the order of their last use. One that cannot be marked goes earlier.
+    pub(super) fn mark_used(&self, path: &Path) {
+        let _ = File::options().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+
+    /// Removes a file that does not verify.
+    pub(super) fn skip(&self, path: &Path, reason: &str) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(path = %path.display(), "skipped an entry of the compile cache: {reason}");
+        let _ = fs::remove_file(path);
     }
 
     /// Writes a compiled module for later. If that fails, it is compiled again then.
@@ -101,22 +124,39 @@ impl DiskCache {
         let write = || -> io::Result<()> {
             let code = code?;
             let mac = self.key.seal(digest, code);
-            if code.len() as u64 > self.limit {
-                let text = format!("its {} bytes exceed the limit of the directory", code.len());
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
-            }
-            write_new(&self.path, &[&mac, code], |file| fs::rename(file, self.entry(digest)))?;
-            self.prune()
+            self.write(&[&mac, code], &self.entry(digest))
         };
-        let outcome = write();
-        let failed = outcome.as_ref().err().map(io::Error::kind);
-        let before = std::mem::replace(&mut *self.failed.lock(), failed);
+        self.note(&self.failed, write());
+    }
+
+    /// Writes functions for later. Returns whether it could.
+    pub(super) fn write_functions(&self, path: &Path, parts: &[&[u8]]) -> bool {
+        let written = self.write(parts, path);
+        let could = written.is_ok();
+        self.note(&self.failed_pack, written);
+        could
+    }
+
+    fn write(&self, parts: &[&[u8]], to: &Path) -> io::Result<()> {
+        let size: usize = parts.iter().map(|part| part.len()).sum();
+        if size as u64 > self.limit {
+            let text = format!("its {size} bytes exceed the limit of the directory");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
+        write_new(&self.path, parts, |file| fs::rename(file, to))?;
+        self.prune()
+    }
+
+    /// Notes what became of the last one of its kind, and logs that it failed, once.
+    fn note(&self, failed: &Mutex<Option<io::ErrorKind>>, outcome: io::Result<()>) {
+        let now = outcome.as_ref().err().map(io::Error::kind);
+        let before = std::mem::replace(&mut *failed.lock(), now);
         if let Err(reason) = outcome {
             let path = self.path.display();
-            match before == failed {
-                false => tracing::warn!(%path, %digest, "could not write to the compile cache: {reason}"),
+            match before == now {
+                false => tracing::warn!(%path, "could not write to the compile cache: {reason}"),
                 // It has been said.
-                true => tracing::debug!(%path, %digest, "could not write to the compile cache: {reason}"),
+                true => tracing::debug!(%path, "could not write to the compile cache: {reason}"),
             }
         }
     }
@@ -136,7 +176,7 @@ impl DiskCache {
                 continue;
             }
             let used = metadata.modified()?;
-            if path.extension().is_some_and(|extension| extension == ENTRY) {
+            if path.extension().is_some_and(|extension| extension == ENTRY || extension == PACK) {
                 entries.push((used, metadata.len(), path));
             } else if path.extension().is_some_and(|extension| extension == PARTIAL)
                 && used.elapsed().is_ok_and(|age| age > ABANDONED)

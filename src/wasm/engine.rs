@@ -6,12 +6,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use wasmtime::{Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
+use wasmtime::{CacheStore, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
 
 use super::budget::MemoryBudget;
 use super::compile::{Compiler, DiskCacheStatus};
 use super::config::config;
 use super::error::{EngineError, WasmCallError};
+use super::function_cache::FunctionCache;
 use super::permits::{Permit, Permits};
 use crate::nesting::HOST_STACK;
 use crate::{escape_untrusted, workers};
@@ -73,6 +74,13 @@ pub struct EngineStatus {
     pub memory_budget: u64,
     /// Modules compiled so far.
     pub compiled: u64,
+    /// Functions that were compiled for modules so far, with what leads into and out of them. Zero, as are the next two, if there is no
+    /// [cache of functions](super::EngineBuilder::function_cache_limit).
+    pub functions_compiled: u64,
+    /// Functions of compiled modules that were not compiled again so far: an earlier module had the same.
+    pub functions_reused: u64,
+    /// Bytes of compiled functions in memory.
+    pub function_memory: u64,
     /// Modules found in the memory cache so far.
     pub found_in_memory: u64,
     /// Modules found in the disk cache so far.
@@ -94,6 +102,8 @@ pub(super) struct EngineSettings {
     /// Whether there is an engine with the baseline compiler, too.
     pub(super) baseline: bool,
     pub(super) tick: Duration,
+    /// What the optimising compiler keeps functions in.
+    pub(super) functions: Option<Arc<FunctionCache>>,
 }
 
 /// Gives up instances that no call uses at the moment.
@@ -135,6 +145,9 @@ impl Engine {
             memory: memory.used(),
             memory_budget: memory.limit(),
             compiled: compiler.counts.compiled.load(Ordering::Relaxed),
+            functions_compiled: compiler.functions().map_or(0, FunctionCache::compiled),
+            functions_reused: compiler.functions().map_or(0, FunctionCache::reused),
+            function_memory: compiler.functions().map_or(0, |functions| functions.bytes() as u64),
             found_in_memory: compiler.counts.from_memory.load(Ordering::Relaxed),
             found_on_disk: compiler.counts.from_disk.load(Ordering::Relaxed),
             entries_skipped: compiler.skipped_entries(),
@@ -308,6 +321,16 @@ pub(super) struct Built {
 
 /// Builds a pooled engine, or one that allocates on demand where the address space for a pool is refused.
 fn build(settings: &EngineSettings, compiler: Strategy) -> Result<Built, EngineError> {
+    let failed = |error: wasmtime::Error| EngineError::Engine(format!("{error:#}"));
+    let config = |pooled| {
+        let mut config = config(settings.stack, pooled, compiler);
+        if compiler == Strategy::Cranelift
+            && let Some(functions) = &settings.functions
+        {
+            config.enable_incremental_compilation(Arc::clone(functions) as Arc<dyn CacheStore>)?;
+        }
+        Ok(config)
+    };
     if settings.pooled {
         // Without the kernel's help, resident pages are overwritten for each instance, which costs more than it saves.
         let pagemap_scan = PoolingAllocationConfig::is_pagemap_scan_available() && !has_swap();
@@ -321,15 +344,14 @@ fn build(settings: &EngineSettings, compiler: Strategy) -> Result<Built, EngineE
             .linear_memory_keep_resident(resident(RESIDENT_MEMORY))
             .table_keep_resident(resident(RESIDENT_TABLE))
             .pagemap_scan(if pagemap_scan { Enabled::Yes } else { Enabled::No });
-        let mut config = config(settings.stack, true, compiler);
+        let mut config = config(true).map_err(failed)?;
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         match wasmtime::Engine::new(&config) {
             Ok(engine) => return Ok(Built { engine, allocation: Allocation::Pooled { pagemap_scan } }),
             Err(error) => tracing::warn!("no pool could be reserved, so instances are allocated on demand: {error:#}"),
         }
     }
-    let config = config(settings.stack, false, compiler);
-    let engine = wasmtime::Engine::new(&config).map_err(|error| EngineError::Engine(format!("{error:#}")))?;
+    let engine = config(false).and_then(|config| wasmtime::Engine::new(&config)).map_err(failed)?;
     Ok(Built { engine, allocation: Allocation::OnDemand })
 }
 

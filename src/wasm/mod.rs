@@ -77,6 +77,7 @@
 //! | a compiled module of unknown origin | its machine code runs | only what this user's engine has written is loaded: a keyed MAC in a private directory | `seal`, `disk_cache` |
 //! | a cache directory that is full, mounted for reading only, or shared with another process number 1 | no start, or a lost entry | what can be read is used, the rest is compiled; said once, and in the status | `disk_cache` |
 //! | a cache entry that is cut short or damaged | a crash, or no start | skipped, counted, removed and compiled again | `disk_cache` |
+//! | a compiled function that another one is taken for, or of unknown origin | its machine code runs | functions are found by a SHA-256 over all that their code is made from; those on disk count with a MAC, and children have no part in it | `function_cache`, `function_packs`, `seal` |
 //! | many compilations at once | every core is busy | one at a time, on a [bounded number](EngineBuilder::compile_threads) of threads | `compile` |
 //! | a compilation that takes long | every slot waits for it | others go on beside it; a slot has two at once at the most, and what it has abandoned in the queue is dropped | `compile_queue` |
 //! | a plugin that logs in a loop | the host's log is full of it | 500 lines a second of a generation; the rest is dropped, and counted | `host` |
@@ -175,6 +176,8 @@ mod effort;
 mod engine;
 mod error;
 mod exports;
+mod function_cache;
+mod function_packs;
 mod host;
 mod idle;
 mod imports;

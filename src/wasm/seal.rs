@@ -11,6 +11,8 @@ use wasmtime::Module;
 use crate::Digest;
 
 const MAC: usize = blake3::OUT_LEN;
+/// What a key is derived for that no module's MAC is made with.
+const FUNCTIONS: &str = "hotslot 2026-11-26 compiled functions of modules";
 
 /// A key for compiled code, with the engine that the code is for.
 pub(super) struct CodeKey {
@@ -51,6 +53,27 @@ impl CodeKey {
         // program and proved by a key of its own that the bytes are those (`compile_child`). The bytes were read once, and
         // are the ones that were verified.
         unsafe { Module::deserialize(engine, code) }.map_err(|error| format!("{error:#}"))
+    }
+
+    /// Returns the MAC of a pack of functions that the compiler returned. It goes in front of the pack.
+    pub(super) fn seal_functions(&self, pack: &[u8]) -> [u8; MAC] {
+        *self.mac_of_functions(pack).as_bytes()
+    }
+
+    /// Returns a sealed pack of functions. The compiler makes machine code of them unseen, so what holds for a module holds for them.
+    pub(super) fn open_functions<'a>(&self, sealed: &'a [u8]) -> Result<&'a [u8], String> {
+        let (mac, pack) = sealed.split_first_chunk::<MAC>().ok_or("it is cut short")?;
+        if self.mac_of_functions(pack) != *mac {
+            return Err("its MAC does not match".to_owned());
+        }
+        Ok(pack)
+    }
+
+    fn mac_of_functions(&self, pack: &[u8]) -> blake3::Hash {
+        // A key of its own: a pack never passes for a module, nor a module for a pack.
+        let mut mac = blake3::Hasher::new_keyed(&blake3::derive_key(FUNCTIONS, &self.key));
+        mac.update(&self.compatibility.to_le_bytes()).update(pack);
+        mac.finalize()
     }
 
     fn mac(&self, digest: Digest, code: &[u8]) -> blake3::Hash {

@@ -15,6 +15,7 @@ mod calls;
 mod child;
 #[cfg(target_os = "linux")]
 mod config;
+mod functions;
 mod host;
 mod instances;
 mod limits;

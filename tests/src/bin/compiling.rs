@@ -115,6 +115,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         other => return Err(format!("{other} is no scenario").into()),
     }
     println!("compiled: {}", engine.status().compiled);
+    println!("functions kept: {}", engine.status().function_memory);
     Ok(())
 }
 
