@@ -2,7 +2,7 @@
 //!
 //! What a compilation has added to the [cache in memory](super::function_cache) becomes one file, a pack, which is written
 //! beside the reload that made it and holds up none. Packs are read once, before the first compilation. A file for each function
-//! would be thousands of them, each opened and verified by itself, and takes several times as long to write and to read; one large file
+//! would be thousands of them, each opened and verified by itself, and takes several times as long to write; one large file
 //! would be written anew for every edit. When there are many packs, one takes the place of all.
 //!
 //! A pack counts only with its [MAC](super::seal). One that does not verify is removed, and costs its functions' compilation.
