@@ -252,6 +252,11 @@ impl Leader {
         self.nodes.values().map(|seen| (&seen.report, seen.at))
     }
 
+    /// Returns the last report of a node, and when it came.
+    pub fn report_of(&self, node: &NodeId) -> Option<(&Report, Millis)> {
+        self.nodes.get(node).map(|seen| (&seen.report, seen.at))
+    }
+
     /// Returns the document that was last read.
     pub fn desired(&self) -> Option<&Desired> {
         self.stored.as_ref().map(|(_, document)| document)

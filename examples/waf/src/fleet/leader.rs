@@ -253,7 +253,7 @@ impl Task {
 
     fn heard(&mut self, told: &Told) {
         let Some(telling) = telling(told) else { return };
-        let before = self.leader.reports().find(|(report, _)| report.node == telling.report.node);
+        let before = self.leader.report_of(&telling.report.node);
         // As the logic has it: a node that was installed anew counts anew, and is believed once the old one is absent.
         let is_late = before.is_some_and(|(report, at)| {
             (telling.report.boot, telling.report.seq) <= (report.boot, report.seq)

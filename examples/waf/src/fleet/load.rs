@@ -196,7 +196,7 @@ impl Servers {
         let figure = |name: &str| told[name].as_u64().ok_or_else(|| format!("the server says nothing of {name}"));
         let messages = (figure("in_msgs")?, figure("out_msgs")?);
         let bytes = (figure("in_bytes")?, figure("out_bytes")?);
-        Ok(Spent { messages, bytes, cpu_ms: self.server.id().and_then(cpu_ms) })
+        Ok(Spent { messages, bytes, cpu_ms: [&self.server, &self.orchestrator].map(|process| process.id().and_then(cpu_ms)) })
     }
 }
 
@@ -214,7 +214,8 @@ fn body(answer: &str) -> Result<Value, BoxError> {
 struct Spent {
     messages: (u64, u64),
     bytes: (u64, u64),
-    cpu_ms: Option<u64>,
+    /// Of the server, and of the orchestrator.
+    cpu_ms: [Option<u64>; 2],
 }
 
 /// The processor time of another process, where the system says so; it counts in hundredths of a second.
@@ -257,7 +258,7 @@ async fn measure(servers: &Servers, options: &Options) -> Result<String, BoxErro
     let _ = writeln!(
         text,
         "| rollout | all staged | committed, from then on | skew p50 | skew p99 | hint to commit p50 | p99 | messages in, out | \
-         KiB in, out | server's CPU |\n|---|---|---|---|---|---|---|---|---|---|"
+         KiB in, out | server's CPU | orchestrator's CPU |\n|---|---|---|---|---|---|---|---|---|---|---|"
     );
     for round in 1..=options.rollouts {
         let before = servers.spent().await?;
@@ -288,13 +289,13 @@ async fn measure(servers: &Servers, options: &Options) -> Result<String, BoxErro
         let first = after_ms.first().copied().unwrap_or_default();
         let staged = step("committing");
         let last = after_ms.last().copied().unwrap_or_default();
-        let cpu = match (before.cpu_ms, after.cpu_ms) {
+        let cpu = |of: usize| match (before.cpu_ms[of], after.cpu_ms[of]) {
             (Some(before), Some(after)) => format!("{} ms", after.saturating_sub(before)),
             _ => "not known here".to_owned(),
         };
         let _ = writeln!(
             text,
-            "| {round} | {staged:.0} ms | {:.0} ms | {:.1} ms | {:.1} ms | {:.1} ms | {:.1} ms | {}, {} | {}, {} | {cpu} |",
+            "| {round} | {staged:.0} ms | {:.0} ms | {:.1} ms | {:.1} ms | {:.1} ms | {:.1} ms | {}, {} | {}, {} | {} | {} |",
             last - staged,
             quantile(&after_ms, 0.5) - first,
             quantile(&after_ms, 0.99) - first,
@@ -304,6 +305,8 @@ async fn measure(servers: &Servers, options: &Options) -> Result<String, BoxErro
             after.messages.1 - before.messages.1,
             (after.bytes.0 - before.bytes.0) >> 10,
             (after.bytes.1 - before.bytes.1) >> 10,
+            cpu(0),
+            cpu(1),
         );
     }
     match failed {

@@ -206,12 +206,15 @@ fn planted_mistakes_are_noticed() {
     is_noticed(Mistake::GroupsForgotten, Profile::calm(9).labelled());
 }
 
-/// Prints what a fleet of ten thousand costs: `cargo test -p waf-rollout -- --ignored --nocapture`.
+/// Prints what a fleet of ten thousand costs: `ci/fleet` writes it into the documentation.
 #[test]
 #[ignore = "prints a cost, and proves nothing that the others do not"]
 fn ten_thousand_nodes() {
-    for profile in [Profile::calm(10_000), Profile::faulty(10_000)] {
+    println!("| 10,000 nodes, simulated | ended | events | swaps | took |\n|---|---|---|---|---|");
+    for profile in [Profile::calm(10_000), Profile::faulty(10_000), Profile::faulty(10_000).labelled()] {
         let start = Instant::now();
-        println!("{} of 10,000: {:?} in {:.1?}", profile.name, run(1, &profile, None), start.elapsed());
+        let Outcome { phase, events, swaps, .. } = run(1, &profile, None).unwrap();
+        let name = if profile.labels { "faults, to one label and then another" } else { profile.name };
+        println!("| {name} | {phase:?} | {events} | {swaps} | {:.1?} |", start.elapsed());
     }
 }

@@ -14,10 +14,11 @@ async fn a_node_behind_a_leaf_follows_its_fleet_and_serves_on_without_the_hub() 
     let Some(hub) = Nats::with(&format!("leafnodes {{ listen: \"127.0.0.1:{leaf_port}\" }}\n"), "domain: hub") else {
         return;
     };
-    // Hints come from the region's own copies, once they are there: the hub's would be too early.
+    // Hints come from the region's own copies, once they are there: the hub's would be too early. And what nodes would store is told
+    // to the hub instead: `$KV.` does not cross the border of a domain.
     let remote = format!(
         "leafnodes {{ remotes: [ {{ url: \"nats-leaf://127.0.0.1:{leaf_port}\", deny_imports: [\"secbeat.wasm.reload.>\"], \
-         deny_exports: [\"secbeat.wasm.reload.>\"] }} ] }}\n"
+         deny_exports: [\"secbeat.wasm.reload.>\"] }} ] }}\nmappings: {{ \"$KV.nodes.*\": \"waf.heartbeat.$1\" }}\n"
     );
     let leaf = Nats::with(&remote, "domain: eu").expect("a server");
     let orchestrator = Orchestrator::start(&hub.url(), &at_once(), &[]);
