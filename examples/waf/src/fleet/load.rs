@@ -1,8 +1,9 @@
 //! Many nodes on one machine, to measure: `waf fleet-load`.
 //!
-//! The server, the orchestrator and the nodes' part in the fleet are the real ones, with a connection, a disk, an engine and a slot
-//! for each node. Only the proxies are left out: nobody sends requests. The nodes share this process, so its figures have their
-//! work on one machine's processors in them: on machines of their own, nodes stage side by side.
+//! The server, the orchestrator and the nodes' part in the fleet are the real ones, with a connection, a disk, an archive and a slot
+//! for each node. The proxies are left out: nobody sends requests. And the nodes share this process with one engine, so a module is
+//! compiled once, and all else that they do is on one machine's processors: on machines of their own, nodes compile, and stage side
+//! by side.
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::deploy;
 use crate::live::Traffic;
 use crate::metrics::Metrics;
+use crate::rules::Engine;
 
 /// What rollouts over many nodes cost.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,9 +45,14 @@ pub struct Options {
     data: PathBuf,
 }
 
-/// One call at a time on each node: nobody calls, and address space is not for nothing.
-const SMALL: &str = "[waf.trust]\nrequired = false\n[waf.wasm.limits]\nconcurrent_calls = 1\ndeadline_milliseconds = 60000\n\
-                     [waf.wasm.reload]\nmax_reload_frequency_seconds = 0\ntimeout_seconds = 600\n";
+/// A few calls for each node: what serves, what is staged, and what is warm.
+fn configuration(nodes: u32) -> String {
+    format!(
+        "[waf.trust]\nrequired = false\n[waf.wasm.limits]\nconcurrent_calls = {}\ndeadline_milliseconds = 60000\n\
+         [waf.wasm.reload]\nmax_reload_frequency_seconds = 0\ntimeout_seconds = 600\n",
+        nodes * 4 + 64
+    )
+}
 /// How long nodes may take to appear, or to change.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
@@ -115,7 +122,7 @@ async fn servers(data: &Path) -> Result<Servers, BoxError> {
     let server = spawn(Command::new(server).arg("-c").arg(config), data, "server")?;
     wait_for(nats, "NATS", data).await?;
     let config = data.join("waf.toml");
-    std::fs::write(&config, SMALL)?;
+    std::fs::write(&config, configuration(1))?;
     let mut orchestrator = Command::new(std::env::current_exe()?);
     orchestrator.args(["orchestrator", "--nats", &format!("nats://{nats}"), "--listen", &api.to_string()]);
     orchestrator.arg("--config").arg(&config).arg("--data").arg(data.join("orchestrator"));
@@ -127,21 +134,21 @@ async fn servers(data: &Path) -> Result<Servers, BoxError> {
     Ok(Servers { server, orchestrator, nats, monitor, api, token, module })
 }
 
-/// Starts the nodes' part in the fleet. What is compiled once is there for all of them.
+/// Starts the nodes' part in the fleet.
 fn start_nodes(data: &Path, count: u32, nats: SocketAddr, runtime: &Runtime) -> Result<Vec<Managed>, BoxError> {
-    let compiled = data.join("compiled");
-    std::fs::create_dir_all(&compiled)?;
+    let file = data.join("nodes.toml");
+    std::fs::write(&file, configuration(count))?;
+    let config = Config::read(&file)?;
+    let engine = Engine::new(&config, Some(&data.join("compiled")))?;
     let mut nodes = Vec::new();
     for number in 1..=count {
         let name = format!("node-{number}");
-        let mut config = Config::read(&data.join("waf.toml"))?;
+        let mut config = Config::read(&file)?;
         config.data = data.join(&name);
         config.demo = true;
         std::fs::create_dir_all(&config.data)?;
-        #[cfg(unix)]
-        std::os::unix::fs::symlink(&compiled, config.data.join("compiled"))?;
         let (traffic, metrics) = (Arc::new(Traffic::default()), Arc::new(Metrics::new()));
-        let modules = deploy::start_all(&config, runtime.handle(), &traffic, &metrics, true)?;
+        let modules = deploy::start_on(&engine, &config, runtime.handle(), &traffic, &metrics)?;
         let servers = vec![format!("nats://{nats}").parse()?];
         let membership = Membership {
             endpoint: Endpoint { servers, nkey: None, nats_ca: None },

@@ -264,7 +264,8 @@ async fn a_store_that_loses_everything_takes_no_node_back() {
         let versions: Vec<_> = swaps(node).await.iter().map(|swap| swap["version"].clone()).collect();
         assert!(!versions.contains(&json!("1.0.0")), "{versions:?}");
     }
-    // And it goes on.
+    // And it goes on, once the orchestrator has heard what the nodes say of themselves.
+    until("one release", || async { (fleet.orchestrator.fleet().await["mixed"] == false).then_some(()) }).await;
     let answer = fleet.orchestrator.release(&Module::new("1.3.0").bytes(), &[("plan", "at_once")]).await;
     assert_eq!(answer.json()["state"], "done", "{}", answer.text());
     fleet.wait_for_version("1.3.0").await;

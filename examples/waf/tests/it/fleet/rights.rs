@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 
 use crate::support::Module;
-use crate::support::fleet::{Fleet, Nats, Orchestrator, at_once, folder, join};
+use crate::support::fleet::{ANYTHING, Fleet, Nats, Orchestrator, at_once, folder, free_port, join};
 use crate::support::wait::until;
 
 /// The roles by which a process is known to the servers, and what each may do: the table in FLEET.md says the same.
@@ -212,13 +212,12 @@ async fn each_role_is_denied_what_it_must_not_do_and_is_told_which_subject_that_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_least_rights_follows_its_fleet_and_may_do_nothing_else() {
-    let [of_node, of_leader, _, _] = &ROLES;
+    let ([of_node, of_leader, _, _], port) = (&ROLES, free_port());
     let (leader, node) = (nkeys::KeyPair::new_user(), nkeys::KeyPair::new_user());
     let users = format!(
         "authorization {{ users: [\n  {{ nkey: {}, permissions: {} }}\n  {{ nkey: {}, permissions: {} }}\n] }}\n",
         leader.public_key(),
-        // Its port is drawn later.
-        of_leader.permissions("", 0).replace("_INBOX_orchestrator-0.>", "_INBOX_*.>"),
+        of_leader.permissions("", port),
         node.public_key(),
         of_node.permissions("node-1", 0)
     );
@@ -229,7 +228,8 @@ async fn a_node_with_least_rights_follows_its_fleet_and_may_do_nothing_else() {
         std::fs::write(&path, pair.seed().unwrap()).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let orchestrator = Orchestrator::start(&nats.url(), &at_once(), &["--nkey", &seed("leader", &leader)]);
+    let key = ["--nkey", &seed("leader", &leader)];
+    let orchestrator = Orchestrator::listening(port, &nats.url(), &at_once(), &key, ANYTHING);
     let folder = folder(&Module::new("1.0.0"), "");
     let nodes = vec![join(folder, &nats.url(), "node-1", &["--nkey", &seed("node", &node)])];
     let fleet = Fleet { nodes, orchestrator, nats };
@@ -237,6 +237,9 @@ async fn a_node_with_least_rights_follows_its_fleet_and_may_do_nothing_else() {
     let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &[]).await;
     assert_eq!(answer.json()["state"], "done", "{}", answer.text());
     fleet.wait_for_version("1.1.0").await;
+    let denied = [fleet.orchestrator.log(), fleet.nodes[0].folder.log()];
+    let denied = denied.iter().flat_map(|log| log.lines()).find(|line| line.contains("NATS refuses"));
+    assert_eq!(denied, None, "what each may do is enough");
 
     // The same key tries what it must not.
     let errors = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));

@@ -147,7 +147,7 @@ pub struct Orchestrator {
 const EXAMINATION: &str = "[waf.wasm]\ngolden = []\n[waf.wasm.reload]\ntimeout_seconds = 300\n\
                            [waf.wasm.limits]\ndeadline_milliseconds = 5000\n";
 /// What these tests are about is not who has signed what; those in `trust.rs` are.
-const ANYTHING: &str = "[waf.trust]\nrequired = false\n";
+pub const ANYTHING: &str = "[waf.trust]\nrequired = false\n";
 
 impl Orchestrator {
     pub fn start(url: &str, plan: &Value, more: &[&str]) -> Orchestrator {
@@ -156,9 +156,14 @@ impl Orchestrator {
 
     /// The same with whose signatures count.
     pub fn configured(url: &str, plan: &Value, more: &[&str], trust: &str) -> Orchestrator {
+        Orchestrator::listening(free_port(), url, plan, more, trust)
+    }
+
+    /// The same on a port that is known before.
+    pub fn listening(port: u16, url: &str, plan: &Value, more: &[&str], trust: &str) -> Orchestrator {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         std::fs::write(folder.path().join("waf.toml"), format!("{EXAMINATION}{trust}")).expect("a configuration");
         std::fs::write(folder.path().join("plan.json"), plan.to_string()).expect("a plan");
         let mut arguments = vec!["orchestrator".to_owned(), "--nats".to_owned(), url.to_owned()];
