@@ -62,6 +62,7 @@ pub enum NotDone {
 /// What a leader is to do. Each write is followed by a read of the same key, whatever became of the write: an error does
 /// not say that it was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there are a few at once, and nobody keeps them")]
 pub enum LeaderEffect {
     /// Write the lease, if its revision is still this one; `None` if there must be none.
     WriteLease(Option<Revision>, Lease),

@@ -30,6 +30,7 @@ pub struct Memory {
 
 /// What happens to a node.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at once, and nobody keeps it")]
 pub enum Event {
     /// The document was read, from whatever server.
     Document(Desired),

@@ -203,7 +203,11 @@ impl Servers {
         let figure = |name: &str| told[name].as_u64().ok_or_else(|| format!("the server says nothing of {name}"));
         let messages = (figure("in_msgs")?, figure("out_msgs")?);
         let bytes = (figure("in_bytes")?, figure("out_bytes")?);
-        Ok(Spent { messages, bytes, cpu_ms: [&self.server, &self.orchestrator].map(|process| process.id().and_then(cpu_ms)) })
+        Ok(Spent {
+            messages,
+            bytes,
+            cpu_ms: [&self.server, &self.orchestrator].map(|process| process.id().and_then(cpu_ms)),
+        })
     }
 }
 
@@ -264,14 +268,16 @@ async fn measure(servers: &Servers, options: &Options) -> Result<String, BoxErro
     );
     let _ = writeln!(
         text,
-        "| rollout | all staged | committed, from then on | skew p50 | skew p99 | hint to commit p50 | p99 | messages in, out | \
-         KiB in, out | server's CPU | orchestrator's CPU |\n|---|---|---|---|---|---|---|---|---|---|---|"
+        "| rollout | `reload-fleet` to done | all staged | committed, from then on | skew p50 | skew p99 | hint to commit p50 | p99 | messages in, out | \
+         KiB in, out | server's CPU | orchestrator's CPU |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
     );
     for round in 1..=options.rollouts {
         let before = servers.spent().await?;
         // Another digest, and nothing else that is different: a custom section.
+        let asked = Instant::now();
         let release =
             servers.release(&[&servers.module[..], &[0, 5, 4, b'm', b'o', b'r', round as u8]].concat()).await?;
+        let took = asked.elapsed().as_millis();
         let after = servers.spent().await?;
         let served: Vec<&Value> =
             release["served"].as_object().into_iter().flat_map(|served| served.values()).collect();
@@ -302,7 +308,7 @@ async fn measure(servers: &Servers, options: &Options) -> Result<String, BoxErro
         };
         let _ = writeln!(
             text,
-            "| {round} | {staged:.0} ms | {:.0} ms | {:.1} ms | {:.1} ms | {:.1} ms | {:.1} ms | {}, {} | {}, {} | {} | {} |",
+            "| {round} | {took} ms | {staged:.0} ms | {:.0} ms | {:.1} ms | {:.1} ms | {:.1} ms | {:.1} ms | {}, {} | {}, {} | {} | {} |",
             last - staged,
             quantile(&after_ms, 0.5) - first,
             quantile(&after_ms, 0.99) - first,

@@ -315,8 +315,8 @@ fn name(node: usize) -> NodeId {
 
 /// Half of the nodes are of `ring=a`, and each third one, of either ring, of `tier=1`.
 fn labels_of(profile: &Profile, node: usize) -> Labels {
-    let ring = if node % 2 == 0 { "a" } else { "b" };
-    let tier = if node % 3 == 0 { "1" } else { "2" };
+    let ring = if node.is_multiple_of(2) { "a" } else { "b" };
+    let tier = if node.is_multiple_of(3) { "1" } else { "2" };
     let labels = [("ring", ring), ("tier", tier)].into_iter().filter(|_| profile.labels);
     labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
