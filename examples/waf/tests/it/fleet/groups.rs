@@ -21,7 +21,7 @@ async fn in_two_regions() -> Option<Fleet> {
 
 async fn serve(nodes: &[Node], versions: &[&str]) {
     for (node, version) in nodes.iter().zip(versions) {
-        until(&format!("{version}"), || async { (node.version().await["version"] == **version).then_some(()) }).await;
+        until(version, || async { (node.version().await["version"] == **version).then_some(()) }).await;
     }
 }
 

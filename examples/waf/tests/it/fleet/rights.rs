@@ -1,6 +1,6 @@
 //! Least rights: what a node's key may do, and what the log says of the rest. Acceptance 13.
 
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 
 use crate::support::Module;
 use crate::support::fleet::{ANYTHING, Fleet, Nats, Orchestrator, at_once, folder, free_port, join};
@@ -236,11 +236,18 @@ async fn a_node_with_least_rights_follows_its_fleet_and_may_do_nothing_else() {
     let orchestrator = Orchestrator::listening(port, &nats.url(), &at_once(), &key, ANYTHING);
     let folder = folder(&Module::new("1.0.0"), "");
     let nodes = vec![join(folder, &nats.url(), "node-1", &["--nkey", &seed("node", &node)])];
-    let fleet = Fleet { nodes, orchestrator, nats };
+    let mut fleet = Fleet { nodes, orchestrator, nats };
     fleet.settle().await;
     let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &[]).await;
     assert_eq!(answer.json()["state"], "done", "{}", answer.text());
     fleet.wait_for_version("1.1.0").await;
+    // One that starts finds streams and nodes there; and it can forget a node.
+    fleet.orchestrator.kill();
+    fleet.orchestrator.restart();
+    fleet.wait_for_nodes().await;
+    let forgotten = fleet.orchestrator.ask(Method::DELETE, "/api/v1/fleet/nodes/node-1").send().await;
+    assert_eq!(forgotten.status, StatusCode::OK, "{}", forgotten.text());
+    fleet.wait_for_nodes().await;
     let denied = [fleet.orchestrator.log(), fleet.nodes[0].folder.log()];
     let denied = denied.iter().flat_map(|log| log.lines()).find(|line| line.contains("NATS refuses"));
     assert_eq!(denied, None, "what each may do is enough");
