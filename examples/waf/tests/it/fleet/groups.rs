@@ -8,7 +8,7 @@ use crate::support::wait::until;
 use crate::support::{Module, Node};
 
 /// Two nodes in Europe and one in America.
-async fn in_two_regions() -> Option<Fleet> {
+pub(super) async fn in_two_regions() -> Option<Fleet> {
     let nats = Nats::start()?;
     let orchestrator = Orchestrator::start(&nats.url(), &at_once(), &[]);
     let module = Module::new("1.0.0");
