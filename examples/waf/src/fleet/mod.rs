@@ -56,7 +56,7 @@ pub struct Membership {
     #[arg(long = "node", value_name = "NAME", value_parser = plain_name)]
     pub name: Option<String>,
 
-    /// What to tell of this node: KEY=VALUE, any number of times
+    /// A label of this node, for releases that are for a part of the fleet: KEY=VALUE, any number of times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
 
