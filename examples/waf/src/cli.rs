@@ -8,7 +8,7 @@ use hotslot::BoxError;
 use toml::{Spanned, Table};
 
 use crate::config::{AdminToken, Config};
-use crate::fleet::{Membership, demo, orchestrator};
+use crate::fleet::{Membership, demo, load, orchestrator, region};
 use crate::listen::Address;
 use crate::upstream::Upstream;
 
@@ -39,6 +39,10 @@ pub enum Command {
     Orchestrator(orchestrator::Options),
     /// Shows a fleet on this machine: NATS, an orchestrator, three nodes and some traffic
     FleetDemo(demo::Options),
+    /// Measures rollouts over many nodes on this machine, without their proxies
+    FleetLoad(load::Options),
+    /// Has the NATS servers of a region keep copies of what its nodes read
+    Region(region::Options),
 }
 
 /// The options of a node.

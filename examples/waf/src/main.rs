@@ -93,6 +93,8 @@ fn run(options: Options) -> Result<(), BoxError> {
         None => run_node(options.node, None),
         Some(Command::Node { options, membership }) => run_node(options, Some(membership)),
         Some(Command::Orchestrator(options)) => run_async(fleet::orchestrator::run(options, Signals::first())),
+        Some(Command::FleetLoad(options)) => fleet::load::run(&options),
+        Some(Command::Region(options)) => run_async(fleet::region::run(options)),
         Some(Command::FleetDemo(options)) => run_async(fleet::demo::run(options, Signals::first())),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Analysis, NodeId, ReleaseId, Report};
+use crate::{Desired, NodeId, ReleaseId, Report};
 
 /// What a comparison came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,20 @@ struct Tally {
 }
 
 impl Tally {
+    /// Adds up what was served with any of these releases.
+    fn of(tallies: &BTreeMap<ReleaseId, Tally>, releases: &[ReleaseId]) -> Tally {
+        let found = tallies.iter().filter(|(release, _)| releases.contains(release));
+        found.fold(Tally::default(), |sum, (_, tally)| sum.plus(*tally))
+    }
+
+    fn plus(self, other: Tally) -> Tally {
+        Tally {
+            calls: self.calls.saturating_add(other.calls),
+            errors: self.errors.saturating_add(other.errors),
+            blocked: self.blocked.saturating_add(other.blocked),
+        }
+    }
+
     fn errors_per_mille(&self) -> f64 {
         per_mille(self.errors, self.calls)
     }
@@ -72,31 +86,39 @@ impl Ledger {
     }
 
     /// Adds what `report` says beyond the last one of this node. What was served while the release changed belongs to
-    /// neither, and counts of different boots have no difference.
-    pub(crate) fn add(&mut self, report: &Report) {
+    /// neither, and counts of different boots have no difference. Nodes that `document` is not for are not counted: they may
+    /// serve the same release to other visitors.
+    pub(crate) fn add(&mut self, report: &Report, document: Option<&Desired>) {
         let last = self.last.insert(report.node.clone(), report.clone());
         let Some(last) = last.filter(|last| last.boot == report.boot && last.serving == report.serving) else { return };
         let Some(release) = report.serving else { return };
+        if document.is_some_and(|document| document.target_for(&report.labels).is_none()) {
+            return;
+        }
         let (before, now) = (last.traffic, report.traffic);
         for tallies in [&mut self.since_start, &mut self.since_wave] {
             let tally = tallies.entry(release).or_default();
-            tally.calls = tally.calls.saturating_add(now.calls.saturating_sub(before.calls));
-            tally.errors = tally.errors.saturating_add(now.errors.saturating_sub(before.errors));
-            tally.blocked = tally.blocked.saturating_add(now.blocked.saturating_sub(before.blocked));
+            *tally = tally.plus(Tally {
+                calls: now.calls.saturating_sub(before.calls),
+                errors: now.errors.saturating_sub(before.errors),
+                blocked: now.blocked.saturating_sub(before.blocked),
+            });
         }
     }
 
-    /// Compares what serves `target` with what serves `stable`. If nobody is left with `stable`, what was served with it
-    /// since the rollout began stands for it; if there is nothing at all, a release without errors does.
-    pub(crate) fn compare(&self, target: ReleaseId, stable: Option<ReleaseId>, limits: &Analysis) -> Comparison {
-        let wave = self.since_wave.get(&target).copied().unwrap_or_default();
+    /// Compares what serves the target of `document` with what serves its stable release, on the nodes that it is for. If nobody
+    /// is left with the stable release, what was served with it since the rollout began stands for it; if there is nothing at
+    /// all, a release without errors does. Where each group has its own target, they are compared all together.
+    pub(crate) fn compare(&self, document: &Desired) -> Comparison {
+        let limits = &document.plan.analysis;
+        let (targets, mut stables) = (document.targets(), document.stables());
+        stables.retain(|stable| !targets.contains(stable));
+        let wave = Tally::of(&self.since_wave, &targets);
         if wave.calls < limits.min_calls {
             return Comparison::TooFewCalls;
         }
-        let enough = |tally: &&Tally| tally.calls >= limits.min_calls.max(1);
-        let rest = stable.filter(|stable| *stable != target).and_then(|stable| {
-            self.since_wave.get(&stable).filter(enough).or_else(|| self.since_start.get(&stable).filter(enough))
-        });
+        let rest = [&self.since_wave, &self.since_start].map(|tallies| Tally::of(tallies, &stables));
+        let rest = rest.iter().find(|tally| tally.calls >= limits.min_calls.max(1));
         let normal = rest.map_or(0.0, Tally::errors_per_mille);
         if wave.errors_per_mille() - normal > f64::from(limits.max_error_increase_per_mille) {
             return Comparison::Worse(Finding::Errors);
@@ -105,7 +127,7 @@ impl Ledger {
         if shift > f64::from(limits.max_blocked_shift_per_mille) {
             return Comparison::Worse(Finding::Verdicts);
         }
-        match (self.p99(target), stable.and_then(|stable| self.p99(stable))) {
+        match (self.p99(document, &targets), self.p99(document, &stables)) {
             (Some(wave), Some(rest))
                 if wave.saturating_sub(rest) > limits.p99_tolerance_us
                     && u128::from(wave) * 100 > u128::from(rest) * u128::from(limits.max_p99_percent) =>
@@ -117,9 +139,13 @@ impl Ledger {
     }
 
     /// Returns the median of the nodes' 99th percentiles: one node on a slow machine is not the release's fault.
-    fn p99(&self, release: ReleaseId) -> Option<u64> {
-        let serving = self.last.values().filter(|report| report.serving == Some(release) && report.traffic.calls > 0);
-        let mut values: Vec<u64> = serving.map(|report| report.traffic.p99_us).collect();
+    fn p99(&self, document: &Desired, releases: &[ReleaseId]) -> Option<u64> {
+        let serves = |report: &&Report| {
+            report.serving.is_some_and(|release| releases.contains(&release))
+                && report.traffic.calls > 0
+                && document.target_for(&report.labels).is_some()
+        };
+        let mut values: Vec<u64> = self.last.values().filter(serves).map(|report| report.traffic.p99_us).collect();
         values.sort_unstable();
         values.get(values.len() / 2).copied()
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::Plan;
+use crate::{Group, Labels, Plan, Scope};
 
 /// The digest that identifies a release: its module, its rule file and its configuration, which change as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -198,15 +198,62 @@ pub struct Desired {
     pub paused: bool,
     /// Whether nothing may be committed and no rollout may start until somebody resumes. Only an abort goes back meanwhile.
     pub frozen: bool,
+    /// Whom the rollout is for.
+    #[serde(default, skip_serializing_if = "Scope::is_everybody")]
+    pub scope: Scope,
+    /// The groups that have had a release of their own when the rollout began, in the order in which they got it: a node that is
+    /// in several has that of the last. It takes the place of `stable`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
 }
 
 impl Desired {
-    /// Returns what the fleet serves if nothing else is asked of it.
+    /// Returns what the fleet serves if nothing else is asked of it: the nodes that are in no group with a release of its own.
     pub fn settled(&self) -> Option<ReleaseId> {
-        match self.phase {
-            Phase::Done => Some(self.target),
-            Phase::Stage | Phase::Commit | Phase::Abort => self.stable,
+        match (self.phase, &self.scope) {
+            (Phase::Done, Scope::Everybody | Scope::Each(_)) => Some(self.target),
+            _ => self.stable,
         }
+    }
+
+    /// Returns the groups that have a release of their own if nothing else is asked of the fleet.
+    pub fn settled_groups(&self) -> Vec<Group> {
+        match (self.phase, &self.scope) {
+            (Phase::Done, Scope::Everybody) => Vec::new(),
+            (Phase::Done, Scope::Each(groups)) => groups.clone(),
+            (Phase::Done, Scope::Group(label)) => {
+                let others = self.groups.iter().filter(|group| group.label != *label).cloned();
+                others.chain([Group { label: label.clone(), release: self.target }]).collect()
+            }
+            _ => self.groups.clone(),
+        }
+    }
+
+    /// Returns what a node with these labels serves if nothing else is asked of it.
+    pub fn settled_for(&self, labels: &Labels) -> Option<ReleaseId> {
+        let target = self.target_for(labels).filter(|_| self.phase == Phase::Done);
+        target.or_else(|| self.stable_for(labels))
+    }
+
+    /// Returns what a node with these labels serves if the rollout succeeds; `None` if the rollout is not for it.
+    pub fn target_for(&self, labels: &Labels) -> Option<ReleaseId> {
+        self.scope.target_for(self.target, labels)
+    }
+
+    /// Returns what a node with these labels serves if the rollout does not succeed, or is not for it.
+    pub fn stable_for(&self, labels: &Labels) -> Option<ReleaseId> {
+        Group::release_for(&self.groups, labels).or(self.stable)
+    }
+
+    /// Returns all that a node may serve because of the rollout.
+    pub fn targets(&self) -> Vec<ReleaseId> {
+        let groups: &[Group] = if let Scope::Each(groups) = &self.scope { groups } else { &[] };
+        groups.iter().map(|group| group.release).chain([self.target]).collect()
+    }
+
+    /// Returns all that a node may serve without it.
+    pub fn stables(&self) -> Vec<ReleaseId> {
+        self.groups.iter().map(|group| group.release).chain(self.stable).collect()
     }
 
     /// Reports whether the rollout has ended.

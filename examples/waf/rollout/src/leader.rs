@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use crate::analysis::{Comparison, Finding, Ledger};
 use crate::lease::Keeper;
 use crate::{
-    Desired, Kind, Lease, LeaseTiming, Millis, NodeId, Order, Phase, Plan, Position, ReleaseId, Report, Revision, Wave,
+    Desired, Group, Kind, Lease, LeaseTiming, MOST_GROUPS, Millis, NodeId, Order, Phase, Plan, Position, ReleaseId,
+    Report, Revision, Scope, Wave,
 };
 
 /// What is asked of a leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Start a rollout to this release. One that is under way is superseded.
-    Start(Kind, ReleaseId, Plan),
+    /// Start a rollout to this release, for these nodes. One that is under way is superseded.
+    Start(Kind, Scope, ReleaseId, Plan),
     /// End the rollout, and go back to the stable release.
     Abort,
     /// Open the next wave now, without waiting for the bake time and the comparison.
@@ -44,6 +45,15 @@ pub enum NotDone {
     /// The fleet is stopped.
     #[error("the fleet is stopped: resume it first")]
     Frozen,
+    /// No node has the label that a rollout is for.
+    #[error("no node of the fleet has this label")]
+    Nobody,
+    /// A group's release is one that others do not have: they need one first.
+    #[error("the fleet has no release yet: roll one out to everybody first")]
+    NoRelease,
+    /// Documents would become too large.
+    #[error("{MOST_GROUPS} groups have releases of their own, and no more can: roll one out to everybody first")]
+    TooManyGroups,
     /// The store has not been read yet, or has lost documents that nodes know of, which is being mended.
     #[error("the state of the fleet is not known yet: try again in a moment")]
     NotKnown,
@@ -52,6 +62,7 @@ pub enum NotDone {
 /// What a leader is to do. Each write is followed by a read of the same key, whatever became of the write: an error does
 /// not say that it was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there are a few at once, and nobody keeps them")]
 pub enum LeaderEffect {
     /// Write the lease, if its revision is still this one; `None` if there must be none.
     WriteLease(Option<Revision>, Lease),
@@ -84,7 +95,7 @@ pub enum Alarm {
     TimedOut(Phase),
 }
 
-/// How a rollout stands, in numbers of nodes.
+/// How a rollout stands, in numbers of the nodes that it is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Ever heard of.
@@ -175,6 +186,12 @@ impl Leader {
         }
     }
 
+    /// Takes note of holders of the lease that have ended: this process before its restarts, and nobody of whom that is only likely.
+    /// Their lease is taken over without waiting.
+    pub fn have_ended(&mut self, holders: Vec<String>) {
+        self.keeper.have_ended(holders);
+    }
+
     /// Takes the lease as it was read.
     pub fn lease_read(&mut self, now: Millis, lease: Option<(Revision, Lease)>) {
         self.keeper.read(now, lease);
@@ -221,7 +238,7 @@ impl Leader {
         }
         let answers = report.staged || report.refused || report.condemned;
         let answered = if answers { Some(report.order.rollout) } else { last.and_then(|last| last.answered) };
-        self.ledger.add(&report);
+        self.ledger.add(&report, self.stored.as_ref().map(|(_, document)| document));
         self.nodes.insert(report.node.clone(), Seen { report, at: now, answered });
     }
 
@@ -234,6 +251,11 @@ impl Leader {
     /// Returns the last report of every node, and when it came.
     pub fn reports(&self) -> impl Iterator<Item = (&Report, Millis)> {
         self.nodes.values().map(|seen| (&seen.report, seen.at))
+    }
+
+    /// Returns the last report of a node, and when it came.
+    pub fn report_of(&self, node: &NodeId) -> Option<(&Report, Millis)> {
+        self.nodes.get(node).map(|seen| (&seen.report, seen.at))
     }
 
     /// Returns the document that was last read.
@@ -260,7 +282,7 @@ impl Leader {
     /// Compares the wave that is open with the rest.
     pub fn comparison(&self) -> Option<Comparison> {
         let document = self.desired()?;
-        Some(self.ledger.compare(document.target, document.stable, &document.plan.analysis))
+        Some(self.ledger.compare(document))
     }
 
     /// Returns what to do now.
@@ -300,10 +322,12 @@ impl Leader {
         }
         let revision = self.stored.as_ref().map(|(revision, _)| *revision);
         let document = match (command, self.desired()) {
-            (Command::Start(kind, target, plan), current) => {
+            (Command::Start(kind, scope, target, plan), current) => {
                 if current.is_some_and(|current| current.frozen) {
                     return Err(NotDone::Frozen);
                 }
+                let groups = current.map(Desired::settled_groups).unwrap_or_default();
+                self.can_be_for(&scope, &groups, listens)?;
                 Desired {
                     term,
                     order: Order {
@@ -318,6 +342,8 @@ impl Leader {
                     plan,
                     paused: false,
                     frozen: false,
+                    scope,
+                    groups,
                 }
             }
             (_, None) => return Err(NotDone::NoRollout),
@@ -330,6 +356,24 @@ impl Leader {
             (Command::Promote, Some(current)) => Desired { paused: false, ..self.after_wave(current, term, now) },
         };
         Ok(LeaderEffect::WriteDesired(revision, document))
+    }
+
+    /// Returns why there cannot be a rollout for these nodes, if that is so.
+    fn can_be_for(&self, scope: &Scope, groups: &[Group], listens: bool) -> Result<(), NotDone> {
+        let label = match scope {
+            Scope::Everybody => return Ok(()),
+            Scope::Group(label) => Some(label),
+            Scope::Each(_) => None,
+        };
+        if self.desired().and_then(Desired::settled).is_none() {
+            return Err(NotDone::NoRelease);
+        }
+        let Some(label) = label else { return Ok(()) };
+        if !self.nodes.values().any(|seen| label.is_of(&seen.report.labels)) {
+            return Err(if listens { NotDone::NotKnown } else { NotDone::Nobody });
+        }
+        let others = groups.iter().filter(|group| group.label != *label).count();
+        if others < MOST_GROUPS { Ok(()) } else { Err(NotDone::TooManyGroups) }
     }
 
     fn count(&mut self, now: Millis) {
@@ -355,9 +399,12 @@ impl Leader {
 
     fn standing_of(&self, document: &Desired, now: Millis) -> Standing {
         let rollout = document.order.rollout;
-        let mut standing = Standing { known: self.nodes.len(), ..Standing::default() };
-        for seen in self.taking_part() {
+        let concerns = |seen: &&Seen| document.target_for(&seen.report.labels).is_some();
+        let known = self.nodes.values().filter(concerns).count();
+        let mut standing = Standing { known, ..Standing::default() };
+        for seen in self.taking_part().filter(concerns) {
             let report = &seen.report;
+            let target = document.target_for(&report.labels);
             let here = report.order.rollout == rollout;
             let (staged, failed) = (here && report.staged, here && (report.refused || report.condemned));
             // Who has not answered by the end of the stage does not hold up those that have.
@@ -370,7 +417,7 @@ impl Leader {
             standing.staged += usize::from(staged);
             standing.answered += usize::from(staged || failed);
             standing.reached += usize::from(of_wave);
-            standing.serving += usize::from(of_wave && report.serving == Some(document.target));
+            standing.serving += usize::from(of_wave && report.serving == target);
             // Failures count against the nodes that the rollout has reached, and not against the fleet: one canary that
             // fails is all of the canaries.
             standing.failed += usize::from(failed && (of_wave || document.phase == Phase::Stage));
@@ -470,7 +517,7 @@ impl Leader {
         }
         let last = document.wave.is_everybody();
         let bake = if last { plan.bake } else { plan.waves.get(document.wave.index).map_or(0, |wave| wave.bake) };
-        let comparison = self.ledger.compare(document.target, document.stable, &plan.analysis);
+        let comparison = self.ledger.compare(document);
         if let Comparison::Worse(finding) = comparison {
             return Judgement::Abort(Alarm::Worse(finding));
         }
@@ -518,11 +565,11 @@ impl Leader {
     }
 
     /// Returns what more than half of the nodes that have followed a document say that it settles on.
-    fn settled_of_most(&self) -> Option<Option<ReleaseId>> {
-        let settled: Vec<Option<ReleaseId>> =
-            self.believed().filter(|report| report.order != Order::default()).map(|report| report.settled).collect();
-        let count = |wanted: &Option<ReleaseId>| settled.iter().filter(|settled| *settled == wanted).count();
-        settled.iter().find(|wanted| count(wanted) * 2 > settled.len()).copied()
+    fn settled_of_most(&self) -> Option<Settled> {
+        let settled: Vec<Settled> =
+            self.believed().filter(|report| report.order != Order::default()).map(Settled::of_report).collect();
+        let count = |wanted: &Settled| settled.iter().filter(|settled| *settled == wanted).count();
+        settled.iter().find(|wanted| count(wanted) * 2 > settled.len()).cloned()
     }
 
     /// Returns a rollout above all that was seen, aborted, to what the latest known document settles on.
@@ -532,12 +579,12 @@ impl Leader {
         let highest = self.believed().max_by_key(|report| report.order);
         let latest = self.latest.as_ref().filter(|latest| highest.is_none_or(|highest| highest.order <= latest.order));
         // This process may know the latest document, or only nodes do. One of them is not believed against the others.
-        let stable = match (latest, highest) {
-            (Some(latest), _) => latest.settled(),
+        let Settled { stable, groups } = match (latest, highest) {
+            (Some(latest), _) => Settled::of(latest),
             (None, Some(highest)) => match (self.settled_of_most(), &self.latest) {
                 (Some(settled), _) => settled,
-                (None, Some(latest)) => latest.settled(),
-                (None, None) => highest.settled,
+                (None, Some(latest)) => Settled::of(latest),
+                (None, None) => Settled::of_report(highest),
             },
             (None, None) => return None,
         };
@@ -555,9 +602,28 @@ impl Leader {
             plan: base.map_or_else(Plan::at_once, |base| base.plan.clone()),
             paused: false,
             frozen: base.is_some_and(|base| base.frozen),
+            scope: base.map(|base| base.scope.clone()).unwrap_or_default(),
+            groups,
         };
         self.reason = Some((document.clone(), Alarm::StoreLostWrites { stored, seen }));
         Some((revision, document))
+    }
+}
+
+/// What a fleet settles on.
+#[derive(Clone, PartialEq, Eq)]
+struct Settled {
+    stable: Option<ReleaseId>,
+    groups: Vec<Group>,
+}
+
+impl Settled {
+    fn of(document: &Desired) -> Self {
+        Self { stable: document.settled(), groups: document.settled_groups() }
+    }
+
+    fn of_report(report: &Report) -> Self {
+        Self { stable: report.settled, groups: report.groups.clone() }
     }
 }
 

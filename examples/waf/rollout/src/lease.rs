@@ -4,6 +4,9 @@
 //! wants to take over waits until the revision has stood still for long enough *on its own clock*. So nobody compares the
 //! clocks of two machines, and a clock that is set never matters.
 //!
+//! One case needs no waiting: a process that knows that the holder has ended, because that was itself before a restart. What such
+//! a holder has sent may still arrive; that is as harmless as what a slow one sends.
+//!
 //! Two leaders at once are possible for a moment, and harmless: writes name the revision that they replace, and documents
 //! carry the term of who wrote them.
 
@@ -47,6 +50,8 @@ impl Default for LeaseTiming {
 #[derive(Debug)]
 pub(crate) struct Keeper {
     me: String,
+    /// Holders that have ended, for sure.
+    ended: Vec<String>,
     timing: LeaseTiming,
     seen: Option<Seen>,
     /// The last attempts to write, by beat: a renewal counts from when it was sent, and only once it was read back.
@@ -63,7 +68,11 @@ struct Seen {
 
 impl Keeper {
     pub(crate) fn new(me: String, timing: LeaseTiming) -> Self {
-        Self { me, timing, seen: None, sent: None, confirmed: None }
+        Self { me, ended: Vec::new(), timing, seen: None, sent: None, confirmed: None }
+    }
+
+    pub(crate) fn have_ended(&mut self, holders: Vec<String>) {
+        self.ended = holders;
     }
 
     /// Takes note of what the store says.
@@ -85,6 +94,10 @@ impl Keeper {
         let due = match (&seen.current, mine) {
             (None, _) => true,
             (Some(_), Some(_)) => self.sent.as_ref().is_none_or(|(_, at)| now >= at.saturating_add(self.timing.renew)),
+            (Some((_, lease)), None) if self.ended.contains(&lease.holder) => {
+                // Once, and then again when it was not stored: a revision that has changed is somebody's.
+                self.sent.as_ref().is_none_or(|(_, at)| now >= at.saturating_add(self.timing.renew))
+            }
             (Some(_), None) => now >= seen.since.saturating_add(self.timing.take_over),
         };
         if !due {

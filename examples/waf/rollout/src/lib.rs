@@ -15,6 +15,12 @@
 //! 3. *Done*: the target is what the fleet serves, whoever joins later included. Or *abort*: everybody goes back to the
 //!    stable release.
 //!
+//! # Groups
+//! A rollout is for everybody, or for the nodes with a label ([`Scope`]): the others take no part in it, and keep what they
+//! serve. Once it is done, its target is the stable release of that group, and stays so until a rollout for everybody is done.
+//! There is one document and one rollout at a time for all of them, so fencing and freezing are of the fleet as a whole; who is
+//! asked, who is counted and who is compared with whom is a matter of the rollout's nodes alone.
+//!
 //! # What holds, whatever is lost, late, doubled or reordered
 //! - A node never follows a document that is older than one that it has followed. Documents are ordered by
 //!   [`Order`], leaders by their term, and a node has [`Memory`] of both on disk before it acts.
@@ -23,6 +29,7 @@
 //! - A release that failed its probation on a node is not tried again by this node in the same rollout.
 //! - Every phase ends: each has a deadline with a fixed outcome.
 //! - While a wave is open, only its nodes commit the target.
+//! - A node that a rollout is not for never serves its target.
 //!
 //! These rest on one property of the store: a write names the revision that it replaces, and is refused if that is no
 //! longer the current one. They do not rest on clocks, on a leader being the only one, or on a store that never loses an
@@ -35,6 +42,7 @@ mod leader;
 mod lease;
 mod node;
 mod plan;
+mod scope;
 
 pub use analysis::{Comparison, Finding};
 pub use document::{Desired, Kind, NodeId, Order, Phase, Position, ReleaseId, Wave};
@@ -42,6 +50,7 @@ pub use leader::{Alarm, Command, Leader, LeaderEffect, NotDone, Standing};
 pub use lease::{Lease, LeaseTiming};
 pub use node::{Effect, Event, Memory, Node, Refusal, Report, Traffic};
 pub use plan::{Analysis, Plan, WavePlan, WaveSize};
+pub use scope::{Group, Label, Labels, MOST_GROUPS, NotALabel, Scope};
 
 /// A time or a duration in milliseconds. Times are of a clock that only goes forward, and mean nothing to anybody else.
 pub type Millis = u64;

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Desired, NodeId, Order, Phase, Position, ReleaseId};
+use crate::{Desired, Group, Labels, NodeId, Order, Phase, Position, ReleaseId};
 
 /// What a node must find again after a crash. It is on disk before any effect that follows from it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
     /// Counts the starts of the node, so that its reports can be ordered.
@@ -16,6 +16,9 @@ pub struct Memory {
     pub order: Order,
     /// What that document says that the fleet settles on.
     pub settled: Option<ReleaseId>,
+    /// The groups that have a release of their own, as that document says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
     /// The last rollout that it has seen aborted. An aborted rollout stays aborted, also for a store that has lost the
     /// document that said so.
     pub aborted: u64,
@@ -27,6 +30,7 @@ pub struct Memory {
 
 /// What happens to a node.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at once, and nobody keeps it")]
 pub enum Event {
     /// The document was read, from whatever server.
     Document(Desired),
@@ -60,7 +64,7 @@ pub enum Refusal {
 }
 
 /// What a node is to do, in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Write this to disk, and do not go on before it is there.
     Remember(Memory),
@@ -96,6 +100,12 @@ pub struct Report {
     pub aborted: u64,
     /// What the last document says that the fleet settles on.
     pub settled: Option<ReleaseId>,
+    /// The groups that have a release of their own, as that document says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
+    /// What the node says of itself.
+    #[serde(default)]
+    pub labels: Labels,
     /// Whether the target of this rollout is loaded, or serves.
     pub staged: bool,
     /// Whether this node cannot serve the target of this rollout.
@@ -137,9 +147,13 @@ pub struct Traffic {
 /// | commit | in the wave | the target served |
 /// | done | any | the target served |
 /// | abort | any | the stable release served |
+/// | any | that the rollout is not for | the stable release served |
+///
+/// The stable release is that of the last group that the node is in, and otherwise the fleet's.
 #[derive(Debug)]
 pub struct Node {
     id: NodeId,
+    labels: Labels,
     memory: Memory,
     document: Option<Desired>,
     serving: Option<ReleaseId>,
@@ -169,7 +183,8 @@ impl Node {
         let memory = Memory { boot: memory.boot.saturating_add(1), ..memory };
         let node = Self {
             id,
-            memory,
+            labels: Labels::new(),
+            memory: memory.clone(),
             document: None,
             serving,
             staged: None,
@@ -180,6 +195,21 @@ impl Node {
             seq: 0,
         };
         (node, Effect::Remember(memory))
+    }
+
+    /// Says which labels the node has, before anything happens to it.
+    pub fn with_labels(self, labels: Labels) -> Self {
+        Self { labels, ..self }
+    }
+
+    /// Returns what the document has this node serve, if it asks something of this node.
+    pub fn target(&self) -> Option<ReleaseId> {
+        self.document.as_ref()?.target_for(&self.labels)
+    }
+
+    /// Returns what the document has this node serve if its rollout does not succeed, or is not for this node.
+    pub fn stable(&self) -> Option<ReleaseId> {
+        self.document.as_ref()?.stable_for(&self.labels)
     }
 
     /// Returns what the node serves.
@@ -201,9 +231,10 @@ impl Node {
     pub fn report(&mut self, traffic: Traffic) -> Report {
         self.seq = self.seq.saturating_add(1);
         let rollout = self.memory.order.rollout;
-        let target = self.document.as_ref().map(|document| document.target);
-        let is_target =
-            |(of, release): (u64, ReleaseId)| of == rollout && target.is_none_or(|target| target == release);
+        // After a start it is not known yet what the rollout wants of this node.
+        let is_target = |(of, release): (u64, ReleaseId)| {
+            of == rollout && (self.document.is_none() || self.target() == Some(release))
+        };
         Report {
             node: self.id.clone(),
             boot: self.memory.boot,
@@ -212,7 +243,9 @@ impl Node {
             order: self.memory.order,
             aborted: self.memory.aborted,
             settled: self.memory.settled,
-            staged: self.document.as_ref().is_some_and(|it| self.has_ready(it.target)),
+            groups: self.memory.groups.clone(),
+            labels: self.labels.clone(),
+            staged: self.target().is_some_and(|target| self.has_ready(target)),
             refused: self.refused.into_iter().flatten().any(is_target),
             condemned: self.memory.condemned.into_iter().flatten().any(is_target),
             serving: self.serving,
@@ -243,7 +276,7 @@ impl Node {
             Event::Pinned(pinned, serving) => {
                 self.serving = serving;
                 self.memory.pinned = pinned;
-                effects.extend([Effect::Remember(self.memory), Effect::Report]);
+                effects.extend([Effect::Remember(self.memory.clone()), Effect::Report]);
             }
             Event::Retry if self.job == Job::Resting => self.job = Job::Idle,
             Event::Retry => {}
@@ -269,6 +302,7 @@ impl Node {
         self.memory.term = document.term;
         self.memory.order = document.order;
         self.memory.settled = document.settled();
+        self.memory.groups = document.settled_groups();
         if document.phase == Phase::Abort {
             self.memory.aborted = document.order.rollout;
         }
@@ -277,7 +311,7 @@ impl Node {
         if self.job == Job::Resting {
             self.job = Job::Idle;
         }
-        effects.extend([Effect::Remember(self.memory), Effect::Report]);
+        effects.extend([Effect::Remember(self.memory.clone()), Effect::Report]);
     }
 
     fn staged(&mut self, release: ReleaseId, outcome: Result<(), Refusal>, effects: &mut Vec<Effect>) {
@@ -324,7 +358,7 @@ impl Node {
     fn condemn(&mut self, failed: ReleaseId, serving: ReleaseId, effects: &mut Vec<Effect>) {
         self.serving = Some(serving);
         note(&mut self.memory.condemned, (self.memory.order.rollout, failed));
-        effects.extend([Effect::Remember(self.memory), Effect::Report]);
+        effects.extend([Effect::Remember(self.memory.clone()), Effect::Report]);
     }
 
     /// Starts the next step towards what the document wants.
@@ -358,23 +392,27 @@ impl Node {
             let found = Some((rollout, *release));
             !self.refused.contains(&found) && !self.memory.condemned.contains(&found)
         };
-        let target = Some(document.target).filter(usable);
+        let stable = document.stable_for(&self.labels);
+        let Some(target) = document.target_for(&self.labels) else {
+            return Goal { serve: stable.filter(usable), stage: None };
+        };
         // The way back is taken whatever happened there before: there is no other.
         if document.phase == Phase::Abort || self.memory.aborted == rollout {
             // But for one that has failed here, too: then what serves is no worse, unless it is the target.
             let fails = |stable: &ReleaseId| {
-                self.memory.condemned.contains(&Some((rollout, *stable))) && self.serving != Some(document.target)
+                self.memory.condemned.contains(&Some((rollout, *stable))) && self.serving != Some(target)
             };
-            return Goal { serve: document.stable.filter(|stable| !fails(stable)), stage: None };
+            return Goal { serve: stable.filter(|stable| !fails(stable)), stage: None };
         }
-        let stable = document.stable.filter(usable);
+        let (is_served, target, stable) =
+            (self.serving == Some(target), Some(target).filter(usable), stable.filter(usable));
         match document.phase {
             Phase::Done => Goal { serve: target, stage: None },
             Phase::Commit if !document.frozen && document.wave.admits(Position::of(&self.id, rollout)) => {
                 Goal { serve: target.or(stable), stage: None }
             }
             // Who is late, drifted, or comes from a rollout that was superseded goes to the stable release first.
-            _ if self.serving == Some(document.target) => Goal { serve: None, stage: None },
+            _ if is_served => Goal { serve: None, stage: None },
             _ => Goal { serve: stable, stage: target },
         }
     }

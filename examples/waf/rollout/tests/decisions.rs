@@ -1,9 +1,9 @@
 //! Single decisions of a node and of a leader, each by its rule.
 
 use waf_rollout::{
-    Alarm, Analysis, Command, Comparison, Desired, Effect, Event, Finding, Kind, Leader, LeaderEffect, Lease,
-    LeaseTiming, Memory, Millis, Node, NodeId, NotDone, Order, Phase, Plan, Position, Refusal, ReleaseId, Report,
-    Revision, Traffic, Wave, WavePlan, WaveSize,
+    Alarm, Analysis, Command, Comparison, Desired, Effect, Event, Finding, Group, Kind, Label, Labels, Leader,
+    LeaderEffect, Lease, LeaseTiming, MOST_GROUPS, Memory, Millis, Node, NodeId, NotDone, Order, Phase, Plan, Position,
+    Refusal, ReleaseId, Report, Revision, Scope, Traffic, Wave, WavePlan, WaveSize,
 };
 
 const OLD: ReleaseId = ReleaseId::new([1; 32]);
@@ -34,6 +34,8 @@ fn document(rollout: u64, step: u64, phase: Phase) -> Desired {
         plan: plan(),
         paused: false,
         frozen: false,
+        scope: Scope::Everybody,
+        groups: Vec::new(),
     }
 }
 
@@ -51,7 +53,7 @@ fn a_node_stages_then_commits_when_its_wave_opens() {
     let mut node = node();
     let effects = node.handle(Event::Document(document(2, 0, Phase::Stage)));
     assert!(
-        matches!(effects[0], Effect::Remember(memory) if memory.order == Order { rollout: 2, step: 0 }),
+        matches!(&effects[0], Effect::Remember(memory) if memory.order == Order { rollout: 2, step: 0 }),
         "on disk first"
     );
     assert_eq!(does(effects), [Effect::Stage(NEW)]);
@@ -109,7 +111,7 @@ fn positions_are_spread() {
 fn older_documents_are_ignored_and_equal_ones_change_nothing() {
     let mut node = node();
     node.handle(Event::Document(Desired { term: 5, ..document(2, 3, Phase::Stage) }));
-    let before = *node.memory();
+    let before = node.memory().clone();
     for old in [
         Desired { term: 5, ..document(2, 2, Phase::Commit) },
         Desired { term: 9, ..document(1, 9, Phase::Done) },
@@ -125,11 +127,11 @@ fn older_documents_are_ignored_and_equal_ones_change_nothing() {
 fn a_node_that_restarts_remembers() {
     let mut first = node();
     first.handle(Event::Document(document(2, 3, Phase::Abort)));
-    let (mut second, remember) = Node::start(NodeId::new("node-1"), *first.memory(), Some(OLD));
-    assert_eq!(remember, Effect::Remember(*second.memory()));
+    let (mut second, remember) = Node::start(NodeId::new("node-1"), first.memory().clone(), Some(OLD));
+    assert_eq!(remember, Effect::Remember(second.memory().clone()));
     assert_eq!(second.memory().boot, 2);
     assert_eq!(second.handle(Event::Document(document(2, 2, Phase::Commit))), [], "from before the abort");
-    let (mut drifted, _) = Node::start(NodeId::new("node-1"), *first.memory(), Some(OTHER));
+    let (mut drifted, _) = Node::start(NodeId::new("node-1"), first.memory().clone(), Some(OTHER));
     assert_eq!(
         does(drifted.handle(Event::Document(document(2, 3, Phase::Abort)))),
         [Effect::Stage(OLD)],
@@ -332,6 +334,8 @@ impl Fleet {
             order: Order { rollout: 1, step: 0 },
             aborted: 0,
             settled: Some(OLD),
+            groups: Vec::new(),
+            labels: Labels::new(),
             staged: true,
             refused: false,
             condemned: false,
@@ -395,7 +399,7 @@ impl Fleet {
     }
 
     fn start(&mut self, plan: Plan) {
-        self.command(Command::Start(Kind::Release, NEW, plan)).unwrap();
+        self.command(Command::Start(Kind::Release, Scope::Everybody, NEW, plan)).unwrap();
         self.follow();
     }
 
@@ -431,7 +435,11 @@ impl Fleet {
             .reports
             .iter_mut()
             .filter(|report| report.staged && desired.wave.admits(Position::of(&report.node, desired.order.rollout)));
-        admitted.map(|report| report.serving = Some(desired.target)).count()
+        let served = admitted.filter_map(|report| {
+            report.serving = Some(desired.target_for(&report.labels)?);
+            report.serving
+        });
+        served.count()
     }
 }
 
@@ -719,7 +727,7 @@ fn commands_need_a_leader_and_a_rollout() {
 #[test]
 fn a_rollback_that_nobody_can_take_ends_where_it_began() {
     let mut fleet = Fleet::new(3);
-    fleet.command(Command::Start(Kind::Rollback, OTHER, Plan::at_once())).unwrap();
+    fleet.command(Command::Start(Kind::Rollback, Scope::Everybody, OTHER, Plan::at_once())).unwrap();
     fleet.follow();
     fleet.reports.iter_mut().for_each(|report| report.refused = true);
     fleet.pass(29_000);
@@ -842,7 +850,7 @@ fn a_stopped_fleet_is_stable_and_starts_nothing() {
     fleet.start(plan());
     fleet.command(Command::Stop).unwrap();
     assert_eq!((fleet.phase(), fleet.desired().settled(), fleet.desired().frozen), (Phase::Abort, Some(OLD), true));
-    let start = Command::Start(Kind::Release, OTHER, plan());
+    let start = Command::Start(Kind::Release, Scope::Everybody, OTHER, plan());
     assert_eq!(fleet.command(start.clone()), Err(NotDone::Frozen));
     fleet.command(Command::Resume).unwrap();
     fleet.command(start).unwrap();
@@ -856,7 +864,7 @@ fn a_stopped_fleet_is_stable_and_starts_nothing() {
 #[test]
 fn a_rollback_is_one_commit_and_takes_whom_it_can() {
     let mut fleet = Fleet::new(10);
-    fleet.command(Command::Start(Kind::Rollback, OTHER, Plan::at_once())).unwrap();
+    fleet.command(Command::Start(Kind::Rollback, Scope::Everybody, OTHER, Plan::at_once())).unwrap();
     fleet.stage(0..3);
     (3..9).for_each(|node| fleet.reports[node].refused = true);
     fleet.pass(31_000);
@@ -1010,6 +1018,34 @@ fn a_leader_stops_before_another_starts() {
 }
 
 #[test]
+fn a_leader_that_starts_again_does_not_wait_for_itself_and_does_for_others() {
+    let lease = |holder: &str, term| Lease { holder: holder.to_owned(), term, beat: 3 };
+    let again = |stored: Lease| {
+        let mut leader = Leader::new("me.2", LeaseTiming::default());
+        leader.have_ended(vec!["me.0".to_owned(), "me.1".to_owned()]);
+        leader.lease_read(0, Some((7, stored)));
+        leader
+    };
+    let mine = Lease { holder: "me.2".to_owned(), term: 5, beat: 0 };
+    let mut leader = again(lease("me.1", 4));
+    assert_eq!(leader.tick(0), [LeaderEffect::WriteLease(Some(7), mine.clone())]);
+    assert_eq!(leader.term(0), None, "not before it was read back");
+    assert_eq!(leader.tick(100), [], "it has asked");
+    leader.lease_read(200, Some((8, mine)));
+    assert_eq!(leader.term(200), Some(5), "above the term of the one that has ended");
+
+    // A renewal of the one that has ended arrives late: it is no sign of life.
+    let mut leader = again(lease("me.1", 4));
+    leader.tick(0);
+    leader.lease_read(200, Some((8, Lease { beat: 4, ..lease("me.1", 4) })));
+    assert_eq!(leader.term(200), None);
+    let [LeaderEffect::WriteLease(Some(8), _)] = leader.tick(5_000)[..] else { panic!("it asks again") };
+
+    let mut leader = again(lease("another.1", 4));
+    assert_eq!((leader.tick(0), leader.tick(14_999)), (vec![], vec![]), "that one may live");
+}
+
+#[test]
 fn what_nodes_have_seen_counts_for_more_than_what_the_store_says() {
     let ahead = Order { rollout: 4, step: 2 };
     let mut fleet = Fleet::new(3);
@@ -1071,7 +1107,7 @@ fn one_node_alone_neither_steers_the_fleet_nor_uses_its_numbers_up() {
         assert!(fleet.desired().order.rollout <= 2, "{number}: {:?}", fleet.desired());
         assert!(fleet.desired().term <= 2, "{number}: {:?}", fleet.desired());
         assert_eq!(fleet.desired().settled(), Some(OLD), "{number}");
-        fleet.command(Command::Start(Kind::Release, NEW, plan())).unwrap();
+        fleet.command(Command::Start(Kind::Release, Scope::Everybody, NEW, plan())).unwrap();
         fleet.pass(1_000);
         assert_eq!((fleet.phase(), fleet.desired().target), (Phase::Stage, NEW), "{number}");
     }
@@ -1140,7 +1176,7 @@ fn first_release(nodes: &[Report]) {
     leader.lease_read(0, None);
     let [LeaderEffect::WriteLease(None, lease)] = &leader.tick(0)[..] else { panic!("it takes the lease") };
     leader.lease_read(1, Some((1, lease.clone())));
-    let start = Command::Start(Kind::Release, NEW, plan());
+    let start = Command::Start(Kind::Release, Scope::Everybody, NEW, plan());
     assert_eq!(leader.command(1, start.clone()), Err(NotDone::NotKnown), "the store was not read");
     leader.desired_read(2, None);
     assert_eq!(leader.tick(2), []);
@@ -1160,4 +1196,209 @@ fn first_release(nodes: &[Report]) {
     leader.tick(16_001);
     let Ok(LeaderEffect::WriteDesired(None, first)) = leader.command(17_003, start) else { panic!("it starts") };
     assert_eq!((first.order, first.stable, first.settled()), (Order { rollout: 1, step: 0 }, None, None));
+}
+
+fn label(text: &str) -> Label {
+    text.parse().unwrap()
+}
+
+fn labels(of: &[&str]) -> Labels {
+    of.iter().filter_map(|text| text.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+fn group(of: &str, release: ReleaseId) -> Group {
+    Group { label: label(of), release }
+}
+
+fn labelled(of: &[&str]) -> Node {
+    Node::start(NodeId::new("node-1"), Memory::default(), Some(OLD)).0.with_labels(labels(of))
+}
+
+#[test]
+fn a_label_is_a_key_and_a_value() {
+    assert!(label("region=eu").is_of(&labels(&["region=eu", "tier=1"])));
+    assert!(!label("region=eu").is_of(&labels(&["region=us"])) && !label("region=eu").is_of(&labels(&[])));
+    assert_eq!(label("a=b=c"), Label::new("a", "b=c"));
+    for wrong in ["", "region", "=eu"] {
+        assert!(wrong.parse::<Label>().is_err(), "{wrong}");
+    }
+}
+
+/// What has no groups is written as it was before there were any.
+#[test]
+fn documents_and_memories_without_groups_are_what_they_were() {
+    let plain = serde_json::to_value(document(2, 0, Phase::Stage)).unwrap();
+    assert!(plain.get("scope").is_none() && plain.get("groups").is_none(), "{plain}");
+    assert_eq!(serde_json::from_value::<Desired>(plain).unwrap(), document(2, 0, Phase::Stage));
+    let scoped = Desired {
+        scope: Scope::Group(label("region=eu")),
+        groups: vec![group("tier=1", OTHER)],
+        ..document(2, 0, Phase::Stage)
+    };
+    let text = serde_json::to_value(&scoped).unwrap();
+    assert_eq!((&text["scope"]["group"], &text["groups"][0]["label"]), (&"region=eu".into(), &"tier=1".into()));
+    assert_eq!(serde_json::from_value::<Desired>(text).unwrap(), scoped);
+    assert!(serde_json::to_value(Memory::default()).unwrap().get("groups").is_none());
+}
+
+#[test]
+fn a_node_that_a_rollout_is_not_for_keeps_what_it_serves_in_every_phase() {
+    let scope = Scope::Group(label("region=eu"));
+    for (outside, stable) in [(labelled(&["region=us"]), OLD), (labelled(&[]), OLD), (labelled(&["tier=1"]), OTHER)] {
+        let mut node = outside;
+        node.handle(Event::Pinned(false, Some(stable)));
+        for (step, phase) in [Phase::Stage, Phase::Commit, Phase::Done, Phase::Abort].into_iter().enumerate() {
+            let asked = Desired {
+                scope: scope.clone(),
+                groups: vec![group("tier=1", OTHER)],
+                ..document(2, step as u64, phase)
+            };
+            assert_eq!(does(node.handle(Event::Document(asked))), [], "{phase:?}");
+            let report = node.report(Traffic::default());
+            assert_eq!((report.staged, report.serving), (false, Some(stable)));
+        }
+    }
+    let mut inside = labelled(&["region=eu"]);
+    let asked = Desired { scope, ..document(2, 0, Phase::Stage) };
+    assert_eq!(does(inside.handle(Event::Document(asked))), [Effect::Stage(NEW)]);
+}
+
+#[test]
+fn a_late_joiner_takes_the_release_of_its_group_and_of_the_last_one_if_it_is_in_several() {
+    let settled = Desired {
+        target: OLD,
+        groups: vec![group("region=eu", NEW), group("tier=1", OTHER)],
+        scope: Scope::Group(label("nobody=here")),
+        stable: Some(OLD),
+        ..document(7, 3, Phase::Done)
+    };
+    for (of, release) in [
+        (&["region=us"][..], None),
+        (&["region=eu"], Some(NEW)),
+        (&["tier=1"], Some(OTHER)),
+        (&["region=eu", "tier=1"], Some(OTHER)),
+    ] {
+        let mut node = labelled(of);
+        let wanted: Vec<Effect> = release.map(Effect::Stage).into_iter().collect();
+        assert_eq!(does(node.handle(Event::Document(settled.clone()))), wanted, "{of:?}");
+        assert_eq!(settled.settled_for(&labels(of)), Some(release.unwrap_or(OLD)));
+    }
+}
+
+#[test]
+fn what_a_fleet_settles_on_after_a_rollout_to_a_label_to_each_and_to_everybody() {
+    let with = |phase, scope| Desired {
+        scope,
+        groups: vec![group("region=eu", OLD), group("tier=1", OTHER)],
+        ..document(3, 0, phase)
+    };
+    let settles = |desired: &Desired| (desired.settled(), desired.settled_groups());
+    let eu = Scope::Group(label("region=eu"));
+    let before = (Some(OLD), vec![group("region=eu", OLD), group("tier=1", OTHER)]);
+    assert_eq!(settles(&with(Phase::Commit, eu.clone())), before);
+    assert_eq!(settles(&with(Phase::Abort, Scope::Everybody)), before);
+    let after = vec![group("tier=1", OTHER), group("region=eu", NEW)];
+    assert_eq!(settles(&with(Phase::Done, eu)), (Some(OLD), after), "the last word counts");
+    assert_eq!(settles(&with(Phase::Done, Scope::Everybody)), (Some(NEW), vec![]), "all of it is over");
+    let each = vec![group("region=eu", OTHER), group("tier=1", OLD)];
+    let done = with(Phase::Done, Scope::Each(each.clone()));
+    assert_eq!(settles(&done), (Some(NEW), each));
+    assert_eq!(done.settled_for(&labels(&["region=eu"])), Some(OTHER));
+}
+
+/// A fleet of four, two of them in Europe.
+fn fleet_in_two_regions() -> Fleet {
+    let mut fleet = Fleet::new(4);
+    for (number, report) in fleet.reports.iter_mut().enumerate() {
+        report.labels = labels(&[if number < 2 { "region=eu" } else { "region=us" }]);
+    }
+    fleet.pass(500);
+    fleet
+}
+
+#[test]
+fn a_rollout_to_a_label_waits_for_its_nodes_only_and_counts_no_others() {
+    let mut fleet = fleet_in_two_regions();
+    let start = |of: &str| Command::Start(Kind::Release, Scope::Group(label(of)), NEW, plan());
+    assert_eq!(fleet.command(start("region=asia")), Err(NotDone::Nobody));
+    fleet.command(start("region=eu")).unwrap();
+    fleet.follow();
+    fleet.pass(1_000);
+    let standing = fleet.leader.standing(fleet.now);
+    assert_eq!((standing.known, standing.present, standing.answered), (2, 2, 0));
+    fleet.stage(0..2);
+    fleet.pass(1_000);
+    assert_eq!(fleet.phase(), Phase::Commit, "the others are not waited for");
+    assert_eq!(fleet.commit(), 1, "one canary, of this group");
+    for _ in 0..4 {
+        fleet.pass(62_000);
+        fleet.commit();
+    }
+    assert_eq!(fleet.phase(), Phase::Done);
+    let serving: Vec<_> = fleet.reports.iter().map(|report| report.serving.unwrap()).collect();
+    assert_eq!(serving, [NEW, NEW, OLD, OLD]);
+    assert_eq!(
+        (fleet.desired().settled(), fleet.desired().settled_groups()),
+        (Some(OLD), vec![group("region=eu", NEW)])
+    );
+
+    // The next one, to the other label: the first keeps its own, also when it is aborted.
+    let us = Command::Start(Kind::Release, Scope::Group(label("region=us")), OTHER, plan());
+    fleet.command(us).unwrap();
+    fleet.command(Command::Abort).unwrap();
+    assert_eq!(fleet.desired().settled_for(&labels(&["region=eu"])), Some(NEW));
+    assert_eq!(fleet.desired().settled_for(&labels(&["region=us"])), Some(OLD));
+}
+
+#[test]
+fn canaries_of_a_label_are_compared_with_nodes_of_the_label() {
+    let mut fleet = fleet_in_two_regions();
+    let analysis = Analysis { min_calls: 10, ..Analysis::default() };
+    let waves = vec![WavePlan { size: WaveSize::Nodes(1), bake: 5_000 }];
+    let plan = Plan { waves, analysis, ..plan() };
+    fleet.command(Command::Start(Kind::Release, Scope::Group(label("region=eu")), NEW, plan)).unwrap();
+    fleet.stage(0..2);
+    fleet.pass(1_000);
+    assert_eq!(fleet.commit(), 1);
+    fleet.pass(1_000);
+    // Nearly all that Europe's visitors ask for is blocked, whatever serves; elsewhere nothing is.
+    for report in &mut fleet.reports {
+        report.traffic.calls += 1_000;
+        report.traffic.blocked += if report.labels == labels(&["region=eu"]) { 900 } else { 0 };
+    }
+    fleet.pass(1_000);
+    assert_eq!(fleet.leader.comparison(), Some(Comparison::AsGood));
+    fleet.pass(10_000);
+    assert!(fleet.desired().wave.is_everybody());
+}
+
+#[test]
+fn groups_need_a_fleet_with_a_release_and_are_not_without_number() {
+    let mut fleet = fleet_in_two_regions();
+    let groups = (0..MOST_GROUPS).map(|number| group(&format!("group={number}"), OTHER)).collect();
+    fleet.desired.as_mut().unwrap().1.groups = groups;
+    fleet.desired.as_mut().unwrap().1.phase = Phase::Abort;
+    fleet.desired.as_mut().unwrap().1.stable = Some(OLD);
+    let eu = Command::Start(Kind::Release, Scope::Group(label("region=eu")), NEW, plan());
+    assert_eq!(fleet.command(eu.clone()), Err(NotDone::TooManyGroups));
+    fleet.desired.as_mut().unwrap().1.groups.pop();
+    assert_eq!(fleet.command(eu.clone()), Ok(()));
+    let mut first = fleet_in_two_regions();
+    let desired = &mut first.desired.as_mut().unwrap().1;
+    (desired.phase, desired.stable) = (Phase::Abort, None);
+    assert_eq!(first.command(eu), Err(NotDone::NoRelease));
+}
+
+#[test]
+fn a_store_that_has_lost_everything_gets_the_groups_back_from_the_nodes() {
+    let mut fleet = fleet_in_two_regions();
+    for report in &mut fleet.reports {
+        (report.order, report.settled) = (Order { rollout: 9, step: 4 }, Some(OLD));
+        report.groups = vec![group("region=eu", NEW)];
+    }
+    fleet.pass(1_000);
+    let desired = fleet.desired();
+    assert_eq!((desired.order.rollout, desired.phase), (10, Phase::Abort));
+    assert_eq!(desired.settled_for(&labels(&["region=eu"])), Some(NEW));
+    assert_eq!(desired.settled_for(&labels(&["region=us"])), Some(OLD));
 }

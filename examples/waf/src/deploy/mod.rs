@@ -32,7 +32,7 @@ pub use self::fleet::Made;
 use self::history::History;
 pub use self::history::{Record, Trigger};
 use self::mild::Mild;
-pub use self::modules::{set_mild_rules, start_all};
+pub use self::modules::{set_mild_rules, start_all, start_on};
 pub use self::rollback::{RolledBack, Rules, Target};
 pub use self::startup::default_config;
 pub use self::trial::Begun;

@@ -26,6 +26,28 @@ pub fn start_all(
     metrics: &Arc<Metrics>,
     is_managed: bool,
 ) -> Result<Chain<Deployments>, BoxError> {
+    start_with(config, runtime, traffic, metrics, is_managed, None)
+}
+
+/// The same for one of several nodes of a fleet in one process, on one engine for all of them.
+pub fn start_on(
+    engine: &Engine,
+    config: &Config,
+    runtime: &Handle,
+    traffic: &Arc<Traffic>,
+    metrics: &Arc<Metrics>,
+) -> Result<Chain<Deployments>, BoxError> {
+    start_with(config, runtime, traffic, metrics, true, Some(engine))
+}
+
+fn start_with(
+    config: &Config,
+    runtime: &Handle,
+    traffic: &Arc<Traffic>,
+    metrics: &Arc<Metrics>,
+    is_managed: bool,
+    shared: Option<&Engine>,
+) -> Result<Chain<Deployments>, BoxError> {
     let modules = config.modules()?;
     let archive = Archive::open(config, runtime.clone())?;
     let owner = owner(&archive, config, &modules);
@@ -35,7 +57,7 @@ pub fn start_all(
     for module in &modules {
         let has_root = owner.as_deref() == Some(&module.name);
         let folder = if has_root { config.data.clone() } else { config.module_folder(&module.name) };
-        let deployments = open(module, config, &folder).and_then(|engine| {
+        let deployments = open(module, config, &folder, shared).and_then(|engine| {
             let archive = archive.of_module(&module.name, has_root, is_remembered)?;
             let trust = Trust::open(config, &folder, &module.name, is_managed, archive.served_manifests())?;
             let trust = trust.map(|trust| Arc::new(trust.counting(metrics.trust_refusals().clone())));
@@ -57,7 +79,7 @@ pub fn start_all(
     Ok(started)
 }
 
-fn open(module: &Module, config: &Config, folder: &Path) -> Result<Engine, BoxError> {
+fn open(module: &Module, config: &Config, folder: &Path, shared: Option<&Engine>) -> Result<Engine, BoxError> {
     let named = |error: std::io::Error| format!("{}: {error}", folder.display());
     std::fs::create_dir_all(folder).map_err(named)?;
     // The file that it is set up with may be made there, whoever has the folder.
@@ -65,7 +87,10 @@ fn open(module: &Module, config: &Config, folder: &Path) -> Result<Engine, BoxEr
     if module.config.starts_with(&own) {
         std::fs::create_dir_all(own).map_err(named)?;
     }
-    Engine::of(module.clone(), config, Some(&folder.join("compiled")))
+    match shared {
+        Some(engine) => Ok(engine.clone()),
+        None => Engine::of(module.clone(), config, Some(&folder.join("compiled"))),
+    }
 }
 
 fn named(module: &Module, error: &BoxError) -> BoxError {

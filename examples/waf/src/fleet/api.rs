@@ -22,7 +22,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use waf_rollout::{Command, Desired, Kind, NodeId, Phase, Plan, ReleaseId, WavePlan, WaveSize};
+use waf_rollout::{
+    Command, Desired, Group, Kind, Label, Labels, NodeId, NotDone, Phase, Plan, ReleaseId, Scope, WavePlan, WaveSize,
+};
 
 use super::artifacts::Artifacts;
 use super::audit::{self, Audit};
@@ -30,7 +32,7 @@ use super::examiner::{Examiner, Use};
 use super::leader::{AskError, Basis, Desk};
 use super::orchestrator::{Problem, start_rollout};
 use super::queue::{Change, Queue};
-use super::view::{Heard, Rollout, View};
+use super::view::{Heard, Rollout, View, settled_of, stable_of};
 use super::{About, Description, Settings};
 use crate::admin::access::{is_authorized, same_site};
 use crate::admin::{harden, json as read_json, page, refusal};
@@ -206,11 +208,33 @@ impl Api {
         Ok(answer)
     }
 
-    /// Returns what a command rests on that replaces what the fleet settles on, and that.
-    fn basis(&self) -> (Basis, Option<ReleaseId>) {
+    /// Returns what a command rests on that replaces what the fleet settles on, what that is for these nodes, and the groups that
+    /// have their own.
+    fn basis(&self, scope: &Scope) -> (Basis, Option<ReleaseId>, Vec<Group>) {
         let view = self.desk.view.lock();
         let desired = view.document.as_ref().map(|document| &document.desired);
-        (Basis::settled(desired), desired.and_then(Desired::settled))
+        let groups = desired.map(Desired::settled_groups).unwrap_or_default();
+        (Basis::settled(desired), desired.and_then(|desired| settled_of(desired, scope)), groups)
+    }
+
+    /// Returns why a rollout cannot be for these nodes.
+    fn nobody(&self, scope: &Scope) -> Problem {
+        let view = self.desk.view.lock();
+        let known: Vec<String> =
+            view.labels().iter().map(|(label, nodes)| format!("label:{label} ({} nodes)", nodes.len())).collect();
+        let labels = if known.is_empty() { "no node has a label".to_owned() } else { known.join(", ") };
+        let Scope::Group(label) = scope else { return AskError::NotDone(NotDone::Nobody).into() };
+        let mut problem = Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!("no node of the fleet has the label {label}: there are {labels}"),
+        );
+        problem.body["labels"] = view
+            .labels()
+            .iter()
+            .map(|(label, nodes)| (label.to_string(), json!(nodes)))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        problem
     }
 
     /// Waits while rules are rolled out that a release without rules of its own would take back again.
@@ -265,14 +289,14 @@ impl Api {
     }
 
     /// Returns the rollout that the same request began before, if it asked for the same.
-    fn begun_by(&self, key: Option<&str>, target: ReleaseId) -> Result<Option<u64>, Problem> {
+    fn begun_by(&self, key: Option<&str>, target: ReleaseId, scope: &Scope) -> Result<Option<u64>, Problem> {
         let view = self.desk.view.lock();
         let Some(rollout) = key.and_then(|key| view.by_request(key)) else { return Ok(None) };
-        match rollout.target == target {
+        match rollout.target == target && rollout.scope == *scope {
             true => Ok(Some(rollout.rollout)),
             false => Err(Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "this Idempotency-Key was used for another release: draw a new one",
+                "this Idempotency-Key was used for another release, or another target: draw a new one",
             )),
         }
     }
@@ -299,40 +323,66 @@ fn shown(version: Option<&str>, release: Option<ReleaseId>) -> String {
     }
 }
 
-/// Refuses what expects another version than the one that all nodes serve.
-fn expect_version(view: &View, expected: Option<&str>) -> Result<(), Problem> {
-    let serving = view.serving();
-    let settled = view.document.as_ref().and_then(|document| Desired::settled(&document.desired));
+/// Reads whom something is for, as `target` says it.
+fn scope_of(target: &str) -> Result<Scope, Problem> {
+    let invalid = || {
+        let problem = format!(
+            "the target is `all`, `canary` or `label:KEY=VALUE`, with a label that nodes have, and not {target:?}"
+        );
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, problem)
+    };
+    match target.strip_prefix("label:") {
+        Some(label) => label.parse::<Label>().map(Scope::Group).map_err(|_| invalid()),
+        None if target == "all" => Ok(Scope::Everybody),
+        None => Err(invalid()),
+    }
+}
+
+/// Refuses what expects another version than the one that all nodes serve that it is for.
+fn expect_version(view: &View, scope: &Scope, expected: Option<&str>) -> Result<(), Problem> {
+    let desired = view.document.as_ref().map(|document| &document.desired);
+    let is_meant = |heard: &&Heard| match scope {
+        Scope::Group(label) => label.is_of(&heard.telling.report.labels),
+        _ => true,
+    };
+    let settled = |heard: &Heard| desired.and_then(|desired| desired.settled_for(&heard.telling.report.labels));
+    // What nodes serve, by what they should: each group has its own.
+    let mut serving: BTreeMap<(Option<ReleaseId>, ReleaseId), Vec<&Heard>> = BTreeMap::new();
+    for (release, nodes) in view.serving() {
+        for heard in nodes.into_iter().filter(is_meant) {
+            serving.entry((settled(heard), release)).or_default().push(heard);
+        }
+    }
     let version = |release: &ReleaseId, nodes: &[&Heard]| {
         let told = nodes.first().and_then(|heard| heard.telling.version.as_deref());
         shown(told, Some(*release))
     };
     // While a rollout is under way nodes differ, and a newer one may supersede it.
-    let is_settled = view.document.as_ref().is_none_or(|document| document.desired.has_ended());
-    let is_mixed = is_settled && serving.len() > 1;
-    let wanted = match (expected, settled) {
-        (Some(expected), _) => shown(Some(expected), None),
-        (None, Some(settled)) if is_mixed => {
-            serving.get(&settled).map_or_else(|| shown(None, Some(settled)), |nodes| version(&settled, nodes))
+    let is_settled = desired.is_none_or(Desired::has_ended);
+    let mut groups: Vec<Option<ReleaseId>> = serving.keys().map(|(settled, _)| *settled).collect();
+    let all = groups.len();
+    groups.dedup();
+    let is_mixed = is_settled && groups.len() < all;
+    let other = serving.iter().find(|((settled, release), nodes)| match expected {
+        // Versions may be the same where releases are not.
+        Some(expected) if !is_mixed => {
+            (is_settled || Some(*release) == *settled) && version(release, nodes) != shown(Some(expected), None)
         }
-        (None, _) => return Ok(()),
-    };
-    // Versions may be the same where releases are not.
-    let other = serving.iter().find(|(release, nodes)| {
-        if expected.is_some() && !is_mixed {
-            (is_settled || Some(**release) == settled) && version(release, nodes) != wanted
-        } else {
-            Some(**release) != settled
-        }
+        _ => is_mixed && settled.is_some_and(|settled| settled != *release),
     });
-    let Some((release, nodes)) = other else { return Ok(()) };
+    let Some(((settled, release), nodes)) = other else { return Ok(()) };
+    let should = settled.map(|settled| {
+        let told = serving.get(&(Some(settled), settled));
+        told.map_or_else(|| shown(None, Some(settled)), |nodes| version(&settled, nodes))
+    });
+    let wanted = expected.map_or_else(|| should.unwrap_or_default(), |expected| shown(Some(expected), None));
     let mut got = version(release, nodes);
     if got == wanted {
         got = format!("{got} ({})", &release.to_string()[..8]);
     }
     let by_version: BTreeMap<String, Vec<&NodeId>> = serving
         .iter()
-        .map(|(release, nodes)| {
+        .map(|((_, release), nodes)| {
             let names = nodes.iter().map(|heard| &heard.telling.report.node).collect();
             (format!("{} ({})", version(release, nodes), &release.to_string()[..8]), names)
         })
@@ -424,18 +474,17 @@ async fn reload_fleet(State(api): State<Api>, headers: HeaderMap, request: Reque
     };
     let wait = seconds(upload.wait)?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
-    let (plan, canary_only) = match upload.target.as_deref().unwrap_or("all") {
-        "all" => (upload.plan.unwrap_or_else(|| Plan::clone(&api.plan)), false),
+    let (scope, plan, canary_only) = match upload.target.as_deref().unwrap_or("all") {
         "canary" => {
             let plan = upload.plan.unwrap_or_else(|| Plan::clone(&api.plan));
             let canary = WavePlan { size: WaveSize::Nodes(1), bake: plan.waves.first().map_or(0, |wave| wave.bake) };
-            (Plan { waves: [canary].into_iter().chain(plan.waves.into_iter().skip(1)).collect(), ..plan }, true)
+            (
+                Scope::Everybody,
+                Plan { waves: [canary].into_iter().chain(plan.waves.into_iter().skip(1)).collect(), ..plan },
+                true,
+            )
         }
-        other => {
-            let problem =
-                format!("the target is `all` or `canary`, and not {other:?}: nodes of a fleet change together");
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, problem));
-        }
+        target => (scope_of(target)?, upload.plan.unwrap_or_else(|| Plan::clone(&api.plan)), false),
     };
     upload.config.check().map_err(|problem| Problem::invalid("configuration", problem))?;
     let module = upload.module.filter(|module| !module.is_empty());
@@ -446,6 +495,7 @@ async fn reload_fleet(State(api): State<Api>, headers: HeaderMap, request: Reque
         module,
         rules: upload.rules.map(|rules| RuleFile::new(rules.to_vec())),
         config: upload.config,
+        scope,
         plan,
         expected_version: upload.expected_version,
         about: About {
@@ -466,6 +516,7 @@ struct Wanted {
     /// `None`: the fleet's.
     rules: Option<RuleFile>,
     config: Settings,
+    scope: Scope,
     plan: Plan,
     expected_version: Option<String>,
     about: About,
@@ -479,6 +530,16 @@ impl Wanted {
         const ATTEMPTS: usize = 8;
         if self.rules.is_none() {
             api.rules_rolled_out(RULES_PATIENCE).await?;
+        }
+        // Before anything is kept. Who has just begun to listen knows later.
+        if let Scope::Group(label) = &self.scope {
+            let is_known = {
+                let view = api.desk.view.lock();
+                view.nodes.is_empty() || view.labels().contains_key(label)
+            };
+            if !is_known {
+                return Err(api.nobody(&self.scope));
+            }
         }
         // The same request twice at once is one request.
         let _turn = api.starting.lock().await;
@@ -496,7 +557,7 @@ impl Wanted {
         if self.rules.is_none() {
             api.rules_rolled_out(RULES_PATIENCE).await?;
         }
-        let (basis, settled) = api.basis();
+        let (basis, settled, groups) = api.basis(&self.scope);
         let current = match settled {
             Some(settled) => Some(api.release(settled).await?.1),
             None => None,
@@ -506,13 +567,20 @@ impl Wanted {
             (None, Some(current)) => current.rules.clone(),
             (None, None) => RuleFile::new(NO_RULES),
         };
-        let settled = current.map(|current| current.module);
+        let mut settled = current.map(|current| current.module);
+        // What a group serves is nothing older than what others do, and may be rolled out to them.
+        for group in groups {
+            let theirs = api.release(group.release).await?.1.module;
+            if theirs.digest() == self.module.digest() {
+                settled = Some(theirs);
+            }
+        }
         let release = Release { module: self.module.clone(), rules };
         let target = Description::of(&release, self.config).id();
-        if let Some(rollout) = api.begun_by(self.about.request.as_deref(), target)? {
+        if let Some(rollout) = api.begun_by(self.about.request.as_deref(), target, &self.scope)? {
             return Ok(Some(rollout));
         }
-        expect_version(&api.desk.view.lock(), self.expected_version.as_deref())?;
+        expect_version(&api.desk.view.lock(), &self.scope, self.expected_version.as_deref())?;
         if let Some(settled) = settled.clone() {
             api.examiner.learn(settled).await;
         }
@@ -532,9 +600,10 @@ impl Wanted {
         let accepted = api.examiner.accept(release.module.clone(), settled).await;
         accepted.map_err(|unfit| unfit.problem("examination"))?;
         let about = About { version, ..self.about.clone() };
-        let command = Command::Start(Kind::Release, target, self.plan.clone());
+        let command = Command::Start(Kind::Release, self.scope.clone(), target, self.plan.clone());
         match start_rollout(&api.desk, command, about, basis).await {
             Ok(rollout) => Ok(Some(rollout)),
+            Err(AskError::NotDone(NotDone::Nobody)) => Err(api.nobody(&self.scope)),
             Err(AskError::Overtaken) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -548,6 +617,8 @@ struct Wish {
     reason: Option<String>,
     /// Of a rollback: a version, or the digest of a release.
     to: Option<String>,
+    /// Of a rollback: `all` or `label:KEY=VALUE`.
+    target: Option<String>,
 }
 
 fn wish(headers: &HeaderMap, body: &Bytes) -> Result<Wish, Problem> {
@@ -558,13 +629,17 @@ async fn sync_versions(State(api): State<Api>, request: Request) -> Answer {
     let (By(by), headers, body) = parts(request).await?;
     let wish = wish(&headers, &body)?;
     let wait = seconds(wish.wait)?;
-    let (basis, settled) = api.basis();
+    let (basis, settled, groups) = api.basis(&Scope::Everybody);
     let settled = settled.ok_or_else(|| Problem::conflict("the fleet has no release yet"))?;
     restore(&api, settled, &by).await?;
+    for group in &groups {
+        restore(&api, group.release, &by).await?;
+    }
+    let scope = if groups.is_empty() { Scope::Everybody } else { Scope::Each(groups) };
     let version = api.desk.view.lock().version_of(settled);
     let reason = wish.reason.unwrap_or_else(|| "sync-versions".to_owned());
     let about = About { by, reason, version, ..About::default() };
-    let command = Command::Start(Kind::Sync, settled, Plan::at_once());
+    let command = Command::Start(Kind::Sync, scope, settled, Plan::at_once());
     let rollout = start_rollout(&api.desk, command, about, basis).await?;
     api.answer(rollout, wait, json!({})).await
 }
@@ -594,7 +669,7 @@ async fn command_fleet(State(api): State<Api>, Path(command): Path<String>, requ
     let (By(by), headers, body) = parts(request).await?;
     let wish = wish(&headers, &body)?;
     let wait = seconds(wish.wait)?;
-    let what = json!({ "what": format!("fleet/{command}"), "by": by, "reason": wish.reason, "to": wish.to });
+    let what = json!({ "what": format!("fleet/{command}"), "by": by, "reason": wish.reason, "to": wish.to, "target": wish.target });
     api.desk.audit(what).await;
     match command.as_str() {
         "rollback" => roll_back(&api, by, wish, wait).await,
@@ -611,9 +686,18 @@ async fn command_fleet(State(api): State<Api>, Path(command): Path<String>, requ
 }
 
 async fn roll_back(api: &Api, by: String, wish: Wish, wait: Duration) -> Answer {
-    let (target, basis) = {
+    let scope = wish.target.as_deref().map(scope_of).transpose()?;
+    let (target, basis, scope) = {
         let view = api.desk.view.lock();
         let Some(document) = &view.document else { return Err(Problem::conflict("the fleet has no release yet")) };
+        let groups = document.desired.settled_groups();
+        let concerns_groups = !groups.is_empty() || matches!(document.desired.scope, Scope::Group(_));
+        // Whoever has one group in mind must not take all others along.
+        let scope = match scope {
+            Some(scope) => scope,
+            None if !concerns_groups => Scope::Everybody,
+            None => return Err(whom(&document.desired)),
+        };
         let done = || view.rollouts.values().rev().filter(|rollout| rollout.phase == Phase::Done);
         let found = match &wish.to {
             Some(to) => {
@@ -625,25 +709,47 @@ async fn roll_back(api: &Api, by: String, wish: Wish, wait: Duration) -> Answer 
                             .as_deref()
                             .is_some_and(|version| shown(Some(version), None) == shown(Some(to), None))
                 };
-                let current = Desired::settled(&document.desired);
+                // Everybody may go to what the fleet serves, which ends the groups.
+                let current =
+                    settled_of(&document.desired, &scope).filter(|_| groups.is_empty() || !scope.is_everybody());
                 let other = done().filter(|rollout| Some(rollout.target) != current).find(is_it);
                 other.map(|rollout| rollout.target).or_else(|| to.parse().ok())
             }
-            None if !document.desired.has_ended() => document.desired.stable,
-            None => Desired::settled(&document.desired).and_then(|settled| view.before(settled)),
+            None if !document.desired.has_ended() => stable_of(&document.desired, &scope),
+            None => settled_of(&document.desired, &scope).and_then(|settled| view.before(settled, &scope)),
         };
         let found = found.ok_or_else(|| {
             Problem::conflict("there is nothing to go back to: name a version that served, or a release's digest")
         })?;
-        (found, Basis::settled(Some(&document.desired)))
+        (found, Basis::settled(Some(&document.desired)), scope)
     };
     restore(api, target, &by).await?;
     let version = api.desk.view.lock().version_of(target);
     let reason = wish.reason.unwrap_or_else(|| "rollback".to_owned());
     let about = About { by, reason, version, ..About::default() };
-    let command = Command::Start(Kind::Rollback, target, Plan::at_once());
-    let rollout = start_rollout(&api.desk, command, about, basis).await?;
+    let command = Command::Start(Kind::Rollback, scope.clone(), target, Plan::at_once());
+    let rollout = match start_rollout(&api.desk, command, about, basis).await {
+        Err(AskError::NotDone(NotDone::Nobody)) => return Err(api.nobody(&scope)),
+        started => started?,
+    };
     api.answer(rollout, wait, json!({})).await
+}
+
+/// Asks whom a rollback is for.
+fn whom(desired: &Desired) -> Problem {
+    let mut labels: Vec<String> =
+        desired.settled_groups().iter().map(|group| format!("label:{}", group.label)).collect();
+    if let Scope::Group(label) = &desired.scope
+        && !labels.contains(&format!("label:{label}"))
+    {
+        labels.push(format!("label:{label}"));
+    }
+    let mut problem = Problem::conflict(format!(
+        "groups have releases of their own: say whom the rollback is for, as `target`: `all`, which ends the groups, or {}",
+        labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ")
+    ));
+    problem.body["targets"] = [vec!["all".to_owned()], labels].concat().into();
+    problem
 }
 
 async fn command_rollout(
@@ -774,6 +880,25 @@ async fn fleet(State(api): State<Api>) -> Json<Value> {
     let settled = desired.and_then(Desired::settled);
     let rollout = desired.and_then(|desired| view.rollouts.get(&desired.order.rollout));
     let standing = &view.standing;
+    let should = |labels: &Labels| desired.and_then(|desired| desired.settled_for(labels));
+    let groups = desired.map(Desired::settled_groups).unwrap_or_default();
+    let groups = groups.iter().map(|group| {
+        // A node that is in several groups is of the last one.
+        let nodes: Vec<&NodeId> = view
+            .nodes
+            .iter()
+            .filter(|(_, heard)| group_of(desired, &heard.telling.report.labels).as_ref() == Some(&group.label))
+            .map(|(node, _)| node)
+            .collect();
+        json!({ "label": group.label, "release": group.release, "version": view.version_of(group.release), "nodes": nodes })
+    });
+    let is_mixed = match view.document.as_ref().map(|it| it.desired.settled_groups().is_empty()) {
+        Some(false) => view
+            .serving()
+            .iter()
+            .any(|(release, nodes)| nodes.iter().any(|heard| should(&heard.telling.report.labels) != Some(*release))),
+        _ => view.serving().len() > 1,
+    };
     Json(json!({
         "orchestrator": view.me,
         "leads": view.term.is_some(),
@@ -781,7 +906,9 @@ async fn fleet(State(api): State<Api>) -> Json<Value> {
         "term": view.term,
         "version": settled.and_then(|settled| view.version_of(settled)),
         "release": settled,
-        "mixed": view.serving().len() > 1,
+        "groups": groups.collect::<Vec<_>>(),
+        "labels": view.labels().iter().map(|(label, nodes)| (label.to_string(), json!(nodes))).collect::<serde_json::Map<_, _>>(),
+        "mixed": is_mixed,
         "stopped": desired.is_some_and(|desired| desired.frozen),
         "rollout": rollout.map(|rollout| view.outcome(rollout)),
         "standing": {
@@ -793,6 +920,12 @@ async fn fleet(State(api): State<Api>) -> Json<Value> {
     }))
 }
 
+/// Returns the group whose release a node with these labels has.
+fn group_of(desired: Option<&Desired>, labels: &Labels) -> Option<Label> {
+    let groups = desired?.settled_groups();
+    groups.into_iter().rev().find(|group| group.label.is_of(labels)).map(|group| group.label)
+}
+
 fn node(heard: &Heard, desired: Option<&Desired>) -> Value {
     let telling = &heard.telling;
     let report = &telling.report;
@@ -802,7 +935,9 @@ fn node(heard: &Heard, desired: Option<&Desired>) -> Value {
         () if report.held => "held",
         () if report.condemned => "condemned",
         () if report.refused => "refused",
-        () if report.staged && desired.is_some_and(|it| !it.has_ended() && report.serving != Some(it.target)) => {
+        () if report.staged
+            && desired.is_some_and(|it| !it.has_ended() && report.serving != it.target_for(&report.labels)) =>
+        {
             "staged"
         }
         () => "serving",
@@ -821,7 +956,9 @@ fn node(heard: &Heard, desired: Option<&Desired>) -> Value {
         "step": report.order.step,
         "pinned": report.pinned,
         "held": report.held,
-        "labels": telling.labels,
+        "labels": report.labels,
+        "group": group_of(desired, &report.labels),
+        "of_rollout": desired.is_some_and(|desired| desired.target_for(&report.labels).is_some()),
         "calls": report.traffic.calls,
         "errors": report.traffic.errors,
         "blocked": report.traffic.blocked,

@@ -144,14 +144,14 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
 }
 
 /// The server in `PATH`, or the one that `ci/servers` installs.
-fn nats_server() -> Option<PathBuf> {
+pub(super) fn nats_server() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers/nats/bin");
     std::env::split_paths(&path).chain([installed]).map(|folder| folder.join("nats-server")).find(|file| file.is_file())
 }
 
 /// What is acknowledged is on the disk: without `sync_interval` that is so after two minutes only.
-fn nats_configuration(address: SocketAddr, store: &Path) -> String {
+pub(super) fn nats_configuration(address: SocketAddr, store: &Path) -> String {
     format!("listen: \"{address}\"\njetstream {{ store_dir: {store:?}, sync_interval: always }}\n")
 }
 
@@ -168,14 +168,14 @@ fn demo_plan() -> waf_rollout::Plan {
     }
 }
 
-fn spawn(command: &mut Command, data: &Path, name: &str) -> Result<Child, BoxError> {
+pub(super) fn spawn(command: &mut Command, data: &Path, name: &str) -> Result<Child, BoxError> {
     let log = std::fs::File::create(data.join(format!("{name}.log")))?;
     let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true).spawn();
     child.map_err(|error| format!("{name}: {error}").into())
 }
 
 /// Waits until somebody listens there.
-async fn wait_for(address: SocketAddr, what: &str, data: &Path) -> Result<(), BoxError> {
+pub(super) async fn wait_for(address: SocketAddr, what: &str, data: &Path) -> Result<(), BoxError> {
     // A debug build compiles the module for seconds at its first start.
     for _ in 0..3000 {
         if tokio::net::TcpStream::connect(address).await.is_ok() {
@@ -197,16 +197,16 @@ async fn one_ends(parts: &mut [(String, Child)]) -> String {
 }
 
 #[cfg(unix)]
-fn terminate(part: &Child) {
+pub(super) fn terminate(part: &Child) {
     if let Some(id) = part.id() {
         let _ = std::process::Command::new("kill").arg(id.to_string()).status();
     }
 }
 
 #[cfg(not(unix))]
-fn terminate(_: &Child) {}
+pub(super) fn terminate(_: &Child) {}
 
-async fn token(data: &Path) -> Result<String, BoxError> {
+pub(super) async fn token(data: &Path) -> Result<String, BoxError> {
     let path = data.join("orchestrator/token");
     let token = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(token.trim().to_owned())
@@ -301,7 +301,7 @@ async fn first_release(orchestrator: SocketAddr, token: String, signed: Signed) 
     }
 }
 
-async fn ask(address: SocketAddr, request: Vec<u8>) -> std::io::Result<String> {
+pub(super) async fn ask(address: SocketAddr, request: Vec<u8>) -> std::io::Result<String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(address).await?;
     stream.write_all(&request).await?;

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant as Timer, sleep_until};
 use waf_rollout::{
-    Alarm, Command, Desired, Finding, Leader, LeaderEffect, Lease, LeaseTiming, Millis, NodeId, NotDone, Phase,
+    Alarm, Command, Desired, Finding, Group, Leader, LeaderEffect, Lease, LeaseTiming, Millis, NodeId, NotDone, Phase,
     ReleaseId, Revision,
 };
 
@@ -20,7 +20,8 @@ use super::artifacts::{Artifacts, MOST_REMOVED};
 use super::audit::Audit;
 use super::store::{Key, Store, StoreError, Told};
 use super::view::{PRESENT_SECONDS, View};
-use super::{About, Document, FORMAT, MOST_TELLING, Telling, plain_name};
+use super::{About, Document, MOST_TELLING, Telling, plain_name};
+use crate::replace_file::replace_file;
 
 /// How often the documents are read when nothing is heard.
 const TICK: Duration = Duration::from_millis(500);
@@ -33,7 +34,7 @@ const ATTEMPTS: usize = 8;
 const READ_BACK: Duration = Duration::from_secs(5);
 
 /// What a command rests on. If that has changed meanwhile, it is not carried out: whoever asked did not ask for this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Basis {
     /// Nothing: to stop is right whatever is under way.
     Nothing,
@@ -41,14 +42,15 @@ pub(super) enum Basis {
     Rollout(u64),
     /// This wave of this rollout is open.
     Wave(u64, Phase, usize),
-    /// This rollout is the last one, and this is what the fleet settles on: the command replaces both.
-    Settled(Option<u64>, Option<ReleaseId>),
+    /// This rollout is the last one, and this is what the fleet and its groups settle on: the command replaces all of it.
+    Settled(Option<u64>, Option<ReleaseId>, Vec<Group>),
 }
 
 impl Basis {
     /// Returns what a command rests on that replaces what `document` says.
     pub fn settled(document: Option<&Desired>) -> Basis {
-        Basis::Settled(document.map(|document| document.order.rollout), document.and_then(Desired::settled))
+        let groups = document.map(Desired::settled_groups).unwrap_or_default();
+        Basis::Settled(document.map(|document| document.order.rollout), document.and_then(Desired::settled), groups)
     }
 
     /// Returns what a command rests on that is about the open wave.
@@ -56,12 +58,12 @@ impl Basis {
         Basis::Wave(document.order.rollout, document.phase, document.wave.index)
     }
 
-    fn holds(self, document: Option<&Desired>) -> bool {
+    fn holds(&self, document: Option<&Desired>) -> bool {
         match self {
             Basis::Nothing => true,
-            Basis::Rollout(number) => document.is_some_and(|document| document.order.rollout == number),
-            Basis::Wave(..) => document.map(Basis::wave) == Some(self),
-            Basis::Settled(..) => Basis::settled(document) == self,
+            Basis::Rollout(number) => document.is_some_and(|document| document.order.rollout == *number),
+            Basis::Wave(..) => document.map(Basis::wave).as_ref() == Some(self),
+            Basis::Settled(..) => Basis::settled(document) == *self,
         }
     }
 }
@@ -144,6 +146,7 @@ pub(super) async fn start(
 ) -> Result<Desk, BoxError> {
     // The same process is somebody else after a restart.
     let me = format!("{me}.{:08x}", rand::random::<u32>());
+    let ended = names_before(&me, data)?;
     let view = Arc::new(Mutex::new(View::open(me.clone(), data)?));
     let audit = Audit::open(data)?;
     let (asks, asked) = mpsc::channel(64);
@@ -159,8 +162,10 @@ pub(super) async fn start(
             }
         }
     });
+    let mut leader = Leader::new(me, LeaseTiming::default());
+    leader.have_ended(ended);
     let task = Task {
-        leader: Leader::new(me, LeaseTiming::default()),
+        leader,
         started: Instant::now(),
         store,
         artifacts,
@@ -175,6 +180,21 @@ pub(super) async fn start(
     };
     tokio::spawn(task.run(reports, hints, asked));
     Ok(Desk { view, changes, asks })
+}
+
+/// Returns the names that this orchestrator had before, and writes its new one beside them before anybody hears of it. They have
+/// ended if the folder is locked: it is one process's.
+fn names_before(me: &str, data: &Path) -> Result<Vec<String>, BoxError> {
+    /// It leads, or tries to, after each start.
+    const MOST: usize = 64;
+    let path = data.join("names.json");
+    // Without it, it waits as for anybody else.
+    let before: Vec<String> =
+        std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let mut names = before[before.len().saturating_sub(MOST - 1)..].to_vec();
+    names.push(me.to_owned());
+    replace_file(&path, &serde_json::to_vec(&names)?).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(if crate::life::is_locked(data) { before } else { Vec::new() })
 }
 
 struct Task {
@@ -233,7 +253,7 @@ impl Task {
 
     fn heard(&mut self, told: &Told) {
         let Some(telling) = telling(told) else { return };
-        let before = self.leader.reports().find(|(report, _)| report.node == telling.report.node);
+        let before = self.leader.report_of(&telling.report.node);
         // As the logic has it: a node that was installed anew counts anew, and is believed once the old one is absent.
         let is_late = before.is_some_and(|(report, at)| {
             (telling.report.boot, telling.report.seq) <= (report.boot, report.seq)
@@ -265,7 +285,7 @@ impl Task {
         let releases = {
             let view = self.view.lock();
             let document = view.document.as_ref().map(|document| &document.desired);
-            document.map_or(Vec::new(), |it| [Some(it.target), it.stable].into_iter().flatten().collect())
+            document.map_or(Vec::new(), |it| [it.targets(), it.stables()].concat())
         };
         for release in releases {
             if let Err(error) = self.artifacts.restore(release).await {
@@ -323,7 +343,7 @@ impl Task {
             return;
         }
         let mut releases = self.view.lock().last_releases(self.keep_releases);
-        releases.extend([Some(desired.target), desired.stable].into_iter().flatten());
+        releases.extend(desired.targets().into_iter().chain(desired.stables()));
         let tidied = self.artifacts.tidy(&releases).await;
         // What is left over is next.
         self.tidied = Some(rollout).filter(|_| !tidied.as_ref().is_ok_and(|count| *count == MOST_REMOVED));
@@ -352,7 +372,7 @@ impl Task {
         let document = match self.store.read(Key::Desired).await? {
             None => None,
             Some((revision, bytes)) => match serde_json::from_slice::<Document>(&bytes) {
-                Ok(document) if document.format == FORMAT => Some((revision, document)),
+                Ok(document) if document.is_known() => Some((revision, document)),
                 other => {
                     let error = other.err().map_or_else(|| "another format".to_owned(), |error| error.to_string());
                     tracing::error!(error, "the document cannot be read: update this orchestrator");
@@ -400,7 +420,7 @@ impl Task {
         desired: Desired,
         about: About,
     ) -> Result<Revision, StoreError> {
-        let bytes = serde_json::to_vec(&Document { format: FORMAT, desired, about }).expect("texts and numbers");
+        let bytes = serde_json::to_vec(&Document::new(desired, about)).expect("texts and numbers");
         let written = self.store.write(Key::Desired, expected, bytes).await;
         written.inspect_err(|error| tracing::warn!(%error, "the document"))
     }
@@ -466,10 +486,14 @@ impl Task {
             if !basis.holds(self.leader.desired()) {
                 return Err(AskError::Overtaken);
             }
-            if let Command::Start(_, target, _) = &command
-                && let Err(error) = self.artifacts.restore(*target).await
-            {
-                return Err(AskError::Unavailable(error.to_string()));
+            if let Command::Start(..) = &command {
+                let asked = self.leader.command(self.now(), command.clone())?;
+                let targets =
+                    if let LeaderEffect::WriteDesired(_, desired) = asked { desired.targets() } else { Vec::new() };
+                for target in targets {
+                    let restored = self.artifacts.restore(target).await;
+                    restored.map_err(|error| AskError::Unavailable(error.to_string()))?;
+                }
             }
             let effect = self.leader.command(self.now(), command.clone())?;
             let LeaderEffect::WriteDesired(expected, desired) = effect else { return Err(AskError::Contended) };
@@ -573,7 +597,7 @@ fn describe(alarm: Alarm) -> String {
 
 #[cfg(test)]
 mod tests {
-    use waf_rollout::{Kind, Order, Plan, Wave};
+    use waf_rollout::{Kind, Order, Plan, Scope, Wave};
 
     use super::*;
 
@@ -589,6 +613,8 @@ mod tests {
             plan: Plan::default(),
             paused: false,
             frozen: false,
+            scope: Scope::Everybody,
+            groups: Vec::new(),
         }
     }
 

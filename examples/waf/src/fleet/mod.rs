@@ -12,14 +12,15 @@ mod demo_key;
 mod disk;
 mod examiner;
 mod leader;
+pub mod load;
 pub mod managed;
 mod node;
 pub mod orchestrator;
 mod queue;
+pub mod region;
 mod store;
 mod view;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +36,10 @@ pub use self::store::Endpoint;
 use crate::config::{FailurePolicy, Uninspected};
 use crate::release::Release;
 
-/// The format of documents and descriptions. A node follows no document of another one.
+/// The format of descriptions, and of documents that are for everybody. A node follows no document of another one.
 const FORMAT: u32 = 1;
+/// The format of documents that have to do with groups: who does not know of them must not take them for the plain ones.
+const FORMAT_WITH_GROUPS: u32 = 2;
 
 /// How large a report may be. A larger one is no report.
 const MOST_TELLING: usize = 16 << 10;
@@ -53,7 +56,7 @@ pub struct Membership {
     #[arg(long = "node", value_name = "NAME", value_parser = plain_name)]
     pub name: Option<String>,
 
-    /// What to tell of this node: KEY=VALUE, any number of times
+    /// A label of this node, for releases that are for a part of the fleet: KEY=VALUE, any number of times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
 
@@ -177,6 +180,18 @@ struct Document {
     about: About,
 }
 
+impl Document {
+    fn new(desired: Desired, about: About) -> Document {
+        let is_plain = desired.scope.is_everybody() && desired.groups.is_empty();
+        Document { format: if is_plain { FORMAT } else { FORMAT_WITH_GROUPS }, desired, about }
+    }
+
+    /// Returns whether this program knows all that it may say.
+    fn is_known(&self) -> bool {
+        matches!(self.format, FORMAT | FORMAT_WITH_GROUPS)
+    }
+}
+
 /// Where a rollout comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -197,7 +212,6 @@ struct About {
 struct Telling {
     #[serde(flatten)]
     report: Report,
-    labels: BTreeMap<String, String>,
     /// What serves.
     version: Option<String>,
     module: String,

@@ -3,7 +3,6 @@
 //! It never waits for NATS. What serves was started from the node's own archive, and goes on serving whatever becomes of the
 //! connection; the hint is quick, and a poll now and then finds what no hint told.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,12 +14,12 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant as Timer, sleep_until};
-use waf_rollout::{Desired, Effect, Event, Kind, Node, NodeId, Phase, Refusal, ReleaseId, Traffic};
+use waf_rollout::{Effect, Event, Kind, Labels, Node, NodeId, Phase, Refusal, ReleaseId, Traffic};
 
 use super::disk::{Disk, Swap};
 use super::managed::{Managed, ManagedState, Order};
 use super::store::{Key, Store, StoreError};
-use super::{Changed, Description, Document, FORMAT, MOST_LABELS, Membership, Problem, Settings, Telling};
+use super::{Changed, Description, Document, MOST_LABELS, Membership, Problem, Settings, Telling};
 use crate::config::{Config, FailurePolicy};
 use crate::deploy::{self, Deployments, Made, Ready};
 use crate::release::{Module, Release};
@@ -53,7 +52,7 @@ pub fn start(
     deployments: &Arc<Deployments>,
     runtime: &Runtime,
 ) -> Result<Managed, BoxError> {
-    let labels: BTreeMap<String, String> = membership.labels.iter().cloned().collect();
+    let labels: Labels = membership.labels.iter().cloned().collect();
     if serde_json::to_vec(&labels)?.len() > MOST_LABELS {
         return Err(format!("the labels of a node have at most {MOST_LABELS} bytes, as JSON: give it fewer").into());
     }
@@ -68,6 +67,7 @@ pub fn start(
     tracing::info!(node = %name, release = %found.serving, "in a fleet");
 
     let (node, first) = Node::start(name.clone(), memory, Some(found.serving));
+    let node = node.with_labels(labels);
     let (orders, ordered) = mpsc::channel(4);
     let (tell_ended, ended) = mpsc::unbounded_channel();
     let state = Arc::new(Mutex::new(ManagedState::default()));
@@ -95,7 +95,6 @@ pub fn start(
     let agent = Agent {
         node,
         name,
-        labels,
         fetch_splay: membership.fetch_splay,
         disk,
         store,
@@ -244,7 +243,6 @@ impl From<std::io::Error> for Failed {
 struct Agent {
     node: Node,
     name: NodeId,
-    labels: BTreeMap<String, String>,
     fetch_splay: Duration,
     disk: Disk,
     store: Store,
@@ -343,7 +341,7 @@ impl Agent {
             }
         };
         match serde_json::from_slice::<Document>(&bytes) {
-            Ok(document) if document.format == FORMAT => {
+            Ok(document) if document.is_known() => {
                 if self.node.document() != Some(&document.desired) {
                     self.heard_at = heard_at;
                     self.handle(Event::Document(document.desired)).await;
@@ -398,8 +396,9 @@ impl Agent {
             self.perform(effect).await;
         }
         // What was staged for a rollout that was aborted is in nobody's way, and takes memory.
-        if let Some(document) = self.node.document().filter(|document| document.phase == Phase::Abort) {
-            self.staged = self.staged.take().filter(|staged| staged.id != document.target);
+        if self.node.document().is_some_and(|document| document.phase == Phase::Abort) {
+            let target = self.node.target();
+            self.staged = self.staged.take().filter(|staged| Some(staged.id) != target);
         }
         self.state.lock().document = self.node.document().cloned();
         self.settle_release();
@@ -407,9 +406,8 @@ impl Agent {
 
     /// Has what the fleet has settled on revoke what it says: not before, because all may still go back.
     fn settle_release(&mut self) {
-        let serves =
-            |document: &&Desired| document.phase == Phase::Done && self.node.serving() == Some(document.target);
-        let settled = self.node.document().filter(serves).map(|document| document.target);
+        let is_done = self.node.document().is_some_and(|document| document.phase == Phase::Done);
+        let settled = self.node.target().filter(|target| is_done && self.node.serving() == Some(*target));
         let Some(id) = settled.filter(|_| settled != self.settled) else { return };
         self.settled = settled;
         let (disk, deployments) = (self.disk.clone(), Arc::clone(&self.deployments));
@@ -426,7 +424,7 @@ impl Agent {
             Effect::Remember(memory) => {
                 // Nothing may follow from what is not on the disk: so it waits for the disk, and goes on serving meanwhile.
                 loop {
-                    let disk = self.disk.clone();
+                    let (disk, memory) = (self.disk.clone(), memory.clone());
                     let written = tokio::task::spawn_blocking(move || disk.remember(&memory)).await;
                     match written {
                         Ok(Ok(())) => return,
@@ -456,7 +454,6 @@ impl Agent {
         let (release, generation, version) = self.deployments.what_serves();
         let telling = Telling {
             report: self.node.report(traffic),
-            labels: self.labels.clone(),
             version: version.map(shortened),
             module: release.module.digest().to_string(),
             rules: release.rules.digest().to_string(),
@@ -504,9 +501,8 @@ impl Agent {
     /// Returns whether the version rule and the least interval are for this release. What the fleet settled on before is not new,
     /// nor is what it goes back to or is brought together on.
     fn is_new(&self, id: ReleaseId) -> bool {
-        let is_new =
-            |document: &Desired| document.kind == Kind::Release && id == document.target && document.stable != Some(id);
-        self.node.document().is_some_and(is_new)
+        let is_release = self.node.document().is_some_and(|document| document.kind == Kind::Release);
+        is_release && self.node.target() == Some(id) && self.node.stable() != Some(id)
     }
 
     fn commit(&mut self, id: ReleaseId) {

@@ -80,6 +80,7 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
     let plan = options.plan()?;
     let slot = config.modules()?.swap_remove(0).name;
     std::fs::create_dir_all(&config.data).map_err(|error| format!("{}: {error}", config.data.display()))?;
+    let _lock = crate::life::lock(&config.data)?;
     let trust = Trust::open(&config, &config.data, &slot, true, [])?.map(Arc::new);
     let set = options.token.map(AdminToken::Secret).or(config.admin.token.clone().map(Spanned::into_inner));
     let (deploy, is_new) = token::open(set, &config.data)?;
@@ -203,7 +204,7 @@ impl From<AskError> for Problem {
 pub(super) async fn start_rollout(desk: &Desk, command: Command, about: About, basis: Basis) -> Result<u64, AskError> {
     let began = Instant::now();
     loop {
-        let problem = match desk.command(command.clone(), about.clone(), basis).await {
+        let problem = match desk.command(command.clone(), about.clone(), basis.clone()).await {
             Ok(rollout) => return Ok(rollout),
             Err(problem) => problem,
         };

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use waf_rollout::{Command, Desired, Kind, Plan};
+use waf_rollout::{Command, Desired, Group, Kind, Label, Plan, ReleaseId, Scope};
 
-use super::About;
 use super::artifacts::Artifacts;
 use super::examiner::{Examiner, Use};
 use super::leader::{AskError, Basis, Desk};
 use super::orchestrator::{Problem, start_rollout};
+use super::{About, Settings};
 use crate::release::Release;
 use crate::rule_file::{Edit, RuleFile};
 
@@ -145,10 +145,11 @@ impl Worker {
     }
 
     async fn try_prepare(&self, wishes: Vec<Wish>) -> Option<(Vec<Wish>, Result<u64, NotBegun>)> {
-        let (settled, basis) = {
+        let (settled, groups, basis) = {
             let view = self.desk.view.lock();
             let desired = view.document.as_ref().map(|document| &document.desired);
-            (desired.and_then(Desired::settled), Basis::settled(desired))
+            let groups = desired.map(Desired::settled_groups).unwrap_or_default();
+            (desired.and_then(Desired::settled), groups, Basis::settled(desired))
         };
         let Some(settled) = settled else {
             return Some((
@@ -156,26 +157,22 @@ impl Worker {
                 Err(NotBegun::Not(Problem::conflict("the fleet has no release yet: POST /api/v1/wasm/reload-fleet"))),
             ));
         };
-        let (description, base) = match self.artifacts.release(settled).await {
-            Ok(found) => found,
-            Err(error) => return Some((wishes, Err(NotBegun::Not(Problem::unavailable(error.to_string()))))),
-        };
         let version = self.desk.view.lock().version_of(settled);
+        // A group that has a release of its own keeps its module, and gets the rules, too.
+        let mut bases = Vec::new();
+        let groups = groups.into_iter().map(|group| (Some(group.label), group.release));
+        for (label, id) in [(None, settled)].into_iter().chain(groups) {
+            match Base::read(&self.artifacts, label, id).await {
+                Ok(base) => bases.push(base),
+                Err(error) => return Some((wishes, Err(NotBegun::Not(error)))),
+            }
+        }
         // Each on top of those before it: one bad rule must not take the others with it.
-        let (mut rules, mut valid) = (base.rules.clone(), Vec::new());
+        let mut valid = Vec::new();
         for wish in wishes {
-            let examined = match wish.change.apply(&rules) {
+            match self.examine(&wish.change, &bases).await {
                 Ok(changed) => {
-                    let release = Release { module: base.module.clone(), rules: changed.clone() };
-                    let wanted = Use::New { settled: Some(base.module.clone()) };
-                    let examined = self.examiner.examine(release, description.config, wanted).await;
-                    examined.map(|_| changed).map_err(|unfit| unfit.problem("rules"))
-                }
-                Err(problem) => Err(Problem::invalid("rules", problem)),
-            };
-            match examined {
-                Ok(changed) => {
-                    rules = changed;
+                    bases.iter_mut().zip(changed).for_each(|(base, rules)| base.release.rules = rules);
                     valid.push(wish);
                 }
                 Err(problem) => drop(wish.done.send(Err(problem))),
@@ -184,11 +181,18 @@ impl Worker {
         if valid.is_empty() {
             return None;
         }
-        let release = Release { module: base.module, rules };
-        let target = match self.artifacts.publish(&release, description.config).await {
-            Ok(target) => target,
-            Err(error) => return Some((valid, Err(NotBegun::Not(Problem::unavailable(error.to_string()))))),
-        };
+        let (mut target, mut groups) = (settled, Vec::new());
+        for Base { label, settings, release } in bases {
+            let published = match self.artifacts.publish(&release, settings).await {
+                Ok(published) => published,
+                Err(error) => return Some((valid, Err(NotBegun::Not(Problem::unavailable(error.to_string()))))),
+            };
+            match label {
+                None => target = published,
+                Some(label) => groups.push(Group { label, release: published }),
+            }
+        }
+        let scope = if groups.is_empty() { Scope::Everybody } else { Scope::Each(groups) };
         let mut by: Vec<String> = valid.iter().map(|wish| wish.by.clone()).collect();
         by.dedup();
         let reason = match valid.len() {
@@ -196,12 +200,40 @@ impl Worker {
             count => format!("{count} rules from outside"),
         };
         let about = About { by: by.join(", "), reason, version, ..About::default() };
-        let command = Command::Start(Kind::Release, target, Plan::rules());
+        let command = Command::Start(Kind::Release, scope, target, Plan::rules());
         let started = start_rollout(&self.desk, command, about, basis).await;
         let started = started.map_err(|error| match error {
             AskError::Overtaken => NotBegun::Overtaken,
             error => NotBegun::Not(error.into()),
         });
         Some((valid, started))
+    }
+
+    /// Returns the rule files with this change, one for each of these, if all of them can have it.
+    async fn examine(&self, change: &Change, bases: &[Base]) -> Result<Vec<RuleFile>, Problem> {
+        let mut changed = Vec::new();
+        for Base { settings, release, .. } in bases {
+            let rules = change.apply(&release.rules).map_err(|problem| Problem::invalid("rules", problem))?;
+            let wanted = Use::New { settled: Some(release.module.clone()) };
+            let release = Release { module: release.module.clone(), rules: rules.clone() };
+            let examined = self.examiner.examine(release, *settings, wanted).await;
+            examined.map_err(|unfit| unfit.problem("rules"))?;
+            changed.push(rules);
+        }
+        Ok(changed)
+    }
+}
+
+/// What rules are changed of: the fleet's release, or that of a group.
+struct Base {
+    label: Option<Label>,
+    settings: Settings,
+    release: Release,
+}
+
+impl Base {
+    async fn read(artifacts: &Artifacts, label: Option<Label>, id: ReleaseId) -> Result<Base, Problem> {
+        let found = artifacts.release(id).await.map_err(|error| Problem::unavailable(error.to_string()))?;
+        Ok(Base { label, settings: found.0.config, release: found.1 })
     }
 }

@@ -215,6 +215,31 @@ impl Store {
         Ok(())
     }
 
+    /// Makes copies of the hub's documents and artifacts in a region, under the same names, unless they are there: what nodes ask
+    /// for is answered by the servers of their region. A copy of a document tells of itself once it is there.
+    pub async fn mirror(&self, hub: &str, replicas: usize) -> Result<(), StoreError> {
+        self.connected()?;
+        let context = jetstream::new(self.client.clone());
+        let documents = format!("KV_{DOCUMENTS}");
+        for name in [documents.as_str(), ARTIFACTS] {
+            let external = stream::External { api_prefix: format!("$JS.{hub}.API"), delivery_prefix: None };
+            let hints =
+                stream::Republish { source: ">".into(), destination: format!("{HINTS}.>"), headers_only: false };
+            let copy = stream::Config {
+                name: name.to_owned(),
+                mirror: Some(stream::Source { name: name.to_owned(), external: Some(external), ..Default::default() }),
+                republish: (name == documents).then_some(hints),
+                max_messages_per_subject: if name == documents { 64 } else { 1 },
+                allow_direct: true,
+                num_replicas: replicas,
+                ..stream::Config::default()
+            };
+            let made = context.get_or_create_stream(copy).await;
+            made.map_err(|error| StoreError::Refused(format!("the copy of {name}: {error}")))?;
+        }
+        Ok(())
+    }
+
     fn connected(&self) -> Result<(), StoreError> {
         // What is sent without a connection is kept and sent late, when nobody wants it any more.
         match self.client.connection_state() {

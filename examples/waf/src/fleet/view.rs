@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use hotslot::BoxError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use waf_rollout::{Kind, NodeId, Phase, ReleaseId, Standing};
+use waf_rollout::{Desired, Kind, Label, Labels, NodeId, Phase, ReleaseId, Scope, Standing};
 
 use super::{About, Document, Telling};
 use crate::json::moment;
@@ -65,7 +65,11 @@ pub(super) struct Rollout {
     pub rollout: u64,
     pub kind: Kind,
     pub target: ReleaseId,
+    /// What the target takes the place of.
     pub stable: Option<ReleaseId>,
+    /// Whom it is for.
+    #[serde(default)]
+    pub scope: Scope,
     pub about: About,
     pub phase: Phase,
     pub paused: bool,
@@ -108,7 +112,8 @@ impl Rollout {
             rollout: desired.order.rollout,
             kind: desired.kind,
             target: desired.target,
-            stable: desired.stable,
+            stable: stable_of(desired, &desired.scope),
+            scope: desired.scope.clone(),
             about: about.clone(),
             phase: desired.phase,
             paused: desired.paused,
@@ -123,6 +128,20 @@ impl Rollout {
             alarms: Vec::new(),
             superseded: false,
             began: Some(Instant::now()),
+        }
+    }
+
+    /// Returns what it has a node serve, if it is for this node.
+    fn target_for(&self, labels: &Labels) -> Option<ReleaseId> {
+        self.scope.target_for(self.target, labels)
+    }
+
+    /// Whom it is for, as the API takes it.
+    pub fn scope_name(&self) -> String {
+        match &self.scope {
+            Scope::Everybody => "all".to_owned(),
+            Scope::Group(label) => format!("label:{label}"),
+            Scope::Each(_) => "each".to_owned(),
         }
     }
 
@@ -154,6 +173,24 @@ impl Rollout {
         }
         waves.values().map(|(first, last)| last - first).fold(0.0, f64::max)
     }
+}
+
+/// Returns what nodes serve before a rollout with this scope: those of a group what the group has, and all others the fleet's.
+pub(super) fn stable_of(desired: &Desired, scope: &Scope) -> Option<ReleaseId> {
+    let group = match scope {
+        Scope::Group(label) => desired.groups.iter().find(|group| group.label == *label),
+        _ => None,
+    };
+    group.map(|group| group.release).or(desired.stable)
+}
+
+/// Returns what such nodes settle on.
+pub(super) fn settled_of(desired: &Desired, scope: &Scope) -> Option<ReleaseId> {
+    let group = match scope {
+        Scope::Group(label) => desired.settled_groups().into_iter().find(|group| group.label == *label),
+        _ => None,
+    };
+    group.map(|group| group.release).or_else(|| desired.settled())
 }
 
 /// Starts what writes the history: the last one, if several wait.
@@ -231,7 +268,7 @@ impl View {
         let change = json!({
             "rollout": number, "step": desired.order.step, "term": desired.term, "kind": desired.kind, "state": state,
             "wave": { "index": desired.wave.index, "below": desired.wave.below },
-            "target": desired.target, "stable": desired.stable, "paused": desired.paused, "frozen": desired.frozen,
+            "target": desired.target, "stable": desired.stable, "for": rollout.scope_name(), "paused": desired.paused, "frozen": desired.frozen,
             "by": document.about.by, "reason": document.about.reason, "after_ms": after_ms,
         });
         while self.rollouts.len() > ROLLOUTS {
@@ -260,7 +297,8 @@ impl View {
         let after_ms = rollout.elapsed_ms();
         let node = &report.node;
         // What failed its probation has served, also if it was over before it could be told.
-        if report.serving == Some(rollout.target) || report.condemned {
+        let target = rollout.target_for(&report.labels);
+        if target.is_some() && (report.serving == target || report.condemned) {
             let change = telling.change.filter(|change| change.rollout == rollout.rollout);
             let is_new = !rollout.served.contains_key(node);
             let wave = rollout.wave;
@@ -350,13 +388,34 @@ impl View {
 
     /// Returns the version of a release, as far as a rollout has said.
     pub fn version_of(&self, release: ReleaseId) -> Option<String> {
-        self.rollouts.values().rev().find(|rollout| rollout.target == release)?.about.version.clone()
+        let rollout = self.rollouts.values().rev().find(|rollout| rollout.target == release);
+        let told = || self.nodes.values().find(|heard| heard.telling.report.serving == Some(release));
+        match rollout {
+            Some(rollout) => rollout.about.version.clone(),
+            None => told().and_then(|heard| heard.telling.version.clone()),
+        }
+    }
+
+    /// Returns the labels that there are, with the nodes that have them.
+    pub fn labels(&self) -> BTreeMap<Label, Vec<&NodeId>> {
+        let mut labels: BTreeMap<Label, Vec<&NodeId>> = BTreeMap::new();
+        for (node, heard) in &self.nodes {
+            for (key, value) in &heard.telling.report.labels {
+                labels.entry(Label::new(key, value)).or_default().push(node);
+            }
+        }
+        labels
     }
 
     /// Returns the releases that the last rollouts were for, so many of them, the latest first.
     pub fn last_releases(&self, most: usize) -> Vec<ReleaseId> {
         let mut releases = Vec::new();
-        for target in self.rollouts.values().rev().map(|rollout| rollout.target) {
+        let of_groups = |rollout: &Rollout| match &rollout.scope {
+            Scope::Each(groups) => groups.iter().map(|group| group.release).collect(),
+            _ => Vec::new(),
+        };
+        let targets = |rollout: &Rollout| [rollout.target].into_iter().chain(of_groups(rollout)).collect::<Vec<_>>();
+        for target in self.rollouts.values().rev().flat_map(targets) {
             if releases.len() == most {
                 break;
             }
@@ -369,9 +428,12 @@ impl View {
 
     /// Returns what was served before a release: what its own rollout replaced, and not what a rollback has left for it, which
     /// was left for a reason.
-    pub fn before(&self, release: ReleaseId) -> Option<ReleaseId> {
+    pub fn before(&self, release: ReleaseId, scope: &Scope) -> Option<ReleaseId> {
         let brought = |rollout: &&Rollout| {
-            rollout.kind == Kind::Release && rollout.phase == Phase::Done && rollout.target == release
+            rollout.kind == Kind::Release
+                && rollout.phase == Phase::Done
+                && rollout.target == release
+                && (rollout.scope == *scope || !matches!(rollout.scope, Scope::Group(_)))
         };
         let replaced = self.rollouts.values().rev().filter(brought).filter_map(|rollout| rollout.stable);
         replaced.into_iter().find(|stable| *stable != release)
@@ -396,7 +458,9 @@ impl View {
         let deployed: Vec<&NodeId> = match is_current {
             true => {
                 let serves = |(_, heard): &(&NodeId, &Heard)| {
-                    heard.telling.report.serving == Some(rollout.target)
+                    let report = &heard.telling.report;
+                    report.serving.is_some()
+                        && report.serving == rollout.target_for(&report.labels)
                         && heard.telling.report.order.rollout == rollout.rollout
                 };
                 self.nodes.iter().filter(serves).map(|(node, _)| node).collect()
@@ -405,9 +469,11 @@ impl View {
             false => Vec::new(),
         };
         let failed: BTreeSet<&NodeId> = rollout.failures.keys().collect();
-        let missing: Vec<&NodeId> = self.nodes.iter().filter(|(_, heard)| !heard.is_present()).map(|it| it.0).collect();
-        let drifted: Vec<&NodeId> =
-            self.nodes.iter().filter(|(_, heard)| heard.telling.report.pinned).map(|it| it.0).collect();
+        // Who is not concerned is nothing that it lacks.
+        let of_it =
+            || self.nodes.iter().filter(|(_, heard)| rollout.target_for(&heard.telling.report.labels).is_some());
+        let missing: Vec<&NodeId> = of_it().filter(|(_, heard)| !heard.is_present()).map(|it| it.0).collect();
+        let drifted: Vec<&NodeId> = of_it().filter(|(_, heard)| heard.telling.report.pinned).map(|it| it.0).collect();
         // Whoever says so has waited for longer than nothing: the longest delay of a request on each node.
         let downtime: f64 = rollout.served.values().map(|served| served.downtime_ms).sum();
         let hint = rollout
@@ -419,6 +485,7 @@ impl View {
             "success": rollout.phase == Phase::Done && failed.is_empty(),
             "rollout": rollout.rollout,
             "kind": rollout.kind,
+            "for": rollout.scope_name(),
             "state": rollout.state(),
             "version": rollout.about.version,
             "deployed_to": deployed,
@@ -446,7 +513,7 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use waf_rollout::{Desired, Order, Plan, Wave};
+    use waf_rollout::{Order, Plan, Wave};
 
     use super::*;
     use crate::fleet::FORMAT;
@@ -477,6 +544,8 @@ mod tests {
             plan: Plan::default(),
             paused: false,
             frozen: false,
+            scope: Scope::Everybody,
+            groups: Vec::new(),
         };
         view.read(Some(&Document { format: FORMAT, desired, about: About::default() })).unwrap();
         let mut saved = |told| {

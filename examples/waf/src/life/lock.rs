@@ -17,9 +17,9 @@ pub fn lock(folder: &Path) -> Result<File, BoxError> {
             let mut owner = String::new();
             let _ = file.read_to_string(&mut owner);
             let owner =
-                owner.trim().parse::<u32>().map_or_else(|_| "another node".to_owned(), |id| format!("process {id}"));
+                owner.trim().parse::<u32>().map_or_else(|_| "another process".to_owned(), |id| format!("process {id}"));
             return Err(format!(
-                "{}: {owner} keeps its state there: give this node another folder with `data` or --data",
+                "{}: {owner} keeps its state there: give this one another folder with `data` or --data",
                 folder.display()
             )
             .into());
@@ -29,4 +29,10 @@ pub fn lock(folder: &Path) -> Result<File, BoxError> {
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(named)?;
     Ok(file)
+}
+
+/// Returns whether a state folder is locked: not where the file system has no locks.
+pub fn is_locked(folder: &Path) -> bool {
+    let file = OpenOptions::new().read(true).write(true).open(folder.join("lock"));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }

@@ -5,7 +5,7 @@ mod manager;
 mod settings;
 mod signals;
 
-pub use self::lock::lock;
+pub use self::lock::{is_locked, lock};
 pub use self::manager::{alive, ready, reloading, stopping};
 pub use self::settings::{Changed, Parts, Settings};
 pub use self::signals::{Signal, Signals};

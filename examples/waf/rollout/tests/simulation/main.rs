@@ -163,6 +163,31 @@ fn commands_in_every_phase_end_in_one_release() {
 }
 
 #[test]
+fn a_release_for_a_label_reaches_its_nodes_and_no_others() {
+    let sum = holds(Profile::calm(9).labelled());
+    assert_eq!(sum.aborted, 0, "nothing was wrong");
+    holds(Profile::faulty(9).labelled());
+    holds(Profile::faulty(50).labelled());
+}
+
+#[test]
+fn a_group_that_stops_at_its_canary_leaves_the_others_alone() {
+    let sum = holds(Profile::poisoned(50).labelled());
+    assert_eq!(sum.done, 0);
+    let sum = holds(Profile::erring(50).labelled());
+    assert_eq!(sum.done, 0);
+    holds(Profile::sickly_and_faulty(50).labelled());
+}
+
+#[test]
+fn groups_survive_commands_and_a_store_that_forgets() {
+    holds(Profile::commanded(9).labelled());
+    holds(Profile::forgetful(9).labelled());
+    holds(Profile::forgetful_and_deaf(9).labelled());
+    holds(Profile::wiped(9).labelled());
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let profile = Profile::forgetful(50);
     assert_eq!(format!("{:?}", run(42, &profile, None)), format!("{:?}", run(42, &profile, None)));
@@ -177,14 +202,19 @@ fn planted_mistakes_are_noticed() {
     is_noticed(Mistake::NoMemory, Profile::faulty(8));
     is_noticed(Mistake::AbortsForgotten, Profile::forgetful_and_deaf(8));
     is_noticed(Mistake::WritesWithoutRevision, Profile::faulty(8));
+    is_noticed(Mistake::LabelsIgnored, Profile::calm(9).labelled());
+    is_noticed(Mistake::GroupsForgotten, Profile::calm(9).labelled());
 }
 
-/// Prints what a fleet of ten thousand costs: `cargo test -p waf-rollout -- --ignored --nocapture`.
+/// Prints what a fleet of ten thousand costs: `ci/fleet` writes it into the documentation.
 #[test]
 #[ignore = "prints a cost, and proves nothing that the others do not"]
 fn ten_thousand_nodes() {
-    for profile in [Profile::calm(10_000), Profile::faulty(10_000)] {
+    println!("| 10,000 nodes, simulated | ended | events | swaps | took |\n|---|---|---|---|---|");
+    for profile in [Profile::calm(10_000), Profile::faulty(10_000), Profile::faulty(10_000).labelled()] {
         let start = Instant::now();
-        println!("{} of 10,000: {:?} in {:.1?}", profile.name, run(1, &profile, None), start.elapsed());
+        let Outcome { phase, events, swaps, .. } = run(1, &profile, None).unwrap();
+        let name = if profile.labels { "faults, to one label and then another" } else { profile.name };
+        println!("| {name} | {phase:?} | {events} | {swaps} | {:.1?} |", start.elapsed());
     }
 }

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use waf_rollout::{
-    Analysis, Command, Desired, Effect, Event, Kind, Leader, LeaderEffect, Lease, LeaseTiming, Memory, Millis, Node,
-    NodeId, Order, Phase, Plan, Position, Refusal, ReleaseId, Report, Revision, Traffic, WavePlan, WaveSize,
+    Analysis, Command, Desired, Effect, Event, Kind, Label, Labels, Leader, LeaderEffect, Lease, LeaseTiming, Memory,
+    Millis, Node, NodeId, Order, Phase, Plan, Position, Refusal, ReleaseId, Report, Revision, Scope, Traffic, WavePlan,
+    WaveSize,
 };
 
 /// What a fleet goes through.
@@ -30,6 +31,8 @@ pub(crate) struct Profile {
     pub(crate) analysis: Analysis,
     /// Whether somebody gives commands, holds and pins nodes, and starts a second rollout.
     pub(crate) commands: bool,
+    /// Whether nodes have labels, and the release is for one of them. A second one is for another.
+    pub(crate) labels: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +58,13 @@ impl Profile {
             calls_per_second: 0,
             analysis: Analysis::NONE,
             commands: false,
+            labels: false,
         }
+    }
+
+    /// The same fleet with labels.
+    pub(crate) fn labelled(self) -> Self {
+        Self { labels: true, ..self }
     }
 
     pub(crate) fn faulty(nodes: usize) -> Self {
@@ -130,6 +139,10 @@ pub(crate) enum Mistake {
     AbortsForgotten,
     /// Writes name no revision.
     WritesWithoutRevision,
+    /// Nodes take every rollout for one that is for them.
+    LabelsIgnored,
+    /// Nodes do not know of the groups that have a release of their own.
+    GroupsForgotten,
 }
 
 /// How a run ended.
@@ -284,10 +297,13 @@ struct World<'a> {
     /// By rollout: the largest wave that was ever opened, and the targets.
     opened: BTreeMap<u64, u64>,
     refusing: Vec<bool>,
-    ever_new: BTreeSet<usize>,
+    /// Who has ever served which release but the old one.
+    ever_new: BTreeSet<(ReleaseId, usize)>,
     /// An invariant that was found broken where no error can be returned.
     broken: Option<String>,
     followed_done: Option<(u64, ReleaseId)>,
+    /// Whom each release was ever meant for, by who asked for it.
+    meant: Vec<(ReleaseId, Scope)>,
     swaps: u64,
     repairs: u64,
     events: u64,
@@ -295,6 +311,26 @@ struct World<'a> {
 
 fn name(node: usize) -> NodeId {
     NodeId::new(format!("node-{node}"))
+}
+
+/// Half of the nodes are of `ring=a`, and each third one, of either ring, of `tier=1`.
+fn labels_of(profile: &Profile, node: usize) -> Labels {
+    let ring = if node.is_multiple_of(2) { "a" } else { "b" };
+    let tier = if node.is_multiple_of(3) { "1" } else { "2" };
+    let labels = [("ring", ring), ("tier", tier)].into_iter().filter(|_| profile.labels);
+    labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+fn scope(profile: &Profile, key: &str, value: &str) -> Scope {
+    if profile.labels { Scope::Group(Label::new(key, value)) } else { Scope::Everybody }
+}
+
+/// Whether a node is one of those, as a reader of the label's text sees it.
+fn is_meant(scope: &Scope, labels: &Labels) -> bool {
+    match scope {
+        Scope::Group(label) => labels.iter().any(|(key, value)| label.to_string() == format!("{key}={value}")),
+        _ => true,
+    }
 }
 
 fn plan(profile: &Profile, mistake: Option<Mistake>) -> Plan {
@@ -354,6 +390,7 @@ impl<'a> World<'a> {
             ever_new: BTreeSet::new(),
             broken: None,
             followed_done: None,
+            meant: Vec::new(),
             swaps: 0,
             repairs: 0,
             events: 0,
@@ -369,6 +406,8 @@ impl<'a> World<'a> {
             plan: plan(profile, mistake),
             paused: false,
             frozen: false,
+            scope: Scope::Everybody,
+            groups: Vec::new(),
         };
         world.store_desired(None, first);
         for node in 0..profile.nodes {
@@ -399,7 +438,13 @@ impl<'a> World<'a> {
             world.at(50 + leader as u64 * 20, Happening::LeaderUp(leader));
             world.at(100 + leader as u64 * 33, Happening::Tick(leader));
         }
-        world.at(20_000, Happening::Command(Command::Start(Kind::Release, NEW, plan(profile, mistake))));
+        let first = scope(profile, "ring", "a");
+        world.at(20_000, Happening::Command(Command::Start(Kind::Release, first, NEW, plan(profile, mistake))));
+        // What comes after the first rollout has ended must leave its group alone, but for the nodes that are of both.
+        if profile.labels && !profile.commands {
+            let second = Command::Start(Kind::Release, scope(profile, "tier", "1"), NEWER, plan(profile, mistake));
+            world.at(HEALED + 60_000, Happening::Command(second));
+        }
         world.plan_faults();
         world
     }
@@ -453,8 +498,19 @@ impl<'a> World<'a> {
                     1 => Command::Promote,
                     2 => Command::Pause,
                     3 => Command::Stop,
-                    4 => Command::Start(Kind::Release, NEWER, plan(self.profile, self.mistake)),
-                    _ => Command::Start(Kind::Rollback, OLD, Plan::at_once()),
+                    4 => {
+                        let to = match self.random.below(3) {
+                            0 => Scope::Everybody,
+                            1 => scope(self.profile, "tier", "1"),
+                            _ => scope(self.profile, "ring", "b"),
+                        };
+                        Command::Start(Kind::Release, to, NEWER, plan(self.profile, self.mistake))
+                    }
+                    _ => {
+                        let all = self.random.chance(500);
+                        let to = if all { Scope::Everybody } else { scope(self.profile, "ring", "a") };
+                        Command::Start(Kind::Rollback, to, OLD, Plan::at_once())
+                    }
                 };
                 self.at(at, Happening::Command(command));
                 let (node, after) = (self.random.below(nodes as u64) as usize, self.random.below(60_000));
@@ -616,7 +672,10 @@ impl<'a> World<'a> {
                 let it = &mut self.leaders[leader];
                 if it.leader.is_none() {
                     it.life += 1;
-                    it.leader = Some(Leader::new(format!("leader-{leader}-{}", it.life), LeaseTiming::default()));
+                    let name = |life| format!("leader-{leader}-{life}");
+                    let mut started = Leader::new(name(it.life), LeaseTiming::default());
+                    started.have_ended((1..it.life).map(name).collect());
+                    it.leader = Some(started);
                 }
             }
             Happening::LeaderPaused(leader, until) => self.leaders[leader].asleep_until = until,
@@ -678,8 +737,8 @@ impl<'a> World<'a> {
         if self.mistake == Some(Mistake::NoMemory) {
             it.memory = Memory { boot: it.memory.boot, ..Memory::default() };
         }
-        let (started, remember) = Node::start(name(node), it.memory, it.archive);
-        it.node = Some(started);
+        let (started, remember) = Node::start(name(node), it.memory.clone(), it.archive);
+        it.node = Some(started.with_labels(labels_of(self.profile, node)));
         it.life += 1;
         it.traffic = Traffic::default();
         it.counted_to = self.now;
@@ -698,10 +757,16 @@ impl<'a> World<'a> {
     fn give(&mut self, node: usize, event: Event) -> Result<(), String> {
         let it = &mut self.nodes[node];
         let Some(sim) = &mut it.node else { return Ok(()) };
-        if let Event::Document(_) = event
+        let mut event = event;
+        if let Event::Document(document) = &mut event
             && let Some(mistake) = self.mistake
         {
-            let mut memory = *sim.memory();
+            match mistake {
+                Mistake::LabelsIgnored => document.scope = Scope::Everybody,
+                Mistake::GroupsForgotten => document.groups.clear(),
+                _ => {}
+            }
+            let mut memory = sim.memory().clone();
             match mistake {
                 Mistake::NoStep => memory.order.step = 0,
                 Mistake::NoTerm => memory.term = 0,
@@ -758,7 +823,9 @@ impl<'a> World<'a> {
         }
         let rollout = document.order.rollout;
         let wave = waf_rollout::Wave { index: 0, below: opened };
-        let reached = (0..self.nodes.len()).filter(|node| wave.admits(Position::of(&name(*node), rollout)));
+        let reached = (0..self.nodes.len())
+            .filter(|node| is_meant(&document.scope, &labels_of(self.profile, *node)))
+            .filter(|node| wave.admits(Position::of(&name(*node), rollout)));
         let (mut all, mut failed) = (0, 0);
         for node in reached {
             all += 1;
@@ -786,7 +853,11 @@ impl<'a> World<'a> {
         if document.phase == Phase::Abort {
             it.aborted.insert(order.rollout);
         }
-        if document.phase == Phase::Done && self.followed_done.is_none_or(|(rollout, _)| rollout < order.rollout) {
+        let everybody = document.scope.is_everybody();
+        if document.phase == Phase::Done
+            && everybody
+            && self.followed_done.is_none_or(|(rollout, _)| rollout < order.rollout)
+        {
             self.followed_done = Some((order.rollout, document.target));
         }
         Ok(())
@@ -796,10 +867,18 @@ impl<'a> World<'a> {
     fn may_commit(&self, node: usize, release: ReleaseId) -> Result<(), String> {
         let it = &self.nodes[node];
         let document = it.node.as_ref().and_then(Node::document).expect("a document asks for it");
-        let (rollout, target) = (document.order.rollout, document.target == release);
-        let going_back = document.stable == Some(release);
+        let labels = labels_of(self.profile, node);
+        let (rollout, target) = (document.order.rollout, document.target_for(&labels) == Some(release));
+        let going_back = document.stable_for(&labels) == Some(release);
+        if !target && !going_back {
+            return Err(format!("node {node} commits {release}, which its document does not name for it"));
+        }
         if it.held || it.memory.pinned {
             return Err(format!("node {node} changes though it is held or pinned"));
+        }
+        let meant = self.meant.iter().any(|(what, scope)| *what == release && is_meant(scope, &labels));
+        if release != OLD && !meant {
+            return Err(format!("node {node} commits {release}, which was never meant for it"));
         }
         if it.aborted.contains(&rollout) && target && !going_back {
             return Err(format!("node {node} commits a release whose rollout {rollout} it has seen aborted"));
@@ -822,7 +901,7 @@ impl<'a> World<'a> {
         self.swaps += 1;
         self.nodes[node].archive = Some(release);
         if release != OLD {
-            self.ever_new.insert(node);
+            self.ever_new.insert((release, node));
         }
         self.may_fall_sick(node);
     }
@@ -903,6 +982,9 @@ impl<'a> World<'a> {
 
     /// Asks every leader; the one that leads carries it out. Asks again if none does.
     fn command(&mut self, command: Command) {
+        if let Command::Start(_, scope, target, _) = &command {
+            self.meant.push((*target, scope.clone()));
+        }
         for leader in 0..self.leaders.len() {
             let clock = self.leaders[leader].clock(self.now);
             let awake = self.now >= self.leaders[leader].asleep_until && self.store_up;
@@ -930,14 +1012,24 @@ impl<'a> World<'a> {
             return Err(format!("still in {:?} at the end: {document:?}", document.phase));
         }
         let rollout = document.order.rollout;
-        let settled = document.settled();
+        // Nodes with the same labels are one group: they serve the same at the end, whatever the document says.
+        let mut by_labels: BTreeMap<Labels, (usize, Option<ReleaseId>)> = BTreeMap::new();
         for (index, it) in self.nodes.iter().enumerate() {
             let Some(sim) = &it.node else { return Err(format!("node {index} is down at the end")) };
             if sim.serving() != it.archive {
                 return Err(format!("node {index} believes to serve something else than it does"));
             }
-            let excused = document.phase == Phase::Done
-                && (self.refusing[index] || it.memory.condemned.contains(&Some((rollout, document.target))));
+            let labels = labels_of(self.profile, index);
+            let settled = document.settled_for(&labels);
+            // A release that a node cannot bear is not everybody's fault.
+            let excused = self.refusing[index]
+                || it
+                    .memory
+                    .condemned
+                    .iter()
+                    .flatten()
+                    .any(|(of, release)| *of == rollout && Some(*release) == settled);
+            let excused = excused && document.phase == Phase::Done;
             if sim.serving() != settled && !excused {
                 return Err(format!(
                     "node {index} serves {:?} at the end, and not {settled:?}: {:?}; {document:?}",
@@ -945,7 +1037,14 @@ impl<'a> World<'a> {
                     sim.memory()
                 ));
             }
+            if !excused {
+                let (first, same) = *by_labels.entry(labels).or_insert((index, sim.serving()));
+                if sim.serving() != same {
+                    return Err(format!("nodes {first} and {index} have the same labels and serve different releases"));
+                }
+            }
         }
+        let settled = document.settled();
         if let Some((_, done)) = self.followed_done.filter(|_| !self.profile.commands)
             && settled != Some(done)
         {
@@ -954,8 +1053,11 @@ impl<'a> World<'a> {
         let canaries = 1;
         let stops_at_canary =
             (self.profile.sick_per_mille == 1000 || self.profile.errors_per_mille > 0) && !self.profile.faults;
-        if stops_at_canary && self.ever_new.len() > canaries {
-            return Err(format!("{} nodes served a release that its canary could not bear", self.ever_new.len()));
+        for release in [NEW, NEWER] {
+            let served = self.ever_new.iter().filter(|(what, _)| *what == release).count();
+            if stops_at_canary && served > canaries {
+                return Err(format!("{served} nodes served a release that its canary could not bear"));
+            }
         }
         Ok(Outcome { phase: document.phase, events: self.events, swaps: self.swaps, repairs: self.repairs })
     }

@@ -3,8 +3,10 @@
 mod changes;
 mod demo;
 mod faults;
+mod groups;
 mod hands;
 mod page;
+mod regions;
 mod rights;
 mod rules;
 mod trust;

@@ -1,5 +1,6 @@
 //! The orchestrator's page, used as a person would.
 
+use super::groups::in_two_regions;
 use crate::support::browser::Browser;
 use crate::support::fleet::{Fleet, canary};
 use crate::support::{Module, TOKEN};
@@ -41,4 +42,29 @@ async fn a_rollout_is_watched_promoted_and_stopped_on_the_page() {
     browser.wait_for("#version", "1.0.0").await;
     fleet.wait_for_version("1.0.0").await;
     browser.picture("fleet-4-rolled-back").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_are_shown_and_one_of_them_is_rolled_back_on_the_page() {
+    let Some(browser) = Browser::start().await else {
+        println!("skipped: there is no chromedriver here");
+        return;
+    };
+    let Some(fleet) = in_two_regions().await else { return };
+    browser.open(&format!("http://{}/", fleet.orchestrator.address)).await;
+    browser.type_into("#token", TOKEN).await;
+    browser.wait_for("#summary", "3 of 3 nodes").await;
+    let eu = [("target", "label:region=eu"), ("wait", "240")];
+    let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &eu).await;
+    assert_eq!(answer.json()["state"], "done", "{}", answer.text());
+    browser.wait_for("#groups", "region=eu serves 1.1.0").await;
+    browser.wait_for("#nodes", "region=eu (its group)").await;
+    browser.wait_for("#about", "for label:region=eu").await;
+    browser.wait_for("#version", "1.0.0").await;
+    assert!(!browser.text("#summary").await.contains("different"), "nobody has drifted");
+    browser.picture("fleet-5-groups").await;
+    // The first choice is the group, and not everybody.
+    browser.click("#rollback").await;
+    browser.wait_for("#groups", "region=eu serves 1.0.0").await;
+    fleet.wait_for_version("1.0.0").await;
 }

@@ -1,29 +1,229 @@
 //! Least rights: what a node's key may do, and what the log says of the rest. Acceptance 13.
 
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 
 use crate::support::Module;
-use crate::support::fleet::{Fleet, Nats, Orchestrator, at_once, folder, join};
+use crate::support::fleet::{ANYTHING, Fleet, Nats, Orchestrator, at_once, folder, free_port, join};
 use crate::support::wait::until;
 
-/// What a node may do, as the README says it.
-fn node_rights(name: &str) -> String {
-    format!(
-        r#"{{
-      publish: {{ allow: ["$KV.nodes.{name}", "waf.heartbeat.{name}", "$JS.API.DIRECT.GET.KV_desired.>", "$JS.API.DIRECT.GET.artifacts.>"] }}
-      subscribe: {{ allow: ["_INBOX_{name}.>", "secbeat.wasm.reload.>"] }}
-    }}"#
-    )
+/// The roles by which a process is known to the servers, and what each may do: the table in FLEET.md says the same.
+struct Role {
+    name: &'static str,
+    publish: &'static [&'static str],
+    subscribe: &'static [&'static str],
+}
+
+/// `NAME` is that of `--node`; an orchestrator's inbox ends in the port that it listens on.
+const ROLES: [Role; 4] = [
+    Role {
+        name: "node",
+        publish: &[
+            "$KV.nodes.NAME",
+            "waf.heartbeat.NAME",
+            "$JS.API.DIRECT.GET.KV_desired.>",
+            "$JS.API.DIRECT.GET.artifacts.>",
+        ],
+        subscribe: &["_INBOX_NAME.>", "secbeat.wasm.reload.>"],
+    },
+    Role {
+        name: "orchestrator",
+        publish: &[
+            "$KV.desired.>",
+            "$KV.nodes.>",
+            "waf.artifact.>",
+            "waf.audit",
+            "$JS.API.INFO",
+            "$JS.API.STREAM.INFO.*",
+            "$JS.API.STREAM.CREATE.*",
+            "$JS.API.STREAM.UPDATE.*",
+            "$JS.API.STREAM.PURGE.artifacts",
+            "$JS.API.CONSUMER.CREATE.KV_nodes",
+            "$JS.API.DIRECT.GET.>",
+            "$JS.FC.KV_nodes.>",
+        ],
+        subscribe: &["_INBOX_orchestrator-PORT.>", "secbeat.wasm.reload.>", "$KV.nodes.>", "waf.heartbeat.>"],
+    },
+    Role {
+        name: "region",
+        publish: &["$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*"],
+        subscribe: &["_INBOX_region.>"],
+    },
+    Role {
+        name: "reader",
+        publish: &["$JS.API.DIRECT.GET.>"],
+        subscribe: &["_INBOX_reader.>", "secbeat.wasm.reload.>"],
+    },
+];
+
+/// What one of the roles must not do, and what others need.
+const TRIED: [&str; 17] = [
+    "$KV.desired.slot.waf",
+    "$KV.desired.leader.waf",
+    "$KV.nodes.NAME",
+    "$KV.nodes.another",
+    "waf.heartbeat.NAME",
+    "waf.heartbeat.another",
+    "waf.artifact.x.0",
+    "waf.audit",
+    "secbeat.wasm.reload.x",
+    "$JS.API.STREAM.CREATE.KV_desired",
+    "$JS.API.STREAM.UPDATE.KV_desired",
+    "$JS.API.STREAM.DELETE.KV_desired",
+    "$JS.API.STREAM.PURGE.KV_desired",
+    "$JS.API.STREAM.PURGE.artifacts",
+    "$JS.API.STREAM.MSG.DELETE.audit",
+    "$JS.API.CONSUMER.CREATE.KV_desired",
+    "$JS.API.DIRECT.GET.KV_desired.$KV.desired.slot.waf",
+];
+/// What one must not hear.
+const HEARD: [&str; 5] = ["$KV.nodes.>", "waf.heartbeat.>", "secbeat.wasm.reload.>", "_INBOX.>", ">"];
+
+impl Role {
+    fn filled(text: &str, name: &str, port: u16) -> String {
+        text.replace("NAME", name).replace("PORT", &port.to_string())
+    }
+
+    fn permissions(&self, name: &str, port: u16) -> String {
+        let list = |subjects: &[&str]| {
+            subjects.iter().map(|it| format!("{:?}", Role::filled(it, name, port))).collect::<Vec<_>>().join(", ")
+        };
+        format!(
+            "{{ publish: {{ allow: [{}] }}, subscribe: {{ allow: [{}] }} }}",
+            list(self.publish),
+            list(self.subscribe)
+        )
+    }
+
+    /// Whether the subjects that it has allow this one, as the servers compare them.
+    fn may(subjects: &[&str], tried: &str) -> bool {
+        subjects.iter().any(|allowed| {
+            let (mut allowed, mut tried) = (allowed.split('.'), tried.split('.'));
+            loop {
+                match (allowed.next(), tried.next()) {
+                    (Some(">"), Some(_)) | (None, None) => return true,
+                    (Some("*"), Some(token)) if token != ">" => {}
+                    (Some(one), Some(other)) if one == other => {}
+                    _ => return false,
+                }
+            }
+        })
+    }
+}
+
+/// The table as FLEET.md has it.
+fn table() -> String {
+    let code = |subjects: &mut dyn Iterator<Item = &&str>| {
+        let subjects: Vec<String> = subjects.map(|it| format!("`{it}`")).collect();
+        if subjects.is_empty() { "–".to_owned() } else { subjects.join(", ") }
+    };
+    let mut text =
+        "| role | may publish | may subscribe to | tried, and denied: publishing | tried, and denied: subscribing |\n\
+                    |---|---|---|---|---|\n"
+            .to_owned();
+    for role in &ROLES {
+        text += &format!(
+            "| {} | {} | {} | {} | {} |\n",
+            role.name,
+            code(&mut role.publish.iter()),
+            code(&mut role.subscribe.iter()),
+            code(&mut TRIED.iter().filter(|it| !Role::may(role.publish, it))),
+            code(&mut HEARD.iter().filter(|it| !Role::may(role.subscribe, it))),
+        );
+    }
+    text
+}
+
+#[test]
+fn the_table_of_rights_in_the_documentation_is_the_one_that_is_tried() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/FLEET.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains(&table()), "put this into FLEET.md:\n{}", table());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_role_is_denied_what_it_must_not_do_and_is_told_which_subject_that_was() {
+    let users: Vec<String> = ROLES
+        .iter()
+        .map(|role| {
+            format!("{{ user: {:?}, password: secret, permissions: {} }}", role.name, role.permissions("node-1", 1))
+        })
+        .collect();
+    let users = format!("authorization {{ users: [\n{}\n] }}\n", users.join("\n"));
+    let Some(nats) = Nats::configured(&users) else { return };
+    // What a region has is enough for what it does.
+    let url = format!("nats://region:secret@{}", nats.address());
+    let mut region = std::process::Command::new(env!("CARGO_BIN_EXE_waf"));
+    let made = region.args(["region", "--nats", &url, "--hub", "hub"]).output().expect("to run");
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success() && !said.contains("NATS refuses"), "{said}");
+    for role in &ROLES {
+        let errors = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let heard = std::sync::Arc::clone(&errors);
+        let options = async_nats::ConnectOptions::with_user_and_password(role.name.to_owned(), "secret".to_owned());
+        let options = options.event_callback(move |event| {
+            heard.lock().unwrap().push(event.to_string());
+            async {}
+        });
+        let client = options.connect(nats.url()).await.unwrap();
+        let denials = |subject: &str| {
+            let errors = errors.lock().unwrap();
+            let quoted = format!("\"{subject}\"");
+            errors.iter().filter(|it| it.contains(&quoted) && it.to_lowercase().contains("violation")).count()
+        };
+        let mut allowed = Vec::new();
+        for tried in TRIED {
+            let subject = Role::filled(tried, "node-1", 1);
+            client.publish(subject.clone(), "{}".into()).await.unwrap();
+            client.flush().await.unwrap();
+            if Role::may(role.publish, tried) {
+                allowed.push(subject);
+            } else {
+                until(&format!("{}: a denial of {subject}", role.name), || async {
+                    (denials(&subject) > 0).then_some(())
+                })
+                .await;
+            }
+        }
+        for subject in HEARD {
+            let _subscription = client.subscribe(subject).await.unwrap();
+            client.flush().await.unwrap();
+            if Role::may(role.subscribe, subject) {
+                allowed.push(subject.to_owned());
+            } else {
+                until(&format!("{}: a denial of {subject}", role.name), || async {
+                    (denials(subject) > 0).then_some(())
+                })
+                .await;
+            }
+        }
+        // Errors come in the order of what they answer: by now all of them would be there.
+        let last = "no.such.subject";
+        client.publish(last, "".into()).await.unwrap();
+        client.flush().await.unwrap();
+        until("the last denial", || async { (denials(last) > 0).then_some(()) }).await;
+        for subject in allowed {
+            assert_eq!(denials(&subject), 0, "{} may use {subject}", role.name);
+        }
+        let errors = errors.lock().unwrap();
+        println!(
+            "{}: {} denials, such as: {}",
+            role.name,
+            errors.len() - 1,
+            errors.iter().find(|it| it.contains("iolation")).unwrap()
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_least_rights_follows_its_fleet_and_may_do_nothing_else() {
-    let rights = node_rights("node-1");
+    let ([of_node, of_leader, _, _], port) = (&ROLES, free_port());
     let (leader, node) = (nkeys::KeyPair::new_user(), nkeys::KeyPair::new_user());
     let users = format!(
-        "authorization {{ users: [\n  {{ nkey: {} }}\n  {{ nkey: {}, permissions: {rights} }}\n] }}\n",
+        "authorization {{ users: [\n  {{ nkey: {}, permissions: {} }}\n  {{ nkey: {}, permissions: {} }}\n] }}\n",
         leader.public_key(),
-        node.public_key()
+        of_leader.permissions("", port),
+        node.public_key(),
+        of_node.permissions("node-1", 0)
     );
     let Some(nats) = Nats::configured(&users) else { return };
     let keys = tempfile::tempdir().unwrap();
@@ -32,14 +232,25 @@ async fn a_node_with_least_rights_follows_its_fleet_and_may_do_nothing_else() {
         std::fs::write(&path, pair.seed().unwrap()).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let orchestrator = Orchestrator::start(&nats.url(), &at_once(), &["--nkey", &seed("leader", &leader)]);
+    let key = ["--nkey", &seed("leader", &leader)];
+    let orchestrator = Orchestrator::listening(port, &nats.url(), &at_once(), &key, ANYTHING);
     let folder = folder(&Module::new("1.0.0"), "");
     let nodes = vec![join(folder, &nats.url(), "node-1", &["--nkey", &seed("node", &node)])];
-    let fleet = Fleet { nodes, orchestrator, nats };
+    let mut fleet = Fleet { nodes, orchestrator, nats };
     fleet.settle().await;
     let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &[]).await;
     assert_eq!(answer.json()["state"], "done", "{}", answer.text());
     fleet.wait_for_version("1.1.0").await;
+    // One that starts finds streams and nodes there; and it can forget a node.
+    fleet.orchestrator.kill();
+    fleet.orchestrator.restart();
+    fleet.wait_for_nodes().await;
+    let forgotten = fleet.orchestrator.ask(Method::DELETE, "/api/v1/fleet/nodes/node-1").send().await;
+    assert_eq!(forgotten.status, StatusCode::OK, "{}", forgotten.text());
+    fleet.wait_for_nodes().await;
+    let denied = [fleet.orchestrator.log(), fleet.nodes[0].folder.log()];
+    let denied = denied.iter().flat_map(|log| log.lines()).find(|line| line.contains("NATS refuses"));
+    assert_eq!(denied, None, "what each may do is enough");
 
     // The same key tries what it must not.
     let errors = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));

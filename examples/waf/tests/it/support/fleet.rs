@@ -16,7 +16,7 @@ use super::wait::until;
 use super::{Module, get};
 
 /// A port that is free, as far as anybody knows.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("a port").port()
 }
 
@@ -33,6 +33,8 @@ pub struct Nats {
     port: u16,
     folder: TempDir,
     configuration: String,
+    /// What is said of JetStream beside its folder.
+    jetstream: String,
 }
 
 impl Nats {
@@ -43,12 +45,18 @@ impl Nats {
 
     /// One with more in its configuration.
     pub fn configured(configuration: &str) -> Option<Nats> {
+        Nats::with(configuration, "")
+    }
+
+    /// The same with more about JetStream.
+    pub fn with(configuration: &str, jetstream: &str) -> Option<Nats> {
         if nats_server().is_none() {
             eprintln!("skipped: there is no nats-server in PATH or in target/servers: see ci/servers");
             return None;
         }
         let folder = tempfile::tempdir().expect("a folder");
-        let mut nats = Nats { child: None, port: free_port(), folder, configuration: configuration.to_owned() };
+        let (configuration, jetstream) = (configuration.to_owned(), jetstream.to_owned());
+        let mut nats = Nats { child: None, port: free_port(), folder, configuration, jetstream };
         nats.restart();
         Some(nats)
     }
@@ -58,8 +66,8 @@ impl Nats {
         let path = self.folder.path().join("nats.conf");
         let store = self.store();
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\nserver_name: \"nats-{}\"\njetstream {{ store_dir: {store:?} }}\n{}",
-            self.port, self.port, self.configuration
+            "listen: \"127.0.0.1:{}\"\nserver_name: \"nats-{}\"\njetstream {{ store_dir: {store:?}, {} }}\n{}",
+            self.port, self.port, self.jetstream, self.configuration
         );
         std::fs::write(&path, text).expect("a configuration");
         let log =
@@ -139,7 +147,7 @@ pub struct Orchestrator {
 const EXAMINATION: &str = "[waf.wasm]\ngolden = []\n[waf.wasm.reload]\ntimeout_seconds = 300\n\
                            [waf.wasm.limits]\ndeadline_milliseconds = 5000\n";
 /// What these tests are about is not who has signed what; those in `trust.rs` are.
-const ANYTHING: &str = "[waf.trust]\nrequired = false\n";
+pub const ANYTHING: &str = "[waf.trust]\nrequired = false\n";
 
 impl Orchestrator {
     pub fn start(url: &str, plan: &Value, more: &[&str]) -> Orchestrator {
@@ -148,9 +156,14 @@ impl Orchestrator {
 
     /// The same with whose signatures count.
     pub fn configured(url: &str, plan: &Value, more: &[&str], trust: &str) -> Orchestrator {
+        Orchestrator::listening(free_port(), url, plan, more, trust)
+    }
+
+    /// The same on a port that is known before.
+    pub fn listening(port: u16, url: &str, plan: &Value, more: &[&str], trust: &str) -> Orchestrator {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         std::fs::write(folder.path().join("waf.toml"), format!("{EXAMINATION}{trust}")).expect("a configuration");
         std::fs::write(folder.path().join("plan.json"), plan.to_string()).expect("a plan");
         let mut arguments = vec!["orchestrator".to_owned(), "--nats".to_owned(), url.to_owned()];

@@ -1,0 +1,115 @@
+//! Whom a rollout is for: everybody, or the nodes with a label. Nodes with a label may keep a release of their own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::ReleaseId;
+
+/// What a node says of itself: values by key.
+pub type Labels = BTreeMap<String, String>;
+
+/// How many groups of a fleet may have a release of their own: all of them are in each document and each report.
+pub const MOST_GROUPS: usize = 16;
+
+/// One label, written `KEY=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label {
+    key: String,
+    value: String,
+}
+
+impl Label {
+    /// Makes a label.
+    pub fn new(key: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { key: key.into(), value: value.into() }
+    }
+
+    /// Returns whether it is one of these.
+    pub fn is_of(&self, labels: &Labels) -> bool {
+        labels.get(&self.key) == Some(&self.value)
+    }
+}
+
+/// Writes `KEY=VALUE`.
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.key, self.value)
+    }
+}
+
+/// Returned for a text that is no label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a label is KEY=VALUE, and its key is not empty")]
+pub struct NotALabel;
+
+impl FromStr for Label {
+    type Err = NotALabel;
+
+    fn from_str(text: &str) -> Result<Self, NotALabel> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok(Self::new(key, value)),
+            _ => Err(NotALabel),
+        }
+    }
+}
+
+impl Serialize for Label {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The nodes with a label, and the release that is theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// What its nodes have.
+    pub label: Label,
+    /// What they serve.
+    pub release: ReleaseId,
+}
+
+impl Group {
+    /// Returns the release of a node with these labels: that of the last group that it is in.
+    pub fn release_for(groups: &[Self], labels: &Labels) -> Option<ReleaseId> {
+        groups.iter().rev().find(|group| group.label.is_of(labels)).map(|group| group.release)
+    }
+}
+
+/// Whom a rollout is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// All nodes. Once it is done, no group has a release of its own any more.
+    #[default]
+    Everybody,
+    /// The nodes with this label. Once it is done, the target is their release, and the others keep what is theirs.
+    Group(Label),
+    /// All nodes, each group with a target of its own: rules that everybody gets, whatever module they are for. The document's
+    /// target is for those that are in none of these groups.
+    Each(Vec<Group>),
+}
+
+impl Scope {
+    /// Returns whether it is for all nodes, and one release is for all of them.
+    pub fn is_everybody(&self) -> bool {
+        *self == Self::Everybody
+    }
+
+    /// Returns what the rollout has a node with these labels serve, if it is for this node.
+    pub fn target_for(&self, target: ReleaseId, labels: &Labels) -> Option<ReleaseId> {
+        match self {
+            Self::Everybody => Some(target),
+            Self::Group(label) => label.is_of(labels).then_some(target),
+            Self::Each(groups) => Some(Group::release_for(groups, labels).unwrap_or(target)),
+        }
+    }
+}
