@@ -1,0 +1,3 @@
+//! The rules as a host has them: through the interface.
+
+mod crs;
