@@ -27,6 +27,16 @@ pub(crate) struct Found {
     pub(crate) weaker: Vec<String>,
 }
 
+impl Found {
+    fn cannot(&mut self, what: impl IntoIterator<Item = String>) {
+        for what in what {
+            if !self.cannot.contains(&what) {
+                self.cannot.push(what);
+            }
+        }
+    }
+}
+
 /// Where a rule stands in its chain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
@@ -56,20 +66,20 @@ fn targets(variables: &[VariableSpec], found: &mut Found) {
             selection if variable.name == VariableName::Xml && XmlTarget::from_selection(selection.as_ref()).is_none() => {
                 dead.push("XML with a path other than /* and //@*".to_owned());
             }
-            Some(Selection::Regex(pattern)) => found.cannot.extend(unfit(pattern)),
+            Some(Selection::Regex(pattern)) => found.cannot(unfit(pattern)),
             _ => {}
         }
         let patterns = variable.exclusions.iter().filter_map(|excluded| {
             excluded.split_once(":/").and_then(|(_, pattern)| pattern.strip_suffix('/'))
         });
-        found.cannot.extend(patterns.filter_map(unfit));
+        found.cannot(patterns.filter_map(unfit));
     }
     if dead.is_empty() {
         return;
     }
     let (all, told) = (dead.len() == variables.len(), dead.join(", "));
     if all {
-        found.cannot.push(format!("it can never match, as the engine has none of its targets: {told}"));
+        found.cannot([format!("it can never match, as the engine has none of its targets: {told}")]);
     } else {
         found.weaker.push(format!("the engine does not look at {told}"));
     }
@@ -108,8 +118,8 @@ fn operator(rule: &SecRule, found: &mut Found) {
         | OperatorName::Rsub => Some(format!("the engine has no operator @{:?}", operator.name).to_lowercase()),
         _ => None,
     };
-    found.cannot.extend(cannot);
-    found.cannot.extend(macros(argument));
+    found.cannot(cannot);
+    found.cannot(macros(argument));
 }
 
 /// Why macros in a text come to nothing. Those of `TX` are all that the engine knows.
@@ -128,35 +138,29 @@ fn macros(text: &str) -> Option<String> {
 pub(crate) fn actions(actions: &[Action], written: &[Written], link: Link, found: &mut Found) {
     for action in written {
         if DO_NOTHING.contains(&action.name.as_str()) {
-            found.cannot.push(format!("the engine does not do {}", action.name));
+            found.cannot([format!("the engine does not do {}", action.name)]);
         }
     }
     let mut transformations = Vec::new();
     for action in actions {
         match action {
             Action::Transformation(name) if name.to_ascii_lowercase().starts_with("parity") => {
-                found.cannot.push(format!("the engine has no transformation t:{name}"));
+                found.cannot([format!("the engine has no transformation t:{name}")]);
             }
             Action::Transformation(name) => transformations.push(name.clone()),
-            Action::Data(DataAction::SetVar(set)) => {
-                found.cannot.extend(set_variable(set));
+            Action::Data(DataAction::SetVar(set)) if set.collection == "tx" => {
+                found.cannot(set_variable(set));
                 not_in_the_middle(link, "setvar", found);
-            }
-            Action::Data(DataAction::InitCol { collection, .. }) => {
-                found.cannot.push(format!("the engine has no collection {collection}, only TX"));
-            }
-            Action::Data(DataAction::ExpireVar { .. }) => {
-                found.cannot.push("the engine has no variables that expire".to_owned());
             }
             Action::Control(control) => {
                 not_in_the_middle(link, "ctl", found);
                 let is_idle = IDLE_CONTROLS.contains(&control.directive.trim().to_ascii_lowercase().as_str());
                 if let (CtlDirective::Unsupported { directive, reason, .. }, false) = (CtlDirective::parse(control), is_idle) {
-                    found.cannot.push(format!("the engine does not do ctl:{directive}: {reason}"));
+                    found.cannot([format!("the engine does not do ctl:{directive}: {reason}")]);
                 }
             }
             Action::Flow(FlowAction::Skip(_) | FlowAction::SkipAfter(_)) if link != Link::First => {
-                found.cannot.push("the engine skips for the first rule of a chain only".to_owned());
+                found.cannot(["the engine skips for the first rule of a chain only".to_owned()]);
             }
             Action::Flow(FlowAction::MultiMatch) => {
                 found.weaker.push("the engine matches once, when all transformations are done, in spite of multiMatch".to_owned());
@@ -165,20 +169,17 @@ pub(crate) fn actions(actions: &[Action], written: &[Written], link: Link, found
         }
     }
     if let Err(error) = TransformationPipeline::from_names(&transformations) {
-        found.cannot.push(error.to_string());
+        found.cannot([error.to_string()]);
     }
 }
 
 fn not_in_the_middle(link: Link, name: &str, found: &mut Found) {
     if link == Link::Middle {
-        found.cannot.push(format!("the engine executes no {name} in the middle of a chain"));
+        found.cannot([format!("the engine executes no {name} in the middle of a chain")]);
     }
 }
 
 fn set_variable(set: &SetVarSpec) -> Option<String> {
-    if set.collection != "tx" {
-        return Some(format!("the engine has no collection {}, only TX", set.collection));
-    }
     if set.key.contains("%{") {
         return Some("the engine has no macros in the names of variables".to_owned());
     }

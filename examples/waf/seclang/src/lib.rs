@@ -15,6 +15,7 @@ mod config;
 mod decide;
 mod limits;
 mod load;
+mod pcre;
 mod plugin;
 mod rules;
 

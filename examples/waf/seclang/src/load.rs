@@ -14,6 +14,7 @@ use zentinel_modsec::parser::{
 use crate::actions;
 use crate::check::{self, Found, Link};
 use crate::config::{ConfigError, Unsupported};
+use crate::pcre;
 
 /// Rules have few thousand directives at the most.
 const MOST_DIRECTIVES: usize = 20_000;
@@ -152,7 +153,7 @@ impl<'a> Loader<'a> {
     /// Has the engine parse a directive that is no rule.
     fn parse(&mut self, directive: &Directive<'_>) -> Result<(), ConfigError> {
         let before = self.engine.directives().len();
-        self.engine.parse(directive.text).map_err(|error| directive.malformed(said(&error)))?;
+        self.engine.parse(&directive.rewritten()).map_err(|error| directive.malformed(said(&error)))?;
         self.rules.extend(self.engine.directives().iter().skip(before).cloned());
         Ok(())
     }
@@ -180,7 +181,7 @@ impl<'a> Loader<'a> {
         }
         let before = self.engine.directives().len();
         for directive in chain {
-            if let Err(error) = self.engine.parse(directive.text) {
+            if let Err(error) = self.engine.parse(&directive.rewritten()) {
                 self.cannot.push(unsupported(directive, id, said(&error)));
                 return Ok(());
             }
@@ -201,11 +202,15 @@ impl<'a> Loader<'a> {
                     if let Some(names) = directive.data_files() {
                         self.put_data(directive, rule, &names)?;
                     }
+                    if rule.operator.name == OperatorName::Rx && directive.data_files().is_none() {
+                        rule.operator.argument = pcre::translated(&rule.operator.argument);
+                    }
                     check::rule(rule, written, link, &mut found);
                 }
                 parser::Directive::SecAction(action) => check::actions(&action.actions, written, link, &mut found),
                 _ => return Err(directive.malformed("the engine takes it for another directive").into()),
             }
+            forget(parsed, &mut found);
             self.cannot.extend(found.cannot.into_iter().map(|what| unsupported(directive, id, what)));
             self.weaker.extend(found.weaker.into_iter().map(|what| unsupported(directive, id, what)));
         }
@@ -365,6 +370,24 @@ fn about(chain: &[parser::Directive]) -> About {
     };
     about.links = chain.iter().skip(1).map(id).collect();
     about
+}
+
+/// Takes out what a rule wants kept from one request to the next: the engine would take it for variables of this one.
+fn forget(directive: &mut parser::Directive, found: &mut Found) {
+    let actions = match directive {
+        parser::Directive::SecRule(rule) => &mut rule.actions,
+        parser::Directive::SecAction(action) => &mut action.actions,
+        _ => return,
+    };
+    let before = actions.len();
+    actions.retain(|action| match action {
+        Action::Data(DataAction::SetVar(set)) => set.collection == "tx",
+        Action::Data(DataAction::InitCol { .. } | DataAction::ExpireVar { .. }) => false,
+        _ => true,
+    });
+    if actions.len() < before {
+        found.weaker.push("the engine remembers nothing from one request to the next".to_owned());
+    }
 }
 
 /// Has the first rule of a chain do what the last one is to do: the engine executes the first one's actions when all have matched,

@@ -1,7 +1,7 @@
 //! Cuts a rule file into its directives.
 //!
-//! Quotes, backslashes and comments mean what they mean to the engine, which cuts the same text once more. What would make it stop
-//! early, or take one directive for the continuation of another, is a mistake here: it would lose rules without a word.
+//! The engine would cut the text by itself, and lose rules at some characters without a word. What it gets is each directive
+//! [written anew](Directive::rewritten), so that it finds what is found here.
 
 use std::iter::Peekable;
 use std::str::CharIndices;
@@ -55,6 +55,24 @@ impl Directive<'_> {
         let Operator { name, argument } = self.operator()?;
         let reads = ["pmfromfile", "pmf", "ipmatchfromfile", "ipmatchf"].contains(&name.as_str());
         reads.then(|| argument.split_whitespace().collect())
+    }
+
+    /// Returns it in one line, with every argument in quotes.
+    pub fn rewritten(&self) -> String {
+        let mut line = self.name.clone();
+        for argument in &self.arguments {
+            line.push_str(" \"");
+            for one in argument.chars() {
+                match one {
+                    '\n' => line.push_str("\\n"),
+                    '\r' => line.push_str("\\r"),
+                    '\\' | '"' => line.extend(['\\', one]),
+                    one => line.push(one),
+                }
+            }
+            line.push('"');
+        }
+        line
     }
 
     /// Returns a mistake in it.
@@ -113,7 +131,7 @@ impl<'a> Scanner<'a> {
                 }
                 _ => {
                     start.get_or_insert((at, self.line));
-                    words.push(self.word());
+                    words.push(self.word()?);
                 }
             }
             if start.is_some_and(|(begin, _)| at.saturating_sub(begin) > LONGEST) {
@@ -171,19 +189,24 @@ impl<'a> Scanner<'a> {
         is_end
     }
 
-    fn word(&mut self) -> String {
+    /// A word. A quote can begin inside of it: `TX:'/a b/'`.
+    fn word(&mut self) -> Result<String, Malformed> {
         let mut word = String::new();
         while let Some(&(_, one)) = self.rest.peek() {
             if one == '\\' && self.continues() {
                 continue;
             }
-            if one.is_whitespace() || one.is_control() || ['"', '\'', '#'].contains(&one) {
-                break;
+            match one {
+                '"' | '\'' => word.push_str(&self.quoted(one)?),
+                '#' => break,
+                one if one.is_whitespace() || one.is_control() => break,
+                one => {
+                    word.push(one);
+                    self.skip();
+                }
             }
-            word.push(one);
-            self.skip();
         }
-        word
+        Ok(word)
     }
 
     fn quoted(&mut self, quote: char) -> Result<String, Malformed> {
@@ -241,6 +264,11 @@ mod tests {
         assert_eq!(found[1].arguments, ["ARGS|", "!ARGS:q", "!@pmFromFile a.data b.data", "id:1,msg:'it\"s'"]);
         assert_eq!(found[2].arguments, ["END"]);
         assert!(found[1].text.starts_with("SecRule ARGS") && found[1].text.ends_with("\"\r\n"));
+        let text = "SecRule TX:'/a b\\\\/' \"@rx \\\\d\\n\" 'id:1,msg:\\'a\"\\''";
+        let found = scan(text).unwrap();
+        assert_eq!(found[0].arguments, ["TX:/a b\\/", "@rx \\d\n", "id:1,msg:'a\"'"]);
+        let rewritten = found[0].rewritten();
+        assert_eq!(scan(&rewritten).unwrap()[0].arguments, found[0].arguments, "{rewritten}");
     }
 
     #[test]
