@@ -93,6 +93,7 @@ fn run(options: Options) -> Result<(), BoxError> {
         None => run_node(options.node, None),
         Some(Command::Node { options, membership }) => run_node(options, Some(membership)),
         Some(Command::Orchestrator(options)) => run_async(fleet::orchestrator::run(options, Signals::first())),
+        Some(Command::BundleRules(options)) => options.run(),
         Some(Command::FleetDemo(options)) => run_async(fleet::demo::run(options, Signals::first())),
     }
 }

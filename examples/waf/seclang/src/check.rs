@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use regex::Regex;
 use zentinel_modsec::engine::CtlDirective;
 use zentinel_modsec::parser::{
-    Action, DataAction, FlowAction, OperatorName, SecRule, Selection, SetVarSpec, SetVarValue, VariableName, VariableSpec,
-    XmlTarget,
+    Action, DataAction, FlowAction, OperatorName, SecRule, Selection, SetVarSpec, SetVarValue, VariableName,
+    VariableSpec, XmlTarget,
 };
 use zentinel_modsec::transformations::TransformationPipeline;
 
@@ -59,19 +59,22 @@ fn targets(variables: &[VariableSpec], found: &mut Found) {
     let mut dead = Vec::new();
     for variable in variables {
         match &variable.selection {
-            Some(Selection::Key(key)) if variable.name == VariableName::Tx && is_capture(key) => dead.push(format!(
-                "TX:{key}, as the engine keeps nothing of what an operator captures"
-            )),
+            Some(Selection::Key(key)) if variable.name == VariableName::Tx && is_capture(key) => {
+                dead.push(format!("TX:{key}, as the engine keeps nothing of what an operator captures"))
+            }
             _ if !variable.name.is_implemented() => dead.push(format!("{:?}", variable.name)),
-            selection if variable.name == VariableName::Xml && XmlTarget::from_selection(selection.as_ref()).is_none() => {
+            selection
+                if variable.name == VariableName::Xml && XmlTarget::from_selection(selection.as_ref()).is_none() =>
+            {
                 dead.push("XML with a path other than /* and //@*".to_owned());
             }
             Some(Selection::Regex(pattern)) => found.cannot(unfit(pattern)),
             _ => {}
         }
-        let patterns = variable.exclusions.iter().filter_map(|excluded| {
-            excluded.split_once(":/").and_then(|(_, pattern)| pattern.strip_suffix('/'))
-        });
+        let patterns = variable
+            .exclusions
+            .iter()
+            .filter_map(|excluded| excluded.split_once(":/").and_then(|(_, pattern)| pattern.strip_suffix('/')));
         found.cannot(patterns.filter_map(unfit));
     }
     if dead.is_empty() {
@@ -102,7 +105,9 @@ fn operator(rule: &SecRule, found: &mut Found) {
     let operator = &rule.operator;
     let argument = operator.argument.as_str();
     let cannot = match operator.name {
-        OperatorName::Rx if argument.contains("%{") => Some("the engine cannot match a pattern with a macro in it".to_owned()),
+        OperatorName::Rx if argument.contains("%{") => {
+            Some("the engine cannot match a pattern with a macro in it".to_owned())
+        }
         OperatorName::Rx => unfit(argument),
         OperatorName::VerifyCc
         | OperatorName::VerifySsn
@@ -155,7 +160,9 @@ pub(crate) fn actions(actions: &[Action], written: &[Written], link: Link, found
             Action::Control(control) => {
                 not_in_the_middle(link, "ctl", found);
                 let is_idle = IDLE_CONTROLS.contains(&control.directive.trim().to_ascii_lowercase().as_str());
-                if let (CtlDirective::Unsupported { directive, reason, .. }, false) = (CtlDirective::parse(control), is_idle) {
+                if let (CtlDirective::Unsupported { directive, reason, .. }, false) =
+                    (CtlDirective::parse(control), is_idle)
+                {
                     found.cannot([format!("the engine does not do ctl:{directive}: {reason}")]);
                 }
             }
@@ -163,7 +170,9 @@ pub(crate) fn actions(actions: &[Action], written: &[Written], link: Link, found
                 found.cannot(["the engine skips for the first rule of a chain only".to_owned()]);
             }
             Action::Flow(FlowAction::MultiMatch) => {
-                found.weaker.push("the engine matches once, when all transformations are done, in spite of multiMatch".to_owned());
+                found.weaker.push(
+                    "the engine matches once, when all transformations are done, in spite of multiMatch".to_owned(),
+                );
             }
             _ => {}
         }

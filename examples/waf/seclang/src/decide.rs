@@ -50,7 +50,8 @@ fn matches<'a>(data: &'a [MatchedData], all: &'a BTreeMap<String, About>) -> Vec
     let known = data.iter().enumerate().filter_map(|(at, one)| {
         let (rule, about) = all.get_key_value(one.rule_id.as_deref()?)?;
         let behind = data.get(at + 1..).unwrap_or_default().iter().map(|next| &next.rule_id);
-        let is_whole = about.links.len() <= behind.len() && about.links.iter().zip(behind).all(|(link, next)| link == next);
+        let is_whole =
+            about.links.len() <= behind.len() && about.links.iter().zip(behind).all(|(link, next)| link == next);
         is_whole.then_some(Match { rule, about, data: one })
     });
     known.collect()
@@ -69,7 +70,8 @@ fn reason(engine: &Transaction, found: &Match<'_>) -> Reason {
         "" => matched,
         message => format!("{}: {matched}", short(message)),
     };
-    let score = SCORES.iter().find_map(|name| engine.tx().get(name)?.first()?.parse::<u32>().ok().filter(|score| *score > 0));
+    let score =
+        SCORES.iter().find_map(|name| engine.tx().get(name)?.first()?.parse::<u32>().ok().filter(|score| *score > 0));
     Reason { rule: (*rule).to_owned(), part: part(&data.variable), matched, score: score.unwrap_or_default() }
 }
 

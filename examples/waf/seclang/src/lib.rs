@@ -20,5 +20,5 @@ mod plugin;
 mod rules;
 
 pub use config::{ConfigError, Unsupported};
-pub use limits::{LARGEST_VALUE, MOST_BYTES, MOST_VALUES};
+pub use limits::{LARGEST_VALUE, MOST_BYTES, MOST_TOKENS, MOST_VALUES};
 pub use rules::Rules;

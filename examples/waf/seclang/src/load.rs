@@ -7,8 +7,8 @@ use waf_rule_bundle::{Bundle, Directive, Malformed, Part, Place, directives, fil
 use zentinel_modsec::Error;
 use zentinel_modsec::engine::CompiledRuleset;
 use zentinel_modsec::parser::{
-    self, Action, DataAction, DisruptiveAction, FlowAction, LoggingAction, MetadataAction, OperatorName, Parser, SecRule,
-    SetVarValue, VariableName,
+    self, Action, DataAction, DisruptiveAction, FlowAction, LoggingAction, MetadataAction, OperatorName, Parser,
+    SecRule, SetVarValue, VariableName,
 };
 
 use crate::actions;
@@ -123,7 +123,8 @@ impl<'a> Loader<'a> {
                     let mut chain = vec![directive];
                     while chain.last().is_some_and(|last| is_chained(last)) {
                         let next = rest.next().filter(|next| next.is("SecRule"));
-                        let next = next.ok_or_else(|| directive.malformed("a chain ends with a rule without `chain`"))?;
+                        let next =
+                            next.ok_or_else(|| directive.malformed("a chain ends with a rule without `chain`"))?;
                         chain.push(next);
                     }
                     self.chain(&chain)?;
@@ -177,7 +178,11 @@ impl<'a> Loader<'a> {
         match actions::value(own, "phase").unwrap_or("2") {
             "1" | "2" => {}
             "3" | "4" | "5" => return Ok(()),
-            other => return Err(first.malformed(format!("the engine does not know the phase {other}: it is 1 to 5")).into()),
+            other => {
+                return Err(first
+                    .malformed(format!("the engine does not know the phase {other}: it is 1 to 5"))
+                    .into());
+            }
         }
         let before = self.engine.directives().len();
         for directive in chain {
@@ -202,7 +207,8 @@ impl<'a> Loader<'a> {
                     if let Some(names) = directive.data_files() {
                         self.put_data(directive, rule, &names)?;
                     }
-                    if rule.operator.name == OperatorName::Rx && directive.data_files().is_none() {
+                    let has_macro = rule.operator.argument.contains("%{");
+                    if rule.operator.name == OperatorName::Rx && directive.data_files().is_none() && !has_macro {
                         rule.operator.argument = pcre::translated(&rule.operator.argument);
                     }
                     check::rule(rule, written, link, &mut found);
@@ -403,6 +409,8 @@ fn move_actions(chain: &mut [parser::Directive]) {
     if let Some(parser::Directive::SecRule(first)) = chain.first_mut() {
         first.actions.extend(moved);
         first.actions.retain(|action| !matches!(action, Action::Flow(FlowAction::MultiMatch)));
-        first.actions.sort_by_key(|action| matches!(action, Action::Flow(FlowAction::Skip(_) | FlowAction::SkipAfter(_))));
+        first
+            .actions
+            .sort_by_key(|action| matches!(action, Action::Flow(FlowAction::Skip(_) | FlowAction::SkipAfter(_))));
     }
 }

@@ -80,7 +80,8 @@ fn class(rest: &mut Peekable<Chars<'_>>, out: &mut String) {
             }
             '-' => {
                 let mut ahead = rest.clone();
-                let to_set = ahead.next() == Some('\\') && matches!(ahead.next(), Some('d' | 'D' | 's' | 'S' | 'w' | 'W' | 'h'));
+                let to_set =
+                    ahead.next() == Some('\\') && matches!(ahead.next(), Some('d' | 'D' | 's' | 'S' | 'w' | 'W' | 'h'));
                 let is_range = from_here && !to_set && !matches!(rest.peek(), Some(']') | None);
                 out.push_str(if is_range { "-" } else { "\\-" });
                 if is_range {
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn what_automata_cannot_do_stays_refused_and_nothing_panics() {
-        for pattern in ["(?=a)", "(?!a)b", "(?<=a)", r"(a)\1", "[a", r"a\", "(?>a)", "[", "[^", "[a-", r"[\", "{", "["] {
+        for pattern in ["(?=a)", "(?!a)b", "(?<=a)", r"(a)\1", "[a", r"a\", "(?>a)", "[", "[^", "[a-", r"[\", "{", "["]
+        {
             let text = translated(pattern);
             assert!(Regex::new(&text).is_err() || pattern == "{", "{pattern} as {text}");
         }

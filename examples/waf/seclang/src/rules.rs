@@ -52,7 +52,9 @@ impl Rules {
     pub fn parse(config: &[u8]) -> Result<Rules, ConfigError> {
         let Loaded { ruleset, about, takes_bodies, weaknesses } = load(config, &own_rules())?;
         // The engine compiles a pattern when a request first meets it, which would be late for that one.
-        for rule in [Phase::RequestHeaders, Phase::RequestBody].into_iter().flat_map(|phase| ruleset.rules_for_phase(phase)) {
+        for rule in
+            [Phase::RequestHeaders, Phase::RequestBody].into_iter().flat_map(|phase| ruleset.rules_for_phase(phase))
+        {
             rule.operator.execute("");
         }
         Ok(Rules { engine: ModSecurity::new(ruleset), about, takes_bodies, weaknesses })
@@ -132,12 +134,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-fn ask(
-    engine: &mut Transaction,
-    request: &Request<'_>,
-    seen: &Seen<'_>,
-    body: &[u8],
-) -> zentinel_modsec::Result<()> {
+fn ask(engine: &mut Transaction, request: &Request<'_>, seen: &Seen<'_>, body: &[u8]) -> zentinel_modsec::Result<()> {
     engine.set_client_addr(&seen.client, 0);
     engine.process_uri(&text(request.target), &text(request.method), "HTTP/1.1")?;
     for (name, value) in request.headers().filter(|(name, _)| !name.starts_with(b":")) {
@@ -171,7 +168,9 @@ fn engine_matched(engine: &Transaction, rule: &str) -> bool {
     let mut at = matched.iter().position(|data| data.rule_id.as_deref() == Some(rule));
     if rule == NO_PARTS {
         // Its chain is complete.
-        at = at.filter(|at| matched.get(at + 1).is_some_and(|next| next.rule_id.is_none() && next.variable.starts_with('&')));
+        at = at.filter(|at| {
+            matched.get(at + 1).is_some_and(|next| next.rule_id.is_none() && next.variable.starts_with('&'))
+        });
     }
     at.is_some()
 }

@@ -69,7 +69,7 @@ pub fn router(admin: Admin, proxy: Arc<Proxy>, settings: Arc<Settings>) -> Route
     let upload = DefaultBodyLimit::max(admin.terms.max_bytes);
     Router::new()
         .route("/api/v1/wasm/modules", get(modules))
-        .merge(of_a_module("reload", &post(reload).layer(upload)))
+        .merge(of_a_module("reload", &post(reload).layer(upload.clone())))
         .merge(of_a_module("version", &get(version)))
         .merge(of_a_module("rollback", &post(rollback::module)))
         .merge(of_a_module("history", &get(history)))
@@ -83,7 +83,7 @@ pub fn router(admin: Admin, proxy: Arc<Proxy>, settings: Arc<Settings>) -> Route
         .merge(of_a_module("share", &post(trial::share)))
         .route("/api/v1/rules", get(rules::list).put(rules::put).post(rules::add))
         .route("/api/v1/rules/diff", get(rules::diff))
-        .route("/api/v1/rules/file", put(rules::replace))
+        .route("/api/v1/rules/file", put(rules::replace).layer(upload))
         .route("/api/v1/rules/rollback", post(rollback::rules))
         .route("/api/v1/rules/{id}", get(rules::one).put(rules::put_named).delete(rules::remove))
         .route("/api/v1/live", get(live))

@@ -102,18 +102,19 @@ impl<'a> Bundle<'a> {
         })?;
         let mut bundle = Bundle::default();
         let mut part = Part { name: UNNAMED, first_line: 1, text: "" };
-        let (mut is_data, mut begins, mut offset) = (false, 0, 0);
+        let (mut is_data, mut begins, mut offset, mut marked) = (false, 0, 0, 1);
         for (number, line) in text.split_inclusive('\n').enumerate() {
             if line.starts_with(MARK) {
                 part.text = text.get(begins..offset).unwrap_or_default();
-                bundle.add(part, is_data).map_err(|problem| Malformed::new(at(number + 1), problem))?;
+                bundle.add(part, is_data).map_err(|problem| Malformed::new(at(marked), problem))?;
+                marked = number + 1;
                 (part, is_data) = mark(line).map_err(|problem| Malformed::new(at(number + 1), problem))?;
                 begins = offset + line.len();
             }
             offset += line.len();
         }
         part.text = text.get(begins..).unwrap_or_default();
-        bundle.add(part, is_data).map_err(|problem| Malformed::new(at(1), problem))?;
+        bundle.add(part, is_data).map_err(|problem| Malformed::new(at(marked), problem))?;
         Ok(bundle)
     }
 
