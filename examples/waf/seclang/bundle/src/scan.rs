@@ -104,8 +104,7 @@ impl<'a> Scanner<'a> {
     fn directive(&mut self) -> Result<Option<Directive<'a>>, Malformed> {
         let mut words: Vec<String> = Vec::new();
         let mut start = None;
-        loop {
-            let Some(&(at, one)) = self.rest.peek() else { break };
+        while let Some(&(at, one)) = self.rest.peek() {
             match one {
                 ' ' | '\t' | '\r' => self.skip(),
                 '\n' => {
