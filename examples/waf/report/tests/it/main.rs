@@ -19,7 +19,8 @@ fn plugins_are_compared_on_the_same_requests_and_the_figures_written_into_a_file
         sample("null", "/", "Firefox", false),
     ];
     std::fs::write(path("corpus.jsonl"), corpus.join("\n")).unwrap();
-    let figures = "# Figures\n<!-- Written by waf-rules-report. -->\n<!-- The end of what waf-rules-report writes. -->\n";
+    let figures =
+        "# Figures\n<!-- Written by waf-rules-report. -->\n<!-- The end of what waf-rules-report writes. -->\n";
     std::fs::write(path("figures.md"), figures).unwrap();
     let beside = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
     let mut command = Command::new(env!("CARGO_BIN_EXE_waf-rules-report"));
