@@ -69,7 +69,7 @@ pub fn router(admin: Admin, proxy: Arc<Proxy>, settings: Arc<Settings>) -> Route
     let upload = DefaultBodyLimit::max(admin.terms.max_bytes);
     Router::new()
         .route("/api/v1/wasm/modules", get(modules))
-        .merge(of_a_module("reload", &post(reload).layer(upload.clone())))
+        .merge(of_a_module("reload", &post(reload).layer(upload)))
         .merge(of_a_module("version", &get(version)))
         .merge(of_a_module("rollback", &post(rollback::module)))
         .merge(of_a_module("history", &get(history)))
