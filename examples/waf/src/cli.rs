@@ -1,5 +1,6 @@
 //! What can be said on the command line. It goes before what the configuration file says.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use toml::{Spanned, Table};
 use crate::config::{AdminToken, Config};
 use crate::fleet::{Membership, demo, load, orchestrator, region};
 use crate::listen::Address;
+use crate::replace_file::replace_file;
 use crate::upstream::Upstream;
 
 /// A reverse proxy whose firewall rules are a WebAssembly module, replaced while it serves.
@@ -37,12 +39,40 @@ pub enum Command {
     },
     /// Leads a fleet: takes releases and rules, and rolls them out over NATS
     Orchestrator(orchestrator::Options),
+    /// Puts rule files in SecLang, what they include and their data files into one text: the rules of the engine seclang-waf
+    BundleRules(BundleOptions),
     /// Shows a fleet on this machine: NATS, an orchestrator, three nodes and some traffic
     FleetDemo(demo::Options),
     /// Measures rollouts over many nodes on this machine, without their proxies
     FleetLoad(load::Options),
     /// Has the NATS servers of a region keep copies of what its nodes read
     Region(region::Options),
+}
+
+/// What goes into a bundle of rules.
+#[derive(Args)]
+pub struct BundleOptions {
+    /// Rule files, or folders with files *.conf, in the order in which they hold
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+
+    /// Where the bundle goes [default: the standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl BundleOptions {
+    /// Makes the bundle.
+    pub fn run(&self) -> Result<(), BoxError> {
+        let text = waf_rule_bundle::collect(&self.paths)?;
+        match &self.output {
+            Some(file) => {
+                replace_file(file, text.as_bytes()).map_err(|error| format!("{}: {error}", file.display()))?
+            }
+            None => std::io::stdout().write_all(text.as_bytes())?,
+        }
+        Ok(())
+    }
 }
 
 /// The options of a node.

@@ -95,6 +95,7 @@ fn run(options: Options) -> Result<(), BoxError> {
         Some(Command::Orchestrator(options)) => run_async(fleet::orchestrator::run(options, Signals::first())),
         Some(Command::FleetLoad(options)) => fleet::load::run(&options),
         Some(Command::Region(options)) => run_async(fleet::region::run(options)),
+        Some(Command::BundleRules(options)) => options.run(),
         Some(Command::FleetDemo(options)) => run_async(fleet::demo::run(options, Signals::first())),
     }
 }

@@ -1,6 +1,7 @@
 //! The rule file, `waf-config.json`: edited rule by rule, and compared with another one.
 //!
-//! It is only understood as far as that takes: what a rule means, and whether it means anything, is for the module to say.
+//! It is only understood as far as that takes: what a rule means, and whether it means anything, is for the module to say. Rules of
+//! another engine are another text, such as a bundle of files in SecLang: those are replaced as a whole.
 
 use std::sync::Arc;
 
@@ -26,7 +27,12 @@ pub enum Edit {
     Remove(String),
     /// Everything is replaced.
     Replace(Value),
+    /// Everything is replaced, by what is no JSON.
+    ReplaceText(String),
 }
+
+/// What was done where the whole file was replaced.
+const REPLACED: &str = "the rule file was replaced";
 
 /// Why a rule file cannot be changed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,10 @@ pub enum EditError {
     Exists(String),
     #[error("there is no dynamic rule {0:?}: GET /api/v1/rules lists them")]
     Missing(String),
+    #[error(
+        "the rules that serve are no JSON but a text of their engine: send all of it as text/plain to PUT /api/v1/rules/file"
+    )]
+    Text,
 }
 
 fn malformed(problem: impl Into<String>) -> EditError {
@@ -57,8 +67,23 @@ impl RuleFile {
         self.digest
     }
 
+    /// Returns its content if it is no JSON, but a text that only its engine understands.
+    pub fn text(&self) -> Option<&str> {
+        let text = std::str::from_utf8(&self.bytes).ok()?;
+        let is_json = matches!(text.trim_start().chars().next(), None | Some('{' | '['));
+        (!is_json).then_some(text)
+    }
+
+    /// Returns whether these are rules of another engine than those, as far as their form tells.
+    pub fn is_foreign_to(&self, other: &RuleFile) -> bool {
+        self.text().is_some() != other.text().is_some()
+    }
+
     /// Returns its content as JSON.
     pub fn value(&self) -> Result<Value, EditError> {
+        if self.text().is_some() {
+            return Err(EditError::Text);
+        }
         serde_json::from_slice(&self.bytes).map_err(|error| malformed(format!("the rule file is no JSON: {error}")))
     }
 
@@ -69,6 +94,12 @@ impl RuleFile {
 
     /// Returns this file with a change, and what the change was.
     pub fn edited(&self, edit: Edit) -> Result<(RuleFile, String), EditError> {
+        if let Edit::Replace(new) = edit {
+            return Ok((RuleFile::of(&new)?, REPLACED.to_owned()));
+        }
+        if let Edit::ReplaceText(text) = edit {
+            return Ok((RuleFile::new(text.into_bytes()), REPLACED.to_owned()));
+        }
         let mut value = self.value()?;
         let file = value.as_object_mut().ok_or_else(|| malformed("the rule file is no object"))?;
         let dynamic = file.entry("dynamic").or_insert_with(|| Value::Array(Vec::new()));
@@ -103,10 +134,7 @@ impl RuleFile {
                 }
                 format!("the rule {id} was deleted")
             }
-            Edit::Replace(new) => {
-                value = new;
-                "the rule file was replaced".to_owned()
-            }
+            Edit::Replace(_) | Edit::ReplaceText(_) => REPLACED.to_owned(),
         };
         Ok((RuleFile::of(&value)?, did))
     }
@@ -120,6 +148,9 @@ impl RuleFile {
 
     /// Returns this file without some rules, dynamic or built in.
     pub fn without(&self, ids: &[String]) -> Result<RuleFile, EditError> {
+        if let Some(text) = self.text() {
+            return without_seclang(text, ids);
+        }
         let mut value = self.value()?;
         let file = value.as_object_mut().ok_or_else(|| malformed("the rule file is no object"))?;
         let is_one = |rule: &Value| id_of(rule).is_ok_and(|id| ids.contains(&id));
@@ -167,6 +198,19 @@ impl RuleFile {
         }
         Ok(diff)
     }
+}
+
+/// Rules in SecLang without some of them, which are numbers there.
+fn without_seclang(text: &str, ids: &[String]) -> Result<RuleFile, EditError> {
+    for id in ids {
+        let names_it = |at: usize| !text[at + 3 + id.len()..].starts_with(|next: char| next.is_ascii_digit());
+        let is_number = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number || !text.match_indices(&format!("id:{id}")).any(|(at, _)| names_it(at)) {
+            return Err(EditError::Missing(id.clone()));
+        }
+    }
+    let text = format!("{text}\n#@ file exceptions.conf\nSecRuleRemoveById {}\n", ids.join(" "));
+    Ok(RuleFile::new(text.into_bytes()))
 }
 
 fn id_of(rule: &Value) -> Result<String, EditError> {
@@ -231,6 +275,23 @@ mod tests {
         assert!(matches!(file.edited(Edit::Remove("c".to_owned())), Err(EditError::Missing(_))));
         let (file, _) = file.edited(Edit::Remove("a".to_owned())).unwrap();
         assert_eq!(file.rules().unwrap(), [json!({"id": "b", "pattern": "x"})]);
+    }
+
+    #[test]
+    fn rules_in_seclang_are_a_text_that_is_replaced_as_a_whole_and_can_be_without_some() {
+        let text = RuleFile::new(&b"SecRule ARGS \"x\" \"id:1234,deny\"\n"[..]);
+        let json = RuleFile::new(&b"{}"[..]);
+        assert!(text.is_foreign_to(&json) && !text.is_foreign_to(&text) && !json.is_foreign_to(&json));
+        assert!(matches!(text.edited(Edit::Put(json!({"id": "a"}))), Err(EditError::Text)));
+        let (other, _) = json.edited(Edit::ReplaceText("SecRuleEngine On\n".to_owned())).unwrap();
+        assert_eq!(other.text(), Some("SecRuleEngine On\n"));
+        let (back, _) = text.edited(Edit::Replace(json!({"dynamic": []}))).unwrap();
+        assert_eq!(back.value().unwrap(), json!({"dynamic": []}));
+        let without = text.without(&["1234".to_owned()]).unwrap();
+        assert!(without.text().unwrap().ends_with("#@ file exceptions.conf\nSecRuleRemoveById 1234\n"));
+        for unknown in ["123", "12345", "", "sqli-union"] {
+            assert!(matches!(text.without(&[unknown.to_owned()]), Err(EditError::Missing(_))), "{unknown}");
+        }
     }
 
     #[test]

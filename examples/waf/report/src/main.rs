@@ -1,9 +1,14 @@
 //! Detection and false positives of the WAF's rules, per family, over a corpus of labelled requests.
 //!
 //! A corpus is a file with one JSON object a line: `id`, `family`, `method`, `uri`, `headers`, `body` (text or null), and
-//! `attack`: whether a rule of that family must match. `family` may be missing where `attack` is false; then none may.
+//! `attack`: whether a rule of that family must match. `family` may be missing where `attack` is false; then none may. It can be
+//! any name: where the built-in rules have no such family, any rule counts.
+//!
+//! With `--engine`, plugins are loaded as a node loads them, and compared on the same requests.
 
+mod compared;
 mod corpus;
+mod engine;
 mod table;
 
 use std::path::PathBuf;
@@ -12,7 +17,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use universal_waf::{Config, Rules};
 
+use crate::compared::{Column, Comparison};
 use crate::corpus::Sample;
+use crate::engine::Engine;
 use crate::table::Table;
 
 /// Measures the WAF's rules against labelled requests.
@@ -30,6 +37,15 @@ struct Options {
     /// Only the requests on even or odd lines, counted from 0: one half to develop on, one to look at when done.
     #[arg(long)]
     half: Option<Half>,
+    /// Compare plugins, each with its rules, modules or libraries: can be given several times.
+    #[arg(long, num_args = 3, value_names = ["NAME", "PLUGIN", "RULES"], conflicts_with_all = ["config", "misses"])]
+    engine: Vec<PathBuf>,
+    /// Write the comparison into this file, in the place of the one that it has.
+    #[arg(long, value_name = "FILE", requires = "engine")]
+    write: Option<PathBuf>,
+    /// How often each request is put to each engine for its time.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
@@ -39,6 +55,8 @@ enum Half {
 }
 
 fn main() -> ExitCode {
+    // Libraries are first loaded by a child of this program, which does not get past this line.
+    hotslot::native::rehearsal_point();
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -49,6 +67,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), String> {
+    if !options.engine.is_empty() {
+        return compare(options);
+    }
     let waf = match &options.config {
         Some(path) => {
             let json = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -58,21 +79,42 @@ fn run(options: &Options) -> Result<(), String> {
         None => Rules::default(),
     };
     let mut table = Table::default();
-    for path in &options.corpora {
-        for (line, sample) in Sample::read(path)?.into_iter().enumerate() {
-            let half = if line % 2 == 0 { Half::Even } else { Half::Odd };
-            if options.half.is_some_and(|wanted| wanted != half) {
-                continue;
-            }
-            let outcome = sample.judge(&waf)?;
-            if options.misses && outcome.flagged != sample.attack {
-                println!("{}", sample.describe(&outcome));
-            }
-            table.add(&sample, &outcome);
+    for sample in samples(options)? {
+        let outcome = sample.judge(&waf)?;
+        if options.misses && outcome.flagged != sample.attack {
+            println!("{}", sample.describe(&outcome));
         }
+        table.add(&sample, &outcome);
     }
     print!("{table}");
     Ok(())
+}
+
+/// The requests, of the half that is wanted.
+fn samples(options: &Options) -> Result<Vec<Sample>, String> {
+    let mut samples = Vec::new();
+    for path in &options.corpora {
+        for (line, sample) in Sample::read(path)?.into_iter().enumerate() {
+            let half = if line % 2 == 0 { Half::Even } else { Half::Odd };
+            if options.half.is_none_or(|wanted| wanted == half) {
+                samples.push(sample);
+            }
+        }
+    }
+    Ok(samples)
+}
+
+fn compare(options: &Options) -> Result<(), String> {
+    let samples = samples(options)?;
+    let mut columns = Vec::new();
+    for engine in options.engine.chunks_exact(3) {
+        let [name, plugin, rules] = engine else { continue };
+        let engine = Engine::load(&name.to_string_lossy(), plugin, rules)?;
+        columns.push(Column::measured(&engine, &samples, options.rounds)?);
+    }
+    let comparison = Comparison::of(columns, &samples);
+    print!("{comparison}");
+    options.write.as_deref().map_or(Ok(()), |file| comparison.write_into(file))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::corpus::{Outcome, Sample};
 
 #[derive(Default)]
 pub(crate) struct Table {
-    rows: BTreeMap<&'static str, Row>,
+    rows: BTreeMap<String, Row>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -23,7 +23,7 @@ struct Row {
 
 impl Table {
     pub(crate) fn add(&mut self, sample: &Sample, outcome: &Outcome) {
-        let row = self.rows.entry(sample.family.map_or("harmless", |family| family.name())).or_default();
+        let row = self.rows.entry(sample.family().to_owned()).or_default();
         if sample.attack {
             row.attacks += 1;
             row.detected += usize::from(outcome.flagged);

@@ -194,7 +194,7 @@ fn code(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::Untrusted(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Disabled => StatusCode::FORBIDDEN,
-        Refusal::Rules(EditError::Malformed(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Rules(EditError::Malformed(_) | EditError::Text) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Rules(EditError::Missing(_)) => StatusCode::NOT_FOUND,
         Refusal::Rules(EditError::Exists(_)) | Refusal::NothingBefore(_) => StatusCode::CONFLICT,
         Refusal::Version { .. } => StatusCode::CONFLICT,

@@ -83,7 +83,7 @@ pub fn router(admin: Admin, proxy: Arc<Proxy>, settings: Arc<Settings>) -> Route
         .merge(of_a_module("share", &post(trial::share)))
         .route("/api/v1/rules", get(rules::list).put(rules::put).post(rules::add))
         .route("/api/v1/rules/diff", get(rules::diff))
-        .route("/api/v1/rules/file", put(rules::replace))
+        .route("/api/v1/rules/file", put(rules::replace).layer(upload))
         .route("/api/v1/rules/rollback", post(rollback::rules))
         .route("/api/v1/rules/{id}", get(rules::one).put(rules::put_named).delete(rules::remove))
         .route("/api/v1/live", get(live))

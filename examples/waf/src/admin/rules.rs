@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::http::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH};
+use axum::http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH};
 use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
 use serde_json::{Value, json as object};
@@ -25,6 +25,9 @@ use crate::rule_file::{Edit, RuleFile};
 pub async fn list(State(admin): State<Admin>, chosen: Chosen) -> Result<Response, Response> {
     let module = chosen.of_rules(&admin)?;
     let rules = module.serving_rules();
+    if let Some(text) = rules.text() {
+        return Ok(tagged(&rules, object!({ "rules_digest": rules.digest().to_string(), "text": text })));
+    }
     let file = readable(&module, rules.value()).map_err(|refused| *refused)?;
     let dynamic = readable(&module, rules.rules()).map_err(|refused| *refused)?;
     Ok(tagged(&rules, object!({ "rules_digest": rules.digest().to_string(), "rules": dynamic, "file": file })))
@@ -95,15 +98,22 @@ pub async fn remove(
     edit(&chosen.of_rules(&admin)?, &headers, Edit::Remove(id)).await
 }
 
-/// Replaces the whole file.
+/// Replaces the whole file: by JSON, or by a text of another engine.
 pub async fn replace(
     State(admin): State<Admin>,
     chosen: Chosen,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Reloaded>, Response> {
-    let file = read(&headers, &body).map_err(|refused| *refused)?;
-    edit(&chosen.of_rules(&admin)?, &headers, Edit::Replace(file)).await
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let wanted = if kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/plain") {
+        let text = String::from_utf8(body.into());
+        let text = text.map_err(|_| refusal(StatusCode::BAD_REQUEST, "the rules are no UTF-8").into_response())?;
+        Edit::ReplaceText(text)
+    } else {
+        Edit::Replace(read(&headers, &body).map_err(|refused| *refused)?)
+    };
+    edit(&chosen.of_rules(&admin)?, &headers, wanted).await
 }
 
 async fn edit(module: &Arc<Deployments>, headers: &HeaderMap, edit: Edit) -> Result<Json<Reloaded>, Response> {

@@ -25,7 +25,7 @@ pub enum Target {
 /// What becomes of the rules when a module goes back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Rules {
-    /// Those that serve stay.
+    /// Those that serve stay, unless they are of another engine.
     Keep,
     /// The module's own come back with it.
     Restore,
@@ -93,9 +93,14 @@ impl Deployments {
         let serving = self.serving();
         let module = |digest: &str, rules: Rules| {
             let module = self.archive.module(digest).map_err(Refusal::NotArchived)?;
+            let own = || self.archive.rules_of(digest).map_err(Refusal::NotArchived);
             let rules = match rules {
-                Rules::Keep => serving.rules.clone(),
-                Rules::Restore => self.archive.rules_of(digest).map_err(Refusal::NotArchived)?,
+                Rules::Keep => match own() {
+                    // Of another engine: the module could make nothing of those that serve.
+                    Ok(own) if own.is_foreign_to(&serving.rules) => own,
+                    _ => serving.rules.clone(),
+                },
+                Rules::Restore => own()?,
             };
             Ok(Release { module, rules })
         };
@@ -110,6 +115,7 @@ impl Deployments {
             Target::Generation(generation, rules) => {
                 let loaded = self.loaded(*generation)?;
                 Ok(match rules {
+                    Rules::Keep if loaded.rules.is_foreign_to(&serving.rules) => loaded,
                     Rules::Keep => Release { rules: serving.rules, ..loaded },
                     Rules::Restore => loaded,
                 })
@@ -158,8 +164,8 @@ fn told(from: &Release, to: &Release, record: &Record, module_changed: bool, rul
     };
     let rules = match rules_changed {
         true => {
-            let changes = to.rules.diff(&from.rules).map(|diff| diff.summary()).unwrap_or_default();
-            format!("the rules are {} again: {changes}", short(&to.rules))
+            let changes = to.rules.diff(&from.rules).map(|diff| format!(": {}", diff.summary())).unwrap_or_default();
+            format!("the rules are {} again{changes}", short(&to.rules))
         }
         false => format!("the rules stay ({})", short(&to.rules)),
     };

@@ -12,28 +12,31 @@ use crate::support::{Module, Node, TOKEN, request};
 use crate::swaps::Clients;
 
 /// The rules as they are committed.
-const MODULE: &[u8] = include_bytes!("../../rules/universal-waf.wasm");
+pub const MODULE: &[u8] = include_bytes!("../../rules/universal-waf.wasm");
 
 /// The same source as a library of this platform.
-static LIBRARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+static LIBRARY: LazyLock<Vec<u8>> = LazyLock::new(|| library("universal-waf"));
+
+/// Builds a package of this workspace as a library, and reads it.
+pub fn library(package: &str) -> Vec<u8> {
     let output = Command::new("cargo")
-        .args(["build", "--quiet", "--package", "universal-waf", "--message-format", "json"])
+        .args(["build", "--quiet", "--package", package, "--message-format", "json"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let messages = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut ours = messages.filter(|message| message["target"]["name"] == "universal_waf");
+    let mut ours = messages.filter(|message| message["target"]["name"] == package.replace('-', "_"));
     let files = ours.find_map(|message| message["filenames"].as_array().cloned()).expect("cargo says where it put it");
     let mut paths = files.iter().filter_map(|file| file.as_str().map(Path::new));
     let is_library =
         |path: &&Path| path.extension().is_some_and(|kind| ["so", "dylib", "dll"].iter().any(|it| kind == *it));
     std::fs::read(paths.find(is_library).expect("one of the files is the library")).expect("the library")
-});
+}
 
 /// A node on the committed module, which has to pass the built-in golden requests, and takes libraries of any size.
-fn node(changes: &str) -> Node {
+pub fn node(changes: &str) -> Node {
     folder(changes).start()
 }
 
@@ -80,7 +83,7 @@ async fn verdicts(node: &Node) -> Vec<(String, StatusCode, bool)> {
     verdicts
 }
 
-const ENABLED: &str = "[waf.native]\nenabled = true";
+pub const ENABLED: &str = "[waf.native]\nenabled = true";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_goes_from_a_module_to_a_library_and_back_and_no_request_is_lost_or_judged_otherwise() {

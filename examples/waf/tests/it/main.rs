@@ -14,6 +14,7 @@ mod clients;
 mod clock;
 mod compiled;
 mod config;
+mod engines;
 mod failures;
 mod files;
 mod fleet;
