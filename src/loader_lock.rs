@@ -21,17 +21,26 @@ fn now() -> u64 {
 
 /// Returns for how long the lock has been held, if a library is being loaded.
 pub(crate) fn held_for() -> Option<Duration> {
-    is_held().then(|| Duration::from_nanos(now().saturating_sub(SINCE.load(Relaxed))))
-}
-
-/// Returns whether a library is being loaded, or is about to be.
-pub(crate) fn is_held() -> bool {
-    UNDER_WAY.load(Relaxed) > 0
+    let under_way = UNDER_WAY.load(Relaxed) > 0;
+    under_way.then(|| Duration::from_nanos(now().saturating_sub(SINCE.load(Relaxed))))
 }
 
 /// Returns whether it is better not to do what needs the lock.
 pub(crate) fn is_held_up() -> bool {
     held_for().is_some_and(|time| time >= PATIENCE)
+}
+
+/// Waits until the lock is not held up any more. Returns `false` if it still is at `deadline`.
+pub(crate) fn wait(deadline: Instant) -> bool {
+    const POLL_INTERVAL: Duration = Duration::from_millis(5);
+    while is_held_up() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        std::thread::sleep(left.min(POLL_INTERVAL));
+    }
+    true
 }
 
 /// A library is being loaded, until this is dropped.

@@ -2,10 +2,10 @@
 //!
 //! Foreign code may hang, so whoever waits for it does so elsewhere, under a deadline. A thread cannot start while a
 //! library's constructors run, which may be for ever, so some have started already, and are [prepared](prepare_with) for
-//! what a backend needs: a slot whose own plugins are sound goes on. A library is loaded only once they are
-//! [ready](wait_until_ready), and none is spawned until it is [loaded](replenish). And a thread on which code of a library
-//! ran may owe it destructors of thread-locals, which keep the library mapped; so it ends afterwards, and another one takes
-//! its place.
+//! what a backend needs: a slot whose own plugins are sound goes on. [`load`] sees to it that they are there before the
+//! constructors begin, and while they run none is spawned, and some are kept from work that may need the linker. And a
+//! thread on which code of a library ran may owe it destructors of thread-locals, which keep the library mapped; so it ends
+//! afterwards, and another one takes its place.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,11 +13,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[cfg(feature = "native")]
 use std::sync::{Condvar, PoisonError};
 
-use crate::loader_lock;
+#[cfg(feature = "native")]
+use crate::loader_lock::Loading;
 use crate::lock::Monitor;
 
 /// How many wait for work. A reload has use for one, and for another to write the log.
 const SPARE: usize = 4;
+/// How many of them are left to work that has no use for the linker, while a library is loaded.
+const RESERVED: usize = 2;
 
 /// What becomes of a thread when its work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +39,16 @@ struct Job {
 
 struct Pool {
     jobs: VecDeque<Job>,
-    /// Threads that wait for a job, prepared.
+    /// Threads that wait for a job.
     idle: usize,
-    /// Threads that were spawned and have not come to wait yet, or have to be prepared once more.
+    /// Those among them that have to be prepared once more.
+    behind: usize,
+    /// Threads that were spawned and have not come to wait yet.
     starting: usize,
     /// How many are to wait for work: none before there is a slot.
     spare: usize,
+    /// Libraries that are being loaded. Until they are, no thread can start, or register a thread-local's destructor.
+    loading: usize,
     next_number: u64,
     /// What every thread does once before it waits.
     preparations: Vec<fn()>,
@@ -50,24 +57,57 @@ struct Pool {
 static POOL: Monitor<Pool> = Monitor::new(Pool {
     jobs: VecDeque::new(),
     idle: 0,
+    behind: 0,
     starting: 0,
     spare: 0,
+    loading: 0,
     next_number: 0,
     preparations: Vec::new(),
 });
 
-/// Told when a thread has come to wait, or will not come.
+/// Told when every thread that was spawned can take work.
 #[cfg(feature = "native")]
-static NONE_STARTING: Condvar = Condvar::new();
+static READY: Condvar = Condvar::new();
 
 impl Pool {
     /// Counts a thread that is no longer starting.
     fn started(&mut self) {
         self.starting -= 1;
+        self.tell_if_ready();
+    }
+
+    /// Counts a thread that waits, and is prepared or has work now.
+    fn caught_up(&mut self) {
+        self.behind -= 1;
+        self.tell_if_ready();
+    }
+
+    fn is_ready(&self) -> bool {
+        self.starting == 0 && self.behind == 0
+    }
+
+    fn tell_if_ready(&self) {
         #[cfg(feature = "native")]
-        if self.starting == 0 {
-            NONE_STARTING.notify_all();
+        if self.is_ready() {
+            READY.notify_all();
         }
+    }
+
+    /// Returns how many threads are to be spawned, and counts them as starting.
+    fn missing(&mut self) -> usize {
+        // Whoever loads the library sees to it afterwards.
+        if self.loading > 0 {
+            return 0;
+        }
+        let missing = (self.jobs.len() + self.spare).saturating_sub(self.idle + self.starting);
+        self.starting += missing;
+        missing
+    }
+
+    /// Returns the position of the next job that a thread which waits may take.
+    fn next_job(&self) -> Option<usize> {
+        let may_need_linker = self.loading == 0 || self.idle > RESERVED;
+        self.jobs.iter().position(|job| may_need_linker || job.afterwards == Afterwards::Stay)
     }
 }
 
@@ -77,35 +117,51 @@ pub(crate) fn start() -> io::Result<()> {
     replenish()
 }
 
-/// Spawns the threads that are missing, unless a library is being loaded: whoever loads it does so afterwards.
-pub(crate) fn replenish() -> io::Result<()> {
-    loop {
-        let mut pool = POOL.lock();
-        let wanted = pool.jobs.len().max(pool.spare);
-        if pool.idle + pool.starting >= wanted || loader_lock::is_held() {
-            return Ok(());
-        }
-        pool.starting += 1;
-        drop(pool);
-        spawn()?;
-    }
+/// Spawns the threads that are missing.
+fn replenish() -> io::Result<()> {
+    let missing = POOL.lock().missing();
+    spawn_all(missing)
 }
 
-/// Waits until every thread that was spawned can take work. Whoever is about to load a library has announced it before,
-/// with [`Loading`](loader_lock::Loading), so that no more are spawned.
+/// Loads a library, whose constructors may never end. Enough threads wait for work before it begins: other slots go on with
+/// those.
 #[cfg(feature = "native")]
-pub(crate) fn wait_until_ready() {
-    let pool = POOL.lock();
-    drop(NONE_STARTING.wait_while(pool, |pool| pool.starting > 0).unwrap_or_else(PoisonError::into_inner));
+pub(crate) fn load<R>(open: impl FnOnce() -> R) -> R {
+    let mut pool = POOL.lock();
+    let mut can_spawn = true;
+    loop {
+        let missing = if can_spawn { pool.missing() } else { 0 };
+        if missing > 0 {
+            drop(pool);
+            // If the system has no more, fewer slots go on.
+            can_spawn = spawn_all(missing).is_ok();
+            pool = POOL.lock();
+        } else if pool.loading > 0 || pool.is_ready() {
+            break;
+        } else {
+            pool = READY.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+    pool.loading += 1;
+    drop(pool);
+    let loading = Loading::begin();
+    let opened = open();
+    drop(loading);
+    POOL.lock().loading -= 1;
+    // There may be work that had to wait.
+    POOL.notify_all();
+    let _ = replenish();
+    opened
 }
 
-/// Has every thread do this once, those that wait already now: for what registers a thread-local's destructor.
+/// Has every thread do this once, those that wait already now, or once no library is being loaded: for what registers a
+/// thread-local's destructor.
 #[cfg(feature = "wasm")]
 pub(crate) fn prepare_with(preparation: fn()) {
     let mut pool = POOL.lock();
     if !pool.preparations.iter().any(|known| std::ptr::fn_addr_eq(*known, preparation)) {
         pool.preparations.push(preparation);
-        pool.starting += std::mem::take(&mut pool.idle);
+        pool.behind = pool.idle;
         POOL.notify_all();
     }
 }
@@ -120,7 +176,7 @@ pub(crate) fn run(afterwards: Afterwards, work: impl FnOnce() + Send + 'static) 
     pool.next_number += 1;
     pool.jobs.push_back(Job { work: Box::new(work), afterwards, number });
     // To spawn a thread would hold up this one, too, while a library's constructors run: the work waits for its turn.
-    if pool.idle + pool.starting >= pool.jobs.len() || loader_lock::is_held() {
+    if pool.loading > 0 || pool.idle + pool.starting >= pool.jobs.len() {
         drop(pool);
         POOL.notify_one();
         return Ok(());
@@ -139,6 +195,11 @@ pub(crate) fn run(afterwards: Afterwards, work: impl FnOnce() + Send + 'static) 
     }
 }
 
+/// Spawns threads that were counted as starting. All are counted before the first one finds work.
+fn spawn_all(threads: usize) -> io::Result<()> {
+    (0..threads).map(|_| spawn()).fold(Ok(()), io::Result::and)
+}
+
 /// Spawns a thread that was counted as starting.
 fn spawn() -> io::Result<()> {
     let spawned = std::thread::Builder::new().name("hotslot-worker".to_owned()).spawn(serve);
@@ -152,35 +213,49 @@ fn serve() {
     let mut prepared = 0;
     let mut pool = POOL.lock();
     loop {
-        // Counted as starting.
-        while let Some(prepare) = pool.preparations.get(prepared).copied() {
+        // It counts as starting, and no library is loaded before it waits; unless one is already, and it comes back from work.
+        while pool.loading == 0
+            && let Some(prepare) = pool.preparations.get(prepared).copied()
+        {
             drop(pool);
             prepare();
             prepared += 1;
             pool = POOL.lock();
         }
-        pool.started();
         pool.idle += 1;
-        pool = POOL.wait_while(pool, |pool| pool.jobs.is_empty() && pool.preparations.len() == prepared);
-        if pool.preparations.len() > prepared {
-            continue;
-        }
-        let Some(Job { work, afterwards, .. }) = pool.jobs.pop_front() else { unreachable!("it waited for one") };
+        pool.behind += usize::from(pool.preparations.len() > prepared);
+        pool.started();
+        let job = loop {
+            let can_prepare = |pool: &Pool| pool.loading == 0 && pool.preparations.len() > prepared;
+            pool = POOL.wait_while(pool, |pool| !can_prepare(pool) && pool.next_job().is_none());
+            if !can_prepare(&pool) {
+                break pool.next_job().and_then(|at| pool.jobs.remove(at)).expect("it waited for one");
+            }
+            // No library is loaded meanwhile.
+            let prepare = pool.preparations[prepared];
+            drop(pool);
+            prepare();
+            prepared += 1;
+            pool = POOL.lock();
+            if pool.preparations.len() == prepared {
+                pool.caught_up();
+            }
+        };
         pool.idle -= 1;
+        if pool.preparations.len() > prepared {
+            pool.caught_up();
+        }
         drop(pool);
+        let Job { work, afterwards, .. } = job;
         // The panic hook has told of it.
         let _ = catch_unwind(AssertUnwindSafe(work)).map_err(crate::text::panic_text);
+        // Without another one in its place it is better that it stays.
+        let ends = afterwards == Afterwards::End && replenish().is_ok();
         pool = POOL.lock();
-        match afterwards {
-            // Those that are starting may be held up.
-            Afterwards::Stay if pool.idle < SPARE => pool.starting += 1,
-            Afterwards::Stay => return,
-            Afterwards::End => {
-                drop(pool);
-                // Another one takes its place; without it there is one less that waits.
-                let _ = replenish();
-                return;
-            }
+        // Those that are starting do not count: on a busy machine they take their time.
+        if ends || pool.idle >= pool.spare.max(pool.jobs.len()) {
+            return;
         }
+        pool.starting += 1;
     }
 }

@@ -21,7 +21,6 @@ use super::load_file::{Source, SourceError};
 use super::shared;
 use crate::Footprint;
 use crate::host::plugin_text;
-use crate::loader_lock::Loading;
 use crate::workers;
 
 /// Why a library could not be loaded, or does not have what was asked of it.
@@ -141,14 +140,8 @@ impl Library {
     pub(super) unsafe fn open(source: Source, size: usize, facts: &Facts) -> Result<Library, LibraryError> {
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         super::exit::guard();
-        let loading = Loading::begin();
-        // Should a constructor never end, other slots go on with the threads that there are.
-        workers::wait_until_ready();
         // SAFETY: the constructors are sound to run here and now, which this function demands.
-        let opened = unsafe { open(&source) };
-        drop(loading);
-        // Whoever has work for one that could not be spawned is told.
-        let _ = workers::replenish();
+        let opened = workers::load(|| unsafe { open(&source) });
         let opened = opened.map_err(|error| refused(&error, &source, facts))?;
         let handle = opened.into_raw();
         // SAFETY: the handle was taken out of a library one line above.

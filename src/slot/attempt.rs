@@ -38,6 +38,7 @@ use super::rollback::{Rollback, To};
 use crate::artifact::Request;
 use crate::event::Event;
 use crate::failures::FailureCounter;
+use crate::loader_lock;
 use crate::lock::Mutex;
 use crate::text::panic_text;
 use crate::workers::{self, Afterwards};
@@ -395,6 +396,11 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         work: impl FnOnce() -> R + Send + 'static,
         discard: impl FnOnce(&Arc<Self>, R) + Send + 'static,
     ) -> Result<R, ErrorKind> {
+        // What it began before may be caught by the linker. It would be caught there as well, and threads are few meanwhile.
+        let is_caught = self.afterwards() == Afterwards::End && self.hung.load(Ordering::Acquire) > 0;
+        if is_caught && !loader_lock::wait(deadline) {
+            return Err(ErrorKind::TimedOut(self.settings.reload_timeout));
+        }
         let (scope, theirs) = (self.scope.clone(), Arc::clone(self));
         let late = move |result: Option<R>| {
             if let Some(result) = result {

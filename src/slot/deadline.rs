@@ -46,7 +46,7 @@ pub(super) fn left(deadline: Instant) -> Duration {
 /// is still known for what it is.
 ///
 /// If the deadline passes first, `abandon` is called, and some time after it, on that thread, `late` with the result;
-/// with `None` if it panicked.
+/// with `None` if it panicked, or had not begun when the deadline passed.
 pub(super) fn within<R: Send + 'static>(
     deadline: Instant,
     afterwards: Afterwards,
@@ -58,6 +58,10 @@ pub(super) fn within<R: Send + 'static>(
     let theirs = Arc::clone(&meeting);
     let entered = Entered::here();
     let body = move || {
+        // It waited for a thread for so long that nobody waits for it any more.
+        if matches!(*theirs.lock(), Meeting::Abandoned) {
+            return late(None);
+        }
         let result = catch_unwind(AssertUnwindSafe(|| entered.resume(work))).map_err(panic_text);
         let mut state = theirs.lock();
         if matches!(*state, Meeting::Abandoned) {

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::event::{Event, Hub};
 use crate::loader_lock;
@@ -176,12 +176,26 @@ impl Journal {
 
     /// [Writes](Journal::flush) on another thread, if there is anything to write.
     pub(super) fn flush_elsewhere(&self) {
+        /// Whether a thread is at it while the linker is held up. It may be caught: one of all slots is enough.
+        static WRITING: AtomicBool = AtomicBool::new(false);
         if self.outbox.lines.lock().is_empty() {
             return;
         }
+        let is_held_up = loader_lock::is_held_up();
+        if is_held_up && WRITING.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let outbox = Arc::clone(&self.outbox);
-        // Without a thread the lines wait for the next one who writes.
-        let _ = workers::run(Afterwards::Stay, move || outbox.flush());
+        // Without a thread, or if that one panics, the lines wait for the next one who writes.
+        let write = move || {
+            let _ = catch_unwind(AssertUnwindSafe(|| outbox.flush())).map_err(panic_text);
+            if is_held_up {
+                WRITING.store(false, Ordering::Relaxed);
+            }
+        };
+        if workers::run(Afterwards::Stay, write).is_err() && is_held_up {
+            WRITING.store(false, Ordering::Relaxed);
+        }
     }
 
     /// A span for a stage of an attempt, in the caller's.

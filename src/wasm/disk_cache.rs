@@ -82,6 +82,11 @@ impl DiskCache {
         &self.path
     }
 
+    /// Returns how many bytes all files may have.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     pub(super) fn key(&self) -> &CodeKey {
         &self.key
     }
@@ -124,7 +129,8 @@ impl DiskCache {
         let write = || -> io::Result<()> {
             let code = code?;
             let mac = self.key.seal(digest, code);
-            self.write(&[&mac, code], &self.entry(digest))
+            self.write(&[&mac, code], &self.entry(digest))?;
+            self.prune()
         };
         self.note(&self.failed, write());
     }
@@ -133,7 +139,7 @@ impl DiskCache {
     pub(super) fn write_functions(&self, path: &Path, parts: &[&[u8]]) -> bool {
         let written = self.write(parts, path);
         let could = written.is_ok();
-        self.note(&self.failed_pack, written);
+        self.note(&self.failed_pack, written.and_then(|()| self.prune()));
         could
     }
 
@@ -143,8 +149,7 @@ impl DiskCache {
             let text = format!("its {size} bytes exceed the limit of the directory");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
         }
-        write_new(&self.path, parts, |file| fs::rename(file, to))?;
-        self.prune()
+        write_new(&self.path, parts, |file| fs::rename(file, to))
     }
 
     /// Notes what became of the last one of its kind, and logs that it failed, once.
@@ -166,8 +171,9 @@ impl DiskCache {
     }
 
     /// Removes the least recently used entries until the rest is within the limit, and partial files of processes that
-    /// were killed.
+    /// were killed. What cannot be removed does not keep the others.
     fn prune(&self) -> io::Result<()> {
+        let mut outcome = Ok(());
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
@@ -181,7 +187,7 @@ impl DiskCache {
             } else if path.extension().is_some_and(|extension| extension == PARTIAL)
                 && used.elapsed().is_ok_and(|age| age > ABANDONED)
             {
-                remove(&path)?;
+                outcome = outcome.and(remove(&path));
             }
         }
         entries.sort();
@@ -190,10 +196,12 @@ impl DiskCache {
             if size <= self.limit {
                 break;
             }
-            remove(&path)?;
-            size -= len;
+            match remove(&path) {
+                Ok(()) => size -= len,
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
-        Ok(())
+        outcome
     }
 }
 

@@ -76,12 +76,17 @@ impl FunctionCache {
         self.state.lock().bytes
     }
 
-    /// Adds a function from a pack, unless there is no room left.
-    pub(super) fn fill(&self, key: Key, code: &[u8]) {
+    /// Adds a function from a pack. Returns `false` if there is no room left for it.
+    pub(super) fn fill(&self, key: Key, code: &[u8]) -> bool {
         let mut state = self.state.lock();
-        if !state.functions.contains_key(&key) && state.bytes.saturating_add(cost(code)) <= self.limit {
+        if state.functions.contains_key(&key) {
+            return true;
+        }
+        let has_room = state.bytes.saturating_add(cost(code)) <= self.limit;
+        if has_room {
             state.add(key, code, true);
         }
+        has_room
     }
 
     /// Returns the functions that are in no pack yet, and takes them for saved from now on.
@@ -91,9 +96,17 @@ impl FunctionCache {
         unsaved.map(|(key, function)| (*key, function.take())).collect()
     }
 
-    /// Returns all functions, and takes them for saved from now on.
-    pub(super) fn take_all(&self) -> Vec<(Key, Arc<[u8]>)> {
-        self.state.lock().functions.iter_mut().map(|(key, function)| (*key, function.take())).collect()
+    /// Returns the functions that were used last, of so many bytes together, and takes them for saved from now on.
+    pub(super) fn take_latest(&self, mut bytes: usize) -> Vec<(Key, Arc<[u8]>)> {
+        let state = &mut *self.state.lock();
+        let mut latest = Vec::new();
+        for key in state.by_use.values().rev() {
+            let Some(function) = state.functions.get_mut(key) else { continue };
+            let Some(left) = bytes.checked_sub(cost(&function.code)) else { break };
+            bytes = left;
+            latest.push((*key, function.take()));
+        }
+        latest
     }
 }
 
@@ -237,8 +250,10 @@ mod tests {
         assert_eq!(cache.bytes(), 3 * size);
         // One that is larger than all there is displaces nothing, nor does one from a pack.
         assert!(!cache.insert(&[4; KEY], vec![4; 3 * size]));
-        cache.fill([5; KEY], &[5; 100]);
+        assert!(!cache.fill([5; KEY], &[5; 100]) && cache.fill([3; KEY], &[5; 100]));
         assert_eq!((cache.get(&[5; KEY]), cache.bytes()), (None, 3 * size));
+        let latest: Vec<_> = cache.take_latest(2 * size + 1).iter().map(|(key, _)| key[0]).collect();
+        assert_eq!(latest, [3, 2], "those that were looked up last, the last one first");
         // The same key again takes the place of what was there.
         assert!(cache.insert(&[3; KEY], vec![9; 50]));
         assert_eq!((cache.get(&[3; KEY]).unwrap()[0], cache.bytes()), (9, 3 * size - 50));

@@ -9,14 +9,17 @@
 
 use std::fs;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use super::disk_cache::{DiskCache, PACK};
 use super::function_cache::{FunctionCache, KEY, Key};
 use crate::lock::Mutex;
 use crate::private_dir;
+use crate::text::panic_text;
 use crate::workers::{self, Afterwards};
 
 /// How many packs are read and written until one takes their place.
@@ -26,8 +29,8 @@ const PACKS: usize = 16;
 pub(super) struct FunctionPacks {
     cache: Arc<FunctionCache>,
     disk: Arc<DiskCache>,
-    is_read: Once,
-    /// What is read and written so far.
+    is_read: AtomicBool,
+    /// What was found and written so far.
     files: Mutex<Vec<PathBuf>>,
     writer: Mutex<Writer>,
 }
@@ -42,17 +45,24 @@ struct Writer {
 
 impl FunctionPacks {
     pub(super) fn new(cache: Arc<FunctionCache>, disk: Arc<DiskCache>) -> FunctionPacks {
-        FunctionPacks { cache, disk, is_read: Once::new(), files: Mutex::default(), writer: Mutex::default() }
+        FunctionPacks {
+            cache,
+            disk,
+            is_read: AtomicBool::new(false),
+            files: Mutex::default(),
+            writer: Mutex::default(),
+        }
     }
 
-    /// Reads the packs, the newest first, unless that has been done.
+    /// Reads the packs, unless that has been done, or another thread is at it: nobody waits for a disk that is slow.
     pub(super) fn read(&self) {
-        self.is_read.call_once(|| {
+        if !self.is_read.swap(true, Ordering::Relaxed) {
             // Without them, everything is compiled.
             let _ = self.read_all();
-        });
+        }
     }
 
+    /// Reads the newest packs, as many as there is room for.
     fn read_all(&self) -> io::Result<()> {
         let mut packs = Vec::new();
         for entry in fs::read_dir(self.disk.path())? {
@@ -66,26 +76,31 @@ impl FunctionPacks {
             }
         }
         packs.sort();
-        let mut room = self.cache.limit as u64;
+        let (mut has_room, mut used) = (true, Vec::new());
         for (_, size, path) in packs.into_iter().rev() {
-            if size > room {
-                break;
-            }
-            room -= size;
-            let Ok(sealed) = fs::read(&path) else { continue };
-            match self.disk.key().open_functions(&sealed).and_then(|pack| self.fill(pack)) {
-                Ok(()) => {
-                    self.disk.mark_used(&path);
-                    self.files.lock().push(path);
+            has_room &= size <= self.disk.limit();
+            if has_room {
+                let Ok(sealed) = fs::read(&path) else { continue };
+                match self.disk.key().open_functions(&sealed).and_then(|pack| self.fill(pack)) {
+                    Ok(all) => has_room = all,
+                    Err(reason) => {
+                        self.disk.skip(&path, &reason);
+                        continue;
+                    }
                 }
-                Err(reason) => self.disk.skip(&path, &reason),
+                used.push(path.clone());
             }
+            self.files.lock().push(path);
         }
+        // The newest is to stay the newest.
+        used.iter().rev().for_each(|path| self.disk.mark_used(path));
         Ok(())
     }
 
-    /// Takes over what is in a pack: each function's key, the length of its code, and the code.
-    fn fill(&self, mut pack: &[u8]) -> Result<(), String> {
+    /// Takes over what is in a pack: each function's key, the length of its code, and the code. Returns `false` if there was no
+    /// room for all.
+    fn fill(&self, mut pack: &[u8]) -> Result<bool, String> {
+        let mut all = true;
         while !pack.is_empty() {
             let function = pack.split_first_chunk::<KEY>().and_then(|(key, rest)| {
                 let (len, rest) = rest.split_first_chunk()?;
@@ -93,10 +108,10 @@ impl FunctionPacks {
                 Some((key, code, rest))
             });
             let (key, code, rest) = function.ok_or("a function in it is cut short")?;
-            self.cache.fill(*key, code);
+            all &= self.cache.fill(*key, code);
             pack = rest;
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Has what is new written, soon and on another thread.
@@ -122,14 +137,17 @@ impl FunctionPacks {
                 return;
             }
             drop(writer);
-            self.write();
+            // A tracing subscriber may panic, who is told what could not be written. The panic hook has told of it.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.write())).map_err(panic_text);
         }
     }
 
     fn write(&self) {
         let mut files = self.files.lock();
         let is_full = files.len() >= PACKS;
-        let functions = if is_full { self.cache.take_all() } else { self.cache.take_unsaved() };
+        // Modules have their share of the directory, too.
+        let share = usize::try_from(self.disk.limit() / 2).unwrap_or(usize::MAX);
+        let functions = if is_full { self.cache.take_latest(share) } else { self.cache.take_unsaved() };
         if functions.is_empty() {
             return;
         }
@@ -142,7 +160,7 @@ impl FunctionPacks {
             return;
         }
         if is_full {
-            // It is in the new one, or nobody uses it any more.
+            // It is in the new one, or was not used for long.
             files.drain(..).for_each(|file| drop(fs::remove_file(file)));
         }
         files.push(path);

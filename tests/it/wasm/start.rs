@@ -93,10 +93,15 @@ fn what_is_loaded_may_take_longer_than_a_call() {
           (br_if 0 (i32.lt_u (local.get 0) (i32.const 500_000_000)))))
       (func (export "get") (result i32) (i32.const 1)))"#;
     let hasty = CallLimits { deadline: Duration::from_millis(1), ..limits() };
-    let backend = || backend(&engine).call_limits(hasty.clone()).instance_policy(InstancePolicy::Single);
-    let error = HotSlot::builder(backend()).open(compile(text)).unwrap_err();
+    let backend = |policy| backend(&engine).call_limits(hasty.clone()).instance_policy(policy);
+    let single = InstancePolicy::Single;
+    let error = HotSlot::builder(backend(single)).open(compile(text)).unwrap_err();
     assert!(error.to_string().contains("did not answer within 1ms"), "{error}");
-    HotSlot::builder(backend().load_deadline(PATIENCE)).open(compile(text)).unwrap();
+    HotSlot::builder(backend(single).load_deadline(PATIENCE)).open(compile(text)).unwrap();
+    // Where calls make instances, one has to be made in the time of a call at last.
+    let fresh = InstancePolicy::Fresh;
+    let error = HotSlot::builder(backend(fresh).load_deadline(PATIENCE)).open(compile(text)).unwrap_err();
+    assert!(error.stage() == Stage::Load && error.to_string().contains("did not answer within 1ms"), "{error}");
 }
 
 #[test]
