@@ -14,14 +14,14 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Loads a plugin, a module or a library, with its rules.
-    pub(crate) fn load(name: &str, plugin: &Path, rules: &Path) -> Result<Engine, String> {
+    /// Loads a plugin, a module or a library, with its rules. An instance of a module may have so many bytes of memory.
+    pub(crate) fn load(name: &str, plugin: &Path, rules: &Path, memory: usize) -> Result<Engine, String> {
         let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
         let (bytes, rules) = (read(plugin)?, read(rules)?);
         let said = |error: &dyn std::fmt::Display| format!("{name}: {error}");
         let wasm = wasm::Engine::builder().build().map_err(|error| said(&error))?;
         // Nobody waits here: what takes long is to be seen, and not cut off.
-        let limits = CallLimits { deadline: std::time::Duration::from_secs(60), ..CallLimits::default() };
+        let limits = CallLimits { deadline: std::time::Duration::from_secs(60), memory, ..CallLimits::default() };
         let reuse = InstancePolicy::Reuse { max_uses: std::num::NonZeroU32::new(1000).expect("a number") };
         let modules = wasm.interface::<dyn Waf>().call_limits(limits).instance_policy(reuse);
         let backend =

@@ -43,6 +43,9 @@ struct Options {
     /// Write the comparison into this file, in the place of the one that it has.
     #[arg(long, value_name = "FILE", requires = "engine")]
     write: Option<PathBuf>,
+    /// How many MiB of memory an instance of a module may have.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096), requires = "engine")]
+    memory: u16,
     /// How often each request is put to each engine for its time.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -109,7 +112,7 @@ fn compare(options: &Options) -> Result<(), String> {
     let mut columns = Vec::new();
     for engine in options.engine.chunks_exact(3) {
         let [name, plugin, rules] = engine else { continue };
-        let engine = Engine::load(&name.to_string_lossy(), plugin, rules)?;
+        let engine = Engine::load(&name.to_string_lossy(), plugin, rules, usize::from(options.memory) << 20)?;
         columns.push(Column::measured(&engine, &samples, options.rounds)?);
     }
     let comparison = Comparison::of(columns, &samples);
