@@ -994,7 +994,7 @@ fn a_new_leader_marks_the_document_and_listens_before_it_goes_on() {
 #[test]
 fn a_leader_stops_before_another_starts() {
     let mut first = Leader::new("first", LeaseTiming::default());
-    let lease = Lease { holder: "first".to_owned(), term: 1, beat: 0 };
+    let lease = Lease { holder: "first".to_owned(), term: 1, beat: 0, resumed: false };
     first.lease_read(0, None);
     assert_eq!(first.tick(0), [LeaderEffect::WriteLease(None, lease.clone())]);
     assert_eq!(first.term(0), None, "not before it was read back");
@@ -1011,22 +1011,22 @@ fn a_leader_stops_before_another_starts() {
     second.lease_read(50_000, Some((1, lease.clone())));
     assert_eq!(second.tick(64_999), []);
     second.lease_read(64_999, Some((1, lease.clone())));
-    let taken = Lease { holder: "second".to_owned(), term: 2, beat: 0 };
+    let taken = Lease { holder: "second".to_owned(), term: 2, beat: 0, resumed: false };
     assert_eq!(second.tick(65_000), [LeaderEffect::WriteLease(Some(1), taken)], "its own clock");
-    first.lease_read(16_000, Some((3, Lease { holder: "second".to_owned(), term: 2, beat: 0 })));
+    first.lease_read(16_000, Some((3, Lease { holder: "second".to_owned(), term: 2, beat: 0, resumed: false })));
     assert_eq!(first.term(14_000), None, "somebody else leads");
 }
 
 #[test]
 fn a_leader_that_starts_again_does_not_wait_for_itself_and_does_for_others() {
-    let lease = |holder: &str, term| Lease { holder: holder.to_owned(), term, beat: 3 };
+    let lease = |holder: &str, term| Lease { holder: holder.to_owned(), term, beat: 3, resumed: false };
     let again = |stored: Lease| {
         let mut leader = Leader::new("me.2", LeaseTiming::default());
         leader.have_ended(vec!["me.0".to_owned(), "me.1".to_owned()]);
         leader.lease_read(0, Some((7, stored)));
         leader
     };
-    let mine = Lease { holder: "me.2".to_owned(), term: 5, beat: 0 };
+    let mine = Lease { holder: "me.2".to_owned(), term: 5, beat: 0, resumed: true };
     let mut leader = again(lease("me.1", 4));
     assert_eq!(leader.tick(0), [LeaderEffect::WriteLease(Some(7), mine.clone())]);
     assert_eq!(leader.term(0), None, "not before it was read back");
@@ -1043,6 +1043,42 @@ fn a_leader_that_starts_again_does_not_wait_for_itself_and_does_for_others() {
 
     let mut leader = again(lease("another.1", 4));
     assert_eq!((leader.tick(0), leader.tick(14_999)), (vec![], vec![]), "that one may live");
+}
+
+#[test]
+fn a_leader_that_ends_again_and_again_waits_like_anybody_else() {
+    let again = |beat, resumed| {
+        let mut leader = Leader::new("me.2", LeaseTiming::default());
+        leader.have_ended(vec!["me.1".to_owned()]);
+        leader.lease_read(0, Some((7, Lease { holder: "me.1".to_owned(), term: 4, beat, resumed })));
+        leader
+    };
+    // Whatever it did in between: it has not waited the last time.
+    for beat in [0, 3, 4, 60, 119] {
+        let mut leader = again(beat, true);
+        assert_eq!((leader.tick(0), leader.tick(14_999)), (vec![], vec![]), "{beat}");
+        let waited = Lease { holder: "me.2".to_owned(), term: 5, beat: 0, resumed: false };
+        assert_eq!(leader.tick(15_000), [LeaderEffect::WriteLease(Some(7), waited)], "{beat}");
+    }
+    let taken = Lease { holder: "me.2".to_owned(), term: 5, beat: 0, resumed: true };
+    for (beat, resumed) in [(0, false), (4, false), (120, true)] {
+        let wanted = [LeaderEffect::WriteLease(Some(7), taken.clone())];
+        assert_eq!(again(beat, resumed).tick(0), wanted, "{beat}: it has led, or has waited before");
+    }
+    // Renewals say so as well, and so does a lease that is taken anew because nodes know of a higher term.
+    let mut leader = again(0, false);
+    leader.tick(0);
+    leader.lease_read(100, Some((8, taken.clone())));
+    let renewed = Lease { beat: 1, ..taken };
+    assert_eq!(leader.tick(5_000), [LeaderEffect::WriteLease(Some(8), renewed)]);
+}
+
+#[test]
+fn a_lease_from_before_leases_said_that_they_were_resumed_is_read() {
+    let text = r#"{"holder":"me.1","term":4,"beat":3}"#;
+    let lease: Lease = serde_json::from_str(text).unwrap();
+    assert_eq!(lease, Lease { holder: "me.1".to_owned(), term: 4, beat: 3, resumed: false });
+    assert_eq!(serde_json::to_string(&lease).unwrap(), text);
 }
 
 #[test]
