@@ -32,7 +32,7 @@ use super::examiner::{Examiner, Use};
 use super::leader::{AskError, Basis, Desk};
 use super::orchestrator::{Problem, start_rollout};
 use super::queue::{Change, Queue};
-use super::view::{Heard, Rollout, View, settled_of, stable_of};
+use super::view::{Heard, Rollout, View, settled_of};
 use super::{About, Description, Settings};
 use crate::admin::access::{is_authorized, same_site};
 use crate::admin::{harden, json as read_json, page, refusal};
@@ -698,25 +698,9 @@ async fn roll_back(api: &Api, by: String, wish: Wish, wait: Duration) -> Answer 
             None if !concerns_groups => Scope::Everybody,
             None => return Err(whom(&document.desired)),
         };
-        let done = || view.rollouts.values().rev().filter(|rollout| rollout.phase == Phase::Done);
         let found = match &wish.to {
-            Some(to) => {
-                let is_it = |rollout: &&Rollout| {
-                    rollout.target.to_string().starts_with(to.as_str()) && to.len() >= 8
-                        || rollout
-                            .about
-                            .version
-                            .as_deref()
-                            .is_some_and(|version| shown(Some(version), None) == shown(Some(to), None))
-                };
-                // Everybody may go to what the fleet serves, which ends the groups.
-                let current =
-                    settled_of(&document.desired, &scope).filter(|_| groups.is_empty() || !scope.is_everybody());
-                let other = done().filter(|rollout| Some(rollout.target) != current).find(is_it);
-                other.map(|rollout| rollout.target).or_else(|| to.parse().ok())
-            }
-            None if !document.desired.has_ended() => stable_of(&document.desired, &scope),
-            None => settled_of(&document.desired, &scope).and_then(|settled| view.before(settled, &scope)),
+            Some(to) => view.named(&document.desired, &scope, to),
+            None => view.way_back(&document.desired, &scope),
         };
         let found = found.ok_or_else(|| {
             Problem::conflict("there is nothing to go back to: name a version that served, or a release's digest")
