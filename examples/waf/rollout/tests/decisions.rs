@@ -2,8 +2,8 @@
 
 use waf_rollout::{
     Alarm, Analysis, Command, Comparison, Desired, Effect, Event, Finding, Group, Kind, Label, Labels, Leader,
-    LeaderEffect, Lease, LeaseTiming, MOST_GROUPS, Memory, Millis, Node, NodeId, NotDone, Order, Phase, Plan, Position,
-    Refusal, ReleaseId, Report, Revision, Scope, Traffic, Wave, WavePlan, WaveSize,
+    LeaderEffect, Lease, LeaseTiming, MOST_GROUPS, MOST_LABEL, Memory, Millis, Node, NodeId, NotALabel, NotDone, Order,
+    Phase, Plan, Position, Refusal, ReleaseId, Report, Revision, Scope, Traffic, Wave, WavePlan, WaveSize,
 };
 
 const OLD: ReleaseId = ReleaseId::new([1; 32]);
@@ -1437,4 +1437,30 @@ fn a_store_that_has_lost_everything_gets_the_groups_back_from_the_nodes() {
     assert_eq!((desired.order.rollout, desired.phase), (10, Phase::Abort));
     assert_eq!(desired.settled_for(&labels(&["region=eu"])), Some(NEW));
     assert_eq!(desired.settled_for(&labels(&["region=us"])), Some(OLD));
+}
+
+#[test]
+fn a_label_is_short_enough_for_sixteen_of_them_in_each_report() {
+    let of = |bytes: usize| format!("k={}", "v".repeat(bytes - 2));
+    assert_eq!(of(MOST_LABEL).parse::<Label>().unwrap().to_string(), of(MOST_LABEL));
+    for (text, refused) in [
+        (of(MOST_LABEL + 1), NotALabel::TooLong { bytes: MOST_LABEL + 1 }),
+        (format!("{}=", "k".repeat(4096)), NotALabel::TooLong { bytes: 4097 }),
+        (format!("k={}", "ä".repeat(64)), NotALabel::TooLong { bytes: 130 }),
+        ("k=a\u{1}b".to_owned(), NotALabel::ControlCharacter),
+        ("k\n=a".to_owned(), NotALabel::ControlCharacter),
+        ("k".to_owned(), NotALabel::NoKey),
+        ("=v".to_owned(), NotALabel::NoKey),
+        (String::new(), NotALabel::NoKey),
+    ] {
+        assert_eq!(text.parse::<Label>(), Err(refused), "{text:?}");
+        // What a node says of itself is held to the same.
+        let Some((key, value)) = text.split_once('=') else { continue };
+        let labels: Labels = [(key.to_owned(), value.to_owned())].into();
+        assert_eq!(Label::check_all(&labels), Err(refused), "{text:?}");
+    }
+    assert_eq!(Label::check_all(&labels(&["region=eu", "tier="])), Ok(()));
+    // A document that has a longer one, from before there was a limit, is read all the same.
+    let old: Label = serde_json::from_value(of(4096).into()).unwrap();
+    assert_eq!(old.to_string(), of(4096));
 }

@@ -23,7 +23,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use waf_rollout::{
-    Command, Desired, Group, Kind, Label, Labels, NodeId, NotDone, Phase, Plan, ReleaseId, Scope, WavePlan, WaveSize,
+    Command, Desired, Group, Kind, Label, Labels, MOST_LABEL, NodeId, NotALabel, NotDone, Phase, Plan, ReleaseId,
+    Scope, WavePlan, WaveSize,
 };
 
 use super::artifacts::Artifacts;
@@ -325,16 +326,18 @@ fn shown(version: Option<&str>, release: Option<ReleaseId>) -> String {
 
 /// Reads whom something is for, as `target` says it.
 fn scope_of(target: &str) -> Result<Scope, Problem> {
-    let invalid = || {
+    let invalid = |why: Option<NotALabel>| {
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        let shown: String = target.chars().take(MOST_LABEL).collect();
         let problem = format!(
-            "the target is `all`, `canary` or `label:KEY=VALUE`, with a label that nodes have, and not {target:?}"
+            "the target is `all`, `canary` or `label:KEY=VALUE`, with a label that nodes have, and not {shown:?}{why}"
         );
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, problem)
     };
     match target.strip_prefix("label:") {
-        Some(label) => label.parse::<Label>().map(Scope::Group).map_err(|_| invalid()),
+        Some(label) => label.parse::<Label>().map(Scope::Group).map_err(|why| invalid(Some(why))),
         None if target == "all" => Ok(Scope::Everybody),
-        None => Err(invalid()),
+        None => Err(invalid(None)),
     }
 }
 
