@@ -187,7 +187,8 @@ impl Leader {
     }
 
     /// Takes note of holders of the lease that have ended: this process before its restarts, and nobody of whom that is only likely.
-    /// Their lease is taken over without waiting.
+    /// Their lease is taken over without waiting, unless it was taken in this way the last time and not held for long since: then
+    /// somebody else may lead better.
     pub fn have_ended(&mut self, holders: Vec<String>) {
         self.keeper.have_ended(holders);
     }

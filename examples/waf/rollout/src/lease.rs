@@ -5,7 +5,9 @@
 //! clocks of two machines, and a clock that is set never matters.
 //!
 //! One case needs no waiting: a process that knows that the holder has ended, because that was itself before a restart. What such
-//! a holder has sent may still arrive; that is as harmless as what a slow one sends.
+//! a holder has sent may still arrive; that is as harmless as what a slow one sends. But a process that ends again and again would
+//! keep the lease for ever, and lead never: each start would spare it the standstill for which others wait. So the lease says that
+//! it was taken in this way, and one that was is not taken in this way again, unless its holder has led for [`STEADY`].
 //!
 //! Two leaders at once are possible for a moment, and harmless: writes name the revision that they replace, and documents
 //! carry the term of who wrote them.
@@ -23,7 +25,14 @@ pub struct Lease {
     pub term: u64,
     /// Counts the holder's renewals.
     pub beat: u64,
+    /// Whether the holder took it from itself before a restart, without waiting.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
 }
+
+/// How long a holder that did not wait has to lead until it may end and not wait again: longer than the bake times of most plans,
+/// which a new leader grants anew.
+const STEADY: Millis = 600_000;
 
 /// How long a lease holds.
 ///
@@ -91,10 +100,14 @@ impl Keeper {
     pub(crate) fn tick(&mut self, now: Millis, term_above: u64) -> Option<(Option<Revision>, Lease)> {
         let seen = self.seen.as_ref()?;
         let mine = seen.current.as_ref().filter(|(_, lease)| lease.holder == self.me);
+        let resumes = |lease: &Lease| {
+            let is_steady = lease.beat.saturating_mul(self.timing.renew) >= STEADY;
+            self.ended.contains(&lease.holder) && (is_steady || !lease.resumed)
+        };
         let due = match (&seen.current, mine) {
             (None, _) => true,
             (Some(_), Some(_)) => self.sent.as_ref().is_none_or(|(_, at)| now >= at.saturating_add(self.timing.renew)),
-            (Some((_, lease)), None) if self.ended.contains(&lease.holder) => {
+            (Some((_, lease)), None) if resumes(lease) => {
                 // Once, and then again when it was not stored: a revision that has changed is somebody's.
                 self.sent.as_ref().is_none_or(|(_, at)| now >= at.saturating_add(self.timing.renew))
             }
@@ -109,7 +122,19 @@ impl Keeper {
             Some((_, lease)) if lease.term >= term_above => {
                 Lease { beat: lease.beat.saturating_add(1), ..lease.clone() }
             }
-            _ => Lease { holder: self.me.clone(), term: read_term.max(term_above).saturating_add(1), beat: 0 },
+            _ => Lease {
+                holder: self.me.clone(),
+                term: read_term.max(term_above).saturating_add(1),
+                beat: 0,
+                resumed: match (mine, &seen.current) {
+                    (Some((_, mine)), _) => mine.resumed,
+                    // Who has waited as long as anybody else has not taken it from others.
+                    (None, Some((_, lease))) => {
+                        resumes(lease) && now < seen.since.saturating_add(self.timing.take_over)
+                    }
+                    (None, None) => false,
+                },
+            },
         };
         self.sent = Some((lease.clone(), now));
         Some((seen.current.as_ref().map(|(revision, _)| *revision), lease))

@@ -50,7 +50,7 @@ pub use leader::{Alarm, Command, Leader, LeaderEffect, NotDone, Standing};
 pub use lease::{Lease, LeaseTiming};
 pub use node::{Effect, Event, Memory, Node, Refusal, Report, Traffic};
 pub use plan::{Analysis, Plan, WavePlan, WaveSize};
-pub use scope::{Group, Label, Labels, MOST_GROUPS, NotALabel, Scope};
+pub use scope::{Group, Label, Labels, MOST_GROUPS, MOST_LABEL, NotALabel, Scope};
 
 /// A time or a duration in milliseconds. Times are of a clock that only goes forward, and mean nothing to anybody else.
 pub type Millis = u64;

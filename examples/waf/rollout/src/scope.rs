@@ -14,6 +14,9 @@ pub type Labels = BTreeMap<String, String>;
 /// How many groups of a fleet may have a release of their own: all of them are in each document and each report.
 pub const MOST_GROUPS: usize = 16;
 
+/// How many bytes a label may have, written `KEY=VALUE`: those of all groups are in each document and each report.
+pub const MOST_LABEL: usize = 128;
+
 /// One label, written `KEY=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label {
@@ -40,19 +43,55 @@ impl fmt::Display for Label {
     }
 }
 
-/// Returned for a text that is no label.
+/// Why a text is no label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a label is KEY=VALUE, and its key is not empty")]
-pub struct NotALabel;
+#[non_exhaustive]
+pub enum NotALabel {
+    /// There is no `=`, or nothing before it.
+    #[error("a label is KEY=VALUE, and its key is not empty")]
+    NoKey,
+    /// Documents and reports with many of its kind would become too large.
+    #[error("a label has at most {MOST_LABEL} bytes, written KEY=VALUE, and this one has {bytes}: shorten it")]
+    TooLong {
+        /// How many it has.
+        bytes: usize,
+    },
+    /// Nobody can read it, and in a document it takes six times its length.
+    #[error("a label has no control characters")]
+    ControlCharacter,
+}
+
+impl Label {
+    /// Returns whether the labels that a node says that it has are some.
+    ///
+    /// # Errors
+    /// [`NotALabel`] says what is wrong with the first that is none.
+    pub fn check_all(labels: &Labels) -> Result<(), NotALabel> {
+        labels.iter().try_for_each(|(key, value)| Self::new(key, value).check())
+    }
+
+    fn check(&self) -> Result<(), NotALabel> {
+        let bytes = self.key.len() + 1 + self.value.len();
+        match () {
+            () if self.key.is_empty() => Err(NotALabel::NoKey),
+            () if bytes > MOST_LABEL => Err(NotALabel::TooLong { bytes }),
+            () if self.key.chars().chain(self.value.chars()).any(char::is_control) => Err(NotALabel::ControlCharacter),
+            () => Ok(()),
+        }
+    }
+
+    fn split(text: &str) -> Result<Self, NotALabel> {
+        let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or(NotALabel::NoKey)?;
+        Ok(Self::new(key, value))
+    }
+}
 
 impl FromStr for Label {
     type Err = NotALabel;
 
     fn from_str(text: &str) -> Result<Self, NotALabel> {
-        match text.split_once('=') {
-            Some((key, value)) if !key.is_empty() => Ok(Self::new(key, value)),
-            _ => Err(NotALabel),
-        }
+        let label = Self::split(text)?;
+        label.check().map(|()| label)
     }
 }
 
@@ -62,9 +101,10 @@ impl Serialize for Label {
     }
 }
 
+/// Takes one of any length: what a store and a history have of old has to be read.
 impl<'de> Deserialize<'de> for Label {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        Self::split(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use waf_rollout::{
     Alarm, Analysis, Command, Comparison, Desired, Effect, Event, Finding, Group, Kind, Label, Labels, Leader,
-    LeaderEffect, Lease, LeaseTiming, MOST_GROUPS, Memory, Millis, Node, NodeId, NotDone, Order, Phase, Plan, Position,
-    Refusal, ReleaseId, Report, Revision, Scope, Traffic, Wave, WavePlan, WaveSize,
+    LeaderEffect, Lease, LeaseTiming, MOST_GROUPS, MOST_LABEL, Memory, Millis, Node, NodeId, NotALabel, NotDone, Order,
+    Phase, Plan, Position, Refusal, ReleaseId, Report, Revision, Scope, Traffic, Wave, WavePlan, WaveSize,
 };
 
 const OLD: ReleaseId = ReleaseId::new([1; 32]);
@@ -994,7 +994,7 @@ fn a_new_leader_marks_the_document_and_listens_before_it_goes_on() {
 #[test]
 fn a_leader_stops_before_another_starts() {
     let mut first = Leader::new("first", LeaseTiming::default());
-    let lease = Lease { holder: "first".to_owned(), term: 1, beat: 0 };
+    let lease = Lease { holder: "first".to_owned(), term: 1, beat: 0, resumed: false };
     first.lease_read(0, None);
     assert_eq!(first.tick(0), [LeaderEffect::WriteLease(None, lease.clone())]);
     assert_eq!(first.term(0), None, "not before it was read back");
@@ -1011,22 +1011,22 @@ fn a_leader_stops_before_another_starts() {
     second.lease_read(50_000, Some((1, lease.clone())));
     assert_eq!(second.tick(64_999), []);
     second.lease_read(64_999, Some((1, lease.clone())));
-    let taken = Lease { holder: "second".to_owned(), term: 2, beat: 0 };
+    let taken = Lease { holder: "second".to_owned(), term: 2, beat: 0, resumed: false };
     assert_eq!(second.tick(65_000), [LeaderEffect::WriteLease(Some(1), taken)], "its own clock");
-    first.lease_read(16_000, Some((3, Lease { holder: "second".to_owned(), term: 2, beat: 0 })));
+    first.lease_read(16_000, Some((3, Lease { holder: "second".to_owned(), term: 2, beat: 0, resumed: false })));
     assert_eq!(first.term(14_000), None, "somebody else leads");
 }
 
 #[test]
 fn a_leader_that_starts_again_does_not_wait_for_itself_and_does_for_others() {
-    let lease = |holder: &str, term| Lease { holder: holder.to_owned(), term, beat: 3 };
+    let lease = |holder: &str, term| Lease { holder: holder.to_owned(), term, beat: 3, resumed: false };
     let again = |stored: Lease| {
         let mut leader = Leader::new("me.2", LeaseTiming::default());
         leader.have_ended(vec!["me.0".to_owned(), "me.1".to_owned()]);
         leader.lease_read(0, Some((7, stored)));
         leader
     };
-    let mine = Lease { holder: "me.2".to_owned(), term: 5, beat: 0 };
+    let mine = Lease { holder: "me.2".to_owned(), term: 5, beat: 0, resumed: true };
     let mut leader = again(lease("me.1", 4));
     assert_eq!(leader.tick(0), [LeaderEffect::WriteLease(Some(7), mine.clone())]);
     assert_eq!(leader.term(0), None, "not before it was read back");
@@ -1043,6 +1043,42 @@ fn a_leader_that_starts_again_does_not_wait_for_itself_and_does_for_others() {
 
     let mut leader = again(lease("another.1", 4));
     assert_eq!((leader.tick(0), leader.tick(14_999)), (vec![], vec![]), "that one may live");
+}
+
+#[test]
+fn a_leader_that_ends_again_and_again_waits_like_anybody_else() {
+    let again = |beat, resumed| {
+        let mut leader = Leader::new("me.2", LeaseTiming::default());
+        leader.have_ended(vec!["me.1".to_owned()]);
+        leader.lease_read(0, Some((7, Lease { holder: "me.1".to_owned(), term: 4, beat, resumed })));
+        leader
+    };
+    // Whatever it did in between: it has not waited the last time.
+    for beat in [0, 3, 4, 60, 119] {
+        let mut leader = again(beat, true);
+        assert_eq!((leader.tick(0), leader.tick(14_999)), (vec![], vec![]), "{beat}");
+        let waited = Lease { holder: "me.2".to_owned(), term: 5, beat: 0, resumed: false };
+        assert_eq!(leader.tick(15_000), [LeaderEffect::WriteLease(Some(7), waited)], "{beat}");
+    }
+    let taken = Lease { holder: "me.2".to_owned(), term: 5, beat: 0, resumed: true };
+    for (beat, resumed) in [(0, false), (4, false), (120, true)] {
+        let wanted = [LeaderEffect::WriteLease(Some(7), taken.clone())];
+        assert_eq!(again(beat, resumed).tick(0), wanted, "{beat}: it has led, or has waited before");
+    }
+    // Renewals say so as well, and so does a lease that is taken anew because nodes know of a higher term.
+    let mut leader = again(0, false);
+    leader.tick(0);
+    leader.lease_read(100, Some((8, taken.clone())));
+    let renewed = Lease { beat: 1, ..taken };
+    assert_eq!(leader.tick(5_000), [LeaderEffect::WriteLease(Some(8), renewed)]);
+}
+
+#[test]
+fn a_lease_from_before_leases_said_that_they_were_resumed_is_read() {
+    let text = r#"{"holder":"me.1","term":4,"beat":3}"#;
+    let lease: Lease = serde_json::from_str(text).unwrap();
+    assert_eq!(lease, Lease { holder: "me.1".to_owned(), term: 4, beat: 3, resumed: false });
+    assert_eq!(serde_json::to_string(&lease).unwrap(), text);
 }
 
 #[test]
@@ -1401,4 +1437,30 @@ fn a_store_that_has_lost_everything_gets_the_groups_back_from_the_nodes() {
     assert_eq!((desired.order.rollout, desired.phase), (10, Phase::Abort));
     assert_eq!(desired.settled_for(&labels(&["region=eu"])), Some(NEW));
     assert_eq!(desired.settled_for(&labels(&["region=us"])), Some(OLD));
+}
+
+#[test]
+fn a_label_is_short_enough_for_sixteen_of_them_in_each_report() {
+    let of = |bytes: usize| format!("k={}", "v".repeat(bytes - 2));
+    assert_eq!(of(MOST_LABEL).parse::<Label>().unwrap().to_string(), of(MOST_LABEL));
+    for (text, refused) in [
+        (of(MOST_LABEL + 1), NotALabel::TooLong { bytes: MOST_LABEL + 1 }),
+        (format!("{}=", "k".repeat(4096)), NotALabel::TooLong { bytes: 4097 }),
+        (format!("k={}", "ä".repeat(64)), NotALabel::TooLong { bytes: 130 }),
+        ("k=a\u{1}b".to_owned(), NotALabel::ControlCharacter),
+        ("k\n=a".to_owned(), NotALabel::ControlCharacter),
+        ("k".to_owned(), NotALabel::NoKey),
+        ("=v".to_owned(), NotALabel::NoKey),
+        (String::new(), NotALabel::NoKey),
+    ] {
+        assert_eq!(text.parse::<Label>(), Err(refused), "{text:?}");
+        // What a node says of itself is held to the same.
+        let Some((key, value)) = text.split_once('=') else { continue };
+        let labels: Labels = [(key.to_owned(), value.to_owned())].into();
+        assert_eq!(Label::check_all(&labels), Err(refused), "{text:?}");
+    }
+    assert_eq!(Label::check_all(&labels(&["region=eu", "tier="])), Ok(()));
+    // A document that has a longer one, from before there was a limit, is read all the same.
+    let old: Label = serde_json::from_value(of(4096).into()).unwrap();
+    assert_eq!(old.to_string(), of(4096));
 }

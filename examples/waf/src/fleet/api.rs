@@ -23,7 +23,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use waf_rollout::{
-    Command, Desired, Group, Kind, Label, Labels, NodeId, NotDone, Phase, Plan, ReleaseId, Scope, WavePlan, WaveSize,
+    Command, Desired, Group, Kind, Label, Labels, MOST_LABEL, NodeId, NotALabel, NotDone, Phase, Plan, ReleaseId,
+    Scope, WavePlan, WaveSize,
 };
 
 use super::artifacts::Artifacts;
@@ -32,7 +33,7 @@ use super::examiner::{Examiner, Use};
 use super::leader::{AskError, Basis, Desk};
 use super::orchestrator::{Problem, start_rollout};
 use super::queue::{Change, Queue};
-use super::view::{Heard, Rollout, View, settled_of, stable_of};
+use super::view::{Heard, Rollout, View, settled_of};
 use super::{About, Description, Settings};
 use crate::admin::access::{is_authorized, same_site};
 use crate::admin::{harden, json as read_json, page, refusal};
@@ -325,16 +326,18 @@ fn shown(version: Option<&str>, release: Option<ReleaseId>) -> String {
 
 /// Reads whom something is for, as `target` says it.
 fn scope_of(target: &str) -> Result<Scope, Problem> {
-    let invalid = || {
+    let invalid = |why: Option<NotALabel>| {
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        let shown: String = target.chars().take(MOST_LABEL).collect();
         let problem = format!(
-            "the target is `all`, `canary` or `label:KEY=VALUE`, with a label that nodes have, and not {target:?}"
+            "the target is `all`, `canary` or `label:KEY=VALUE`, with a label that nodes have, and not {shown:?}{why}"
         );
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, problem)
     };
     match target.strip_prefix("label:") {
-        Some(label) => label.parse::<Label>().map(Scope::Group).map_err(|_| invalid()),
+        Some(label) => label.parse::<Label>().map(Scope::Group).map_err(|why| invalid(Some(why))),
         None if target == "all" => Ok(Scope::Everybody),
-        None => Err(invalid()),
+        None => Err(invalid(None)),
     }
 }
 
@@ -698,25 +701,9 @@ async fn roll_back(api: &Api, by: String, wish: Wish, wait: Duration) -> Answer 
             None if !concerns_groups => Scope::Everybody,
             None => return Err(whom(&document.desired)),
         };
-        let done = || view.rollouts.values().rev().filter(|rollout| rollout.phase == Phase::Done);
         let found = match &wish.to {
-            Some(to) => {
-                let is_it = |rollout: &&Rollout| {
-                    rollout.target.to_string().starts_with(to.as_str()) && to.len() >= 8
-                        || rollout
-                            .about
-                            .version
-                            .as_deref()
-                            .is_some_and(|version| shown(Some(version), None) == shown(Some(to), None))
-                };
-                // Everybody may go to what the fleet serves, which ends the groups.
-                let current =
-                    settled_of(&document.desired, &scope).filter(|_| groups.is_empty() || !scope.is_everybody());
-                let other = done().filter(|rollout| Some(rollout.target) != current).find(is_it);
-                other.map(|rollout| rollout.target).or_else(|| to.parse().ok())
-            }
-            None if !document.desired.has_ended() => stable_of(&document.desired, &scope),
-            None => settled_of(&document.desired, &scope).and_then(|settled| view.before(settled, &scope)),
+            Some(to) => view.named(&document.desired, &scope, to),
+            None => view.way_back(&document.desired, &scope),
         };
         let found = found.ok_or_else(|| {
             Problem::conflict("there is nothing to go back to: name a version that served, or a release's digest")

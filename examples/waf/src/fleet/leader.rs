@@ -12,8 +12,8 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant as Timer, sleep_until};
 use waf_rollout::{
-    Alarm, Command, Desired, Finding, Group, Leader, LeaderEffect, Lease, LeaseTiming, Millis, NodeId, NotDone, Phase,
-    ReleaseId, Revision,
+    Alarm, Command, Desired, Finding, Group, Label, Leader, LeaderEffect, Lease, LeaseTiming, Millis, NodeId, NotDone,
+    Phase, ReleaseId, Revision,
 };
 
 use super::artifacts::{Artifacts, MOST_REMOVED};
@@ -563,11 +563,15 @@ fn telling(Told { from, bytes }: &Told) -> Option<Telling> {
         return None;
     }
     let telling = serde_json::from_slice::<Telling>(bytes).ok();
-    let mine = telling.filter(|telling| telling.report.node.as_str() == from);
-    if mine.is_none() {
+    let Some(mine) = telling.filter(|telling| telling.report.node.as_str() == from) else {
         tracing::warn!(from, "a report that is none, or another node's");
+        return None;
+    };
+    if let Err(error) = Label::check_all(&mine.report.labels) {
+        tracing::warn!(from, %error, "a report with a label that no node of this fleet has");
+        return None;
     }
-    mine
+    Some(mine)
 }
 
 /// What was read.
@@ -655,6 +659,10 @@ mod tests {
         assert!(heard("node-2", text("node-1", "")).is_none(), "another node's");
         assert!(heard("node-1", text("node-1", &"x".repeat(MOST_TELLING))).is_none(), "too large");
         assert!(heard("node-1", String::new()).is_none(), "forgotten");
+        let labelled =
+            |value: &str| text("node-1", "").replace(r#""labels":{}"#, &format!(r#""labels":{{"region":{value:?}}}"#));
+        assert!(heard("node-1", labelled("eu")).is_some());
+        assert!(heard("node-1", labelled(&"x".repeat(128))).is_none(), "a label that is too long");
         for name in ["", "a b", "*", &"x".repeat(65), "é", "../x"] {
             assert!(heard(name, text(name, "")).is_none(), "{name}");
         }

@@ -29,7 +29,7 @@ use clap::Args;
 use hotslot::Digest;
 use hotslot_trust::Signed;
 use serde::{Deserialize, Serialize};
-use waf_rollout::{Desired, ReleaseId, Report};
+use waf_rollout::{Desired, Label, ReleaseId, Report};
 
 pub use self::node::start;
 pub use self::store::Endpoint;
@@ -41,7 +41,7 @@ const FORMAT: u32 = 1;
 /// The format of documents that have to do with groups: who does not know of them must not take them for the plain ones.
 const FORMAT_WITH_GROUPS: u32 = 2;
 
-/// How large a report may be. A larger one is no report.
+/// How large a report may be. A larger one is no report: see the test of the largest.
 const MOST_TELLING: usize = 16 << 10;
 /// How much of it the labels may be.
 const MOST_LABELS: usize = 4 << 10;
@@ -80,6 +80,7 @@ fn plain_name(text: &str) -> Result<String, String> {
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
+    text.parse::<Label>().map_err(|error| error.to_string())?;
     let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
     Ok((plain_name(key)?, value.to_owned()))
 }
@@ -239,4 +240,47 @@ struct Changed {
     after_hint_ms: f64,
     downtime_ms: f64,
     requests: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use waf_rollout::{Group, MOST_GROUPS, MOST_LABEL};
+
+    use super::*;
+
+    #[test]
+    fn a_label_on_the_command_line_is_short_and_says_why_it_is_none() {
+        assert_eq!(label("region=eu"), Ok(("region".to_owned(), "eu".to_owned())));
+        let long = label(&format!("region={}", "x".repeat(MOST_LABEL))).unwrap_err();
+        assert!(long.contains("at most 128 bytes") && long.contains("135"), "{long}");
+        for text in ["region", "=eu", "a b=c", "region=\u{7}"] {
+            assert!(label(text).is_err(), "{text:?}");
+        }
+    }
+
+    /// Otherwise no report of a fleet with many groups would count, and with them all of its nodes would be gone.
+    #[test]
+    fn the_largest_report_is_a_report() {
+        // What takes two bytes in JSON.
+        let quotes = |bytes: usize| "\"".repeat(bytes);
+        let group = |_| Group {
+            label: format!("k={}", quotes(MOST_LABEL - 2)).parse().expect("a label"),
+            release: ReleaseId::new([255; 32]),
+        };
+        let groups: Vec<Group> = (0..MOST_GROUPS).map(group).collect();
+        let text = serde_json::json!({
+            "node": "n".repeat(64), "boot": u64::MAX, "seq": u64::MAX, "term": u64::MAX, "rollout": u64::MAX,
+            "step": u64::MAX, "aborted": u64::MAX, "settled": ReleaseId::new([255; 32]), "staged": false, "refused": false,
+            "condemned": false, "serving": ReleaseId::new([255; 32]), "pinned": false, "held": false,
+            "traffic": { "calls": u64::MAX, "errors": u64::MAX, "blocked": u64::MAX, "p99_us": u64::MAX },
+            "labels": { "k": "v".repeat(MOST_LABELS) }, "groups": groups, "version": "v".repeat(node::MOST_ERROR + 3),
+            "module": "0".repeat(64), "rules": "0".repeat(64), "generation": u64::MAX,
+            "problem": { "rollout": u64::MAX, "stage": "examination", "error": "e".repeat(node::MOST_ERROR + 3) },
+            "change": { "rollout": u64::MAX, "release": ReleaseId::new([255; 32]), "after_hint_ms": f64::MAX,
+                "downtime_ms": f64::MAX, "requests": u64::MAX },
+        });
+        let telling: Telling = serde_json::from_value(text).expect("a report");
+        let bytes = serde_json::to_vec(&telling).expect("texts and numbers").len();
+        assert!(bytes <= MOST_TELLING, "{bytes}");
+    }
 }

@@ -36,7 +36,7 @@ const RETRY_READ: (Duration, Duration) = (Duration::from_millis(500), Duration::
 /// How often it looks for the file that holds it.
 const LOOK: Duration = Duration::from_millis(500);
 /// How much of an error a report has.
-const MOST_ERROR: usize = 2048;
+pub(super) const MOST_ERROR: usize = 2048;
 /// The longest time between two attempts at what may work later.
 const LONGEST_REST: u64 = 10_000;
 
@@ -698,10 +698,20 @@ fn share_of(splay: Duration, node: &NodeId, rollout: u64) -> Duration {
     splay.mul_f64(f64::from(u32::from_le_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0))
 }
 
-/// Cuts what a report would be too large with: the log has all of it.
+/// Cuts what a report would be too large with, as JSON has it: the log has all of it.
 fn shortened(mut error: String) -> String {
-    if error.len() > MOST_ERROR {
-        error.truncate(error.floor_char_boundary(MOST_ERROR));
+    let in_json = |char: char| match char {
+        '"' | '\\' => 2,
+        '\0'..='\x1f' => 6,
+        other => other.len_utf8(),
+    };
+    let mut bytes = 0;
+    let cut = error.char_indices().find(|(_, char)| {
+        bytes += in_json(*char);
+        bytes > MOST_ERROR
+    });
+    if let Some((end, _)) = cut {
+        error.truncate(end);
         error.push('…');
     }
     error
@@ -743,7 +753,11 @@ mod tests {
 
     #[test]
     fn an_error_of_any_length_fits_a_report() {
-        assert!(shortened("ä".repeat(1 << 20)).len() <= MOST_ERROR + '…'.len_utf8());
+        for text in ["ä", "x", "\"", "\\", "\n", "\u{1}", "\u{7f}", "😀"] {
+            let told = serde_json::to_string(&shortened(text.repeat(1 << 18))).unwrap();
+            assert!(told.len() <= MOST_ERROR + '…'.len_utf8() + 2, "{text:?}: {}", told.len());
+        }
+        assert_eq!(shortened("x".repeat(MOST_ERROR)), "x".repeat(MOST_ERROR));
         assert_eq!(shortened("short".to_owned()), "short");
     }
 }

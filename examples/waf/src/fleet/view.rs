@@ -184,6 +184,12 @@ pub(super) fn stable_of(desired: &Desired, scope: &Scope) -> Option<ReleaseId> {
     group.map(|group| group.release).or(desired.stable)
 }
 
+/// Returns whether a rollout is under way that is for all of these nodes.
+fn changes(desired: &Desired, scope: &Scope) -> bool {
+    let is_for_all = !matches!(desired.scope, Scope::Group(_));
+    !desired.has_ended() && (is_for_all || desired.scope == *scope)
+}
+
 /// Returns what such nodes settle on.
 pub(super) fn settled_of(desired: &Desired, scope: &Scope) -> Option<ReleaseId> {
     let group = match scope {
@@ -439,6 +445,41 @@ impl View {
         replaced.into_iter().find(|stable| *stable != release)
     }
 
+    /// Returns what a rollback of these nodes leads to that names nothing: what they had before the rollout that is under way for
+    /// them, and before their release if it is for others.
+    pub fn way_back(&self, desired: &Desired, scope: &Scope) -> Option<ReleaseId> {
+        if changes(desired, scope) {
+            return stable_of(desired, scope);
+        }
+        settled_of(desired, scope).and_then(|settled| self.before(settled, scope))
+    }
+
+    /// Returns the release that somebody means who names it, for a rollback of these nodes, by version, by the beginning of its
+    /// digest, or by all of it. A version is one that was rolled out to them or to all: that of a group may have other rules.
+    pub fn named(&self, desired: &Desired, scope: &Scope, to: &str) -> Option<ReleaseId> {
+        let plain = |version: &str| version.trim_start_matches('v').to_owned();
+        let has_digest = |release: ReleaseId| to.len() >= 8 && release.to_string().starts_with(to);
+        let has_version = |version: Option<&str>| version.is_some_and(|version| plain(version) == plain(to));
+        let settled = settled_of(desired, scope);
+        // What they have settled on is no way back, but from a rollout that is under way for them, and for everybody from groups.
+        let is_way_back = match scope {
+            Scope::Everybody => !desired.has_ended() || !desired.settled_groups().is_empty(),
+            _ => changes(desired, scope),
+        };
+        let is_it = |release: ReleaseId| has_digest(release) || has_version(self.version_of(release).as_deref());
+        if let Some(settled) = settled.filter(|settled| is_way_back && is_it(*settled)) {
+            return Some(settled);
+        }
+        let done = || {
+            let done = self.rollouts.values().rev().filter(|rollout| rollout.phase == Phase::Done);
+            done.filter(|rollout| is_way_back || Some(rollout.target) != settled)
+        };
+        let theirs = |rollout: &&Rollout| rollout.scope == *scope || !matches!(rollout.scope, Scope::Group(_));
+        let by_version = done().filter(theirs).find(|rollout| has_version(rollout.about.version.as_deref()));
+        let found = by_version.or_else(|| done().find(|rollout| has_digest(rollout.target)));
+        found.map(|rollout| rollout.target).or_else(|| to.parse().ok())
+    }
+
     /// Returns the present nodes that serve something, by the release that they serve; those that were changed or are held by
     /// hand are left out.
     pub fn serving(&self) -> BTreeMap<ReleaseId, Vec<&Heard>> {
@@ -513,7 +554,7 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use waf_rollout::{Order, Plan, Wave};
+    use waf_rollout::{Group, Order, Plan, Wave};
 
     use super::*;
     use crate::fleet::FORMAT;
@@ -526,6 +567,106 @@ mod tests {
             "change": null,
         }))
         .unwrap()
+    }
+
+    fn desired(rollout: u64, phase: Phase, scope: Scope, target: u8, stable: u8, groups: &[(&str, u8)]) -> Desired {
+        let group = |(label, release): &(&str, u8)| Group { label: label.parse().unwrap(), release: id(*release) };
+        Desired {
+            term: 1,
+            order: Order { rollout, step: 0 },
+            kind: Kind::Release,
+            phase,
+            target: id(target),
+            stable: Some(id(stable)),
+            wave: Wave::NOBODY,
+            plan: Plan::default(),
+            paused: false,
+            frozen: false,
+            scope,
+            groups: groups.iter().map(group).collect(),
+        }
+    }
+
+    fn id(number: u8) -> ReleaseId {
+        ReleaseId::new([number; 32])
+    }
+
+    fn of(label: &str) -> Scope {
+        Scope::Group(label.parse().unwrap())
+    }
+
+    /// A view that has seen rollouts end well: whom each was for, what it brought, in which version, and instead of what.
+    fn seen(folder: &Path, rollouts: &[(Scope, u8, &str, u8)]) -> View {
+        let mut view = View::open("me".to_owned(), folder).unwrap();
+        for (number, (scope, target, version, stable)) in (1..).zip(rollouts) {
+            let groups: Vec<(String, u8)> = match scope {
+                Scope::Group(label) => vec![(label.to_string(), *stable)],
+                _ => Vec::new(),
+            };
+            let groups: Vec<(&str, u8)> = groups.iter().map(|(label, release)| (label.as_str(), *release)).collect();
+            let desired = desired(number, Phase::Done, scope.clone(), *target, *stable, &groups);
+            let about = About { version: Some((*version).to_owned()), ..About::default() };
+            view.read(Some(&Document::new(desired, about))).unwrap();
+        }
+        view
+    }
+
+    #[test]
+    fn a_rollback_takes_back_what_is_under_way_for_its_nodes_and_for_others_what_they_serve() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b, all) = (of("ring=a"), of("ring=b"), Scope::Everybody);
+        let view = seen(
+            folder.path(),
+            &[(all.clone(), 1, "1.0.0", 9), (all.clone(), 2, "2.0.0", 1), (b.clone(), 3, "3.0.0", 2)],
+        );
+        let back = |desired: &Desired| [&a, &b, &all].map(|scope| view.way_back(desired, scope));
+        let under_way = |scope: &Scope| desired(4, Phase::Commit, scope.clone(), 5, 2, &[("ring=b", 3)]);
+        // 3 is what B serves, and is bad: that A gets 5 meanwhile is nothing to it. Nor is it to what all the others serve.
+        assert_eq!(back(&under_way(&a)), [Some(id(2)), Some(id(2)), Some(id(1))]);
+        assert_eq!(back(&under_way(&b)), [Some(id(1)), Some(id(3)), Some(id(1))]);
+        assert_eq!(back(&under_way(&all)), [Some(id(2)), Some(id(3)), Some(id(2))], "it is for all of them");
+        let rules = Scope::Each(vec![Group { label: "ring=b".parse().unwrap(), release: id(6) }]);
+        assert_eq!(back(&under_way(&rules)), [Some(id(2)), Some(id(3)), Some(id(2))], "so are rules");
+        let ended = desired(4, Phase::Abort, a.clone(), 5, 2, &[("ring=b", 3)]);
+        assert_eq!(back(&ended), [Some(id(1)), Some(id(2)), Some(id(1))]);
+    }
+
+    #[test]
+    fn a_version_that_is_named_is_not_that_of_another_group_with_other_rules() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b, all) = (of("ring=a"), of("ring=b"), Scope::Everybody);
+        // Release 3 is the same version as 2, with rules that only B was to have.
+        let view = seen(
+            folder.path(),
+            &[
+                (all.clone(), 1, "1.0.0", 9),
+                (all.clone(), 2, "2.0.0", 1),
+                (b.clone(), 3, "2.0.0", 2),
+                (b.clone(), 4, "4.0.0", 3),
+            ],
+        );
+        let now = desired(4, Phase::Done, b.clone(), 4, 2, &[("ring=b", 3)]);
+        for to in ["2.0.0", "v2.0.0"] {
+            assert_eq!(view.named(&now, &all, to), Some(id(2)), "what all others serve: the groups end");
+            assert_eq!(view.named(&now, &b, to), Some(id(3)), "its own");
+        }
+        assert_eq!(view.named(&now, &all, "4.0.0"), None, "it was never for everybody");
+        assert_eq!(view.named(&now, &a, "4.0.0"), None, "nor for them");
+        assert_eq!(view.named(&now, &a, "1.0.0"), Some(id(1)), "everybody had it");
+        assert_eq!(view.named(&now, &b, "4.0.0"), None, "they are there");
+        // A digest names one release, whoever had it.
+        for to in ["04040404", &id(4).to_string()] {
+            assert_eq!(view.named(&now, &all, to), Some(id(4)));
+        }
+        assert_eq!(view.named(&now, &all, "02020202"), Some(id(2)));
+        assert_eq!(view.named(&now, &all, "0404"), None, "too short to name one");
+        let unknown = id(77);
+        assert_eq!(view.named(&now, &all, &unknown.to_string()), Some(unknown), "the store may have it");
+        // From a rollout that is under way, back to what it takes the place of.
+        let under_way = desired(5, Phase::Commit, all.clone(), 5, 2, &[]);
+        assert_eq!(view.named(&under_way, &all, "2.0.0"), Some(id(2)));
+        let settled = desired(5, Phase::Abort, all.clone(), 5, 2, &[]);
+        assert_eq!(view.named(&settled, &all, "2.0.0"), None, "they are there");
     }
 
     #[test]

@@ -158,6 +158,19 @@ fn a_store_that_comes_back_empty_sends_nobody_back() {
 }
 
 #[test]
+fn a_leader_that_ends_again_and_again_leaves_the_lead_to_another() {
+    let sum = holds(Profile::crash_looping(8));
+    assert_eq!(sum.aborted, 0, "nothing was wrong with the release");
+    let sum = holds(Profile {
+        name: "half refuse, and a leader ends again and again",
+        refuse_per_mille: 500,
+        ..Profile::crash_looping(50)
+    });
+    assert_eq!((sum.done, sum.swaps), (0, 0));
+    holds(Profile { name: "faults, and a leader ends again and again", faults: true, ..Profile::crash_looping(8) });
+}
+
+#[test]
 fn commands_in_every_phase_end_in_one_release() {
     holds(Profile::commanded(8));
 }
@@ -204,6 +217,7 @@ fn planted_mistakes_are_noticed() {
     is_noticed(Mistake::WritesWithoutRevision, Profile::faulty(8));
     is_noticed(Mistake::LabelsIgnored, Profile::calm(9).labelled());
     is_noticed(Mistake::GroupsForgotten, Profile::calm(9).labelled());
+    is_noticed(Mistake::ResumesEachTime, Profile::crash_looping(8));
 }
 
 /// Prints what a fleet of ten thousand costs: `ci/fleet` writes it into the documentation.

@@ -31,6 +31,8 @@ pub(crate) struct Profile {
     pub(crate) analysis: Analysis,
     /// Whether somebody gives commands, holds and pins nodes, and starts a second rollout.
     pub(crate) commands: bool,
+    /// Whether one of the leaders ends every few seconds and starts again at once, to the end.
+    pub(crate) crash_loop: bool,
     /// Whether nodes have labels, and the release is for one of them. A second one is for another.
     pub(crate) labels: bool,
 }
@@ -58,6 +60,7 @@ impl Profile {
             calls_per_second: 0,
             analysis: Analysis::NONE,
             commands: false,
+            crash_loop: false,
             labels: false,
         }
     }
@@ -117,6 +120,10 @@ impl Profile {
         Self { name: "the store comes back empty", forgets: Forgets::Everything, ..Self::faulty(nodes) }
     }
 
+    pub(crate) fn crash_looping(nodes: usize) -> Self {
+        Self { name: "a leader ends again and again", crash_loop: true, ..Self::calm(nodes) }
+    }
+
     pub(crate) fn commanded(nodes: usize) -> Self {
         Self { name: "commands", commands: true, ..Self::faulty(nodes) }
     }
@@ -143,6 +150,8 @@ pub(crate) enum Mistake {
     LabelsIgnored,
     /// Nodes do not know of the groups that have a release of their own.
     GroupsForgotten,
+    /// A leader takes its own lease at each start.
+    ResumesEachTime,
 }
 
 /// How a run ended.
@@ -205,6 +214,8 @@ enum Happening {
     LeaderDown(usize),
     LeaderUp(usize),
     LeaderPaused(usize, Millis),
+    /// A leader ends and starts again, and will after at most so long.
+    CrashLoop(usize, Millis),
     LeaseArrives(Option<Revision>, Lease),
     DesiredArrives(Option<Revision>, Desired),
     Store(bool),
@@ -451,6 +462,11 @@ impl<'a> World<'a> {
 
     fn plan_faults(&mut self) {
         let nodes = self.nodes.len();
+        if self.profile.crash_loop {
+            // Too often to ever lead, or to lead for a bake time.
+            let most = if self.random.chance(500) { 14_000 } else { 50_000 };
+            self.at(1_000, Happening::CrashLoop(0, most));
+        }
         if self.profile.faults {
             for _ in 0..(nodes / 5).max(3) {
                 let (node, at) =
@@ -666,6 +682,12 @@ impl<'a> World<'a> {
             Happening::Tick(leader) => {
                 self.after(700, Happening::Tick(leader));
                 self.tick(leader);
+            }
+            Happening::CrashLoop(leader, most) => {
+                let next = 2_000 + self.random.below(most - 2_000);
+                self.after(next, Happening::CrashLoop(leader, most));
+                self.leaders[leader].leader = None;
+                self.happen(Happening::LeaderUp(leader))?;
             }
             Happening::LeaderDown(leader) => self.leaders[leader].leader = None,
             Happening::LeaderUp(leader) => {
@@ -955,6 +977,13 @@ impl<'a> World<'a> {
         let back = |length: usize, lags: bool| length.checked_sub(1 + usize::from(lags));
         let lease = back(self.lease.history.len(), lag_lease).map(|index| self.lease.history[index].clone());
         let desired = back(self.desired.history.len(), lag_desired).map(|index| self.desired.history[index].clone());
+        let mut lease: Option<(Revision, Lease)> = lease;
+        let me = format!("leader-{leader}-{}", self.leaders[leader].life);
+        if let Some((_, lease)) = lease.as_mut().filter(|(_, lease)| lease.holder != me)
+            && self.mistake == Some(Mistake::ResumesEachTime)
+        {
+            lease.resumed = false;
+        }
         let Some(it) = &mut self.leaders[leader].leader else { return };
         it.lease_read(clock, lease);
         it.desired_read(clock, desired);
@@ -1010,6 +1039,10 @@ impl<'a> World<'a> {
         let (_, document) = self.desired.current().ok_or("the store is empty at the end")?;
         if !document.has_ended() {
             return Err(format!("still in {:?} at the end: {document:?}", document.phase));
+        }
+        let holder = self.lease.current().map(|(_, lease)| lease.holder);
+        if self.profile.crash_loop && !holder.as_deref().is_some_and(|holder| holder.starts_with("leader-1-")) {
+            return Err(format!("{holder:?} leads at the end, which ends again and again, and not the other one"));
         }
         let rollout = document.order.rollout;
         // Nodes with the same labels are one group: they serve the same at the end, whatever the document says.

@@ -34,8 +34,12 @@ const ROLES: [Role; 4] = [
             "waf.audit",
             "$JS.API.INFO",
             "$JS.API.STREAM.INFO.*",
-            "$JS.API.STREAM.CREATE.*",
-            "$JS.API.STREAM.UPDATE.*",
+            "$JS.API.STREAM.CREATE.KV_desired",
+            "$JS.API.STREAM.CREATE.KV_nodes",
+            "$JS.API.STREAM.CREATE.artifacts",
+            "$JS.API.STREAM.CREATE.audit",
+            "$JS.API.STREAM.UPDATE.KV_desired",
+            "$JS.API.STREAM.UPDATE.KV_nodes",
             "$JS.API.STREAM.PURGE.artifacts",
             "$JS.API.CONSUMER.CREATE.KV_nodes",
             "$JS.API.DIRECT.GET.>",
@@ -45,7 +49,12 @@ const ROLES: [Role; 4] = [
     },
     Role {
         name: "region",
-        publish: &["$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*"],
+        publish: &[
+            "$JS.API.INFO",
+            "$JS.API.STREAM.INFO.*",
+            "$JS.API.STREAM.CREATE.KV_desired",
+            "$JS.API.STREAM.CREATE.artifacts",
+        ],
         subscribe: &["_INBOX_region.>"],
     },
     Role {
@@ -56,7 +65,7 @@ const ROLES: [Role; 4] = [
 ];
 
 /// What one of the roles must not do, and what others need.
-const TRIED: [&str; 17] = [
+const TRIED: [&str; 20] = [
     "$KV.desired.slot.waf",
     "$KV.desired.leader.waf",
     "$KV.nodes.NAME",
@@ -67,7 +76,10 @@ const TRIED: [&str; 17] = [
     "waf.audit",
     "secbeat.wasm.reload.x",
     "$JS.API.STREAM.CREATE.KV_desired",
+    "$JS.API.STREAM.CREATE.forger",
     "$JS.API.STREAM.UPDATE.KV_desired",
+    "$JS.API.STREAM.UPDATE.artifacts",
+    "$JS.API.STREAM.UPDATE.forger",
     "$JS.API.STREAM.DELETE.KV_desired",
     "$JS.API.STREAM.PURGE.KV_desired",
     "$JS.API.STREAM.PURGE.artifacts",
@@ -75,6 +87,10 @@ const TRIED: [&str; 17] = [
     "$JS.API.CONSUMER.CREATE.KV_desired",
     "$JS.API.DIRECT.GET.KV_desired.$KV.desired.slot.waf",
 ];
+/// A stream whose messages the servers would publish as the fleet's document, whoever may publish that: its name is all that tells
+/// it from another.
+const FORGER: &str = r#"{"name":"forger","subjects":["forged"],"retention":"limits","storage":"file","num_replicas":1,
+    "republish":{"src":"forged","dest":"$KV.desired.slot.waf"}}"#;
 /// What one must not hear.
 const HEARD: [&str; 5] = ["$KV.nodes.>", "waf.heartbeat.>", "secbeat.wasm.reload.>", "_INBOX.>", ">"];
 
@@ -148,7 +164,8 @@ async fn each_role_is_denied_what_it_must_not_do_and_is_told_which_subject_that_
             format!("{{ user: {:?}, password: secret, permissions: {} }}", role.name, role.permissions("node-1", 1))
         })
         .collect();
-    let users = format!("authorization {{ users: [\n{}\n] }}\n", users.join("\n"));
+    let everybody = "{ user: everybody, password: secret }";
+    let users = format!("authorization {{ users: [\n{}\n{everybody}\n] }}\n", users.join("\n"));
     let Some(nats) = Nats::configured(&users) else { return };
     // What a region has is enough for what it does.
     let url = format!("nats://region:secret@{}", nats.address());
@@ -173,7 +190,8 @@ async fn each_role_is_denied_what_it_must_not_do_and_is_told_which_subject_that_
         let mut allowed = Vec::new();
         for tried in TRIED {
             let subject = Role::filled(tried, "node-1", 1);
-            client.publish(subject.clone(), "{}".into()).await.unwrap();
+            let asked = if subject.ends_with(".forger") { FORGER } else { "{}" };
+            client.publish(subject.clone(), asked.into()).await.unwrap();
             client.flush().await.unwrap();
             if Role::may(role.publish, tried) {
                 allowed.push(subject);
@@ -212,6 +230,13 @@ async fn each_role_is_denied_what_it_must_not_do_and_is_told_which_subject_that_
             errors.iter().find(|it| it.contains("iolation")).unwrap()
         );
     }
+    // Who may make any stream could have forged a document: this is what was denied.
+    let unrestricted = async_nats::ConnectOptions::with_user_and_password("everybody".to_owned(), "secret".to_owned());
+    let context = async_nats::jetstream::new(unrestricted.connect(nats.url()).await.unwrap());
+    assert!(context.get_stream("forger").await.is_err(), "no role has made the stream");
+    let made = context.client().request("$JS.API.STREAM.CREATE.forger", FORGER.into()).await.unwrap();
+    let made = String::from_utf8_lossy(&made.payload).into_owned();
+    assert!(!made.contains("\"error\""), "and it is one that the servers make: {made}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
