@@ -82,6 +82,7 @@ impl Pool {
         self.tell_if_ready();
     }
 
+    #[cfg(feature = "native")]
     fn is_ready(&self) -> bool {
         self.starting == 0 && self.behind == 0
     }
