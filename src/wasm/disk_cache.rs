@@ -152,10 +152,11 @@ impl DiskCache {
         write_new(&self.path, parts, |file| fs::rename(file, to))
     }
 
-    /// Notes what became of the last one of its kind, and logs that it failed, once.
+    /// Notes what became of the last one of its kind, and logs that it failed, once for both kinds.
     fn note(&self, failed: &Mutex<Option<io::ErrorKind>>, outcome: io::Result<()>) {
         let now = outcome.as_ref().err().map(io::Error::kind);
-        let before = std::mem::replace(&mut *failed.lock(), now);
+        let before = self.failed();
+        *failed.lock() = now;
         if let Err(reason) = outcome {
             let path = self.path.display();
             match before == now {

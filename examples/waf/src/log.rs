@@ -51,7 +51,8 @@ pub fn start(log: &Log) -> WorkerGuard {
         true => filter,
         false => filter.add_directive("waf::access=off".parse().expect("a directive")),
     };
-    let subscriber = tracing_subscriber::fmt().with_writer(writer).with_env_filter(filter);
+    // A log is read by programs. Another crate of the build may ask for a subscriber with colours.
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).with_env_filter(filter);
     match log.format {
         Format::Text => subscriber.init(),
         Format::Json => subscriber.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),

@@ -29,7 +29,11 @@ async fn a_full_disk_for_compiled_modules_costs_a_compilation_and_no_reload() {
     assert_eq!(node.folder.compiled().len(), 1, "and for no other");
     let log = node.folder.log();
     assert_eq!(log.matches("could not write to the compile cache").count(), 1, "it is said once: {log}");
-    assert_eq!(std::fs::read_dir(node.folder.path("data/compiled")).unwrap().count(), 3, "the key, one, the ballast");
+    // Functions are written when there is time for it, if there is room.
+    let entries = std::fs::read_dir(node.folder.path("data/compiled")).unwrap().map(|entry| entry.unwrap().path());
+    let is_of_functions =
+        |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "functions" || end == "new");
+    assert_eq!(entries.filter(|path| !is_of_functions(path)).count(), 3, "the key, one, the ballast");
 
     let node = node.kill().start();
     let disk = disk;
