@@ -18,9 +18,9 @@ use waf_rollout::{
 
 use super::artifacts::{Artifacts, MOST_REMOVED};
 use super::audit::Audit;
-use super::store::{Key, Store, StoreError, Told};
+use super::store::{Key, Store, StoreError, Stored, Told};
 use super::view::{PRESENT_SECONDS, View};
-use super::{About, Document, MOST_TELLING, Telling, plain_name};
+use super::{About, Document, MOST_TELLING, Telling, Unreadable, plain_name};
 use crate::replace_file::replace_file;
 
 /// How often the documents are read when nothing is heard.
@@ -168,6 +168,7 @@ pub(super) async fn start(
         leader,
         started: Instant::now(),
         store,
+        vacancies: Vacancies::default(),
         artifacts,
         replicas,
         keep_releases,
@@ -201,6 +202,7 @@ struct Task {
     leader: Leader,
     started: Instant,
     store: Store,
+    vacancies: Vacancies,
     artifacts: Artifacts,
     replicas: usize,
     /// So many releases stay in the store, beside what the document names.
@@ -212,6 +214,37 @@ struct Task {
     changed: watch::Sender<u64>,
     audit: Audit,
     recorder: mpsc::UnboundedSender<Vec<u8>>,
+}
+
+/// What the next write of each key replaces where the logic knows of nothing.
+#[derive(Default)]
+struct Vacancies {
+    lease: Vacancy,
+    desired: Vacancy,
+}
+
+/// The revision of what is of no use: what somebody deleted, or stored there and no orchestrator wrote. 0 if nothing is there.
+#[derive(Default)]
+struct Vacancy(Revision);
+
+impl Vacancy {
+    /// Returns what is stored, unless it is of no use. Then it is remembered as what the next write replaces.
+    fn unless<T, E: std::fmt::Display>(
+        &mut self,
+        Stored { revision, bytes }: Stored,
+        what: &str,
+        read: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Option<(Revision, T)> {
+        let error = match bytes.as_deref().map(read) {
+            Some(Ok(value)) => return Some((revision, value)),
+            Some(Err(error)) => error.to_string(),
+            None => "it was deleted".to_owned(),
+        };
+        if std::mem::replace(&mut self.0, revision) != revision && revision > 0 {
+            tracing::error!(error, revision, "{what} is lost, and will be written again");
+        }
+        None
+    }
 }
 
 impl Task {
@@ -365,21 +398,17 @@ impl Task {
 
     /// Reads both documents for the logic.
     async fn feed(&mut self) -> Result<Read, StoreError> {
-        let lease = self.store.read(Key::Lease).await?;
-        let lease: Option<(Revision, Lease)> =
-            lease.and_then(|(revision, bytes)| Some((revision, serde_json::from_slice(&bytes).ok()?)));
+        let stored = self.store.read(Key::Lease).await?;
+        let lease = self.vacancies.lease.unless(stored, "the lease", |bytes| serde_json::from_slice::<Lease>(bytes));
         self.leader.lease_read(self.now(), lease.clone());
-        let document = match self.store.read(Key::Desired).await? {
-            None => None,
-            Some((revision, bytes)) => match serde_json::from_slice::<Document>(&bytes) {
-                Ok(document) if document.is_known() => Some((revision, document)),
-                other => {
-                    let error = other.err().map_or_else(|| "another format".to_owned(), |error| error.to_string());
-                    tracing::error!(error, "the document cannot be read: update this orchestrator");
-                    return Err(StoreError::Refused(error));
-                }
-            },
-        };
+        let stored = self.store.read(Key::Desired).await?;
+        let read = stored.bytes.as_deref().map(Document::read);
+        if let Some(Err(error @ Unreadable::Format(_))) = read {
+            // Whoever has written it knows better.
+            tracing::error!(%error, "the document cannot be read");
+            return Err(StoreError::Refused(error.to_string()));
+        }
+        let document = self.vacancies.desired.unless(stored, "the document", Document::read);
         let desired = document.as_ref().map(|(revision, document)| (*revision, document.desired.clone()));
         self.leader.desired_read(self.now(), desired);
         Ok(Read { holder: lease.map(|(_, lease)| lease.holder), document: document.map(|(_, document)| document) })
@@ -409,7 +438,8 @@ impl Task {
 
     async fn write_lease(&mut self, expected: Option<Revision>, lease: &Lease) {
         let bytes = serde_json::to_vec(lease).expect("texts and numbers");
-        if let Err(error) = self.store.write(Key::Lease, expected, bytes).await {
+        let replaced = expected.unwrap_or(self.vacancies.lease.0);
+        if let Err(error) = self.store.write(Key::Lease, replaced, bytes).await {
             tracing::debug!(%error, "the lease");
         }
     }
@@ -421,7 +451,8 @@ impl Task {
         about: About,
     ) -> Result<Revision, StoreError> {
         let bytes = serde_json::to_vec(&Document::new(desired, about)).expect("texts and numbers");
-        let written = self.store.write(Key::Desired, expected, bytes).await;
+        let replaced = expected.unwrap_or(self.vacancies.desired.0);
+        let written = self.store.write(Key::Desired, replaced, bytes).await;
         written.inspect_err(|error| tracing::warn!(%error, "the document"))
     }
 

@@ -187,10 +187,29 @@ impl Document {
         Document { format: if is_plain { FORMAT } else { FORMAT_WITH_GROUPS }, desired, about }
     }
 
-    /// Returns whether this program knows all that it may say.
-    fn is_known(&self) -> bool {
-        matches!(self.format, FORMAT | FORMAT_WITH_GROUPS)
+    /// Reads what is stored.
+    fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
+        #[derive(Deserialize)]
+        struct Stated {
+            format: u32,
+        }
+        let Stated { format } = serde_json::from_slice(bytes)?;
+        match format {
+            FORMAT | FORMAT_WITH_GROUPS => Ok(serde_json::from_slice(bytes)?),
+            other => Err(Unreadable::Format(other)),
+        }
     }
+}
+
+/// Why what is stored is not followed.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    /// A newer program has written it.
+    #[error("it has format {0}, and this program knows up to {FORMAT_WITH_GROUPS}: update it")]
+    Format(u32),
+    /// Nobody has written it who leads.
+    #[error("it is no document: {0}")]
+    NoDocument(#[from] serde_json::Error),
 }
 
 /// Where a rollout comes from.

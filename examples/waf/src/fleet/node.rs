@@ -18,7 +18,7 @@ use waf_rollout::{Effect, Event, Kind, Labels, Node, NodeId, Phase, Refusal, Rel
 
 use super::disk::{Disk, Swap};
 use super::managed::{Managed, ManagedState, Order};
-use super::store::{Key, Store, StoreError};
+use super::store::{Key, Store, StoreError, Stored};
 use super::{Changed, Description, Document, MOST_LABELS, Membership, Problem, Settings, Telling};
 use crate::config::{Config, FailurePolicy};
 use crate::deploy::{self, Deployments, Made, Ready};
@@ -333,24 +333,21 @@ impl Agent {
         let read = self.store.read(Key::Desired).await;
         self.state.lock().connected = read.is_ok();
         let bytes = match read {
-            Ok(Some((_, bytes))) => bytes,
-            Ok(None) => return jittered(POLL),
+            Ok(Stored { bytes: Some(bytes), .. }) => bytes,
+            Ok(Stored { bytes: None, .. }) => return jittered(POLL),
             Err(error) => {
                 tracing::debug!(%error, "the document cannot be read");
                 return jittered(RETRY_READ);
             }
         };
-        match serde_json::from_slice::<Document>(&bytes) {
-            Ok(document) if document.is_known() => {
+        match Document::read(&bytes) {
+            Ok(document) => {
                 if self.node.document() != Some(&document.desired) {
                     self.heard_at = heard_at;
                     self.handle(Event::Document(document.desired)).await;
                 }
             }
-            Ok(document) => {
-                tracing::error!(format = document.format, "the document has another format: update this node")
-            }
-            Err(error) => tracing::error!(%error, "the document is none"),
+            Err(error) => tracing::error!(%error, "what is stored is not followed"),
         }
         jittered(POLL)
     }

@@ -101,6 +101,14 @@ pub enum StoreError {
     Setup(String),
 }
 
+/// What is stored under a key.
+pub struct Stored {
+    /// What a write has to name to replace it: 0 if nothing ever was there.
+    pub revision: Revision,
+    /// `None` if nothing is there, or if it was deleted.
+    pub bytes: Option<Bytes>,
+}
+
 /// What a node tells. Who may publish on its subject is a matter of the servers' permissions, so that is who speaks.
 pub struct Told {
     /// The last token of the subject, or the key.
@@ -248,17 +256,20 @@ impl Store {
         }
     }
 
-    /// Reads a document; `None` if there is none.
-    pub async fn read(&self, key: Key) -> Result<Option<(Revision, Bytes)>, StoreError> {
+    /// Reads what is stored under a key.
+    pub async fn read(&self, key: Key) -> Result<Stored, StoreError> {
         let subject = format!("$KV.{DOCUMENTS}.{}", key.name());
         let found = self.direct_get("KV_desired", DOCUMENTS, &subject, "the document").await?;
-        Ok(found.map(|(revision, _, bytes)| (revision, bytes)))
+        let Some((revision, headers, bytes)) = found else { return Ok(Stored { revision: 0, bytes: None }) };
+        let operation = headers.as_ref().and_then(|headers| headers.get("KV-Operation"));
+        let is_deleted = operation.is_some_and(|operation| operation.as_str() != "PUT");
+        Ok(Stored { revision, bytes: (!is_deleted).then_some(bytes) })
     }
 
-    /// Replaces the revision `expected` of a document; with `None`, only if there is none.
-    pub async fn write(&self, key: Key, expected: Option<Revision>, bytes: Vec<u8>) -> Result<Revision, StoreError> {
+    /// Replaces the revision `replaced` of what is stored under a key.
+    pub async fn write(&self, key: Key, replaced: Revision, bytes: Vec<u8>) -> Result<Revision, StoreError> {
         let mut headers = HeaderMap::new();
-        headers.insert("Nats-Expected-Last-Subject-Sequence", expected.unwrap_or(0).to_string().as_str());
+        headers.insert("Nats-Expected-Last-Subject-Sequence", replaced.to_string().as_str());
         self.store(format!("$KV.{DOCUMENTS}.{}", key.name()), headers, bytes.into(), DOCUMENTS).await
     }
 
@@ -398,11 +409,9 @@ impl Store {
                 return Err(StoreError::Refused(format!("{status} {text}")));
             }
         }
-        let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str().to_owned());
-        if header("KV-Operation").is_some_and(|operation| operation != "PUT") {
-            return Ok(None);
-        }
-        let sequence = header("Nats-Sequence").and_then(|number| number.parse().ok());
+        // The server adds it to the message's own headers, which may have one: of what was itself an answer when it was stored.
+        let sequence = message.headers.as_ref().and_then(|headers| headers.get_last("Nats-Sequence"));
+        let sequence = sequence.and_then(|number| number.as_str().parse().ok());
         let sequence = sequence.ok_or_else(|| StoreError::Refused("an answer without a sequence".to_owned()))?;
         Ok(Some((sequence, message.headers, message.payload)))
     }

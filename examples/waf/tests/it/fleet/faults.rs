@@ -271,6 +271,58 @@ async fn a_store_that_loses_everything_takes_no_node_back() {
     fleet.wait_for_version("1.3.0").await;
 }
 
+/// Also what only answers elsewhere: a server stores its answer under the subject that the question names for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_the_place_of_the_fleet_s_documents_is_replaced_and_no_node_follows_it() {
+    let Some(fleet) = Fleet::start(2, at_once()).await else { return };
+    let client = fleet.nats.client().await;
+    let bucket = async_nats::jetstream::new(client.clone()).get_key_value("desired").await.unwrap();
+    let module = fleet.nodes[0].version().await["digest"].as_str().unwrap().to_owned();
+    let artifact = format!("$JS.API.DIRECT.GET.artifacts.waf.artifact.{module}.0");
+    let mut serves = 0;
+    let harms = ["no document", "deleted", "purged", "an answer", "another document", "nothing"];
+    // A leader that has lost its lease listens for a while first: not all of them again.
+    for (key, harms) in [("slot.waf", &harms[..]), ("leader.waf", &harms[..2])] {
+        for harm in harms {
+            let before = bucket.entry(key).await.unwrap().unwrap().revision;
+            match *harm {
+                "deleted" => bucket.delete(key).await.unwrap(),
+                "purged" => bucket.purge(key).await.unwrap(),
+                "an answer" => {
+                    let answer_to = format!("$KV.desired.{key}");
+                    client.publish_with_reply(artifact.clone(), answer_to, "".into()).await.unwrap();
+                }
+                "another document" => drop(bucket.put(key, r#"{"format":1,"holder":"nobody"}"#.into()).await.unwrap()),
+                "no document" => drop(bucket.put(key, "\0garbage".into()).await.unwrap()),
+                _ => drop(bucket.put(key, "".into()).await.unwrap()),
+            }
+            // There is one again, and it is not the harm.
+            until("a document again", || async {
+                let entry = bucket.entry(key).await.ok()??;
+                let document: Value = serde_json::from_slice(&entry.value).ok()?;
+                (entry.revision > before + 1 && document["term"].is_u64()).then_some(())
+            })
+            .await;
+            serves += 1;
+            let (version, bytes) = (format!("1.{serves}.0"), Module::new(&format!("1.{serves}.0")).bytes());
+            let answer = until("an orchestrator that leads", || async {
+                let answer = fleet.orchestrator.release(&bytes, &[]).await;
+                (answer.status != StatusCode::SERVICE_UNAVAILABLE).then_some(answer)
+            })
+            .await;
+            assert_eq!(answer.json()["state"], "done", "{key} {harm}: {}", answer.text());
+            fleet.wait_for_version(&version).await;
+        }
+    }
+    for node in &fleet.nodes {
+        assert_eq!(swaps(node).await.len(), serves, "one for each release");
+    }
+    let log = fleet.orchestrator.log();
+    for told in ["the document is lost, and will be written again", "the lease is lost, and will be written again"] {
+        assert!(log.contains(told), "{told}: {log}");
+    }
+}
+
 /// Acceptance 14.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twelve_hundred_clients_fetch_an_artifact_at_once_without_a_consumer() {
