@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Sleep, sleep, timeout};
 
+use crate::upstream::Repeat;
+
 /// Any body.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -48,6 +50,8 @@ pub struct Held {
     watch: Option<Watch>,
     progress: Arc<Progress>,
     room: Room,
+    /// The room of what it shares with a copy of itself.
+    shared: Option<Arc<Room>>,
     /// How long what is held back may take to be whole.
     patience: Duration,
     /// Until when it may, while something is held back.
@@ -99,6 +103,10 @@ struct Room {
 }
 
 impl Room {
+    fn none() -> Room {
+        Room { all: &MEMORY, own: None }
+    }
+
     /// Takes, or gives back, what is needed to hold so many bytes.
     fn hold(&mut self, bytes: usize) -> Result<(), Cut> {
         let needed = bytes.div_ceil(1 << 10);
@@ -197,7 +205,8 @@ impl Held {
             rest: Some(body),
             watch: None,
             progress: Arc::new(Progress { latest: Mutex::new(Instant::now()), cut: Mutex::default() }),
-            room: Room { all: &MEMORY, own: None },
+            room: Room::none(),
+            shared: None,
             patience,
             waiting: None,
             turn: TURN,
@@ -274,6 +283,29 @@ impl Held {
         let patience = self.patience;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
         if waiting.as_mut().poll(cx).is_ready() { Err(self.cut(Cut::Slow)) } else { Ok(()) }
+    }
+}
+
+impl Repeat for Held {
+    fn repeat(&mut self) -> Option<Held> {
+        let is_whole = self.rest.as_ref().is_none_or(hyper::body::Body::is_end_stream);
+        let is_seen = self.watch.as_ref().is_none_or(|watch| watch.held() == 0 && !watch.behind);
+        if !is_whole || !is_seen {
+            return None;
+        }
+        let room = std::mem::replace(&mut self.room, Room::none());
+        let shared = Arc::clone(self.shared.get_or_insert_with(|| Arc::new(room)));
+        Some(Held {
+            ready: self.ready.clone(),
+            rest: None,
+            watch: None,
+            progress: self.progress(),
+            room: Room::none(),
+            shared: Some(shared),
+            patience: self.patience,
+            waiting: None,
+            turn: TURN,
+        })
     }
 }
 

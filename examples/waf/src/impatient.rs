@@ -31,6 +31,8 @@ impl Impatient {
         let patience = self.patience;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
         if waiting.deadline() <= Instant::now() || waiting.as_mut().poll(cx).is_ready() {
+            // What is on its way to the client would stay in the system's memory for minutes after the connection's end.
+            self.stream.reset_when_closed();
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")));
         }
         Poll::Pending

@@ -6,7 +6,9 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hotslot::BoxError;
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::header::HOST;
@@ -51,15 +53,20 @@ pub struct Connections<B> {
 
 enum Pool<B> {
     Http1(Box<Client<Connector, B>>),
-    /// Over HTTP/2 the host of a request takes the place of the address, by which the usual pool tells connections apart: that
-    /// would be one for each host that clients think up.
-    Http2 {
-        connector: Connector,
-        connect_timeout: Duration,
-        connections: Vec<Mutex<Option<Kept<B>>>>,
-        next: AtomicUsize,
-    },
+    Http2(Box<Http2Pool<B>>),
 }
+
+/// Over HTTP/2 the host of a request takes the place of the address, by which the usual pool tells connections apart: that would be
+/// one for each host that clients think up.
+struct Http2Pool<B> {
+    connector: Connector,
+    connect_timeout: Duration,
+    connections: Vec<Place<B>>,
+    next: AtomicUsize,
+    made: AtomicUsize,
+}
+
+type Place<B> = Mutex<Option<Kept<B>>>;
 
 /// A connection that is kept, and a number that no other one has.
 type Kept<B> = (usize, SendRequest<B>);
@@ -72,9 +79,24 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 /// How many connections with HTTP/2 are kept.
 const CONNECTIONS: usize = 4;
 
+/// How often a request is sent that the server has not looked at: servers end all connections that are equally old at once.
+const ATTEMPTS: usize = 3;
+
+/// A body that can be sent again if nobody has looked at it.
+pub trait Repeat: Sized {
+    /// Returns the same body once more, if all of it is there. Nothing of it has been taken yet.
+    fn repeat(&mut self) -> Option<Self>;
+}
+
+impl Repeat for Empty<Bytes> {
+    fn repeat(&mut self) -> Option<Empty<Bytes>> {
+        Some(Empty::new())
+    }
+}
+
 impl<B> Connections<B>
 where
-    B: hyper::body::Body + Send + Unpin + 'static,
+    B: hyper::body::Body + Repeat + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
@@ -82,7 +104,8 @@ where
         let pool = if upstream.http2 {
             let connections = (0..CONNECTIONS).map(|_| Mutex::default()).collect();
             let connector = connector(connect_timeout, true)?;
-            Pool::Http2 { connector, connect_timeout, connections, next: AtomicUsize::new(0) }
+            let (next, made) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            Pool::Http2(Box::new(Http2Pool { connector, connect_timeout, connections, next, made }))
         } else {
             Pool::Http1(Box::new(
                 Client::builder(TokioExecutor::new())
@@ -104,45 +127,96 @@ where
                 *request.version_mut() = Version::HTTP_11;
                 Ok(client.request(request).await?)
             }
-            Pool::Http2 { connector, connect_timeout, connections, next } => {
+            Pool::Http2(pool) => {
                 let host =
                     request.headers_mut().remove(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
                 let host = host.unwrap_or_else(|| own.clone());
                 *request.uri_mut() = self.upstream.uri(host, request.uri().path_and_query());
                 *request.version_mut() = Version::HTTP_2;
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let place = &connections[number % connections.len()];
-                let (number, mut sender) = {
-                    let mut place = place.lock().await;
-                    let open = match place.as_mut() {
-                        Some((_, sender)) => sender.ready().await.is_ok() && !sender.is_closed(),
-                        None => false,
-                    };
-                    match place.as_ref().filter(|_| open) {
-                        Some(kept) => kept.clone(),
-                        None => {
-                            let new = connect(connector, self.upstream.uri(own, None));
-                            let new =
-                                timeout(*connect_timeout, new).await.map_err(|_| "connecting took too long")??;
-                            place.insert((number, new)).clone()
-                        }
+                let (own, place) = (self.upstream.uri(own, None), pool.place());
+                for _ in 1..ATTEMPTS {
+                    let Some(again) = repeat(&mut request) else { break };
+                    match pool.send(place, &own, request).await? {
+                        Err(error) if is_unread(&error) => request = again,
+                        answer => return Ok(answer?),
                     }
-                };
-                let answer = sender.send_request(request).await;
-                if answer.as_ref().is_err_and(is_unwelcome) {
-                    // What is under way on it ends on it; the next request finds another one.
-                    place.lock().await.take_if(|(kept, _)| *kept == number);
                 }
-                Ok(answer?)
+                Ok(pool.send(place, &own, request).await??)
             }
         }
     }
 }
 
+impl<B> Http2Pool<B>
+where
+    B: hyper::body::Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// The place of the connection whose turn it is.
+    fn place(&self) -> &Place<B> {
+        &self.connections[self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len()]
+    }
+
+    /// Sends a request to `origin` on the connection of a place if it is open, or else on a new one, which takes its place. The outer
+    /// error says why there is none.
+    async fn send(
+        &self,
+        place: &Place<B>,
+        origin: &Uri,
+        request: Request<B>,
+    ) -> Result<Result<Response<Incoming>, hyper::Error>, BoxError> {
+        let (number, mut sender) = {
+            let mut place = place.lock().await;
+            let open = match place.as_mut() {
+                Some((_, sender)) => sender.ready().await.is_ok() && !sender.is_closed(),
+                None => false,
+            };
+            match place.as_ref().filter(|_| open) {
+                Some(kept) => kept.clone(),
+                None => {
+                    let new = timeout(self.connect_timeout, connect(&self.connector, origin.clone())).await;
+                    let number = self.made.fetch_add(1, Ordering::Relaxed);
+                    place.insert((number, new.map_err(|_| "connecting took too long")??)).clone()
+                }
+            }
+        };
+        let answer = sender.send_request(request).await;
+        if answer.as_ref().is_err_and(|error| is_unread(error) || is_unwelcome(error)) {
+            // What is under way on it ends on it; the next request finds another one.
+            place.lock().await.take_if(|(kept, _)| *kept == number);
+        }
+        Ok(answer)
+    }
+}
+
+fn repeat<B: Repeat>(request: &mut Request<B>) -> Option<Request<B>> {
+    let body = request.body_mut().repeat()?;
+    let mut again = Request::new(body);
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.version_mut() = request.version();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
+/// Whether a server has not looked at a request, so that it may be sent again whatever it asks for (RFC 9113, 6.8 and 8.7): the
+/// connection ended before it was sent, or it came after those that the server still answers on it, or was refused as a stream.
+fn is_unread(error: &hyper::Error) -> bool {
+    let Some(reason) = of_http2(error) else { return error.is_canceled() };
+    // Streams up to the last one that the server names are given up with another error, if at all.
+    let is_over = reason.is_go_away() && reason.reason() == Some(h2::Reason::NO_ERROR);
+    let is_refused = reason.is_reset() && reason.reason() == Some(h2::Reason::REFUSED_STREAM);
+    reason.is_remote() && (is_over || is_refused)
+}
+
 /// Whether a server wants no more requests on a connection.
 fn is_unwelcome(error: &hyper::Error) -> bool {
-    let reason = error.source().and_then(|error| error.downcast_ref::<h2::Error>()).and_then(h2::Error::reason);
-    matches!(reason, Some(h2::Reason::ENHANCE_YOUR_CALM | h2::Reason::REFUSED_STREAM))
+    of_http2(error).is_some_and(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
+fn of_http2(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|error| error.downcast_ref::<h2::Error>())
 }
 
 /// A connection that speaks HTTP/2.

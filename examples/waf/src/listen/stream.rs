@@ -15,6 +15,22 @@ pub enum Stream {
     Unix(tokio::net::UnixStream),
 }
 
+impl Stream {
+    /// Has the end of the connection throw away what the peer has not taken.
+    pub fn reset_when_closed(&self) {
+        let reset = match self {
+            Stream::Tcp(stream) => stream.set_zero_linger(),
+            Stream::Tls(stream) => stream.get_ref().0.set_zero_linger(),
+            // It ends with its last descriptor.
+            #[cfg(unix)]
+            Stream::Unix(_) => Ok(()),
+        };
+        if let Err(error) = reset {
+            tracing::debug!(%error, "a connection cannot be reset");
+        }
+    }
+}
+
 macro_rules! each {
     ($this:expr, $stream:ident => $call:expr) => {
         match $this.get_mut() {

@@ -26,6 +26,7 @@ mod logs;
 mod mild;
 mod modules;
 mod page;
+mod programs;
 mod proxy;
 mod races;
 mod rules;

@@ -5,6 +5,8 @@ use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
@@ -85,12 +87,14 @@ async fn asked(node: &Node) -> String {
     answer.text().to_owned()
 }
 
-#[tokio::test]
-async fn nginx_is_spoken_to_in_every_way() {
-    let folder = tempfile::tempdir().unwrap();
-    if !for_localhost(folder.path()) {
-        return;
-    }
+/// An upstream that answers with version, host and more, and the URLs by which a node reaches it, each with the version.
+pub struct Upstream {
+    pub urls: Vec<(String, &'static str)>,
+    _server: Server,
+}
+
+/// nginx, with the certificate for localhost that is in the folder.
+pub async fn nginx(folder: &Path) -> Option<Upstream> {
     let [plain, h2c, tls, h2] = free();
     let server = |listen: String| {
         format!(
@@ -110,18 +114,29 @@ async fn nginx_is_spoken_to_in_every_way() {
         {} }}",
         servers.concat()
     );
-    std::fs::write(folder.path().join("nginx.conf"), config).unwrap();
+    std::fs::write(folder.join("nginx.conf"), config).unwrap();
     let mut command = Command::new("nginx");
-    command.arg("-p").arg(folder.path()).args(["-c", "nginx.conf", "-e", "stderr"]);
-    let Some(_server) = started(command, plain).await else { return };
-    for (upstream, version) in [
+    command.arg("-p").arg(folder).args(["-c", "nginx.conf", "-e", "stderr"]);
+    let server = started(command, plain).await?;
+    let urls = vec![
         (format!("http://{plain}"), "HTTP/1.1"),
         (format!("h2c://{h2c}"), "HTTP/2.0"),
         (format!("https://localhost:{}", tls.port()), "HTTP/1.1"),
         (format!("https://localhost:{}", h2.port()), "HTTP/1.1"),
         (format!("h2://localhost:{}", h2.port()), "HTTP/2.0"),
-    ] {
-        let node = node(&upstream, folder.path());
+    ];
+    Some(Upstream { urls, _server: server })
+}
+
+#[tokio::test]
+async fn nginx_is_spoken_to_in_every_way() {
+    let folder = tempfile::tempdir().unwrap();
+    if !for_localhost(folder.path()) {
+        return;
+    }
+    let Some(nginx) = nginx(folder.path()).await else { return };
+    for (upstream, version) in &nginx.urls {
+        let node = node(upstream, folder.path());
         for _ in 0..3 {
             assert_eq!(asked(&node).await, format!("{version} shop.example /hello?a=b"), "{upstream}");
         }
@@ -143,25 +158,45 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": text.encode()})
 "#;
 
-#[tokio::test]
-async fn hypercorn_is_spoken_to_in_every_way() {
-    let folder = tempfile::tempdir().unwrap();
-    if !python_has("hypercorn") || !for_localhost(folder.path()) {
-        return;
+/// hypercorn, with the certificate for localhost that is in the folder.
+pub async fn hypercorn(folder: &Path) -> Option<Upstream> {
+    if !python_has("hypercorn") {
+        return None;
     }
-    std::fs::write(folder.path().join("echo.py"), ASGI).unwrap();
+    std::fs::write(folder.join("echo.py"), ASGI).unwrap();
     let [plain, tls] = free();
     let mut command = Command::new("python3");
-    command.args(["-m", "hypercorn", "echo:app", "--certfile", "localhost.pem", "--keyfile", "localhost.key"]);
-    command.args(["--bind", &tls.to_string(), "--insecure-bind", &plain.to_string()]).current_dir(folder.path());
-    let Some(_server) = started(command, plain).await else { return };
-    for (upstream, version) in [
+    command.args([
+        "-m",
+        "hypercorn",
+        "echo:app",
+        "--workers",
+        "0",
+        "--certfile",
+        "localhost.pem",
+        "--keyfile",
+        "localhost.key",
+    ]);
+    command.args(["--bind", &tls.to_string(), "--insecure-bind", &plain.to_string()]).current_dir(folder);
+    let server = started(command, plain).await?;
+    let urls = vec![
         (format!("http://{plain}"), "1.1"),
         (format!("h2c://{plain}"), "2"),
         (format!("https://localhost:{}", tls.port()), "1.1"),
         (format!("h2://localhost:{}", tls.port()), "2"),
-    ] {
-        let node = node(&upstream, folder.path());
+    ];
+    Some(Upstream { urls, _server: server })
+}
+
+#[tokio::test]
+async fn hypercorn_is_spoken_to_in_every_way() {
+    let folder = tempfile::tempdir().unwrap();
+    if !for_localhost(folder.path()) {
+        return;
+    }
+    let Some(hypercorn) = hypercorn(folder.path()).await else { return };
+    for (upstream, version) in &hypercorn.urls {
+        let node = node(upstream, folder.path());
         assert_eq!(asked(&node).await, format!("{version} shop.example /hello 6"), "{upstream}");
     }
 }
@@ -400,4 +435,59 @@ async fn an_upstream_that_accepts_and_says_nothing_is_given_up_after_the_connect
     let node =
         Node::configured(&Module::new("1.0.0"), &format!("{upstream}\n[waf.proxy]\nconnect_timeout_seconds = 0.3"));
     assert_eq!(node.get("/").await.status, StatusCode::BAD_GATEWAY);
+}
+
+/// An upstream over HTTP/2 that resets the first requests, each for its reason, and answers the others with their bodies; and how
+/// many it has seen.
+async fn resetting(reasons: &'static [h2::Reason]) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, seen) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut answer))) = connection.accept().await {
+                    if let Some(reason) = reasons.get(count.fetch_add(1, Ordering::SeqCst)) {
+                        answer.send_reset(*reason);
+                        continue;
+                    }
+                    let mut body = request.into_body();
+                    tokio::spawn(async move {
+                        let mut whole = Vec::new();
+                        while let Some(Ok(piece)) = body.data().await {
+                            whole.extend_from_slice(&piece);
+                        }
+                        let mut sender = answer.send_response(Response::new(()), false).unwrap();
+                        sender.send_data(whole.into(), true).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+#[tokio::test]
+async fn a_request_that_a_server_has_not_looked_at_is_sent_again_and_no_other() {
+    use h2::Reason;
+    let asked = async |reasons, body: &'static str| {
+        let (address, seen) = resetting(reasons).await;
+        let node = Node::configured(&Module::new("1.0.0"), &format!("[waf]\nupstream = \"h2c://{address}\""));
+        let answer = request(node.data, hyper::Method::POST, "/").body(body).send().await;
+        (answer.status, answer.text().to_owned(), seen.load(Ordering::SeqCst))
+    };
+    let ok = |body: &str, seen| (StatusCode::OK, body.to_owned(), seen);
+    assert_eq!(asked(&[], "a body").await, ok("a body", 1));
+    assert_eq!(asked(&[Reason::REFUSED_STREAM], "a body").await, ok("a body", 2));
+    assert_eq!(asked(&[Reason::REFUSED_STREAM; 2], "").await, ok("", 3));
+    // Not for ever.
+    let (status, _, seen) = asked(&[Reason::REFUSED_STREAM; 10], "a body").await;
+    assert_eq!((status, seen), (StatusCode::BAD_GATEWAY, 3));
+    // It may have been carried out.
+    for reasons in [&[Reason::INTERNAL_ERROR; 1], &[Reason::CANCEL], &[Reason::NO_ERROR]] {
+        let (status, _, seen) = asked(reasons, "a body").await;
+        assert_eq!((status, seen), (StatusCode::BAD_GATEWAY, 1), "{reasons:?}");
+    }
 }
