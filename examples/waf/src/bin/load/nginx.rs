@@ -9,6 +9,23 @@ use std::time::{Duration, Instant};
 
 use hotslot::BoxError;
 
+/// Passes a request on as the node does.
+const PASS_ON: &str = "proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
+                       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; \
+                       proxy_set_header X-Request-Id $request_id;";
+
+fn origin(to: SocketAddr) -> String {
+    format!("upstream origin {{ server {to}; keepalive 64; }}")
+}
+
+/// What goes where in a configuration.
+#[derive(Default)]
+struct Parts<'a> {
+    main: &'a str,
+    http: &'a str,
+    location: &'a str,
+}
+
 pub struct Nginx {
     pub address: SocketAddr,
     config: PathBuf,
@@ -17,26 +34,43 @@ pub struct Nginx {
 impl Nginx {
     /// Answers every request with a line.
     pub fn upstream(folder: &Path) -> Result<Nginx, BoxError> {
-        Nginx::start(folder, "upstream", "", "return 200 \"hello\\n\";")
+        Nginx::start(folder, "upstream", Parts { location: "return 200 \"hello\\n\";", ..Parts::default() })
     }
 
     /// Passes every request on, over connections that it keeps.
     pub fn proxy(folder: &Path, to: SocketAddr) -> Result<Nginx, BoxError> {
-        let upstream = format!("upstream origin {{ server {to}; keepalive 64; }}");
-        let location = "proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
-                        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; \
-                        proxy_set_header X-Request-Id $request_id;";
-        Nginx::start(folder, "proxy", &upstream, location)
+        Nginx::start(folder, "proxy", Parts { http: &origin(to), location: PASS_ON, ..Parts::default() })
     }
 
-    fn start(folder: &Path, name: &str, http: &str, location: &str) -> Result<Nginx, BoxError> {
+    /// The same with ModSecurity and the Core Rule Set, as Debian packages them; `None`, with a line that says so, where they are
+    /// not installed.
+    pub fn with_modsecurity(folder: &Path, to: SocketAddr) -> Result<Option<Nginx>, BoxError> {
+        const MODULE: &str = "/usr/lib/nginx/modules/ngx_http_modsecurity_module.so";
+        const CONFIG: &str = "/etc/nginx/modsecurity.conf";
+        const RULES: &str = "/usr/share/modsecurity-crs/owasp-crs.load";
+        if let Some(missing) = [MODULE, CONFIG, RULES].into_iter().find(|path| !Path::new(path).exists()) {
+            eprintln!("without nginx with ModSecurity: {missing} is missing");
+            return Ok(None);
+        }
+        let rules = folder.join("modsecurity.conf");
+        // As packaged it only detects, and logs what it finds.
+        fs::write(&rules, format!("Include {CONFIG}\nSecRuleEngine On\nSecAuditEngine Off\nInclude {RULES}\n"))?;
+        let parts = Parts {
+            main: &format!("load_module {MODULE};"),
+            http: &format!("{} modsecurity on; modsecurity_rules_file {};", origin(to), rules.display()),
+            location: PASS_ON,
+        };
+        Nginx::start(folder, "inspecting", parts).map(Some)
+    }
+
+    fn start(folder: &Path, name: &str, Parts { main, http, location }: Parts<'_>) -> Result<Nginx, BoxError> {
         let folder = folder.join(name);
         fs::create_dir_all(&folder)?;
         // Free a moment ago: nginx cannot be asked to choose.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let place = folder.display();
         let text = format!(
-            "pid {place}/pid; error_log {place}/error.log; worker_processes auto; worker_rlimit_nofile 4096;\n\
+            "{main} pid {place}/pid; error_log {place}/error.log; worker_processes auto; worker_rlimit_nofile 4096;\n\
              events {{ worker_connections 1024; }}\n\
              http {{ access_log off; keepalive_requests 1000000000; {http}\n\
              client_body_temp_path {place}/body; proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/fastcgi;\n\

@@ -33,15 +33,23 @@ pub struct Swaps {
 }
 
 impl Node {
-    pub fn start(folder: &Path, upstream: SocketAddr, module: &Path) -> Result<Node, BoxError> {
+    /// Starts a node whose instances answer so many requests each.
+    pub fn start(
+        folder: &Path,
+        upstream: SocketAddr,
+        module: &Path,
+        calls_per_instance: u32,
+    ) -> Result<Node, BoxError> {
         let program = std::env::current_exe()?.with_file_name("waf");
+        fs::create_dir_all(folder)?;
         let bytes = fs::read(module).map_err(|error| format!("{}: {error}", module.display()))?;
         let config = folder.join("waf.toml");
         let text = format!(
             "[waf]\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{upstream}\"\ndata = {:?}\n\
              [waf.admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"\n\
              upload_timeout_seconds = 86400\n\
-             [waf.wasm]\nmodule = {module:?}\n[waf.wasm.reload]\nmax_reload_frequency_seconds = 0\n",
+             [waf.wasm]\nmodule = {module:?}\n[waf.wasm.reload]\nmax_reload_frequency_seconds = 0\n\
+             [waf.wasm.limits]\ncalls_per_instance = {calls_per_instance}\n",
             folder.join("data")
         );
         fs::write(&config, text)?;
