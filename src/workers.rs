@@ -76,7 +76,7 @@ impl Pool {
         self.tell_if_ready();
     }
 
-    /// Counts a thread that waits, and is prepared or has work now.
+    /// Counts a thread that no longer waits unprepared.
     fn caught_up(&mut self) {
         self.behind -= 1;
         self.tell_if_ready();
@@ -226,28 +226,21 @@ fn serve() {
         pool.idle += 1;
         pool.behind += usize::from(pool.preparations.len() > prepared);
         pool.started();
-        let job = loop {
-            let can_prepare = |pool: &Pool| pool.loading == 0 && pool.preparations.len() > prepared;
-            pool = POOL.wait_while(pool, |pool| !can_prepare(pool) && pool.next_job().is_none());
-            if !can_prepare(&pool) {
-                break pool.next_job().and_then(|at| pool.jobs.remove(at)).expect("it waited for one");
-            }
-            // No library is loaded meanwhile.
-            let prepare = pool.preparations[prepared];
-            drop(pool);
-            prepare();
-            prepared += 1;
-            pool = POOL.lock();
-            if pool.preparations.len() == prepared {
-                pool.caught_up();
-            }
+        let can_prepare = |pool: &Pool| pool.loading == 0 && pool.preparations.len() > prepared;
+        pool = POOL.wait_while(pool, |pool| !can_prepare(pool) && pool.next_job().is_none());
+        let job = if can_prepare(&pool) {
+            // Before the counts of those that wait: no library is loaded in between.
+            pool.starting += 1;
+            None
+        } else {
+            pool.next_job().and_then(|at| pool.jobs.remove(at))
         };
         pool.idle -= 1;
         if pool.preparations.len() > prepared {
             pool.caught_up();
         }
+        let Some(Job { work, afterwards, .. }) = job else { continue };
         drop(pool);
-        let Job { work, afterwards, .. } = job;
         // The panic hook has told of it.
         let _ = catch_unwind(AssertUnwindSafe(work)).map_err(crate::text::panic_text);
         // Without another one in its place it is better that it stays.

@@ -186,9 +186,9 @@ impl Journal {
             return;
         }
         let outbox = Arc::clone(&self.outbox);
-        // Without a thread, or if that one panics, the lines wait for the next one who writes.
+        // Without a thread the lines wait for the next one who writes.
         let write = move || {
-            let _ = catch_unwind(AssertUnwindSafe(|| outbox.flush())).map_err(panic_text);
+            outbox.flush();
             if is_held_up {
                 WRITING.store(false, Ordering::Relaxed);
             }

@@ -377,13 +377,14 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         // A module whose `start` traps, or that cannot be bound, is refused here.
         let deadline = self.load_deadline.unwrap_or(self.limits.deadline);
         let began = Instant::now();
-        let first = instances.make(began, &CallOptions::new().deadline(deadline))?;
-        instances.keep(first);
+        let mut first = instances.make(began, &CallOptions::new().deadline(deadline))?;
         if !single && began.elapsed() > self.limits.deadline {
+            // Its place in the engine may be the last one.
+            drop(first);
             let in_time = || instances.make(Instant::now(), &CallOptions::new());
-            let made = (1..TRIES).map(|_| in_time()).find(Result::is_ok).unwrap_or_else(in_time)?;
-            instances.keep(made);
+            first = (1..TRIES).map(|_| in_time()).find(Result::is_ok).unwrap_or_else(in_time)?;
         }
+        instances.keep(first);
         if !is_optimised {
             self.linkers.optimise(&self.engine, artifact, &instances.code);
         }

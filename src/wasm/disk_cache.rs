@@ -174,35 +174,37 @@ impl DiskCache {
     /// Removes the least recently used entries until the rest is within the limit, and partial files of processes that
     /// were killed. What cannot be removed does not keep the others.
     fn prune(&self) -> io::Result<()> {
+        let has = |path: &Path, one_of: &[&str]| one_of.iter().any(|it| path.extension().is_some_and(|end| end == *it));
+        let is_entry = |path: &Path| has(path, &[ENTRY, PACK]);
+        let files = self.files()?;
+        let mut size: u64 = files.iter().filter(|(_, _, path)| is_entry(path)).map(|(_, len, _)| len).sum();
         let mut outcome = Ok(());
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-            if !metadata.is_file() {
-                continue;
-            }
-            let used = metadata.modified()?;
-            if path.extension().is_some_and(|extension| extension == ENTRY || extension == PACK) {
-                entries.push((used, metadata.len(), path));
-            } else if path.extension().is_some_and(|extension| extension == PARTIAL)
-                && used.elapsed().is_ok_and(|age| age > ABANDONED)
-            {
-                outcome = outcome.and(remove(&path));
-            }
-        }
-        entries.sort();
-        let mut size: u64 = entries.iter().map(|(_, len, _)| len).sum();
-        for (_, len, path) in entries {
-            if size <= self.limit {
-                break;
-            }
-            match remove(&path) {
-                Ok(()) => size -= len,
-                Err(error) => outcome = outcome.and(Err(error)),
+        for (used, len, path) in files {
+            let is_abandoned = has(&path, &[PARTIAL]) && used.elapsed().is_ok_and(|age| age > ABANDONED);
+            let is_too_much = is_entry(&path) && size > self.limit;
+            if is_abandoned || is_too_much {
+                match remove(&path) {
+                    Ok(()) if is_too_much => size -= len,
+                    Ok(()) => {}
+                    Err(error) => outcome = outcome.and(Err(error)),
+                }
             }
         }
         outcome
+    }
+
+    /// Returns when each file was used last, its size and its path: the least recently used first.
+    pub(super) fn files(&self) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+            if metadata.is_file() {
+                files.push((metadata.modified()?, metadata.len(), path));
+            }
+        }
+        files.sort();
+        Ok(files)
     }
 }
 

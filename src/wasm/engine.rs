@@ -362,7 +362,6 @@ fn has_swap() -> bool {
     std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
 }
 
-/// Advances the engines' epochs, at which every running call checks its limits, until the engines are gone.
 /// Registers the destructors of the thread-locals that modules need: the stack on which traps are handled, arc-swap's
 /// list of debts, and what parking_lot gives a thread that has to wait.
 fn prepare_thread() {
@@ -374,7 +373,8 @@ fn prepare_thread() {
     drop(guard);
 }
 
-/// Returns once the thread has started: it could not while a library's constructors run.
+/// Advances the engines' epochs, at which every running call checks its limits, until the engines are gone. Returns once the
+/// thread for that has started: it could not while a library's constructors run.
 fn start_ticking(engine: EngineWeak, baseline: Option<EngineWeak>, ticks: Arc<Ticks>) -> Result<(), EngineError> {
     let (say_started, has_started) = channel();
     let run = move || {

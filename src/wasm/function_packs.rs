@@ -13,7 +13,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
 
 use super::disk_cache::{DiskCache, PACK};
 use super::function_cache::{FunctionCache, KEY, Key};
@@ -64,20 +63,11 @@ impl FunctionPacks {
 
     /// Reads the newest packs, as many as there is room for.
     fn read_all(&self) -> io::Result<()> {
-        let mut packs = Vec::new();
-        for entry in fs::read_dir(self.disk.path())? {
-            let path = entry?.path();
-            let is_ours = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(&self.ending()));
-            if let Ok(metadata) = fs::symlink_metadata(&path)
-                && metadata.is_file()
-                && is_ours
-            {
-                packs.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), path));
-            }
-        }
-        packs.sort();
         let (mut has_room, mut used) = (true, Vec::new());
-        for (_, size, path) in packs.into_iter().rev() {
+        for (_, size, path) in self.disk.files()?.into_iter().rev() {
+            if !path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(&self.ending())) {
+                continue;
+            }
             has_room &= size <= self.disk.limit();
             if has_room {
                 let Ok(sealed) = fs::read(&path) else { continue };

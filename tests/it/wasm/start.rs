@@ -1,6 +1,8 @@
 //! How modules of several toolchains begin, and where they keep their memory. FAULTS 73.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hotslot::wasm::{CallLimits, Engine, Func, InstancePolicy, ModuleError, WasmBackend, WasmPlugin};
@@ -8,6 +10,9 @@ use hotslot::{HotSlot, Stage};
 
 use super::{compile, engine, limits};
 use crate::support::{PATIENCE, admit};
+
+/// Long for a function that does nothing.
+const LIMIT: Duration = Duration::from_millis(500);
 
 type Get = Func<(), u32>;
 
@@ -102,6 +107,25 @@ fn what_is_loaded_may_take_longer_than_a_call() {
     let fresh = InstancePolicy::Fresh;
     let error = HotSlot::builder(backend(fresh).load_deadline(PATIENCE)).open(compile(text)).unwrap_err();
     assert!(error.stage() == Stage::Load && error.to_string().contains("did not answer within 1ms"), "{error}");
+}
+
+#[test]
+fn what_was_slow_once_is_loaded_also_where_there_is_room_for_one_instance() {
+    let is_slow = Arc::new(AtomicBool::new(true));
+    let theirs = Arc::clone(&is_slow);
+    let wait = move || {
+        if theirs.swap(false, Ordering::Relaxed) {
+            std::thread::sleep(2 * LIMIT);
+        }
+    };
+    let text = r#"(module (import "host" "wait" (func $wait)) (func (export "_initialize") (call $wait))
+        (func (export "get") (result i32) (i32.const 1)))"#;
+    let engine = Engine::builder().max_instances(1).build().unwrap();
+    let hasty = CallLimits { deadline: LIMIT, ..limits() };
+    let backend = backend(&engine).call_limits(hasty).load_deadline(PATIENCE).instance_policy(InstancePolicy::Fresh);
+    let backend = backend.link(|linker| linker.func_wrap("host", "wait", wait.clone()).map(drop)).unwrap();
+    HotSlot::builder(backend).open(compile(text)).unwrap();
+    assert!(!is_slow.load(Ordering::Relaxed), "it was slow at first");
 }
 
 #[test]
