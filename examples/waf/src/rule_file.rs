@@ -31,9 +31,6 @@ pub enum Edit {
     ReplaceText(String),
 }
 
-/// What was done where the whole file was replaced.
-const REPLACED: &str = "the rule file was replaced";
-
 /// Why a rule file cannot be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
@@ -94,48 +91,52 @@ impl RuleFile {
 
     /// Returns this file with a change, and what the change was.
     pub fn edited(&self, edit: Edit) -> Result<(RuleFile, String), EditError> {
-        if let Edit::Replace(new) = edit {
-            return Ok((RuleFile::of(&new)?, REPLACED.to_owned()));
-        }
-        if let Edit::ReplaceText(text) = edit {
-            return Ok((RuleFile::new(text.into_bytes()), REPLACED.to_owned()));
-        }
-        let mut value = self.value()?;
-        let file = value.as_object_mut().ok_or_else(|| malformed("the rule file is no object"))?;
-        let dynamic = file.entry("dynamic").or_insert_with(|| Value::Array(Vec::new()));
-        let dynamic = dynamic.as_array_mut().ok_or_else(|| malformed("`dynamic` in the rule file is no list"))?;
-        let did = match edit {
-            Edit::Put(rule) => {
+        let replaced = "the rule file was replaced".to_owned();
+        match edit {
+            Edit::Replace(new) => Ok((RuleFile::of(&new)?, replaced)),
+            Edit::ReplaceText(text) => Ok((RuleFile::new(text.into_bytes()), replaced)),
+            Edit::Put(rule) => self.with_dynamic(|dynamic| {
                 let id = id_of(&rule)?;
                 match dynamic.iter_mut().find(|other| id_of(other).is_ok_and(|other| other == id)) {
                     Some(same) => {
                         *same = rule;
-                        format!("the rule {id} was changed")
+                        Ok(format!("the rule {id} was changed"))
                     }
                     None => {
                         dynamic.push(rule);
-                        format!("the rule {id} was added")
+                        Ok(format!("the rule {id} was added"))
                     }
                 }
-            }
-            Edit::Add(rule) => {
+            }),
+            Edit::Add(rule) => self.with_dynamic(|dynamic| {
                 let id = id_of(&rule)?;
                 if dynamic.iter().any(|other| id_of(other).is_ok_and(|other| other == id)) {
                     return Err(EditError::Exists(id));
                 }
                 dynamic.push(rule);
-                format!("the rule {id} was added")
-            }
-            Edit::Remove(id) => {
+                Ok(format!("the rule {id} was added"))
+            }),
+            Edit::Remove(id) => self.with_dynamic(|dynamic| {
                 let before = dynamic.len();
                 dynamic.retain(|rule| id_of(rule).is_ok_and(|other| other != id));
                 if dynamic.len() == before {
                     return Err(EditError::Missing(id));
                 }
-                format!("the rule {id} was deleted")
-            }
-            Edit::Replace(_) | Edit::ReplaceText(_) => REPLACED.to_owned(),
-        };
+                Ok(format!("the rule {id} was deleted"))
+            }),
+        }
+    }
+
+    /// Returns this file with its dynamic rules changed, and what `change` says that it did.
+    fn with_dynamic(
+        &self,
+        change: impl FnOnce(&mut Vec<Value>) -> Result<String, EditError>,
+    ) -> Result<(RuleFile, String), EditError> {
+        let mut value = self.value()?;
+        let file = value.as_object_mut().ok_or_else(|| malformed("the rule file is no object"))?;
+        let dynamic = file.entry("dynamic").or_insert_with(|| Value::Array(Vec::new()));
+        let dynamic = dynamic.as_array_mut().ok_or_else(|| malformed("`dynamic` in the rule file is no list"))?;
+        let did = change(dynamic)?;
         Ok((RuleFile::of(&value)?, did))
     }
 

@@ -17,38 +17,39 @@ pub const MOST_TOKENS: usize = 16 << 10;
 /// Whether the engine would be done with a request in time.
 pub(crate) fn are_kept(request: &Request<'_>, body: &[u8], kind: &[u8]) -> bool {
     let headers = request.headers();
-    let mut work = target_work(request.target);
     let mut bytes = request.target.len() + body.len();
-    let mut values = 1 + count(request.target, b"&");
-    let mut longest = longest_between(request.target, b"&");
+    let (mut values, mut longest, mut work) = form(request.target);
     for (name, value) in headers {
         bytes += name.len() + value.len();
         values += 1 + if name.eq_ignore_ascii_case(b"cookie") { count(value, b";") } else { 0 };
         longest = longest.max(value.len());
         work = work.saturating_add(square(tokens(value)));
     }
-    let separators: &[u8] = match kind {
-        _ if holds(kind, b"json") => b",[{",
-        _ if holds(kind, b"xml") => b"<=",
-        _ if kind.starts_with(b"multipart/") => b"\n",
-        _ => b"&",
-    };
-    // Of a multipart body, only lines that begin as a boundary does and headers are values of their own.
-    values += match separators {
-        b"\n" => {
-            body.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"--") || line.contains(&b':')).count()
+    let whole = |values| (values, body.len(), square(tokens(body)));
+    let (more, long, dear) = match kind {
+        _ if holds(kind, b"json") => whole(count(body, b",[{")),
+        _ if holds(kind, b"xml") => whole(count(body, b"<=")),
+        // Only lines that begin as a boundary does and headers are values of their own.
+        _ if kind.starts_with(b"multipart/") => {
+            let lines = body.split(|byte| *byte == b'\n');
+            whole(lines.filter(|line| line.starts_with(b"--") || line.contains(&b':')).count())
         }
-        separators => count(body, separators),
+        _ => {
+            let (values, longest, work) = form(body);
+            (values - 1, longest, work)
+        }
     };
-    let is_form = separators == b"&";
-    longest = longest.max(if is_form { longest_between(body, b"&") } else { body.len() });
-    work = work.saturating_add(if is_form { target_work(body) } else { square(tokens(body)) });
+    values += more;
+    longest = longest.max(long);
+    work = work.saturating_add(dear);
     bytes <= MOST_BYTES && values <= MOST_VALUES && longest <= LARGEST_VALUE && work <= square(MOST_TOKENS)
 }
 
-/// The work for the values of a query, or of a form.
-fn target_work(text: &[u8]) -> u64 {
-    text.split(|byte| *byte == b'&').map(|value| square(tokens(value))).fold(0, u64::saturating_add)
+/// How many values a query or a form has, the longest of them, and the work for all.
+fn form(text: &[u8]) -> (usize, usize, u64) {
+    text.split(|byte| *byte == b'&').fold((0, 0, 0), |(count, longest, work), value| {
+        (count + 1, longest.max(value.len()), u64::saturating_add(work, square(tokens(value))))
+    })
 }
 
 fn square(count: usize) -> u64 {
@@ -69,10 +70,6 @@ fn tokens(text: &[u8]) -> usize {
 
 fn count(text: &[u8], any: &[u8]) -> usize {
     text.iter().filter(|byte| any.contains(byte)).count()
-}
-
-fn longest_between(text: &[u8], any: &[u8]) -> usize {
-    text.split(|byte| any.contains(byte)).map(<[u8]>::len).max().unwrap_or_default()
 }
 
 fn holds(text: &[u8], part: &[u8]) -> bool {

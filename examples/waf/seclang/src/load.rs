@@ -74,9 +74,8 @@ pub(crate) fn load(config: &[u8], own: &str) -> Result<Loaded, ConfigError> {
             return Err(last.malformed(format!("there are more than {MOST_DIRECTIVES} directives")).into());
         }
     }
-    let mut loader = Loader { bundle: &bundle, removed: Removed::of(&all)?, ..Loader::new(&bundle) };
-    loader.engine.parse(own).map_err(|error| ConfigError::Engine(said(&error)))?;
-    loader.rules.extend(loader.engine.directives().iter().cloned());
+    let mut loader = Loader::new(&bundle, Removed::of(&all)?);
+    loader.rules = loader.parsed(own).map_err(|error| ConfigError::Engine(said(&error)))?;
     loader.take_all(&all)?;
     loader.finish()
 }
@@ -99,11 +98,11 @@ struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    fn new(bundle: &'a Bundle<'a>) -> Loader<'a> {
+    fn new(bundle: &'a Bundle<'a>, removed: Removed) -> Loader<'a> {
         Loader {
             bundle,
             engine: Parser::new(),
-            removed: Removed::default(),
+            removed,
             ids: BTreeMap::new(),
             markers: BTreeSet::new(),
             wanted: Vec::new(),
@@ -153,10 +152,16 @@ impl<'a> Loader<'a> {
 
     /// Has the engine parse a directive that is no rule.
     fn parse(&mut self, directive: &Directive<'_>) -> Result<(), ConfigError> {
-        let before = self.engine.directives().len();
-        self.engine.parse(&directive.rewritten()).map_err(|error| directive.malformed(said(&error)))?;
-        self.rules.extend(self.engine.directives().iter().skip(before).cloned());
+        let parsed = self.parsed(&directive.rewritten()).map_err(|error| directive.malformed(said(&error)))?;
+        self.rules.extend(parsed);
         Ok(())
+    }
+
+    /// Returns what the engine makes of a text.
+    fn parsed(&mut self, text: &str) -> Result<Vec<parser::Directive>, Error> {
+        let before = self.engine.directives().len();
+        self.engine.parse(text)?;
+        Ok(self.engine.directives().iter().skip(before).cloned().collect())
     }
 
     /// Takes a rule with those that are chained to it, or a `SecAction`.
@@ -184,14 +189,16 @@ impl<'a> Loader<'a> {
                     .into());
             }
         }
-        let before = self.engine.directives().len();
+        let mut parsed = Vec::new();
         for directive in chain {
-            if let Err(error) = self.engine.parse(&directive.rewritten()) {
-                self.cannot.push(unsupported(directive, id, said(&error)));
-                return Ok(());
+            match self.parsed(&directive.rewritten()) {
+                Ok(one) => parsed.extend(one),
+                Err(error) => {
+                    self.cannot.push(unsupported(directive, id, said(&error)));
+                    return Ok(());
+                }
             }
         }
-        let mut parsed: Vec<parser::Directive> = self.engine.directives().iter().skip(before).cloned().collect();
         if parsed.len() != chain.len() {
             return Err(first.malformed("the engine takes it for another number of directives").into());
         }
@@ -307,7 +314,6 @@ fn entries_of<'a>(data: &Part<'a>) -> impl Iterator<Item = &'a str> {
 }
 
 /// The rules that are left out.
-#[derive(Default)]
 struct Removed(Vec<RangeInclusive<u64>>);
 
 impl Removed {

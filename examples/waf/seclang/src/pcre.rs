@@ -33,6 +33,11 @@ fn begins_repetition(rest: &Peekable<Chars<'_>>) -> bool {
     closes && !least.is_empty() && is_number(least) && is_number(most)
 }
 
+/// Whether what follows a backslash stands for several characters.
+fn names_set(one: Option<char>) -> bool {
+    matches!(one, Some('d' | 'D' | 's' | 'S' | 'w' | 'W' | 'h'))
+}
+
 /// Takes what follows a backslash. Returns nothing for a class of characters to end at.
 fn escape(rest: &mut Peekable<Chars<'_>>, out: &mut String, in_class: bool) {
     match rest.next() {
@@ -73,15 +78,14 @@ fn class(rest: &mut Peekable<Chars<'_>>, out: &mut String) {
                 continue;
             }
             '\\' => {
-                let is_set = matches!(rest.peek(), Some('d' | 'D' | 's' | 'S' | 'w' | 'W' | 'h'));
+                let is_set = names_set(rest.peek().copied());
                 escape(rest, out, true);
                 from_here = !is_set;
                 continue;
             }
             '-' => {
                 let mut ahead = rest.clone();
-                let to_set =
-                    ahead.next() == Some('\\') && matches!(ahead.next(), Some('d' | 'D' | 's' | 'S' | 'w' | 'W' | 'h'));
+                let to_set = ahead.next() == Some('\\') && names_set(ahead.next());
                 let is_range = from_here && !to_set && !matches!(rest.peek(), Some(']') | None);
                 out.push_str(if is_range { "-" } else { "\\-" });
                 if is_range {

@@ -203,13 +203,18 @@ fn reloaded(module: &Deployments, record: Record) -> Json<Reloaded> {
     Json(Reloaded::new(name, record, message))
 }
 
+/// Whether a body says that it is of a media type.
+fn is_sent_as(headers: &HeaderMap, kind: &str) -> bool {
+    let sent = headers.get(CONTENT_TYPE).and_then(|sent| sent.to_str().ok()).unwrap_or_default();
+    sent.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind)
+}
+
 /// A body that says that it is JSON, and is. A form of another site cannot say so.
 pub fn json<T: for<'de> Deserialize<'de>>(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<T, (StatusCode, Json<serde_json::Value>)> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+    if !is_sent_as(headers, "application/json") {
         return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send JSON, with Content-Type: application/json"));
     }
     serde_json::from_slice(body).map_err(|error| refusal(StatusCode::BAD_REQUEST, error.to_string()))

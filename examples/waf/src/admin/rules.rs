@@ -10,14 +10,14 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH};
+use axum::http::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH};
 use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
 use serde_json::{Value, json as object};
 
 use super::answers::{Reloaded, refusal};
 use super::chosen::Chosen;
-use super::{Admin, change, json, readable, reloaded};
+use super::{Admin, change, is_sent_as, json, readable, reloaded};
 use crate::deploy::{Change, Deployments, Refusal, Trigger};
 use crate::rule_file::{Edit, RuleFile};
 
@@ -105,8 +105,7 @@ pub async fn replace(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Reloaded>, Response> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let wanted = if kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/plain") {
+    let wanted = if is_sent_as(&headers, "text/plain") {
         let text = String::from_utf8(body.into());
         let text = text.map_err(|_| refusal(StatusCode::BAD_REQUEST, "the rules are no UTF-8").into_response())?;
         Edit::ReplaceText(text)

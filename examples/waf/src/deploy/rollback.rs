@@ -91,38 +91,31 @@ impl Deployments {
     /// What is to serve then.
     fn goal(&self, target: &Target) -> Result<Release, Refusal> {
         let serving = self.serving();
-        let module = |digest: &str, rules: Rules| {
+        let rules = |wanted: Rules, own: Result<RuleFile, Refusal>| match (wanted, own) {
+            // Of another engine: the module could make nothing of those that serve.
+            (Rules::Keep, Ok(own)) if own.is_foreign_to(&serving.rules) => Ok(own),
+            (Rules::Keep, _) => Ok(serving.rules.clone()),
+            (Rules::Restore, own) => own,
+        };
+        let module = |digest: &str, wanted: Rules| {
             let module = self.archive.module(digest).map_err(Refusal::NotArchived)?;
-            let own = || self.archive.rules_of(digest).map_err(Refusal::NotArchived);
-            let rules = match rules {
-                Rules::Keep => match own() {
-                    // Of another engine: the module could make nothing of those that serve.
-                    Ok(own) if own.is_foreign_to(&serving.rules) => own,
-                    _ => serving.rules.clone(),
-                },
-                Rules::Restore => own()?,
-            };
-            Ok(Release { module, rules })
+            Ok(Release { module, rules: rules(wanted, self.archive.rules_of(digest).map_err(Refusal::NotArchived))? })
         };
         match target {
-            Target::Module(rules) => {
+            Target::Module(wanted) => {
                 let digest = self.archive.previous_module();
                 let digest = digest.ok_or(Refusal::NothingBefore(
                     "no other module has served before: POST /api/v1/rules/rollback takes back rules",
                 ))?;
-                module(&digest, *rules)
+                module(&digest, *wanted)
             }
-            Target::Generation(generation, rules) => {
+            Target::Generation(generation, wanted) => {
                 let loaded = self.loaded(*generation)?;
-                Ok(match rules {
-                    Rules::Keep if loaded.rules.is_foreign_to(&serving.rules) => loaded,
-                    Rules::Keep => Release { rules: serving.rules, ..loaded },
-                    Rules::Restore => loaded,
-                })
+                Ok(Release { rules: rules(*wanted, Ok(loaded.rules))?, ..loaded })
             }
-            Target::ModuleOf(digest, rules) => module(digest, *rules),
-            Target::Rules => Ok(Release { rules: self.previous_rules()?, ..serving }),
-            Target::RulesOf(digest) => Ok(Release { rules: self.archived_rules(digest)?, ..serving }),
+            Target::ModuleOf(digest, wanted) => module(digest, *wanted),
+            Target::Rules => Ok(Release { rules: self.previous_rules()?, ..serving.clone() }),
+            Target::RulesOf(digest) => Ok(Release { rules: self.archived_rules(digest)?, ..serving.clone() }),
         }
     }
 

@@ -32,6 +32,11 @@ impl<'a> Sent<'a> {
         self
     }
 
+    pub(crate) fn without(mut self, name: &str) -> Sent<'a> {
+        self.headers.retain(|(own, _)| *own != name);
+        self
+    }
+
     pub(crate) fn written(&self) -> Vec<u8> {
         let mut written = Vec::new();
         let headers = self.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));

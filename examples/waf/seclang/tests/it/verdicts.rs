@@ -93,12 +93,7 @@ fn an_engine_that_only_detects_writes_down_what_it_would_refuse() {
 #[test]
 fn scores_add_up_and_a_rule_that_only_logs_is_told() {
     let rules = rules(EXAMPLE);
-    let without_name = |target| {
-        let mut sent = Sent::get(target);
-        sent.headers.retain(|(name, _)| *name != "User-Agent");
-        sent.asked(&rules)
-    };
-    let odd = without_name("/");
+    let odd = Sent::get("/").without("User-Agent").asked(&rules);
     assert_eq!((odd.verdict, &*odd.reason.unwrap().rule), (Verdict::Log, "1600"));
     let text = "SecDefaultAction \"phase:2,pass,log\"\n\
         SecRule ARGS:a \"@streq 1\" \"id:1,phase:2,block,msg:'one',severity:NOTICE,setvar:tx.sum=+2\"\n\
@@ -119,11 +114,7 @@ fn scores_add_up_and_a_rule_that_only_logs_is_told() {
 #[test]
 fn the_client_is_known_and_chains_are_one_rule() {
     let rules = rules(EXAMPLE);
-    let admin = |client| {
-        let mut sent = Sent::get("/admin/users");
-        sent.headers.retain(|(name, _)| *name != ":client");
-        sent.header(":client", client).asked(&rules)
-    };
+    let admin = |client| Sent::get("/admin/users").without(":client").header(":client", client).asked(&rules);
     let outside = admin("192.0.2.7");
     assert_eq!((outside.verdict, &*outside.reason.unwrap().rule), (Verdict::Block, "1010"));
     assert_eq!(admin("127.0.0.1").verdict, Verdict::Allow);
