@@ -1,4 +1,4 @@
-//! Measures calls through a declared interface beside the same calls by hand and through `abi_stable`, in one run.
+//! Measures calls through a declared interface beside the same calls by hand and through `abi_stable` and `stabby`, in one run.
 //!
 //! `cargo bench -p hotslot-benches --bench interface`. The plugin does as little as possible, and is called through
 //! a held lease. A library is called directly; a module's instance is reused, by hand and by hotslot.

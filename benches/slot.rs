@@ -6,11 +6,13 @@ use std::ffi::c_void;
 use std::hint::black_box;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use criterion::{Criterion, criterion_group, criterion_main};
+use hot_lib_reloader::LibReloader;
 use hotslot::native::{Budget, Native, NativePlugin, OverBudget, Trust};
 use hotslot::{Backend, Candidate, HotSlot, Payload};
 use hotslot_plugin::abi::Status;
@@ -144,6 +146,10 @@ fn library(c: &mut Criterion) {
     });
     std::fs::remove_dir_all(&folder).expect("it is ours");
 
+    let mut reloader = Reloader::new(&image);
+    group.bench_function("hot-lib-reloader update", |b| b.iter_custom(|times| reloader.update(times)));
+    drop(reloader);
+
     let slot = native(&image);
     let bytes: Arc<[u8]> = image.into();
     let again = || Candidate::new(Arc::clone(&bytes)).force();
@@ -171,6 +177,47 @@ fn library(c: &mut Criterion) {
     group.finish();
     println!("\nwhere one reload spends its time: {:?}\n", slot.reload(again()).expect("it loads").stages);
     drop(slot.close(Duration::from_secs(10)));
+}
+
+/// The peer, which is told by its watcher that the file has changed.
+struct Reloader {
+    folder: tempfile::TempDir,
+    image: Vec<u8>,
+    peer: LibReloader,
+    changes: Receiver<()>,
+}
+
+impl Reloader {
+    fn new(image: &[u8]) -> Reloader {
+        let folder = tempfile::tempdir().expect("there is room");
+        let path = folder.path().join(file_name("peer"));
+        std::fs::write(path, image).expect("there is room");
+        let mut peer = LibReloader::new(folder.path(), "peer", Some(Duration::from_millis(1)), None).expect("it loads");
+        let changes = peer.subscribe_to_file_changes();
+        // SAFETY: `raw_quote` in benches/plugin has this type.
+        assert!(unsafe { peer.get_symbol::<RawQuote>(b"raw_quote") }.is_ok());
+        Reloader { folder, image: image.to_owned(), peer, changes }
+    }
+
+    /// Changes the file and reloads it, so many times; without the time until the change is noticed.
+    fn update(&mut self, times: u64) -> Duration {
+        let once = |_| {
+            // What nothing reads: without a change it would not reload.
+            self.image.push(0);
+            std::fs::write(self.folder.path().join(file_name("peer")), &self.image).expect("there is room");
+            self.changes.recv().expect("its watcher lives");
+            let began = Instant::now();
+            assert!(self.peer.update().expect("it loads"));
+            // SAFETY: `raw_quote` in benches/plugin has this type.
+            black_box(unsafe { *self.peer.get_symbol::<RawQuote>(b"raw_quote").expect("it is exported") });
+            began.elapsed()
+        };
+        (0..times).map(once).sum()
+    }
+}
+
+fn file_name(name: &str) -> String {
+    format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }
 
 fn trust() -> Trust {

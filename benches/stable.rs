@@ -1,4 +1,4 @@
-//! The same interface through `abi_stable`, whose types have a stable layout instead of an encoding.
+//! The same interface through `abi_stable` and through `stabby`, whose types have a stable layout instead of an encoding.
 
 use std::hint::black_box;
 
@@ -38,7 +38,28 @@ impl Stable for Nothing {
     }
 }
 
+/// Through `stabby`, without a type of serde: that would be the same conversion.
+#[stabby::stabby]
+trait Stabby {
+    extern "C" fn nothing(&self);
+    extern "C" fn length(&self, bytes: stabby::slice::Slice<'_, u8>) -> u64;
+}
+
+impl Stabby for Nothing {
+    extern "C" fn nothing(&self) {}
+
+    extern "C" fn length(&self, bytes: stabby::slice::Slice<'_, u8>) -> u64 {
+        bytes.len() as u64
+    }
+}
+
 pub(super) fn stable(c: &mut Criterion) {
+    let plugin: stabby::dynptr!(stabby::boxed::Box<dyn Stabby>) = stabby::boxed::Box::new(Nothing).into();
+    c.bench_function("nothing/stabby", |b| b.iter(|| StabbyDyn::nothing(black_box(&plugin))));
+    c.bench_function("1 KiB of bytes/stabby", |b| {
+        b.iter(|| StabbyDyn::length(black_box(&plugin), black_box(&super::BYTES)[..].into()));
+    });
+
     let plugin: Stable_TO<'static, RBox<()>> = Stable_TO::from_value(Nothing, TD_Opaque);
     c.bench_function("nothing/abi_stable", |b| b.iter(|| black_box(&plugin).nothing()));
     c.bench_function("1 KiB of bytes/abi_stable", |b| {
