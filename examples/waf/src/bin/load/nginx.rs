@@ -53,8 +53,19 @@ impl Nginx {
             return Ok(None);
         }
         let rules = folder.join("modsecurity.conf");
+        // nginx's ModSecurity does not know IncludeOptional, with which the packaged list of the rules begins.
+        let list = fs::read_to_string(RULES)?;
+        let optional = |line: &str| {
+            let path = line.trim().strip_prefix("IncludeOptional ")?.trim();
+            Path::new(path).exists().then(|| format!("Include {path}"))
+        };
+        let includes: Vec<String> = list
+            .lines()
+            .filter_map(|line| if line.contains("IncludeOptional") { optional(line) } else { Some(line.to_owned()) })
+            .collect();
         // As packaged it only detects, and logs what it finds.
-        fs::write(&rules, format!("Include {CONFIG}\nSecRuleEngine On\nSecAuditEngine Off\nInclude {RULES}\n"))?;
+        let text = format!("Include {CONFIG}\nSecRuleEngine On\nSecAuditEngine Off\n{}\n", includes.join("\n"));
+        fs::write(&rules, text)?;
         let parts = Parts {
             main: &format!("load_module {MODULE};"),
             http: &format!("{} modsecurity on; modsecurity_rules_file {};", origin(to), rules.display()),
