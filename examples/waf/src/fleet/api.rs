@@ -119,6 +119,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/api/v1/fleet", get(fleet))
         .route("/api/v1/fleet/{command}", post(command_fleet))
         .route("/api/v1/fleet/nodes/{node}", delete(forget))
+        .route("/api/v1/fleet/groups/{label}", delete(dissolve_group))
         .route("/api/v1/rollouts", get(rollouts))
         .route("/api/v1/rollouts/{rollout}", get(rollout))
         .route("/api/v1/rollouts/{rollout}/events", get(events))
@@ -631,16 +632,48 @@ fn wish(headers: &HeaderMap, body: &Bytes) -> Result<Wish, Problem> {
 async fn sync_versions(State(api): State<Api>, request: Request) -> Answer {
     let (By(by), headers, body) = parts(request).await?;
     let wish = wish(&headers, &body)?;
+    bring_together(&api, by, &wish, "sync-versions", |groups| Ok(groups)).await
+}
+
+/// Has a group no release of its own any longer: its nodes get what those outside of groups have.
+async fn dissolve_group(State(api): State<Api>, Path(label): Path<String>, request: Request) -> Answer {
+    let (By(by), headers, body) = parts(request).await?;
+    let wish = wish(&headers, &body)?;
+    let others = |groups: Vec<Group>| {
+        let others: Vec<Group> = groups.iter().filter(|group| group.label.to_string() != label).cloned().collect();
+        let known = || groups.iter().map(|group| group.label.to_string()).collect::<Vec<_>>();
+        match others.len() < groups.len() {
+            true => Ok(others),
+            false => {
+                let problem = format!("no group of the fleet has the label {label}");
+                let mut problem = Problem::new(StatusCode::NOT_FOUND, problem);
+                problem.body["groups"] = json!(known());
+                Err(problem)
+            }
+        }
+    };
+    bring_together(&api, by, &wish, "the group is dissolved", others).await
+}
+
+/// Starts a rollout to what the fleet has settled on, with those of its groups that `keep` lets be.
+async fn bring_together(
+    api: &Api,
+    by: String,
+    wish: &Wish,
+    reason: &str,
+    keep: impl FnOnce(Vec<Group>) -> Result<Vec<Group>, Problem>,
+) -> Answer {
     let wait = seconds(wish.wait)?;
     let (basis, settled, groups) = api.basis(&Scope::Everybody);
     let settled = settled.ok_or_else(|| Problem::conflict("the fleet has no release yet"))?;
-    restore(&api, settled, &by).await?;
+    let groups = keep(groups)?;
+    restore(api, settled, &by).await?;
     for group in &groups {
-        restore(&api, group.release, &by).await?;
+        restore(api, group.release, &by).await?;
     }
     let scope = if groups.is_empty() { Scope::Everybody } else { Scope::Each(groups) };
     let version = api.desk.view.lock().version_of(settled);
-    let reason = wish.reason.unwrap_or_else(|| "sync-versions".to_owned());
+    let reason = wish.reason.clone().unwrap_or_else(|| reason.to_owned());
     let about = About { by, reason, version, ..About::default() };
     let command = Command::Start(Kind::Sync, scope, settled, Plan::at_once());
     let rollout = start_rollout(&api.desk, command, about, basis).await?;

@@ -513,15 +513,12 @@ impl Task {
         for _ in 0..ATTEMPTS {
             self.read().await?;
             // Whether this process knows the fleet at all and leads it comes first.
-            self.leader.command(self.now(), command.clone())?;
+            let asked = self.leader.command(self.now(), command.clone())?;
             if !basis.holds(self.leader.desired()) {
                 return Err(AskError::Overtaken);
             }
-            if let Command::Start(..) = &command {
-                let asked = self.leader.command(self.now(), command.clone())?;
-                let targets =
-                    if let LeaderEffect::WriteDesired(_, desired) = asked { desired.targets() } else { Vec::new() };
-                for target in targets {
+            if let (Command::Start(..), LeaderEffect::WriteDesired(_, desired)) = (&command, asked) {
+                for target in desired.targets() {
                     let restored = self.artifacts.restore(target).await;
                     restored.map_err(|error| AskError::Unavailable(error.to_string()))?;
                 }

@@ -128,3 +128,41 @@ async fn rules_reach_every_group_and_leave_each_its_module_and_a_store_that_was_
         assert_eq!(node.get("/").await.status, StatusCode::FORBIDDEN);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_is_dissolved_whether_it_has_nodes_or_not() {
+    let Some(mut fleet) = in_two_regions().await else { return };
+    for (label, version) in [("region=eu", "1.1.0"), ("region=us", "1.2.0")] {
+        let target = format!("label:{label}");
+        let fields = [("target", &*target), ("wait", "240")];
+        let answer = fleet.orchestrator.release(&Module::new(version).bytes(), &fields).await.json();
+        assert_eq!(answer["state"], "done", "{answer}");
+    }
+    let dissolve = async |fleet: &Fleet, label: &str| {
+        let target = format!("/api/v1/fleet/groups/{label}");
+        fleet.orchestrator.ask(Method::DELETE, &target).json(&json!({ "wait": 240 })).send().await
+    };
+    let labels = async |fleet: &Fleet| {
+        let shown = fleet.orchestrator.fleet().await;
+        shown["groups"].as_array().unwrap().iter().map(|group| group["label"].clone()).collect::<Vec<_>>()
+    };
+    let unknown = dissolve(&fleet, "region=asia").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND, "{}", unknown.text());
+    assert_eq!(unknown.json()["groups"], json!(["region=eu", "region=us"]));
+
+    let answer = dissolve(&fleet, "region=eu").await;
+    assert_eq!((answer.status, &answer.json()["kind"]), (StatusCode::OK, &json!("sync")), "{}", answer.text());
+    serve(&fleet.nodes, &["1.0.0", "1.0.0", "1.2.0"]).await;
+    assert_eq!(labels(&fleet).await, ["region=us"]);
+
+    // The last node of a group is gone for good.
+    drop(fleet.nodes.pop());
+    let forgotten = fleet.orchestrator.ask(Method::DELETE, "/api/v1/fleet/nodes/node-3").send().await;
+    assert_eq!(forgotten.status, StatusCode::OK, "{}", forgotten.text());
+    assert_eq!(labels(&fleet).await, ["region=us"], "it may come back");
+    let answer = dissolve(&fleet, "region=us").await;
+    assert_eq!((answer.status, &answer.json()["state"]), (StatusCode::OK, &json!("done")), "{}", answer.text());
+    assert_eq!(labels(&fleet).await, Vec::<Value>::new());
+    serve(&fleet.nodes, &["1.0.0", "1.0.0"]).await;
+    assert_eq!(swaps(&fleet.nodes[0]).await.len(), 2, "there and back");
+}
