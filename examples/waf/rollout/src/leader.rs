@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::analysis::{Comparison, Finding, Ledger};
 use crate::lease::Keeper;
 use crate::{
-    Desired, Group, Kind, Lease, LeaseTiming, MOST_GROUPS, Millis, NodeId, Order, Phase, Plan, Position, ReleaseId,
-    Report, Revision, Scope, Wave,
+    Desired, Group, Kind, Labels, Lease, LeaseTiming, MOST_GROUPS, Millis, NodeId, Order, Phase, Plan, Position,
+    ReleaseId, Report, Revision, Scope, Wave,
 };
 
 /// What is asked of a leader.
@@ -573,16 +573,25 @@ impl Leader {
         settled.iter().find(|wanted| count(wanted) * 2 > settled.len()).cloned()
     }
 
+    /// Returns whether more than half of the nodes that have followed a document serve what it would be settled to serve.
+    fn is_served_by_most(&self, settled: &Settled) -> bool {
+        let followers = || self.believed().filter(|report| report.order != Order::default());
+        let serving = followers().filter(|report| report.serving == settled.release_for(&report.labels)).count();
+        serving * 2 > followers().count()
+    }
+
     /// Returns a rollout above all that was seen, aborted, to what the latest known document settles on.
     fn repair(&mut self, seen: Order, term: u64) -> Option<(Option<Revision>, Desired)> {
         let revision = self.stored.as_ref().map(|(revision, _)| *revision);
         let stored = self.desired();
         let highest = self.believed().max_by_key(|report| report.order);
         let latest = self.latest.as_ref().filter(|latest| highest.is_none_or(|highest| highest.order <= latest.order));
-        // This process may know the latest document, or only nodes do. One of them is not believed against the others.
+        // This process may know the latest document, or only nodes do. One of them is not believed against the others, unless what
+        // it says is what they serve: it may be the only one that has heard the last word.
         let Settled { stable, groups } = match (latest, highest) {
             (Some(latest), _) => Settled::of(latest),
             (None, Some(highest)) => match (self.settled_of_most(), &self.latest) {
+                _ if self.is_served_by_most(&Settled::of_report(highest)) => Settled::of_report(highest),
                 (Some(settled), _) => settled,
                 (None, Some(latest)) => Settled::of(latest),
                 (None, None) => Settled::of_report(highest),
@@ -625,6 +634,11 @@ impl Settled {
 
     fn of_report(report: &Report) -> Self {
         Self { stable: report.settled, groups: report.groups.clone() }
+    }
+
+    /// Returns what a node with these labels serves.
+    fn release_for(&self, labels: &Labels) -> Option<ReleaseId> {
+        Group::release_for(&self.groups, labels).or(self.stable)
     }
 }
 

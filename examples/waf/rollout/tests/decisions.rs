@@ -1154,6 +1154,17 @@ fn one_node_alone_neither_steers_the_fleet_nor_uses_its_numbers_up() {
     fleet.pass(1_000);
     assert_eq!((fleet.desired().order, fleet.desired().settled()), (order(10, 0), Some(OLD)));
 
+    // Unless it says what most serve: it may have heard the last word alone.
+    for (number, serving, settled) in [(0, [OTHER, OTHER, OLD], OTHER), (1, [OLD, OTHER, OLD], OLD)] {
+        let mut fleet = Fleet::new(3);
+        for (report, serving) in fleet.reports.iter_mut().zip(serving) {
+            report.serving = Some(serving);
+        }
+        (fleet.reports[1].order, fleet.reports[1].settled) = (order(9, 0), Some(OTHER));
+        fleet.pass(1_000);
+        assert_eq!((fleet.desired().order, fleet.desired().settled()), (order(10, 0), Some(settled)), "{number}");
+    }
+
     // If most nodes are so far ahead, the store is what is behind.
     let mut fleet = Fleet::new(3);
     for report in &mut fleet.reports[1..] {

@@ -1054,15 +1054,11 @@ impl<'a> World<'a> {
             }
             let labels = labels_of(self.profile, index);
             let settled = document.settled_for(&labels);
-            // A release that a node cannot bear is not everybody's fault.
-            let excused = self.refusing[index]
-                || it
-                    .memory
-                    .condemned
-                    .iter()
-                    .flatten()
-                    .any(|(of, release)| *of == rollout && Some(*release) == settled);
-            let excused = excused && document.phase == Phase::Done;
+            // A release that a node cannot bear is not everybody's fault: the target that was refused, or what failed its probation
+            // there, which may be a group's own that was rolled out before.
+            let mut condemned = it.memory.condemned.iter().flatten();
+            let is_sick = condemned.any(|(of, release)| *of == rollout && Some(*release) == settled);
+            let excused = is_sick || self.refusing[index] && document.phase == Phase::Done;
             if sim.serving() != settled && !excused {
                 return Err(format!(
                     "node {index} serves {:?} at the end, and not {settled:?}: {:?}; {document:?}",
