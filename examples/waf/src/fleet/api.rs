@@ -632,7 +632,7 @@ fn wish(headers: &HeaderMap, body: &Bytes) -> Result<Wish, Problem> {
 async fn sync_versions(State(api): State<Api>, request: Request) -> Answer {
     let (By(by), headers, body) = parts(request).await?;
     let wish = wish(&headers, &body)?;
-    bring_together(&api, by, &wish, "sync-versions", |groups| Ok(groups)).await
+    bring_together(&api, by, &wish, "sync-versions", Ok).await
 }
 
 /// Has a group no release of its own any longer: its nodes get what those outside of groups have.
