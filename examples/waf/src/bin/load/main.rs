@@ -1,7 +1,7 @@
 //! The load test: what the node costs beside a proxy without rules, what a swap costs those who use it, and what both cost with
 //! nginx.
 //!
-//! `cargo build --release --workspace --bins && target/release/load`, with wrk and nginx on the path. 32 connections that are
+//! `cargo build --release -p waf --bins && target/release/load`, with wrk and nginx on the path. 32 connections that are
 //! kept alive ask for 10 s each: a bare proxy of the same parts, the node in peace, with a fresh instance for every request, and
 //! at 5 and at 100 swaps a second; nginx in peace and reloaded every 0.2 s, and with ModSecurity and its packaged rules where
 //! that is installed. With `--slow-uploads N` the node is asked once more while N uploads of modules trickle in. All proxies
