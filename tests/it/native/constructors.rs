@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use hotslot::{Backend, ErrorKind, HotSlot, Stage};
 use super::fixtures::TemporaryFolder;
 use super::process::{alone, in_a_process};
 use super::{c_answering, c_library};
-use crate::support::{Values, eventually};
+use crate::support::{PATIENCE, Values, eventually};
 #[cfg(feature = "backends")]
 use crate::wasm;
 
@@ -88,11 +89,43 @@ fn the_first_lease_of_a_thread_does_not_wait_for_a_constructor() {
     });
 }
 
+/// A constructor that sleeps, for seconds and then for an hour.
+#[test]
+fn a_sleeping_constructor_holds_up_neither_a_first_lease_nor_a_deadline() {
+    alone(|| {
+        let slow = |version: &str, seconds: &str| c_library("slow.c", &[version, seconds]);
+        let first = slow("-DV=1", "-DSECONDS=0");
+        let (sleeping, endless) = (slow("-DV=2", "-DSECONDS=4"), slow("-DV=2", "-DSECONDS=3600"));
+        let slot = impatient(&first);
+        for library in [&sleeping, &endless] {
+            let (go, asked) = channel();
+            let (say, said) = channel();
+            thread::scope(|scope| {
+                let slot = &slot;
+                scope.spawn(move || {
+                    say.send(None).unwrap();
+                    asked.recv().unwrap();
+                    // SAFETY: the type is the fixture's.
+                    say.send(Some(unsafe { slot.load()() })).unwrap();
+                });
+                // It has started, which waits for the constructor before, and has not had a lease.
+                assert_eq!(said.recv_timeout(PATIENCE), Ok(None));
+                for _ in 0..2 {
+                    let error = slot.reload(library.clone()).unwrap_err();
+                    assert!(matches!(error.kind(), ErrorKind::TimedOut(_)), "{error}");
+                }
+                go.send(()).unwrap();
+                assert_eq!(said.recv_timeout(PATIENCE), Ok(Some(1000)));
+            });
+        }
+    });
+}
+
 /// Opens a slot whose attempts end soon; on a busy machine not at the first attempt.
-fn impatient() -> HotSlot<Answer> {
+fn impatient(library: &[u8]) -> HotSlot<Answer> {
     let mut slot = None;
     eventually("a library is loaded in time", || {
-        slot = HotSlot::builder(raw()).reload_timeout(Duration::from_millis(300)).open(c_answering(1)).ok();
+        slot = HotSlot::builder(raw()).reload_timeout(Duration::from_millis(300)).open(library.to_vec()).ok();
         slot.is_some()
     });
     slot.unwrap()
@@ -113,7 +146,7 @@ fn reload_hangs(slot: &HotSlot<Answer>, gate: &Gate) {
 fn a_reload_whose_constructor_does_not_end_ends_at_its_deadline_and_others_go_on() {
     alone(|| {
         let gate = Gate::new();
-        let slot = impatient();
+        let slot = impatient(&c_answering(1));
         let values = Values::new();
         let host = values.builder().open(b"p 1.0.0 1").unwrap();
         // What is used again here is what a thread needs once: the first call of a thread into a module waits, too.
@@ -153,7 +186,7 @@ fn a_reload_whose_constructor_does_not_end_ends_at_its_deadline_and_others_go_on
 #[test]
 fn modules_are_compiled_beside_each_other_while_a_constructor_does_not_end() {
     alone(|| {
-        let (gate, slot) = (Gate::new(), impatient());
+        let (gate, slot) = (Gate::new(), impatient(&c_answering(1)));
         let engine = wasm::engine();
         let slow = HotSlot::builder(wasm::bombs::careless(&engine)).open(wasm::compile("(module)")).unwrap();
         let modules = HotSlot::builder(wasm::backend(&engine)).open(wasm::module("1.0.0", 1)).unwrap();
@@ -175,7 +208,7 @@ fn modules_are_compiled_beside_each_other_while_a_constructor_does_not_end() {
 fn the_process_can_end_while_a_constructor_does_not() {
     let end = in_a_process(|| {
         let gate = Gate::new();
-        let slot = impatient();
+        let slot = impatient(&c_answering(1));
         reload_hangs(&slot, &gate);
         std::process::exit(7);
     });
