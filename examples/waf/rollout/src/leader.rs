@@ -567,17 +567,20 @@ impl Leader {
 
     /// Returns what more than half of the nodes that have followed a document say that it settles on.
     fn settled_of_most(&self) -> Option<Settled> {
-        let settled: Vec<Settled> =
-            self.believed().filter(|report| report.order != Order::default()).map(Settled::of_report).collect();
+        let settled: Vec<Settled> = self.followers().map(Settled::of_report).collect();
         let count = |wanted: &Settled| settled.iter().filter(|settled| *settled == wanted).count();
         settled.iter().find(|wanted| count(wanted) * 2 > settled.len()).cloned()
     }
 
     /// Returns whether more than half of the nodes that have followed a document serve what it would be settled to serve.
     fn is_served_by_most(&self, settled: &Settled) -> bool {
-        let followers = || self.believed().filter(|report| report.order != Order::default());
-        let serving = followers().filter(|report| report.serving == settled.release_for(&report.labels)).count();
-        serving * 2 > followers().count()
+        let serves = |report: &&Report| report.serving == settled.release_for(&report.labels);
+        self.followers().filter(serves).count() * 2 > self.followers().count()
+    }
+
+    /// Returns the reports of nodes that have followed a document.
+    fn followers(&self) -> impl Iterator<Item = &Report> {
+        self.believed().filter(|report| report.order != Order::default())
     }
 
     /// Returns a rollout above all that was seen, aborted, to what the latest known document settles on.

@@ -231,11 +231,11 @@ impl Vacancy {
     /// Returns what is stored, unless it is of no use. Then it is remembered as what the next write replaces.
     fn unless<T, E: std::fmt::Display>(
         &mut self,
-        Stored { revision, bytes }: Stored,
+        revision: Revision,
+        read: Option<Result<T, E>>,
         what: &str,
-        read: impl FnOnce(&[u8]) -> Result<T, E>,
     ) -> Option<(Revision, T)> {
-        let error = match bytes.as_deref().map(read) {
+        let error = match read {
             Some(Ok(value)) => return Some((revision, value)),
             Some(Err(error)) => error.to_string(),
             None => "it was deleted".to_owned(),
@@ -398,17 +398,18 @@ impl Task {
 
     /// Reads both documents for the logic.
     async fn feed(&mut self) -> Result<Read, StoreError> {
-        let stored = self.store.read(Key::Lease).await?;
-        let lease = self.vacancies.lease.unless(stored, "the lease", |bytes| serde_json::from_slice::<Lease>(bytes));
+        let Stored { revision, bytes } = self.store.read(Key::Lease).await?;
+        let read = bytes.as_deref().map(serde_json::from_slice::<Lease>);
+        let lease = self.vacancies.lease.unless(revision, read, "the lease");
         self.leader.lease_read(self.now(), lease.clone());
-        let stored = self.store.read(Key::Desired).await?;
-        let read = stored.bytes.as_deref().map(Document::read);
+        let Stored { revision, bytes } = self.store.read(Key::Desired).await?;
+        let read = bytes.as_deref().map(Document::read);
         if let Some(Err(error @ Unreadable::Format(_))) = read {
             // Whoever has written it knows better.
             tracing::error!(%error, "the document cannot be read");
             return Err(StoreError::Refused(error.to_string()));
         }
-        let document = self.vacancies.desired.unless(stored, "the document", Document::read);
+        let document = self.vacancies.desired.unless(revision, read, "the document");
         let desired = document.as_ref().map(|(revision, document)| (*revision, document.desired.clone()));
         self.leader.desired_read(self.now(), desired);
         Ok(Read { holder: lease.map(|(_, lease)| lease.holder), document: document.map(|(_, document)| document) })
