@@ -114,11 +114,11 @@ impl<T: ?Sized> Member for Generation<T> {
     }
 
     fn consultations(&self) -> usize {
-        self.consultations.load(Ordering::Relaxed)
+        self.consultations.load(Ordering::Acquire)
     }
 
     fn pins(&self) -> usize {
-        self.pins.load(Ordering::Relaxed)
+        self.pins.load(Ordering::Acquire)
     }
 
     fn retire(&self) {

@@ -220,32 +220,41 @@ struct Core<L: Send + Sync + 'static> {
 /// What all members had at one moment.
 struct Snapshot<L: Send + Sync + 'static> {
     number: u64,
+    // Fields are dropped in this order: a lease that is no longer pinned passes for a caller's.
     leases: L,
-    /// By the place of the member.
-    pins: Vec<Pin>,
-    /// Whether the leases are not taken for callers'. Not any more once only callers keep the snapshot.
-    is_pinned: AtomicBool,
+    pins: Pins,
     home: Weak<Core<L>>,
     retired: AtomicBool,
 }
 
 impl<L: Send + Sync + 'static> Snapshot<L> {
     fn generations(&self) -> impl Iterator<Item = u64> {
-        self.pins.iter().map(|pin| pin.generation)
+        self.pins.by_member.iter().map(|pin| pin.generation)
     }
+}
 
-    fn unpin(&self) {
-        if self.is_pinned.swap(false, Ordering::Relaxed) {
-            for pin in &self.pins {
-                pin.count.fetch_sub(1, Ordering::Relaxed);
+/// What tells a snapshot's leases from callers'.
+struct Pins {
+    /// By the place of the member.
+    by_member: Vec<Pin>,
+    /// Not any more once only callers keep the snapshot.
+    hold: AtomicBool,
+}
+
+impl Pins {
+    fn release(&self) {
+        if self.hold.swap(false, Ordering::Relaxed) {
+            for pin in &self.by_member {
+                // Pairs with the acquire in `Generation::pins`: who sees it sees that the lease has gone.
+                pin.count.fetch_sub(1, Ordering::Release);
             }
         }
     }
 }
 
-impl<L: Send + Sync + 'static> Drop for Snapshot<L> {
+impl Drop for Pins {
     fn drop(&mut self) {
-        self.unpin();
+        self.release();
     }
 }
 
@@ -639,8 +648,7 @@ impl<L: Send + Sync + 'static> Core<L> {
         let snapshot = Snapshot {
             number,
             leases,
-            pins,
-            is_pinned: AtomicBool::new(true),
+            pins: Pins { by_member: pins, hold: AtomicBool::new(true) },
             home: Arc::downgrade(self),
             retired: AtomicBool::new(false),
         };
@@ -670,15 +678,9 @@ impl<L: Send + Sync + 'static> Core<L> {
     /// Drops the snapshots that nobody has: that frees nothing by itself. Returns since when the others are retired that are not
     /// kept.
     fn let_go(&self) -> Vec<Instant> {
-        drop(self.line.collect());
-        let held = self.line.retired(|view| {
-            (!view.warm).then(|| {
-                // Who still has it is a caller.
-                view.generation.unpin();
-                view.since
-            })
-        });
-        held.into_iter().flatten().collect()
+        // Who still has one is a caller.
+        drop(self.line.collect(|held| held.pins.release()));
+        self.line.retired(|view| (!view.warm).then_some(view.since)).into_iter().flatten().collect()
     }
 
     /// A member has changed.
@@ -701,7 +703,7 @@ impl<L: Send + Sync + 'static> Core<L> {
             let changed: Vec<_> = (0..now.len()).filter(|at| now[*at] != before[*at]).collect();
             let Some(first) = changed.first() else { return };
             let is_of_then =
-                |snapshot: &Snapshot<L>| changed.iter().all(|at| snapshot.pins[*at].generation == now[*at]);
+                |snapshot: &Snapshot<L>| changed.iter().all(|at| snapshot.pins.by_member[*at].generation == now[*at]);
             let reason = format!("the group `{}` follows its member `{}`", self.name, slots[*first].name());
             let cause = Cause::Automatic { reason };
             let then = self.line.find_warm(is_of_then);
@@ -767,5 +769,34 @@ impl<M: Members> fmt::Debug for StagedGroup<M> {
         let slots = self.core.slots.members();
         let names: Vec<_> = self.staged.iter().map(|(at, _)| slots[*at].name().to_owned()).collect();
         f.debug_struct("StagedGroup").field("members", &names).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(hotslot_loom)))]
+mod tests {
+    use super::*;
+
+    /// Notes whether a lease is pinned when it is dropped.
+    struct Probe(Arc<AtomicUsize>, Arc<AtomicBool>);
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            self.1.store(self.0.load(Ordering::Relaxed) > 0, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_lease_of_a_snapshot_is_pinned_until_it_has_gone() {
+        let (count, was_pinned) = (Arc::new(AtomicUsize::new(1)), Arc::new(AtomicBool::new(false)));
+        let by_member = vec![Pin { generation: 1, count: Arc::clone(&count) }];
+        drop(Snapshot {
+            number: 1,
+            leases: Probe(Arc::clone(&count), Arc::clone(&was_pinned)),
+            pins: Pins { by_member, hold: AtomicBool::new(true) },
+            home: Weak::new(),
+            retired: AtomicBool::new(false),
+        });
+        assert!(was_pinned.load(Ordering::Relaxed));
+        assert_eq!(count.load(Ordering::Relaxed), 0);
     }
 }

@@ -213,7 +213,8 @@ struct EndConsultation(Arc<AtomicUsize>);
 
 impl Drop for EndConsultation {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        // Pairs with the acquire in `Generation::consultations`: who sees it sees that the hold has gone.
+        self.0.fetch_sub(1, Ordering::Release);
     }
 }
 

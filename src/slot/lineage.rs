@@ -38,8 +38,9 @@ pub(super) trait Member {
     /// Called before it is served to a share of the callers.
     fn try_out(&self) {}
     /// How many of the holds on it are no leases, but calls that are put to it: see [`second_opinion`](Lineage::second_opinion).
+    /// Counted down with a release when the hold has gone.
     fn consultations(&self) -> usize;
-    /// How many of the holds on it are neither leases nor calls, but keep it for later.
+    /// How many of the holds on it are neither leases nor calls, but keep it for later. Counted down as consultations are.
     fn pins(&self) -> usize {
         0
     }
@@ -187,6 +188,18 @@ pub(super) enum NotRolledBack {
     AlreadyServing(u64),
     /// Nothing is current any more.
     Closed,
+}
+
+/// How many of the holds on a generation are no leases: its consultations and pins. Looked at under the lock, where neither
+/// begins on what is retired, and before the [`Survey`]: they are counted down after the hold has gone, so one that ends in
+/// between is not taken for a lease.
+#[derive(Clone, Copy)]
+struct Exempt(usize);
+
+impl Exempt {
+    fn of(generation: &impl Member) -> Exempt {
+        Exempt(generation.consultations() + generation.pins())
+    }
 }
 
 /// Where a rollback goes.
@@ -371,16 +384,17 @@ impl<G: Member> Lineage<G> {
     pub(super) fn holds_on_serving(&self) -> Option<usize> {
         let line = self.line.lock();
         let serving = &line.serving.as_ref()?.generation;
-        let survey = Survey::exact()?;
-        Some(survey.holds(serving).saturating_sub(serving.pins()))
+        // Before the survey, as in `Exempt`.
+        let pins = serving.pins();
+        Some(Survey::exact()?.holds(serving).saturating_sub(pins))
     }
 
     /// The same as of about now.
     pub(super) fn about_holds_on_serving(&self) -> usize {
         let line = self.line.lock();
-        let survey = Survey::glance();
-        let holds = |serving: &Standing<G>| survey.holds(&serving.generation).saturating_sub(serving.generation.pins());
-        line.serving.as_ref().map_or(0, holds)
+        let Some(serving) = &line.serving else { return 0 };
+        let pins = serving.generation.pins();
+        Survey::glance().holds(&serving.generation).saturating_sub(pins)
     }
 
     /// Makes `new` current in the place of `base`; if it is to be under a pause, only while that lasts.
@@ -511,8 +525,9 @@ impl<G: Member> Lineage<G> {
         self.line.lock().closed
     }
 
-    /// The retired generations that are neither warm nor held by anybody: they are the caller's to destroy.
-    pub(super) fn collect(&self) -> Vec<Collected<G>> {
+    /// The retired generations that are neither warm nor held by anybody: they are the caller's to destroy. `still_held` gets
+    /// those that are held; none if that cannot be told at the moment.
+    pub(super) fn collect(&self, mut still_held: impl FnMut(&G)) -> Vec<Collected<G>> {
         let mut line = self.line.lock();
         let mut free = Vec::new();
         if line.retired.iter().all(|retired| retired.warm) {
@@ -521,7 +536,12 @@ impl<G: Member> Lineage<G> {
         let Some(survey) = Survey::exact() else { return free };
         let mut at = 0;
         while at < line.retired.len() {
-            if line.retired[at].warm || line.retired[at].holds(&survey) > 0 {
+            if line.retired[at].warm {
+                at += 1;
+                continue;
+            }
+            if line.retired[at].holds(&survey) > 0 {
+                still_held(&line.retired[at].standing.generation);
                 at += 1;
                 continue;
             }
@@ -571,9 +591,10 @@ impl<G: Member> Lineage<G> {
         if line.retired.is_empty() {
             return found;
         }
+        let exempt = line.exempt();
         let survey = Survey::glance();
-        for retired in &mut line.retired {
-            let view = retired.view(&survey);
+        for (retired, exempt) in line.retired.iter_mut().zip(exempt) {
+            let view = retired.view(&survey, exempt);
             if !view.stuck && view.leases > 0 && due(&view) {
                 found.push(look(RetiredView { stuck: true, ..view }));
                 retired.stuck = true;
@@ -666,8 +687,17 @@ impl<G: Member> Line<G> {
     /// The longest retired first.
     fn ended(&mut self) -> impl Iterator<Item = RetiredView<'_, G>> {
         self.retired.sort_by_key(|retired| retired.epoch);
+        let exempt = self.exempt();
         let survey = if self.retired.is_empty() { None } else { Some(Survey::glance()) };
-        self.retired.iter().map(move |retired| retired.view(survey.as_ref().expect("something is retired")))
+        self.retired
+            .iter()
+            .zip(exempt)
+            .map(move |(retired, exempt)| retired.view(survey.as_ref().expect("something is retired"), exempt))
+    }
+
+    /// Those of each retired generation, in the order of the list.
+    fn exempt(&self) -> Vec<Exempt> {
+        self.retired.iter().map(|retired| Exempt::of(&*retired.standing.generation)).collect()
     }
 
     fn warm(&self) -> impl Iterator<Item = &Retired<G>> {
@@ -680,25 +710,19 @@ impl<G: Member> Retired<G> {
         self.standing.generation.number()
     }
 
-    /// Leases that are out: every reference but the list's own, pins, and those of consultations.
-    fn leases(&self, survey: &Survey) -> usize {
-        let generation = &self.standing.generation;
-        self.holds(survey).saturating_sub(generation.consultations() + generation.pins())
-    }
-
     /// Every reference but the list's own.
     fn holds(&self, survey: &Survey) -> usize {
         survey.holds(&self.standing.generation)
     }
 
-    fn view(&self, survey: &Survey) -> RetiredView<'_, G> {
+    fn view(&self, survey: &Survey, exempt: Exempt) -> RetiredView<'_, G> {
         RetiredView {
             generation: &self.standing.generation,
             epoch: self.epoch,
             since: self.since,
             warm: self.warm,
             stuck: self.stuck,
-            leases: self.leases(survey),
+            leases: self.holds(survey).saturating_sub(exempt.0),
         }
     }
 }
@@ -794,5 +818,59 @@ mod tests {
         while first.elapsed().is_zero() {}
         commit(&lineage, 2);
         assert!(since() > first);
+    }
+
+    /// While a reader cannot be seen through, all that is known is that something may be held.
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_told_to_be_held_is_not_said_to_be() {
+        use std::sync::mpsc;
+
+        use crate::slot::readers;
+        use crate::slot::sync::AtomicPtr;
+
+        let lineage = Lineage::new(0);
+        commit(&lineage, 1);
+        let hold = lineage.load();
+        commit(&lineage, 2);
+        let collect = || {
+            let mut held = Vec::new();
+            let free = lineage.collect(|generation| held.push(generation.0));
+            (free.into_iter().map(|free| free.generation.0).collect::<Vec<_>>(), held)
+        };
+        assert_eq!(eventually(collect, |(_, held)| !held.is_empty()), (vec![], vec![1]));
+        drop(hold);
+        std::thread::scope(|scope| {
+            let ((begun, has_begun), (end, ends)) = (mpsc::channel(), mpsc::channel::<()>());
+            scope.spawn({
+                let lineage = &lineage;
+                move || {
+                    // With these, no hazard is left, and the next hold has to be counted.
+                    let _used_up: Vec<_> = (0..64).map(|_| lineage.load()).collect();
+                    let mut value = 0;
+                    let count = |_| {
+                        begun.send(()).unwrap();
+                        _ = ends.recv();
+                    };
+                    readers::record().hold(&AtomicPtr::new(&raw mut value), count);
+                }
+            });
+            has_begun.recv().unwrap();
+            assert_eq!(collect(), (vec![], vec![]));
+            drop(end);
+        });
+        assert_eq!(eventually(collect, |(free, _)| !free.is_empty()), (vec![1], vec![]));
+    }
+
+    /// Other tests' threads read, too.
+    #[cfg(unix)]
+    fn eventually<R>(mut look: impl FnMut() -> R, is_it: impl Fn(&R) -> bool) -> R {
+        loop {
+            let seen = look();
+            if is_it(&seen) {
+                return seen;
+            }
+            std::thread::yield_now();
+        }
     }
 }

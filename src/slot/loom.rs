@@ -87,7 +87,7 @@ fn base(number: u64) -> Option<Base> {
 fn close(line: &Lineage<Generation>) {
     IS_REAPER.with(|is| is.set(true));
     line.close();
-    line.collect();
+    line.collect(|_| {});
     assert_eq!(line.retired(|_| ()).len(), 0, "nothing is held any more, so all is collected");
 }
 
@@ -119,7 +119,7 @@ fn commit_against_load() {
         line.commit(&Generation::new(2), base(1), None).expect("nothing else commits");
         assert_eq!(current(&line), 2, "what was committed is current");
         IS_REAPER.with(|is| is.set(true));
-        line.collect();
+        line.collect(|_| {});
         reader.join().unwrap();
         close(&line);
     });
@@ -211,9 +211,9 @@ fn retirement() {
         });
         line.commit(&Generation::new(2), base(1), None).expect("nothing else commits");
         IS_REAPER.with(|is| is.set(true));
-        let early = line.collect().len();
+        let early = line.collect(|_| {}).len();
         reader.join().unwrap();
-        let late = line.collect().len();
+        let late = line.collect(|_| {}).len();
         assert_eq!(early + late, 1, "generation 1 is collected exactly once");
         close(&line);
     });
@@ -341,7 +341,7 @@ fn rollback_against_collection() {
             let line = line.clone();
             move || {
                 IS_REAPER.with(|is| is.set(true));
-                line.collect().len()
+                line.collect(|_| {}).len()
             }
         });
         let (change, ()) = line.rollback(Target::Previous, Generation::call).expect("1 is warm");
@@ -374,9 +374,9 @@ fn canary_against_discard() {
         });
         line.discard(staged);
         IS_REAPER.with(|is| is.set(true));
-        line.collect();
+        line.collect(|_| {});
         reader.join().unwrap();
-        line.collect();
+        line.collect(|_| {});
         assert_eq!(line.retired(|_| ()).len(), 0, "nobody holds it any more");
         close(&line);
     });
@@ -482,7 +482,7 @@ fn group_against_load(read: fn(&Lineage<Generation>, &Lineage<Generation>, &Line
         close(&one);
         close(&other);
         group.close();
-        group.collect();
+        group.collect(|_| {});
     });
 }
 

@@ -49,7 +49,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         // A swap that is being recorded comes first.
         let _in_order = self.swapping.lock();
         let mut teardowns = self.teardowns.lock();
-        let collected = self.lineage.collect();
+        let collected = self.lineage.collect(|_| {});
         teardowns.extend(collected.iter().map(Teardown::begin));
         collected
     }
