@@ -86,6 +86,7 @@ mod backend;
 mod call_cost;
 #[cfg(any(feature = "native", feature = "wasm"))]
 mod child;
+mod detached;
 mod error;
 mod event;
 mod failures;

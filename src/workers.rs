@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[cfg(feature = "native")]
 use std::sync::{Condvar, PoisonError};
 
+use crate::detached;
 #[cfg(feature = "native")]
 use crate::loader_lock::Loading;
 use crate::lock::Monitor;
@@ -203,11 +204,11 @@ fn spawn_all(threads: usize) -> io::Result<()> {
 
 /// Spawns a thread that was counted as starting.
 fn spawn() -> io::Result<()> {
-    let spawned = std::thread::Builder::new().name("hotslot-worker".to_owned()).spawn(serve);
+    let spawned = detached::spawn("hotslot-worker", serve);
     if spawned.is_err() {
         POOL.lock().started();
     }
-    spawned.map(drop)
+    spawned
 }
 
 fn serve() {

@@ -12,10 +12,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::ErrorKind;
 use crate::lock::{Monitor, Mutex};
 use crate::process_id::ProcessId;
 use crate::text::panic_text;
+use crate::{ErrorKind, detached};
 
 /// A slot, as the reaper sees it.
 pub(super) trait Tended: Send + Sync {
@@ -50,7 +50,7 @@ pub(super) fn start() -> Result<(), ErrorKind> {
         Some(process) if process.is_current() => Ok(()),
         Some(_) => Err(ErrorKind::Forked),
         None => {
-            std::thread::Builder::new().name("hotslot-reaper".to_owned()).spawn(run).map_err(ErrorKind::NoThread)?;
+            detached::spawn("hotslot-reaper", run).map_err(ErrorKind::NoThread)?;
             state.process = Some(ProcessId::current());
             Ok(())
         }
@@ -110,7 +110,7 @@ fn let_go(slot: Arc<dyn Tended>) {
     let slot = Arc::new(Mutex::new(Some(slot)));
     let theirs = Arc::clone(&slot);
     let body = move || drop(catch_unwind(AssertUnwindSafe(|| drop(theirs.lock().take()))).map_err(panic_text));
-    if std::thread::Builder::new().name("hotslot-close".to_owned()).spawn(body).is_err() {
+    if detached::spawn("hotslot-close", body).is_err() {
         std::mem::forget(slot.lock().take());
     }
 }

@@ -2,15 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::HotSlot;
 use super::attempt::Asked;
 use super::rollback::Rollback;
 use super::staged::Staged;
 use super::supervisor::{Order, Reply, Supervisor};
-use crate::{Candidate, Cause, Error, ErrorKind, Report, Runnable, Stage};
+use crate::lock::Mutex;
+use crate::{Candidate, Cause, Error, ErrorKind, Report, Runnable, Stage, detached};
 
 /// Runs the current plugin of a slot on a thread of its own.
 ///
@@ -71,7 +71,8 @@ pub struct Runner<T: ?Sized + Runnable + Send + Sync + 'static> {
 struct Inner<T: ?Sized + Send + Sync + 'static> {
     slot: Arc<HotSlot<T>>,
     orders: Sender<Order<T>>,
-    supervisor: JoinHandle<()>,
+    /// Nothing comes, and no more can when the supervisor has ended.
+    supervisor: Mutex<Receiver<()>>,
 }
 
 impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
@@ -88,11 +89,13 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
         slot.core.followers.lock().runner = Some(Arc::new(move || drop(follow.send(Order::Follow))));
         let mut supervisor = Supervisor::new(Arc::clone(&slot), inbox, orders.clone());
         supervisor.start_current().map_err(|error| no_thread(&slot, error))?;
-        let supervisor = std::thread::Builder::new()
-            .name("hotslot-runner".to_owned())
-            .spawn(move || supervisor.serve())
-            .map_err(|error| no_thread(&slot, error))?;
-        Ok(Runner { inner: Some(Inner { slot, orders, supervisor }) })
+        let (serving, has_ended) = channel();
+        let serve = move || {
+            let _serving: Sender<()> = serving;
+            supervisor.serve();
+        };
+        detached::spawn("hotslot-runner", serve).map_err(|error| no_thread(&slot, error))?;
+        Ok(Runner { inner: Some(Inner { slot, orders, supervisor: Mutex::new(has_ended) }) })
     }
 
     /// Replaces the running plugin. The old one runs until the new one is loaded and proven.
@@ -162,7 +165,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
         let Inner { slot, orders, supervisor } = self.inner.take().expect("only stop takes it, and it consumes self");
         // If the supervisor is gone already, there is nothing left to stop.
         let _ = orders.send(Order::Quit);
-        let _ = supervisor.join();
+        let _ = supervisor.lock().recv();
         Arc::into_inner(slot).expect("the supervisor had the only other handle, and it has ended")
     }
 

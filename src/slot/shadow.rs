@@ -20,7 +20,7 @@ use crate::host::{Contract, RecordedAnswer, RecordedCall};
 use crate::lock::{Monitor, Mutex};
 use crate::process_id::ProcessId;
 use crate::text::panic_text;
-use crate::{Error, ErrorKind, PluginScope, Report};
+use crate::{Error, ErrorKind, PluginScope, Report, detached};
 
 /// A staged plugin that is called beside the serving one, for a share of the calls, and whose answers nobody gets.
 ///
@@ -216,8 +216,8 @@ impl<T: ?Sized + Send + Sync + 'static> ShadowBuilder<'_, T> {
                 });
                 let (theirs, scope) = (Arc::clone(&shared), slot.core.scope.clone());
                 let body = move || theirs.serve(&lease, &scope, call, compare);
-                match std::thread::Builder::new().name("hotslot-shadow".to_owned()).spawn(body) {
-                    Ok(_) => Ok(Shadow { staged, shared: EndOnDrop(shared) }),
+                match detached::spawn("hotslot-shadow", body) {
+                    Ok(()) => Ok(Shadow { staged, shared: EndOnDrop(shared) }),
                     Err(error) => Err(staged.into_pending().refuse(ErrorKind::NoThread(error))),
                 }
             }

@@ -15,7 +15,7 @@ use super::staged::Staged;
 use crate::artifact::Request;
 use crate::event::Event;
 use crate::text::panic_text;
-use crate::{Cause, Error, Report, Runnable};
+use crate::{Cause, Error, Report, Runnable, detached};
 
 /// What the supervisor is told.
 pub(super) enum Order<T: ?Sized + Send + Sync + 'static> {
@@ -101,6 +101,9 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
         }
         self.slot.core.followers.lock().runner = None;
         self.halt();
+        for run in self.stuck.drain(..) {
+            detached::let_go(run.thread);
+        }
         self.slot.core.journal.flush();
     }
 

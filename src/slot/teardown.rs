@@ -16,7 +16,7 @@ use crate::lock::Mutex;
 use crate::status::{Phase, RetiredStatus};
 use crate::text::panic_text;
 use crate::workers::{self, Afterwards};
-use crate::{ArtifactId, Footprint, Loaded, PluginScope, Release};
+use crate::{ArtifactId, Footprint, Loaded, PluginScope, Release, detached};
 
 /// A destruction under way.
 pub(super) struct Teardown {
@@ -84,7 +84,7 @@ pub(super) fn tear_down<T: ?Sized + Send + Sync + 'static>(
     let started = match afterwards {
         Afterwards::Stay => workers::run(afterwards, body),
         // A thread with a name, because what a library does when it ends is worth a look in a debugger.
-        Afterwards::End => std::thread::Builder::new().name("hotslot-destroy".to_owned()).spawn(body).map(drop),
+        Afterwards::End => detached::spawn("hotslot-destroy", body),
     };
     if let Err(error) = started
         && let Some((loaded, ended)) = work.lock().take()

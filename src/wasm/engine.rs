@@ -15,7 +15,7 @@ use super::error::{EngineError, WasmCallError};
 use super::function_cache::FunctionCache;
 use super::permits::{Permit, Permits};
 use crate::nesting::HOST_STACK;
-use crate::{escape_untrusted, workers};
+use crate::{detached, escape_untrusted, workers};
 
 /// Tables that one instance can have.
 const TABLES: u32 = 4;
@@ -390,7 +390,7 @@ fn start_ticking(engine: EngineWeak, baseline: Option<EngineWeak>, ticks: Arc<Ti
             std::thread::sleep(ticks.period);
         }
     };
-    std::thread::Builder::new().name("hotslot-wasm-tick".to_owned()).spawn(run).map_err(EngineError::NoThread)?;
+    detached::spawn("hotslot-wasm-tick", run).map_err(EngineError::NoThread)?;
     has_started.recv().expect("it is the first thing that the thread does");
     Ok(())
 }

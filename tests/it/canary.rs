@@ -234,20 +234,18 @@ fn a_call_is_put_to_nobody_who_hands_its_state_over() {
     let call = slot.load_for("a client");
     thread::scope(|scope| {
         let promotion = scope.spawn(|| canary.promote());
-        // The promotion waits for the call on the canary; who asks for a lease meanwhile waits for the promotion.
-        let held = || {
-            let caller = scope.spawn(|| slot.load().answer());
-            thread::park_timeout(Duration::from_millis(20));
-            !caller.is_finished()
+        // The promotion waits for the call on the canary, and holds all others from some moment on.
+        let is_put_to_the_old_one = || {
+            let asked = AtomicBool::new(false);
+            let bad = |_: &u64| Some("an impossible request".to_owned());
+            Lease::measure_repeatable(&call, bad, |plugin| {
+                asked.fetch_or(plugin.answer() == 1, Ordering::Relaxed);
+                plugin.answer()
+            });
+            asked.into_inner()
         };
-        eventually("calls are held", held);
-        let asked = AtomicBool::new(false);
-        let bad = |_: &u64| Some("an impossible request".to_owned());
-        Lease::measure_repeatable(&call, bad, |plugin| {
-            asked.fetch_or(plugin.answer() == 1, Ordering::Relaxed);
-            plugin.answer()
-        });
-        assert!(!asked.load(Ordering::Relaxed));
+        eventually("nobody is asked", || !is_put_to_the_old_one());
+        assert!(!is_put_to_the_old_one());
         assert_eq!(slot.status().staged[0].failures, 0, "nobody can say whose fault it is");
         drop(call);
         promotion.join().unwrap().unwrap();

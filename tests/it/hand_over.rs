@@ -8,7 +8,7 @@ use std::time::Duration;
 use hotslot::{ErrorKind, Outcome, Stage, Staged};
 
 use crate::assert_kind;
-use crate::support::{PATIENCE, Values, close, eventually, serving};
+use crate::support::{PATIENCE, Values, close, eventually, reload_in_time, serving};
 
 #[test]
 fn every_call_counts_while_calls_are_held() {
@@ -64,16 +64,17 @@ fn of_two_commits_at_once_none_skips_its_hand_over() {
 #[test]
 fn a_hold_takes_no_longer_than_the_reload_may() {
     let values = Values::new();
-    let (limit, bound) = (Duration::from_millis(50), 10 * PATIENCE);
+    let (limit, bound) = (Duration::from_millis(500), 10 * PATIENCE);
     let slot = values.builder().hold_calls_during_hand_over(bound).reload_timeout(limit).open(b"p 1.0.0 1").unwrap();
-    thread::scope(|scope| {
-        let lease = slot.load();
-        let reload = scope.spawn(|| slot.reload(b"p 2.0.0 2").unwrap_err());
-        eventually("the reload ends though the lease does not", || reload.is_finished());
-        let error = reload.join().unwrap();
+    let lease = slot.load();
+    // On a busy machine, the time may be up before.
+    eventually("the reload ends where it waits for the lease", || {
+        let error = slot.reload(b"p 2.0.0 2").unwrap_err();
         assert_kind!(error, ErrorKind::TimedOut(after) if *after == limit);
-        assert_eq!((error.stage(), lease.answer(), serving(&slot)), (Stage::HandOver, 1, (1, 1)));
+        assert_eq!((lease.answer(), serving(&slot)), (1, (1, 1)));
+        error.stage() == Stage::HandOver
     });
+    drop(lease);
     close(slot, &values.census);
 }
 
@@ -101,7 +102,7 @@ fn who_asks_while_calls_are_held_waits_and_gets_the_new_plugin() {
 #[test]
 fn a_hook_that_takes_longer_than_calls_are_held_lets_them_go_on_to_the_old_plugin() {
     let values = Values::new();
-    let bound = Duration::from_millis(50);
+    let bound = Duration::from_millis(500);
     let slot = values.builder().hold_calls_during_hand_over(bound).open(b"p 1.0.0 1").unwrap();
     thread::scope(|scope| {
         let reload = scope.spawn(|| slot.reload(b"p 2.0.0 2 hand_over=hang").unwrap_err());
@@ -117,7 +118,7 @@ fn a_hook_that_takes_longer_than_calls_are_held_lets_them_go_on_to_the_old_plugi
     let last = slot.history().pop().unwrap();
     assert!(matches!(last.outcome, Outcome::Refused { stage: Stage::HandOver, .. }), "{last:?}");
     values.latch.open();
-    slot.reload(b"p 3.0.0 3").unwrap();
+    reload_in_time(&slot, b"p 3.0.0 3");
     assert_eq!((serving(&slot).0, slot.load().state()), (3, 1), "nothing was lost");
     eventually("nothing hangs any more", || slot.status().hung == 0);
     close(slot, &values.census);
@@ -138,14 +139,14 @@ fn a_hook_that_fails_or_panics_lets_calls_go_on_to_the_old_plugin() {
 #[test]
 fn a_lease_that_is_not_given_back_refuses_the_hand_over_and_names_itself() {
     let values = Values::new();
-    let slot = values.builder().hold_calls_during_hand_over(Duration::from_millis(50)).open(b"p 1.0.0 1").unwrap();
+    let slot = values.builder().hold_calls_during_hand_over(Duration::from_millis(500)).open(b"p 1.0.0 1").unwrap();
     let lease = slot.load();
     let error = slot.reload(b"p 2.0.0 2").unwrap_err();
     assert_kind!(error, ErrorKind::HoldTimedOut { leases: 1, .. });
     assert!(error.to_string().contains("one lease was still out"), "{error}");
     assert_eq!((lease.answer(), serving(&slot)), (1, (1, 1)));
     drop(lease);
-    slot.reload(b"p 2.0.0 2").unwrap();
+    reload_in_time(&slot, b"p 2.0.0 2");
     close(slot, &values.census);
 }
 

@@ -60,9 +60,10 @@ fn a_layer_that_asks_for_a_transition_is_told_that_it_is_inside() {
         }
         slot.rollback().unwrap();
         assert_eq!(serving(slot), (18, 18));
-        assert_eq!(*answers.lock().unwrap(), [""; 0], "none of them was let through");
         assert!(asked.load(Ordering::Relaxed) > 100);
-        assert_eq!(asked.load(Ordering::Relaxed), misuses.load(Ordering::Relaxed));
+        let all_are_told = || asked.load(Ordering::Relaxed) == misuses.load(Ordering::Relaxed);
+        eventually("each is told that it is inside", || all_are_told() || !answers.lock().unwrap().is_empty());
+        assert_eq!(*answers.lock().unwrap(), [""; 0], "none of them was let through");
     });
 }
 

@@ -41,6 +41,18 @@ pub(crate) fn serving(slot: &HotSlot<Plugin>) -> (u64, u64) {
     (lease.generation(), lease.answer())
 }
 
+/// Reloads; again if that took longer than a test's short limits, as on a busy machine it may.
+#[track_caller]
+pub(crate) fn reload_in_time(slot: &HotSlot<Plugin>, bytes: &[u8]) {
+    eventually("it is in time", || match slot.reload(bytes) {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(error.is_temporary(), "{error}");
+            false
+        }
+    });
+}
+
 /// What must be the same before and after a refusal: generation, identity, state and answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {

@@ -1,0 +1,92 @@
+//! Threads that nobody joins.
+//!
+//! To drop a [`JoinHandle`] detaches its thread, and glibc's `pthread_detach` looks at the thread's descriptor once more after the
+//! thread may have freed it: where a thread ends in that instant, and its stack is unmapped, the process dies. A busy machine that
+//! replaces plugins all day comes to it. (The [same crash] in another library; [glibc's bug 19951].) So a thread here detaches
+//! itself, when it begins: it is there as long as that takes.
+//!
+//! [same crash]: https://github.com/uxlfoundation/oneTBB/issues/1758
+//! [glibc's bug 19951]: https://sourceware.org/bugzilla/show_bug.cgi?id=19951
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use crate::lock::Mutex;
+
+/// Runs `body` on a thread of its own.
+pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = Builder::new().name(name.to_owned()).spawn(|| {
+        #[cfg(unix)]
+        // SAFETY: it is the calling thread, which is joinable: the handle goes below without a join and without a detach.
+        unsafe {
+            libc::pthread_detach(libc::pthread_self());
+        }
+        body();
+    })?;
+    #[cfg(unix)]
+    let _id = std::os::unix::thread::JoinHandleExt::into_pthread_t(thread);
+    #[cfg(not(unix))]
+    drop(thread);
+    Ok(())
+}
+
+/// Lets go of a thread that may be about to end: one that waits for it is left in its place.
+pub(crate) fn let_go(thread: JoinHandle<()>) {
+    if thread.is_finished() {
+        let _ = thread.join();
+        return;
+    }
+    let thread = Arc::new(Mutex::new(Some(thread)));
+    let theirs = Arc::clone(&thread);
+    let wait = move || drop(theirs.lock().take().map(JoinHandle::join));
+    if spawn("hotslot-wait", wait).is_err() {
+        // What a thread leaves for whoever joins it stays.
+        std::mem::forget(thread.lock().take());
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::ffi::c_int;
+    use std::sync::mpsc::channel;
+
+    unsafe extern "C" {
+        /// As POSIX has it.
+        fn pthread_attr_getdetachstate(attributes: *const libc::pthread_attr_t, state: *mut c_int) -> c_int;
+    }
+
+    /// Whether the calling thread is detached.
+    fn is_detached() -> bool {
+        // SAFETY: the attributes are initialised by the first call, read by the second and destroyed by the third.
+        unsafe {
+            let mut attributes = std::mem::zeroed();
+            assert_eq!(libc::pthread_getattr_np(libc::pthread_self(), &mut attributes), 0);
+            let mut state = -1;
+            assert_eq!(pthread_attr_getdetachstate(&attributes, &mut state), 0);
+            libc::pthread_attr_destroy(&mut attributes);
+            state == libc::PTHREAD_CREATE_DETACHED
+        }
+    }
+
+    #[test]
+    fn a_thread_that_nobody_joins_is_detached_before_it_does_anything() {
+        let (say, hears) = channel();
+        super::spawn("detached", move || say.send(is_detached()).unwrap()).unwrap();
+        assert!(hears.recv().unwrap());
+        assert!(!std::thread::spawn(is_detached).join().unwrap(), "others are not");
+    }
+
+    #[test]
+    fn a_thread_that_is_let_go_is_joined_when_it_ends() {
+        let (end, ends) = channel::<()>();
+        let (say, hears) = channel();
+        let thread = std::thread::spawn(move || {
+            _ = ends.recv();
+            say.send(is_detached()).unwrap();
+        });
+        super::let_go(thread);
+        drop(end);
+        assert!(!hears.recv().unwrap());
+    }
+}
