@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [list, tree, results, files @ ..] = &arguments[..] else { return Err("LIST TREE RESULTS FILE…".into()) };
     let number = |name: &str, default: usize| env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    let (jobs, timeout) = (number("MUTANTS_JOBS", 3), number("MUTANTS_TIMEOUT", 90));
+    let (jobs, timeout) = (number("MUTANTS_JOBS", 3), number("MUTANTS_TIMEOUT", 60));
     let all: Vec<Mutant> = serde_json::from_str(&fs::read_to_string(list)?)?;
     // From one on: none is chosen by zero.
     let mutants: BTreeMap<usize, Mutant> =
@@ -43,10 +43,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut outcomes = BTreeMap::new();
     let (together, mut apart) = fit(&tree, &mutants, &mut outcomes)?;
     println!("{} mutants in one build, {} apart, {} do not build", together.len(), apart.len(), outcomes.len());
-    let suite = tree.build(false)?.ok_or("the tests do not build")?;
-    let models = tree.build(true)?.ok_or("the models do not build")?;
-    let suite = suite.in_two_parts(timeout)?;
-    outcomes.extend(try_all(&suite, &models, &mutants, &together, jobs, timeout)?);
+    let (suite, reached) = tree.build(false)?.ok_or("the tests do not build")?.in_two_parts(timeout)?;
+    let (models, modelled) = tree.build(true)?.ok_or("the models do not build")?.in_two_parts(timeout)?;
+    let trial = Trial { suite, reached, models, modelled, timeout };
+    outcomes.extend(try_all(&trial, &mutants, &together, jobs)?);
 
     tree.restore()?;
     apart.sort_unstable();
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let outcome = match tree.build(false)? {
             None => Outcome::Unviable,
             Some(suite) => match suite.run(0, timeout) {
-                Outcome::Survived { .. } if MODELLED.contains(&&*mutant.file) => {
+                Outcome::Survived if MODELLED.contains(&&*mutant.file) => {
                     tree.build(true)?.map_or(Outcome::Unviable, |models| models.run(0, timeout))
                 }
                 outcome => outcome,
@@ -106,13 +106,34 @@ fn fit(
     }
 }
 
+/// The tests, and the mutants that they come to.
+struct Trial {
+    suite: Suite,
+    reached: BTreeSet<usize>,
+    models: Suite,
+    modelled: BTreeSet<usize>,
+    timeout: usize,
+}
+
+impl Trial {
+    fn run(&self, id: usize, mutant: &Mutant) -> Outcome {
+        let mut outcome = Outcome::NotReached;
+        if self.reached.contains(&id) {
+            outcome = self.suite.run(id, self.timeout);
+        }
+        let survived = matches!(outcome, Outcome::Survived | Outcome::NotReached);
+        if survived && MODELLED.contains(&&*mutant.file) && self.modelled.contains(&id) {
+            outcome = self.models.run(id, self.timeout);
+        }
+        outcome
+    }
+}
+
 fn try_all(
-    suite: &Suite,
-    models: &Suite,
+    trial: &Trial,
     mutants: &BTreeMap<usize, Mutant>,
     ids: &BTreeSet<usize>,
     jobs: usize,
-    timeout: usize,
 ) -> Result<BTreeMap<usize, Outcome>, String> {
     let mut queue: Vec<usize> = ids.iter().copied().collect();
     let apart = queue.len() / CONTROLS + 1;
@@ -122,26 +143,17 @@ fn try_all(
         for _ in 0..jobs {
             scope.spawn(|| {
                 while let Some(id) = queue.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut outcome = suite.run(*id, timeout);
-                    let Some(mutant) = mutants.get(id) else {
-                        println!("control: {outcome:?}");
-                        if !matches!(outcome, Outcome::Survived { .. }) {
+                    if let Some(mutant) = mutants.get(id) {
+                        let outcome = trial.run(*id, mutant);
+                        println!("{}: {outcome:?}", mutant.name);
+                        outcomes.lock().unwrap().insert(*id, outcome);
+                    } else {
+                        let outcome = trial.suite.run(0, trial.timeout);
+                        println!("without a mutation: {outcome:?}");
+                        if outcome != Outcome::Survived {
                             failed.lock().unwrap().push(outcome);
                         }
-                        continue;
-                    };
-                    if let Outcome::Survived { reached } = outcome
-                        && MODELLED.contains(&&*mutant.file)
-                    {
-                        outcome = match models.run(*id, timeout) {
-                            Outcome::Survived { reached: in_models } => {
-                                Outcome::Survived { reached: reached || in_models }
-                            }
-                            outcome => outcome,
-                        };
                     }
-                    println!("{}: {outcome:?}", mutant.name);
-                    outcomes.lock().unwrap().insert(*id, outcome);
                 }
             });
         }

@@ -23,15 +23,15 @@ pub fn write(results: &Path, file: &str, mutants: &[(&Mutant, &Outcome)]) -> Res
         count(|outcome| matches!(outcome, Outcome::Caught(_))),
         count(|outcome| matches!(outcome, Outcome::TimedOut)),
         count(|outcome| matches!(outcome, Outcome::Unviable)),
-        count(|outcome| matches!(outcome, Outcome::Survived { .. })),
+        count(|outcome| matches!(outcome, Outcome::Survived | Outcome::NotReached)),
     );
     // Those of the same text are counted, so that another one shows.
     let mut survivors: BTreeMap<String, usize> = BTreeMap::new();
     let mut timed_out = Vec::new();
     for (mutant, outcome) in mutants {
         match outcome {
-            Outcome::Survived { reached: true } => *survivors.entry(without_line(&mutant.name)).or_default() += 1,
-            Outcome::Survived { reached: false } => {
+            Outcome::Survived => *survivors.entry(without_line(&mutant.name)).or_default() += 1,
+            Outcome::NotReached => {
                 *survivors.entry(without_line(&mutant.name) + " (not reached)").or_default() += 1;
             }
             Outcome::TimedOut => timed_out.push(without_line(&mutant.name)),

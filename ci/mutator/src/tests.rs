@@ -1,8 +1,9 @@
 //! The tests, and what they say of a mutant.
 
+use std::collections::BTreeSet;
+use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, process};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -12,10 +13,10 @@ pub enum Outcome {
     TimedOut,
     /// It does not build.
     Unviable,
-    /// All tests passed, whether or not one of them came to it.
-    Survived {
-        reached: bool,
-    },
+    /// All tests passed.
+    Survived,
+    /// No test comes to it.
+    NotReached,
 }
 
 pub struct Suite {
@@ -37,59 +38,48 @@ impl Suite {
         Suite { programs }
     }
 
-    /// The same with the tests that take long at the end: most mutants are caught before.
-    pub fn in_two_parts(self, timeout: usize) -> Result<Suite, String> {
+    /// Runs the tests without a mutation: they have to pass. Gives the same with the tests that take long at the end, because most
+    /// mutants are caught before; and the mutants that the tests come to.
+    pub fn in_two_parts(self, timeout: usize) -> Result<(Suite, BTreeSet<usize>), Box<dyn Error>> {
         const LONG: f64 = 2.5;
-        let mut parts = (Vec::new(), Vec::new());
-        for Program { path, directory, arguments } in self.programs {
-            let program = program(path, directory, arguments);
-            let output = program.command(timeout).arg("--report-time").output().map_err(|error| error.to_string())?;
+        let (mut short, mut long, mut reached) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for program in self.programs {
+            let notes = env::temp_dir().join(format!("hotslot-mutants-{}", process::id()));
+            let mut command = program.command(timeout);
+            let output = command.arg("--report-time").env("HOTSLOT_MUTANTS_REACHED", &notes).output()?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             if !output.status.success() {
-                return Err(format!("without a mutation, {} fails:\n{text}", program.path.display()));
+                return Err(format!("without a mutation, {} fails:\n{text}", program.path.display()).into());
             }
-            let mut long = Vec::new();
+            reached.extend(
+                fs::read_to_string(&notes).unwrap_or_default().lines().filter_map(|id| id.parse::<usize>().ok()),
+            );
+            let _none = fs::remove_file(&notes);
+            let mut names = Vec::new();
             for line in text.lines() {
-                let Some((name, rest)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ... ok <"))
-                else {
-                    continue;
-                };
-                if rest.trim_end_matches("s>").parse().is_ok_and(|seconds: f64| seconds > LONG) {
-                    long.push(name.to_owned());
+                let test = line.strip_prefix("test ").and_then(|line| line.split_once(" ... ok <"));
+                let Some((name, seconds)) = test else { continue };
+                if seconds.trim_end_matches("s>").parse().is_ok_and(|seconds: f64| seconds > LONG) {
+                    names.push(name.to_owned());
                 }
             }
-            println!("{}: {} tests that take long", program.path.display(), long.len());
             let Program { path, directory, arguments } = program;
-            let skip = long.iter().flat_map(|name| ["--skip".to_owned(), name.clone()]);
-            let short = arguments.iter().cloned().chain(["--exact".to_owned()]).chain(skip).collect();
-            parts.0.push(Program { path: path.clone(), directory: directory.clone(), arguments: short });
-            if !long.is_empty() {
-                parts.1.push(Program {
-                    path,
-                    directory,
-                    arguments: ["--exact".to_owned()].into_iter().chain(long).collect(),
-                });
+            if !names.is_empty() {
+                let arguments = ["--exact".to_owned()].into_iter().chain(names.iter().cloned()).collect();
+                long.push(Program { path: path.clone(), directory: directory.clone(), arguments });
             }
+            let skip = names.into_iter().flat_map(|name| ["--skip".to_owned(), name]);
+            short.push(Program { path, directory, arguments: arguments.into_iter().chain(skip).collect() });
         }
-        parts.0.extend(parts.1);
-        Ok(Suite { programs: parts.0 })
+        short.extend(long);
+        Ok((Suite { programs: short }, reached))
     }
 
     /// Runs the tests, with this mutant in them.
     pub fn run(&self, mutant: usize, timeout: usize) -> Outcome {
-        static RUNS: AtomicUsize = AtomicUsize::new(0);
-        let run = RUNS.fetch_add(1, Ordering::Relaxed);
-        let reached = env::temp_dir().join(format!("hotslot-mutant-{}-{run}", process::id()));
-        let outcome = self.run_noting(mutant, timeout, &reached);
-        let _not_reached = fs::remove_file(&reached);
-        outcome
-    }
-
-    fn run_noting(&self, mutant: usize, timeout: usize, reached: &PathBuf) -> Outcome {
         for program in &self.programs {
             let mut command = program.command(timeout);
-            command.env("HOTSLOT_MUTANT", mutant.to_string()).env("HOTSLOT_MUTANT_REACHED", reached);
-            let output = match command.arg("--fail-fast").output() {
+            let output = match command.arg("--fail-fast").env("HOTSLOT_MUTANT", mutant.to_string()).output() {
                 Ok(output) => output,
                 Err(error) => return Outcome::Caught(format!("{}: {error}", program.path.display())),
             };
@@ -100,16 +90,11 @@ impl Suite {
             if output.status.code().is_none_or(|code| code == 137) {
                 return Outcome::TimedOut;
             }
-            let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            let failed = text.lines().find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
-            let failed = failed.or_else(|| {
-                text.lines()
-                    .find_map(|line| line.strip_prefix("test ")?.split_once(" ... FAILED"))
-                    .map(|(name, _)| name)
-            });
-            return Outcome::Caught(failed.unwrap_or("the end of the process").to_owned());
+            let text = String::from_utf8_lossy(&output.stdout);
+            let failed = text.lines().find_map(|line| line.strip_prefix("test ")?.split_once(" ... FAILED"));
+            return Outcome::Caught(failed.map_or("the end of the process", |(name, _)| name).to_owned());
         }
-        Outcome::Survived { reached: reached.exists() }
+        Outcome::Survived
     }
 }
 

@@ -10,24 +10,27 @@ use serde_json::Value;
 
 use crate::tests::Suite;
 
-/// What tells a mutant whether it is chosen.
+/// What tells a mutant whether it is chosen, and notes where the tests come to.
 const SWITCH: &str = r#"
 pub(crate) mod mutant {
+    use std::fs::File;
+    use std::io::Write;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[allow(dead_code, unused_variables)]
-    pub(crate) fn is_on(id: u32) -> bool {
-        static CHOSEN: LazyLock<u32> =
+    pub(crate) fn is_on(id: usize) -> bool {
+        static CHOSEN: LazyLock<usize> =
             LazyLock::new(|| std::env::var("HOTSLOT_MUTANT").ok().and_then(|id| id.parse().ok()).unwrap_or(0));
-        static REACHED: AtomicBool = AtomicBool::new(false);
-        let is_on = *CHOSEN == id;
-        if is_on && !REACHED.swap(true, Ordering::Relaxed) {
-            if let Some(path) = std::env::var_os("HOTSLOT_MUTANT_REACHED") {
-                let _file = std::fs::File::create(path);
-            }
+        static REACHED: LazyLock<Option<File>> = LazyLock::new(|| {
+            let path = std::env::var_os("HOTSLOT_MUTANTS_REACHED")?;
+            File::options().append(true).create(true).open(path).ok()
+        });
+        static NOTED: [AtomicBool; 8192] = [const { AtomicBool::new(false) }; 8192];
+        if let Some(mut file) = REACHED.as_ref().filter(|_| !NOTED[id].swap(true, Ordering::Relaxed)) {
+            let _ = file.write_all(format!("{id}\n").as_bytes());
         }
-        is_on
+        *CHOSEN == id
     }
 }
 "#;
@@ -96,7 +99,7 @@ impl Tree {
             if spans.is_empty() {
                 continue;
             }
-            let before = refused.len();
+            let mut explained = false;
             // In the lines of what is wrong; or else in those just before, of an operand that only looks wrong in its place.
             for (primary_only, above) in [(true, 0), (false, 0), (true, 3), (true, 12)] {
                 for span in spans.iter().filter(|span| !primary_only || span["is_primary"] == true) {
@@ -104,13 +107,16 @@ impl Tree {
                     let line = |name: &str| span[name].as_u64().unwrap_or(1) as usize;
                     let first = (line("line_start") - 1).saturating_sub(above);
                     let lines = text.lines().skip(first).take(line("line_end") - first);
-                    refused.extend(lines.flat_map(ids));
+                    for id in lines.flat_map(ids) {
+                        explained = true;
+                        refused.insert(id);
+                    }
                 }
-                if refused.len() > before {
+                if explained {
                     break;
                 }
             }
-            if refused.len() == before {
+            if !explained {
                 return Err(
                     format!("no mutant explains this: {}", message["rendered"].as_str().unwrap_or_default()).into()
                 );
