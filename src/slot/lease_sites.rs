@@ -133,4 +133,20 @@ mod tests {
         let cells: Vec<_> = (0..2 * TRIES).map(|_| sites.note(Location::caller())).collect();
         assert_eq!(cells.iter().flatten().count(), TRIES);
     }
+
+    /// Over more than a second, because the clock counts those apart.
+    #[test]
+    fn the_age_of_a_note_is_the_time_since() {
+        const COARSE: Duration = Duration::from_millis(20);
+        let sites = LeaseSites::new();
+        let began = std::time::Instant::now();
+        let cell = sites.note(Location::caller()).unwrap();
+        let noted = std::time::Instant::now();
+        std::thread::sleep(Duration::from_millis(1100));
+        let at_least = noted.elapsed();
+        let age = sites.oldest().unwrap().age;
+        let at_most = began.elapsed();
+        assert!(at_least - COARSE <= age && age <= at_most + COARSE, "{at_least:?}, {age:?}, {at_most:?}");
+        sites.forget(cell);
+    }
 }

@@ -231,6 +231,7 @@ fn a_call_is_put_to_nobody_who_hands_its_state_over() {
     let builder = values.builder().probation(policy).hold_calls_during_hand_over(PATIENCE);
     let slot = builder.open(b"p 1.0.0 1").unwrap();
     let canary = canary(&slot, 1.0);
+    assert_eq!(canary.manifest().version.as_ref().unwrap().to_string(), "2.0.0");
     let call = slot.load_for("a client");
     thread::scope(|scope| {
         let promotion = scope.spawn(|| canary.promote());

@@ -475,3 +475,41 @@ fn no_snapshot_is_torn_in_a_hundred_million_reads() {
     let (reads, took) = torture(100_000, 100_000_000);
     println!("{reads} reads beside 100,000 swaps of two slots in {took:.1?}: none torn");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_group_in_a_forked_child_answers_instead_of_waiting() {
+    crate::support::process::alone(|| {
+        let fixture = Fixture::new();
+        let group = fixture.group();
+        let lease = group.load();
+        group.reload([plugin(2), plugin(2)]).unwrap();
+        // SAFETY: the child calls only what it is there to try, and ends by `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let forked = |result: Result<(), GroupError>| {
+                result.is_err_and(|error| matches!(error.error().kind(), ErrorKind::Forked))
+            };
+            let answers = [
+                forked(group.reload([plugin(3), plugin(3)]).map(drop)),
+                forked(group.rollback().map(drop)),
+                answers(&group) == (2, 2),
+                group.status().snapshot == 0,
+            ];
+            // The last thing that a lease on a former snapshot does is to wake the reaper.
+            drop((lease, group));
+            let failed = answers.iter().position(|good| !good).map_or(0, |at| at as i32 + 1);
+            // SAFETY: it ends the child without running what the parent will run.
+            unsafe { libc::_exit(failed) }
+        }
+        let mut status = 0;
+        // SAFETY: waits for the child that was forked above.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert!(libc::WIFEXITED(status), "it was killed: {status}");
+        assert_eq!(libc::WEXITSTATUS(status), 0, "the number of the answer that was wrong");
+        drop(lease);
+        group.reload([plugin(3), plugin(3)]).expect("the parent goes on");
+        drop(group);
+        fixture.close();
+    });
+}

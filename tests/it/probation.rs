@@ -286,6 +286,22 @@ fn a_consultation_is_no_lease() {
     close(slot, &values.census);
 }
 
+#[test]
+fn a_lease_on_the_predecessor_counts_during_and_after_consultations() {
+    let values = Values::new();
+    let policy = Probation::new(PATIENCE).max_failures(0).second_opinions(1);
+    let slot = values.builder().probation(policy).open(b"p 1.0.0 1").unwrap();
+    let old = slot.load();
+    slot.reload(b"p 2.0.0 2").unwrap();
+    let leases = || slot.status().retired[0].leases;
+    let failure = |_: &()| Some("an impossible request".to_owned());
+    Lease::measure_repeatable(&slot.load(), failure, |_| assert_eq!(leases(), 1));
+    assert_eq!(leases(), 1);
+    drop(old);
+    assert_eq!(leases(), 0);
+    close(slot, &values.census);
+}
+
 /// Without a warm one there is nobody to ask.
 #[test]
 fn without_a_warm_predecessor_a_failure_counts() {

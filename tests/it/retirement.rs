@@ -397,3 +397,39 @@ fn a_generation_is_in_one_place_at_a_time() {
     });
     close(slot, &values.census);
 }
+
+/// What a slot leaves goes with the last that has it. That is the reaper, which has other slots to look after.
+#[test]
+fn a_backend_that_hangs_at_its_end_holds_up_no_other_slot() {
+    /// A backend whose end waits until it is let through.
+    struct Waits(Values);
+    impl hotslot::Backend<Plugin> for Waits {
+        fn admit(&self, payload: &hotslot::Payload) -> Result<hotslot::Admission, hotslot::BoxError> {
+            self.0.admit(payload)
+        }
+        fn load(
+            &self,
+            artifact: &hotslot::Artifact,
+            context: &hotslot::LoadContext,
+        ) -> Result<hotslot::Loaded<Plugin>, hotslot::BoxError> {
+            self.0.load(artifact, context)
+        }
+    }
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            self.0.latch.pass();
+        }
+    }
+    let (values, others) = (Values::new(), Values::new());
+    let hanging = HotSlot::builder(Waits(values.clone())).open(b"p 1.0.0 1").unwrap();
+    let lease = hanging.load();
+    drop(hanging);
+    drop(lease);
+    values.latch.wait_for(1);
+    let slot = slot(&others);
+    let events = slot.subscribe();
+    slot.reload(b"p 2.0.0 2").unwrap();
+    destroyed(&events, 1);
+    values.latch.open();
+    close(slot, &others.census);
+}

@@ -43,6 +43,20 @@ fn a_slot_is_shown_with_its_name_and_what_serves() {
 }
 
 #[test]
+fn what_is_staged_and_what_runs_is_shown_too() {
+    let values = Values::new();
+    let slot = values.builder().name("prices").open(b"p 1.0.0 1").unwrap();
+    let staged = slot.stage(b"p 2.0.0 2").unwrap();
+    let shown = format!("{staged:?}");
+    assert!(shown.starts_with("Staged { generation: Some(2)"), "{shown}");
+    drop(staged);
+    let runner = hotslot::Runner::start(slot).unwrap();
+    let shown = format!("{runner:?}");
+    assert!(shown.starts_with("Runner { slot: HotSlot { name: \"prices\""), "{shown}");
+    close(runner.stop(), &values.census);
+}
+
+#[test]
 fn a_lease_is_retired_by_a_swap_and_serves_again_after_a_rollback() {
     let values = Values::new();
     let slot = values.builder().open(b"p 1.0.0 1").unwrap();
