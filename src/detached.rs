@@ -31,18 +31,30 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Res
     Ok(())
 }
 
+/// Runs `body` with a value on a thread of its own; gives the value back if there is none.
+pub(crate) fn spawn_with<V: Send + 'static>(
+    name: &str,
+    value: V,
+    body: impl FnOnce(V) + Send + 'static,
+) -> Result<(), V> {
+    // Shared, so that it does not go with the body of a thread that never was.
+    let value = Arc::new(Mutex::new(Some(value)));
+    let theirs = Arc::clone(&value);
+    let take = move || {
+        let value = theirs.lock().take();
+        value.map(body);
+    };
+    match spawn(name, take) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(value.lock().take().expect("nobody else had it")),
+    }
+}
+
 /// Lets go of a thread that may be about to end: one that waits for it is left in its place.
 pub(crate) fn let_go(thread: JoinHandle<()>) {
-    if thread.is_finished() {
-        let _ = thread.join();
-        return;
-    }
-    let thread = Arc::new(Mutex::new(Some(thread)));
-    let theirs = Arc::clone(&thread);
-    let wait = move || drop(theirs.lock().take().map(JoinHandle::join));
-    if spawn("hotslot-wait", wait).is_err() {
+    if let Err(thread) = spawn_with("hotslot-wait", thread, |thread| drop(thread.join())) {
         // What a thread leaves for whoever joins it stays.
-        std::mem::forget(thread.lock().take());
+        std::mem::forget(thread);
     }
 }
 

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::lock::{Monitor, Mutex};
+use crate::lock::Monitor;
 use crate::process_id::ProcessId;
 use crate::text::panic_text;
 use crate::{ErrorKind, detached};
@@ -107,10 +107,8 @@ fn let_go(slot: Arc<dyn Tended>) {
         // If that is the last one by now, it is so on the thread of whoever dropped the other in this instant.
         return drop(slot);
     }
-    let slot = Arc::new(Mutex::new(Some(slot)));
-    let theirs = Arc::clone(&slot);
-    let body = move || drop(catch_unwind(AssertUnwindSafe(|| drop(theirs.lock().take()))).map_err(panic_text));
-    if detached::spawn("hotslot-close", body).is_err() {
-        std::mem::forget(slot.lock().take());
+    let close = |slot| drop(catch_unwind(AssertUnwindSafe(|| drop(slot))).map_err(panic_text));
+    if let Err(slot) = detached::spawn_with("hotslot-close", slot, close) {
+        std::mem::forget(slot);
     }
 }

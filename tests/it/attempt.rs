@@ -12,7 +12,7 @@ use hotslot::{
 
 use crate::assert_kind;
 #[cfg(target_os = "linux")]
-use crate::support::process::alone;
+use crate::support::process::{alone, end_with, fork};
 use crate::support::{PATIENCE, Plugin, Values, close, eventually, serving, wait_for};
 
 /// Long for everything here but what hangs.
@@ -495,9 +495,7 @@ fn a_slot_in_a_forked_child_answers_instead_of_waiting() {
         let slot = values.builder().open(b"p 1.0.0 1").unwrap();
         let (staged, retired) = (slot.stage(b"p 2.0.0 2").unwrap(), slot.load());
         slot.reload(b"p 1.5.0 1").unwrap();
-        // SAFETY: the child calls only what it is there to try, and ends by `_exit`.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
+        let Some(child) = fork() else {
             let forked = |result: Result<(), hotslot::Error>| {
                 result.is_err_and(|error| matches!(error.kind(), ErrorKind::Forked))
             };
@@ -512,15 +510,9 @@ fn a_slot_in_a_forked_child_answers_instead_of_waiting() {
             ];
             // The last thing that a lease on a retired generation does is to wake the reaper.
             drop((retired, slot));
-            let failed = answers.iter().position(|good| !good).map_or(0, |at| at as i32 + 1);
-            // SAFETY: it ends the child without running what the parent will run.
-            unsafe { libc::_exit(failed) }
-        }
-        let mut status = 0;
-        // SAFETY: waits for the child that was forked above.
-        unsafe { libc::waitpid(child, &raw mut status, 0) };
-        assert!(libc::WIFEXITED(status), "it was killed: {status}");
-        assert_eq!(libc::WEXITSTATUS(status), 0, "the number of the answer that was wrong");
+            end_with(&answers);
+        };
+        child.answers_well();
         drop((staged, retired));
         slot.reload(b"p 3.0.0 3").expect("the parent goes on");
         close(slot, &values.census);

@@ -11,6 +11,8 @@ use hotslot::{
 };
 
 use crate::assert_kind;
+#[cfg(target_os = "linux")]
+use crate::support::process::{alone, end_with, fork};
 use crate::support::{Done, PATIENCE, Plugin, Values, close, eventually, serving, swaps, wait_for};
 
 type Slot = Arc<HotSlot<Plugin>>;
@@ -479,14 +481,12 @@ fn no_snapshot_is_torn_in_a_hundred_million_reads() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_group_in_a_forked_child_answers_instead_of_waiting() {
-    crate::support::process::alone(|| {
+    alone(|| {
         let fixture = Fixture::new();
         let group = fixture.group();
         let lease = group.load();
         group.reload([plugin(2), plugin(2)]).unwrap();
-        // SAFETY: the child calls only what it is there to try, and ends by `_exit`.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
+        let Some(child) = fork() else {
             let forked = |result: Result<(), GroupError>| {
                 result.is_err_and(|error| matches!(error.error().kind(), ErrorKind::Forked))
             };
@@ -498,15 +498,9 @@ fn a_group_in_a_forked_child_answers_instead_of_waiting() {
             ];
             // The last thing that a lease on a former snapshot does is to wake the reaper.
             drop((lease, group));
-            let failed = answers.iter().position(|good| !good).map_or(0, |at| at as i32 + 1);
-            // SAFETY: it ends the child without running what the parent will run.
-            unsafe { libc::_exit(failed) }
-        }
-        let mut status = 0;
-        // SAFETY: waits for the child that was forked above.
-        unsafe { libc::waitpid(child, &raw mut status, 0) };
-        assert!(libc::WIFEXITED(status), "it was killed: {status}");
-        assert_eq!(libc::WEXITSTATUS(status), 0, "the number of the answer that was wrong");
+            end_with(&answers);
+        };
+        child.answers_well();
         drop(lease);
         group.reload([plugin(3), plugin(3)]).expect("the parent goes on");
         drop(group);

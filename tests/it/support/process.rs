@@ -77,3 +77,32 @@ fn run(command: &mut Command) -> End {
     let both = [output.stdout, output.stderr].concat();
     End { status: output.status, output: String::from_utf8_lossy(&both).into_owned() }
 }
+
+/// A child that was forked from this process.
+pub(crate) struct Forked(libc::pid_t);
+
+/// Forks this process; `None` in the child, which calls only what it is there to try, and ends by [`end_with`].
+pub(crate) fn fork() -> Option<Forked> {
+    // SAFETY: see above.
+    let child = unsafe { libc::fork() };
+    (child != 0).then_some(Forked(child))
+}
+
+/// Ends a forked child; tells its parent whether all was as it should be, without running what the parent will run.
+pub(crate) fn end_with(answers: &[bool]) -> ! {
+    let wrong = answers.iter().position(|good| !good).map_or(0, |at| at as i32 + 1);
+    // SAFETY: it only ends the process.
+    unsafe { libc::_exit(wrong) }
+}
+
+impl Forked {
+    /// Waits for the child, all of whose answers have to be good.
+    #[track_caller]
+    pub(crate) fn answers_well(self) {
+        let mut status = 0;
+        // SAFETY: waits for the child that was forked.
+        unsafe { libc::waitpid(self.0, &raw mut status, 0) };
+        assert!(libc::WIFEXITED(status), "it was killed: {status}");
+        assert_eq!(libc::WEXITSTATUS(status), 0, "the number of the answer that was wrong");
+    }
+}
