@@ -1,8 +1,7 @@
 //! Finds the mutants that no test catches, with all of them in one build: see ci/mutants, which makes the tree and the list.
 //!
-//! `mutator LIST TREE RESULTS FILE…`: the list is that of cargo-mutants, in JSON; the tree is a copy of the sources, and is
-//! changed; the last results of each file are in a file of the directory `RESULTS`, and are replaced; of the list, only the
-//! mutants of these files are tried.
+//! `mutator LIST TREE RESULTS FILE…`: the list is that of cargo-mutants for these files, in JSON; the tree is a copy of the
+//! sources, and is changed; the last results of each file are in a file of the directory `RESULTS`, and are replaced.
 //!
 //! What does not fit into one build with the others, a constant function for instance, is built by itself, as cargo-mutants
 //! does it.
@@ -36,12 +35,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (jobs, timeout) = (number("MUTANTS_JOBS", 3), number("MUTANTS_TIMEOUT", 60));
     let all: Vec<Mutant> = serde_json::from_str(&fs::read_to_string(list)?)?;
     // From one on: none is chosen by zero.
-    let mutants: BTreeMap<usize, Mutant> =
-        (1..).zip(all.into_iter().filter(|mutant| files.contains(&mutant.file))).collect();
+    let mutants: BTreeMap<usize, Mutant> = (1..).zip(all).collect();
     let tree = Tree::new(PathBuf::from(tree))?;
 
     let mut outcomes = BTreeMap::new();
-    let (together, mut apart) = fit(&tree, &mutants, &mut outcomes)?;
+    let (together, apart) = fit(&tree, &mutants, &mut outcomes)?;
     println!("{} mutants in one build, {} apart, {} do not build", together.len(), apart.len(), outcomes.len());
     let (suite, reached) = tree.build(false)?.ok_or("the tests do not build")?.in_two_parts(timeout)?;
     let (models, modelled) = tree.build(true)?.ok_or("the models do not build")?.in_two_parts(timeout)?;
@@ -49,7 +47,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     outcomes.extend(try_all(&trial, &mutants, &together, jobs)?);
 
     tree.restore()?;
-    apart.sort_unstable();
     for id in apart {
         let mutant = &mutants[&id];
         tree.write(&mutant.file, &mutant.applied_to(tree.original(&mutant.file)?))?;

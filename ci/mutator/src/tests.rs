@@ -24,13 +24,9 @@ pub struct Suite {
 }
 
 pub struct Program {
-    path: PathBuf,
-    directory: PathBuf,
-    arguments: Vec<String>,
-}
-
-pub fn program(path: PathBuf, directory: PathBuf, arguments: Vec<String>) -> Program {
-    Program { path, directory, arguments }
+    pub path: PathBuf,
+    pub directory: PathBuf,
+    pub arguments: Vec<String>,
 }
 
 impl Suite {

@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use serde_json::Value;
 
-use crate::tests::Suite;
+use crate::tests::{Program, Suite};
 
 /// What tells a mutant whether it is chosen, and notes where the tests come to.
 const SWITCH: &str = r#"
@@ -142,7 +142,7 @@ impl Tree {
             let arguments = if models { vec!["slot::loom".to_owned()] } else { Vec::new() };
             // Hotslot's own tests, and the tests of the slot: the package of the latter has no unit tests.
             (package.ends_with("/src/lib.rs") && !package.contains("/tests/src/") || package.ends_with("/it/main.rs"))
-                .then(|| tests::program(program.into(), directory, arguments))
+                .then(|| Program { path: program.into(), directory, arguments })
         });
         Ok(Some(Suite::new(programs.collect())))
     }
@@ -156,8 +156,6 @@ impl Tree {
         command
     }
 }
-
-use crate::tests;
 
 /// The mutants that a line is marked with.
 fn ids(line: &str) -> Vec<usize> {
