@@ -223,6 +223,20 @@ fn its_callers_wait_too_while_calls_are_held() {
     close(slot, &values.census);
 }
 
+#[test]
+fn a_call_on_it_that_does_not_end_refuses_its_hand_over() {
+    let values = Values::new();
+    let bound = Duration::from_millis(200);
+    let slot = values.builder().hold_calls_during_hand_over(bound).open(b"p 1.0.0 1").unwrap();
+    let canary = canary(&slot, 1.0);
+    let call = slot.load_for("a client");
+    assert_eq!(call.answer(), 2);
+    assert_kind!(canary.promote().unwrap_err(), ErrorKind::HoldTimedOut { leases: 1, .. });
+    assert_eq!(serving(&slot), (1, 1));
+    drop(call);
+    close(slot, &values.census);
+}
+
 /// It would be lost with what the old plugin learned after its state was saved.
 #[test]
 fn a_call_is_put_to_nobody_who_hands_its_state_over() {

@@ -100,6 +100,33 @@ fn who_asks_while_calls_are_held_waits_and_gets_the_new_plugin() {
 }
 
 #[test]
+fn those_who_waited_are_counted() {
+    let held_up = || {
+        let values = Values::new();
+        let slot = values.builder().hold_calls_during_hand_over(PATIENCE).open(b"p 1.0.0 1").unwrap();
+        let asking = AtomicU64::new(0);
+        let ask = || {
+            asking.fetch_add(1, Ordering::Relaxed);
+            slot.load().answer()
+        };
+        let report = thread::scope(|scope| {
+            let reload = scope.spawn(|| slot.reload(b"p 2.0.0 2 hand_over=hang").unwrap());
+            values.latch.wait_for(1);
+            let calls = [(); 2].map(|()| scope.spawn(ask));
+            eventually("both ask", || asking.load(Ordering::Relaxed) == 2);
+            values.latch.open();
+            assert_eq!(calls.map(|call| call.join().unwrap()), [2, 2]);
+            reload.join().unwrap()
+        });
+        close(slot, &values.census);
+        assert!(report.leases_held_up <= 2, "{report:?}");
+        report.leases_held_up
+    };
+    // Nothing tells from outside that somebody waits; whoever asks a little too late is served at once.
+    eventually("both wait", || held_up() == 2);
+}
+
+#[test]
 fn a_hook_that_takes_longer_than_calls_are_held_lets_them_go_on_to_the_old_plugin() {
     let values = Values::new();
     let bound = Duration::from_millis(500);

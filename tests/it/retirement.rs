@@ -226,6 +226,21 @@ fn lingering_generations_are_bounded_and_the_slot_recovers() {
     close(slot, &values.census);
 }
 
+/// What somebody holds does not go by waiting: with time for a reload until the end of days, the wait would be as long.
+#[test]
+fn what_somebody_holds_is_not_waited_for() {
+    let values = Values::new();
+    let builder = values.builder().keep_previous(0).reload_timeout(Duration::MAX);
+    let slot = builder.max_retired(2).open(b"p 1.0.0 1").unwrap();
+    let lease = slot.load();
+    slot.reload(b"p 2.0.0 2").unwrap();
+    let staged = slot.stage(b"p 3.0.0 3").unwrap();
+    let error = slot.reload(b"p 4.0.0 4").unwrap_err();
+    assert_kind!(error, ErrorKind::TooManyRetired { lingering: 2, limit: 2 });
+    drop((lease, staged));
+    close(slot, &values.census);
+}
+
 #[test]
 fn warm_generations_do_not_count_as_lingering() {
     let values = Values::new();
