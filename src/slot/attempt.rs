@@ -22,7 +22,7 @@
 
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use semver::Version;
@@ -163,8 +163,21 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
     /// Stages a plugin. The turn is kept until the commit, so that nothing else can come between, unless it is
     /// [ended](Pending::end_turn).
     pub(super) fn stage(self: &Arc<Self>, asked: Asked, cause: Cause) -> Result<Pending<T>, Error> {
+        self.and_flush(self.stage_quietly(asked, cause))
+    }
+
+    /// The same, where the caller writes the log lines: one that has turns in other slots, and ends those before.
+    pub(super) fn stage_quietly(self: &Arc<Self>, asked: Asked, cause: Cause) -> Result<Pending<T>, Error> {
         self.check_caller().map_err(|kind| self.not_begun(Stage::Gate, kind))?;
         Attempt::of(self, self.journal.next_attempt(), cause, &asked).stage(asked.candidate, None)
+    }
+
+    /// Writes the log lines of what was refused. A subscriber may hang: nobody's turn is held meanwhile, and nothing frozen.
+    fn and_flush<R>(&self, result: Result<R, Error>) -> Result<R, Error> {
+        if result.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Forked)) {
+            self.journal.flush();
+        }
+        result
     }
 
     /// Does a reload soon, on a thread that is started for it; gives the number of the attempt. One that waits already
@@ -217,7 +230,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
                 }
                 let attempt = Attempt::of(self, self.journal.next_attempt(), Cause::Rollback, &asked);
                 attempt.log.quiet_lap(Stage::Hash, Instant::now());
-                cold(attempt.stage(candidate, Some(payload))?)
+                cold(self.and_flush(attempt.stage(candidate, Some(payload)))?)
             }
         }
     }
@@ -288,7 +301,8 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             let mut run = run;
             loop {
                 run();
-                core.journal.flush();
+                // A subscriber that hangs does not hold up the next one.
+                core.journal.flush_elsewhere();
                 let mut deferred = core.deferred.lock();
                 match deferred.next.take() {
                     Some(next) => run = next.run,
@@ -340,6 +354,9 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             }
             (None, Some(given)) => admission.manifest.version = Some(given.clone()),
             _ => {}
+        }
+        if let Some(version) = &admission.manifest.version {
+            let _ = terms.found.set(version.clone());
         }
         if !terms.is_rollback {
             let (base, new) = (terms.base_version.as_ref(), admission.manifest.version.as_ref());
@@ -429,6 +446,8 @@ struct Terms {
     version: Option<Version>,
     base_version: Option<Version>,
     is_rollback: bool,
+    /// Takes the version as soon as it is known: the report names it, however the attempt ends.
+    found: Arc<OnceLock<Version>>,
 }
 
 impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
@@ -456,7 +475,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         }
     }
 
-    /// From the gate to the probe.
+    /// From the gate to the probe. Log lines wait for the next flush.
     fn stage(mut self, candidate: Candidate, payload: Option<Payload>) -> Result<Pending<T>, Error> {
         self.request = candidate.request.clone();
         self.version = candidate.version.clone();
@@ -472,10 +491,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
                     NoTurn::Busy => ErrorKind::Busy,
                     NoTurn::TimedOut => ErrorKind::QueueTimedOut(timeout),
                 };
-                let core = Arc::clone(&self.core);
-                let error = self.refuse(Refusal(Stage::Gate, kind));
-                core.journal.flush();
-                return Err(error);
+                return Err(self.refuse(Refusal(Stage::Gate, kind)));
             }
         };
         let captured = self.core.lineage.serving(|view| Captured {
@@ -486,12 +502,7 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         let base = captured.as_ref().map(|captured| captured.base);
         match self.prepare(candidate, payload, captured, deadline) {
             Ok(prepared) => Ok(Pending { attempt: self, prepared, base, turn: Some((turn, left(deadline))) }),
-            Err((refusal, generation)) => {
-                let core = Arc::clone(&self.core);
-                let error = self.refuse_and_discard(refusal, generation);
-                core.journal.flush();
-                Err(error)
-            }
+            Err((refusal, generation)) => Err(self.refuse_and_discard(refusal, generation)),
         }
     }
 
@@ -527,7 +538,8 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
         open.map_err(|kind| refused(Stage::Gate, kind))?;
 
         let base_version = captured.and_then(|captured| captured.version);
-        let terms = Terms { version: candidate.version, base_version, is_rollback };
+        let found = Arc::new(OnceLock::new());
+        let terms = Terms { version: candidate.version, base_version, is_rollback, found: Arc::clone(&found) };
         let (core, leg) = (Arc::clone(&self.core), self.log.begin_leg());
         let stop = StopSignal::new();
         let theirs = stop.clone();
@@ -550,8 +562,8 @@ impl<T: ?Sized + Send + Sync + 'static> Attempt<T> {
             // Whatever still goes on in the backend, nobody waits for it.
             stop.raise();
         }
+        self.version = found.get().cloned().or(self.version.take());
         let generation = result.map_err(|kind| (self.log.end_leg(Stage::Load, kind), None))??;
-        self.version = generation.manifest.version.clone();
         Ok(Prepared::Loaded(generation))
     }
 
@@ -798,13 +810,23 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
     /// two runs.
     pub(super) fn commit(self, hand_over: HandOver, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Error> {
         let core = Arc::clone(&self.attempt.core);
-        let result = match core.check_caller() {
-            Err(ErrorKind::Forked) => return Err(self.refuse(ErrorKind::Forked)),
-            Err(misuse) => Err(self.refuse(misuse)),
-            Ok(()) => self.try_commit(hand_over, then),
-        };
-        core.journal.flush();
+        let result = self.commit_quietly(hand_over, then);
+        if !core.is_forked() {
+            core.journal.flush();
+        }
         result
+    }
+
+    /// The same, where the caller has the log lines written.
+    pub(super) fn commit_quietly(
+        self,
+        hand_over: HandOver,
+        then: impl FnOnce() -> Option<Duration>,
+    ) -> Result<Report, Error> {
+        match self.attempt.core.check_caller() {
+            Err(kind) => Err(self.refuse_quietly(kind)),
+            Ok(()) => self.try_commit(hand_over, then),
+        }
     }
 
     fn try_commit(self, hand_over: HandOver, then: impl FnOnce() -> Option<Duration>) -> Result<Report, Error> {
@@ -851,15 +873,23 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
     /// Ends the attempt as refused, and drops what was staged.
     pub(super) fn refuse(self, kind: ErrorKind) -> Error {
         let core = Arc::clone(&self.attempt.core);
+        let error = self.refuse_quietly(kind);
+        if !core.is_forked() {
+            core.journal.flush();
+        }
+        error
+    }
+
+    /// The same, where the caller writes the log lines.
+    pub(super) fn refuse_quietly(self, kind: ErrorKind) -> Error {
+        let core = Arc::clone(&self.attempt.core);
         if core.is_forked() {
             // What it is made of takes locks that a thread which is not here may hold.
             std::mem::forget(self);
             return core.not_begun(Stage::Commit, ErrorKind::Forked);
         }
         let Pending { attempt, prepared, .. } = self;
-        let error = attempt.refuse_and_discard(Refusal(Stage::Commit, kind), prepared.into_loaded());
-        core.journal.flush();
-        error
+        attempt.refuse_and_discard(Refusal(Stage::Commit, kind), prepared.into_loaded())
     }
 
     /// Drops what was staged.
@@ -868,11 +898,12 @@ impl<T: ?Sized + Send + Sync + 'static> Pending<T> {
         if core.is_forked() {
             return std::mem::forget(self);
         }
-        let Pending { attempt, prepared, .. } = self;
+        let Pending { attempt, prepared, turn, .. } = self;
         attempt.end(Outcome::Discarded, None);
         if let Some(generation) = prepared.into_loaded() {
             core.discard(generation);
         }
+        drop(turn);
         core.journal.flush();
     }
 }

@@ -396,6 +396,7 @@ impl<M: Members> SlotGroup<M> {
                 Err(error) => {
                     let why = refused_with(slots[at].name(), error.reason());
                     staged.into_iter().for_each(|(_, other)| drop(other.refuse(why())));
+                    self.core.settle();
                     return Err(GroupError { slot: slots[at].name().to_owned(), source: error });
                 }
             }
@@ -480,6 +481,7 @@ impl<M: Members> StagedGroup<M> {
         if let Err(error) = core.check_caller() {
             let why = refused_with(&error.slot, error.source.reason());
             staged.into_iter().for_each(|(_, one)| drop(one.refuse(why())));
+            core.settle();
             return Err(error);
         }
         let mut ready: Vec<(usize, Box<dyn ReadyMember>)> = Vec::new();
@@ -491,13 +493,13 @@ impl<M: Members> StagedGroup<M> {
                     let why = refused_with(slots[at].name(), error.reason());
                     ready.into_iter().for_each(|(_, other)| drop(other.refuse(why())));
                     waiting.for_each(|(_, other)| drop(other.refuse(why())));
-                    slots.iter().for_each(|slot| slot.settle());
+                    core.settle();
                     return Err(GroupError { slot: slots[at].name().to_owned(), source: error });
                 }
             }
         }
         let result = core.swap_all(base, ready);
-        slots.iter().for_each(|slot| slot.settle());
+        core.settle();
         result
     }
 }
@@ -580,8 +582,15 @@ impl<L: Send + Sync + 'static> Core<L> {
             self.roll_back_frozen(target, &Cause::Rollback)
         };
         self.tidy_up();
-        self.slots.members().iter().for_each(|slot| slot.settle());
+        self.settle();
         result
+    }
+
+    /// Has the reaper look, and the log lines written, as after every change. Nothing is frozen, and nobody's turn is held.
+    fn settle(&self) {
+        if !self.is_forked() {
+            self.slots.members().iter().for_each(|slot| slot.settle());
+        }
     }
 
     /// Whether a change may be asked for from here: see the slot's own.

@@ -19,7 +19,8 @@ pub(super) trait Member: Send + Sync {
     fn check_caller(&self) -> Result<(), Error>;
     /// How many warm generations there may be.
     fn keep_previous(&self) -> usize;
-    /// Stages a plugin. The turn is kept until it is committed or dropped, or not at all.
+    /// Stages a plugin. The turn is kept until it is committed or dropped, or not at all. As for all that ends here, log lines
+    /// wait until the member is settled.
     fn stage(&self, asked: Asked, keeps_turn: bool) -> Result<Box<dyn StagedMember>, Error>;
     /// Holds up every swap. No foreign code runs meanwhile.
     fn freeze(&self) -> MutexGuard<'_, ()>;
@@ -98,7 +99,7 @@ impl<T: ?Sized + Send + Sync + 'static> Member for Arc<Core<T>> {
     }
 
     fn stage(&self, asked: Asked, keeps_turn: bool) -> Result<Box<dyn StagedMember>, Error> {
-        let pending = Core::stage(self, asked, Cause::Reload)?;
+        let pending = Core::stage_quietly(self, asked, Cause::Reload)?;
         Ok(Box::new(Staged::new(if keeps_turn { pending } else { pending.end_turn() })))
     }
 
@@ -145,7 +146,7 @@ impl<T: ?Sized + Send + Sync + 'static> StagedMember for Staged<T> {
     }
 
     fn refuse(self: Box<Self>, kind: ErrorKind) -> Error {
-        self.into_pending().refuse(kind)
+        self.into_pending().refuse_quietly(kind)
     }
 }
 

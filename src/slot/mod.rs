@@ -110,7 +110,8 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// # Errors
     /// If no thread can be spawned, or in a forked process.
     pub fn reload_soon(&self, candidate: impl Into<Candidate>) -> Result<u64, Error> {
-        self.core.reload_soon(Asked::new(candidate), |pending| drop(pending.commit(HandOver::Required, || None)))
+        self.core
+            .reload_soon(Asked::new(candidate), |pending| drop(pending.commit_quietly(HandOver::Required, || None)))
     }
 
     /// Loads and proves a new plugin beside the serving one: everything that is slow, and nearly everything that can

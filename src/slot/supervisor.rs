@@ -97,20 +97,21 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
                 Order::Ended(number) => self.ended(number),
                 Order::Quit => break,
             }
-            self.slot.core.journal.flush();
+            // A subscriber that hangs does not hold up the next order.
+            self.slot.core.journal.flush_elsewhere();
         }
         self.slot.core.followers.lock().runner = None;
         self.halt();
         for run in self.stuck.drain(..) {
             detached::let_go(run.thread);
         }
-        self.slot.core.journal.flush();
+        self.slot.core.journal.flush_elsewhere();
     }
 
     /// Puts a staged plugin in the place of the running one.
     fn switch(&mut self, staged: Staged<T>) -> Result<Report, Error> {
         if staged.is_unchanged() {
-            return staged.commit();
+            return staged.into_pending().commit_quietly(HandOver::Required, || None);
         }
         let halted = self.halt();
         let hand_over = match halted {
@@ -119,7 +120,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
         };
         let stopped = halted.at();
         staged.pending().note_wait();
-        let result = staged.into_pending().commit(hand_over, || self.start_after(stopped));
+        let result = staged.into_pending().commit_quietly(hand_over, || self.start_after(stopped));
         self.settle(halted, result.is_ok());
         result
     }

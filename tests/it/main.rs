@@ -15,6 +15,8 @@ mod hand_over;
 #[cfg(all(feature = "backends", target_os = "linux"))]
 mod interface;
 mod leases;
+#[cfg(target_os = "linux")]
+mod log_lines;
 mod markers;
 // What the tests of libraries need of it.
 #[cfg(all(feature = "native", not(feature = "backends"), target_os = "linux"))]

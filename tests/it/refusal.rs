@@ -1,10 +1,12 @@
 //! Whatever refuses a plugin, and at whatever stage: what served serves on, with its state; the error, the history, a
 //! counter and an event say what happened; and nothing leaks.
 
+use std::time::Duration;
+
 use hotslot::{Candidate, Cause, Error, ErrorKind, Event, HotSlot, Outcome, Report, Stage};
 
 use crate::assert_kind;
-use crate::support::{Plugin, Values, close, snapshot, wait_for};
+use crate::support::{Plugin, Values, close, eventually, snapshot, wait_for};
 
 /// Makes an attempt that must be refused, and checks everything that has to be so afterwards.
 #[track_caller]
@@ -246,5 +248,29 @@ fn the_admit_hook_sees_the_bytes_that_are_loaded_and_their_manifest() {
         })
         .open(Candidate::new(*b"p - 1").version("1.2.3".parse().unwrap()))
         .unwrap();
+    close(slot, &values.census);
+}
+
+#[test]
+fn a_refusal_names_the_version_that_was_refused_once_it_is_known() {
+    let values = Values::new();
+    let slot = values.builder().reload_timeout(Duration::from_millis(500)).open(b"p 2.0.0 1").unwrap();
+    let refusals = [
+        ("what is this", None),
+        ("p 2.1.0 2 admit=fail", None),
+        ("p 1.0.0 2", Some("1.0.0")),
+        ("p 2.1.0 2 vet=fail", Some("2.1.0")),
+        ("p 2.2.0 2 load=panic", Some("2.2.0")),
+        ("p 2.3.0 2 probe=fail", Some("2.3.0")),
+        ("p 2.4.0 2 hand_over=fail", Some("2.4.0")),
+        ("p 2.5.0 2 load=hang", Some("2.5.0")),
+    ];
+    for (candidate, version) in refusals {
+        slot.reload(candidate.as_bytes()).unwrap_err();
+        let report = slot.history().pop().unwrap();
+        assert_eq!(report.version.map(|version| version.to_string()).as_deref(), version, "{candidate}");
+    }
+    values.latch.open();
+    eventually("nothing hangs any more", || slot.status().hung == 0);
     close(slot, &values.census);
 }

@@ -33,10 +33,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [list, tree, results, files @ ..] = &arguments[..] else { return Err("LIST TREE RESULTS FILE…".into()) };
     let number = |name: &str, default: usize| env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let (jobs, timeout) = (number("MUTANTS_JOBS", 3), number("MUTANTS_TIMEOUT", 60));
-    let all: Vec<Mutant> = serde_json::from_str(&fs::read_to_string(list)?)?;
+    let tree = Tree::new(PathBuf::from(tree))?;
+    let mut all: Vec<Mutant> = serde_json::from_str(&fs::read_to_string(list)?)?;
+    for file in all.iter().map(|mutant| mutant.file.clone()).collect::<BTreeSet<_>>() {
+        // cargo-mutants knows only the modules of tests that are for nothing else.
+        let source = tree.original(&file)?;
+        let tests = schema::tests(source)?;
+        all.retain(|mutant| mutant.file != file || !tests.iter().any(|test| test.contains(&mutant.offset(source))));
+    }
     // From one on: none is chosen by zero.
     let mutants: BTreeMap<usize, Mutant> = (1..).zip(all).collect();
-    let tree = Tree::new(PathBuf::from(tree))?;
 
     let mut outcomes = BTreeMap::new();
     let (together, apart) = fit(&tree, &mutants, &mut outcomes)?;

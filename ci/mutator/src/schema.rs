@@ -64,6 +64,21 @@ pub fn write(source: &str, mutants: &[(usize, &Mutant)]) -> syn::Result<(String,
     Ok((writer.text(0..source.len(), 0), ids))
 }
 
+/// Where the modules are that are compiled for tests only.
+pub fn tests(source: &str) -> syn::Result<Vec<Range<usize>>> {
+    let modules = syn::parse_file(source)?.items.into_iter().filter_map(|item| match item {
+        syn::Item::Mod(module) => Some(module),
+        _ => None,
+    });
+    let is_for_tests = |module: &syn::ItemMod| {
+        let conditions = module.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg"));
+        conditions
+            .map(|condition| &source[condition.span().byte_range()])
+            .any(|text| text.split(|sign: char| !sign.is_alphanumeric() && sign != '_').any(|word| word == "test"))
+    };
+    Ok(modules.filter(is_for_tests).map(|module| module.span().byte_range()).collect())
+}
+
 impl Kind {
     fn ids(&self) -> Vec<usize> {
         match self {

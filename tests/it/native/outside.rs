@@ -19,8 +19,8 @@ use super::fixtures::{Fixture, TemporaryFolder, build};
 use super::loading::without_folders;
 use super::methods::{PANIC, START_STRAY};
 use super::process::alone;
-use super::texts::Log;
 use super::{answering, c_library, destroyed, elsewhere, mapped};
+use crate::support::Log;
 
 type WaitInside = unsafe extern "C" fn(i32, i32) -> std::ffi::c_long;
 type Burn = unsafe extern "C" fn(*const AtomicI32) -> std::ffi::c_ulong;

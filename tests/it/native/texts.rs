@@ -1,18 +1,14 @@
 //! Text from plugins on its way to a log, a terminal or an error: escape codes do not get through.
 
-use std::fmt::Write;
-use std::sync::{Arc, Mutex};
-
 use hotslot::HotSlot;
 use hotslot::host::CallErrorKind;
 use hotslot::native::Native;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Level, Metadata};
+use tracing::Level;
 
 use super::methods::{FAIL, LOG, PANIC, SEND};
 use super::process::alone;
 use super::{builder, c_library, fixture, native};
+use crate::support::Log;
 
 /// Clears the screen, sets a title, forges a line, and writes backwards.
 const HOSTILE: &str = "a\x1b[2J\x1b]0;title\x07\nERROR forged\r\u{9b}31m\u{202e}z";
@@ -82,77 +78,4 @@ fn escape_codes_in_a_symbol_arrive_neutralised() {
     let error = HotSlot::builder(backend).open(library).unwrap_err().to_string();
     assert!(error.contains("undefined symbol") && error.contains("\\u{1b}[2J"), "{error}");
     assert!(is_harmless(&error), "{error}");
-}
-
-/// A subscriber that keeps what it gets, unformatted.
-#[derive(Clone, Default)]
-pub(super) struct Log(Arc<Mutex<Vec<Line>>>);
-
-struct Line {
-    target: String,
-    level: Level,
-    text: String,
-}
-
-impl Log {
-    /// Takes the log of the whole process.
-    pub(super) fn capture() -> Log {
-        let log = Log::default();
-        tracing::subscriber::set_global_default(log.clone()).expect("this process has no other log");
-        log
-    }
-
-    fn last(&self, target: &str) -> (Level, String) {
-        let lines = self.0.lock().unwrap();
-        let line = lines.iter().rfind(|line| line.target == target).expect("there is such a line");
-        (line.level, line.text.clone())
-    }
-
-    /// The last one with this text, behind which there may be a backtrace.
-    fn with(&self, target: &str, text: &str) -> (Level, String) {
-        let lines = self.0.lock().unwrap();
-        let found = lines.iter().rfind(|line| line.target == target && line.text.contains(text));
-        found.map(|line| (line.level, line.text.clone())).expect("there is such a line")
-    }
-
-    /// The warnings and errors.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let lines = self.0.lock().unwrap();
-        lines.iter().filter(|line| line.level <= Level::WARN).map(|line| line.text.clone()).collect()
-    }
-
-    pub(super) fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap().iter().map(|line| line.text.clone()).collect()
-    }
-}
-
-impl tracing::Subscriber for Log {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Fields(String);
-        impl Visit for Fields {
-            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-                write!(self.0, " {}={value:?}", field.name()).expect("a string takes everything");
-            }
-        }
-        let mut fields = Fields(String::new());
-        event.record(&mut fields);
-        let (target, level) = (event.metadata().target().to_owned(), *event.metadata().level());
-        self.0.lock().unwrap().push(Line { target, level, text: fields.0 });
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }

@@ -5,10 +5,9 @@ use hotslot::{HotSlot, Replaced};
 
 use super::super::fixtures::TemporaryFolder;
 use super::super::process::alone;
-use super::super::texts::Log;
 use super::super::{c_answering, fixture};
 use super::{answer, answers, build, build_at, link_error};
-use crate::support::admit;
+use crate::support::{Log, admit};
 
 /// Makes these definitions global, as those of a library that the host was linked with are.
 fn in_the_host(text: &str) -> TemporaryFolder {
