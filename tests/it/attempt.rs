@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hotslot::{
-    BoxError, Candidate, ErrorKind, Event, HotSlot, Lease, Outcome, Release, Report, Rollback, Runner, Stage,
-    Subscription, VersionRule,
+    BoxError, Candidate, ErrorKind, Event, HotSlot, Lease, Outcome, Release, Report, Rollback, Runner, SlotGroup,
+    Stage, Subscription, VersionRule,
 };
 
 use crate::assert_kind;
@@ -300,6 +300,7 @@ fn staged_generations_are_counted_and_bounded_and_show_in_the_status() {
     let second = slot.stage(b"p 3.0.0 3").unwrap();
     let status = slot.status();
     let staged: Vec<_> = status.staged.iter().map(|staged| (staged.generation, staged.digest)).collect();
+    assert!(status.staged.iter().all(|staged| staged.age > Duration::ZERO));
     assert_eq!(staged, [(2, first.digest()), (3, second.digest())]);
     assert_kind!(slot.stage(b"p 4.0.0 4").unwrap_err(), ErrorKind::TooManyRetired { lingering: 2, limit: 2 });
     assert_kind!(slot.reload(b"p 4.0.0 4").unwrap_err(), ErrorKind::TooManyRetired { lingering: 2, limit: 2 });
@@ -452,16 +453,20 @@ fn one_reaper_serves_all_slots_and_sleeps_while_nothing_drains() {
             count().1 == before
         });
         let lease = slots[0].load();
-        drop(slots);
+        let slots: Vec<_> = slots.into_iter().map(Arc::new).collect();
+        let group = SlotGroup::new("pair", (Arc::clone(&slots[1]), Arc::clone(&slots[2]))).unwrap();
+        let snapshot = group.load();
+        group.reload([Some(b"p 3.0.0 3".into()), Some(b"p 3.0.0 3".into())]).unwrap();
+        drop((group, slots));
         let alive = || all.iter().map(|values| values.census.alive().len()).sum::<usize>();
-        eventually("all but the held one are gone", || alive() == 1);
+        eventually("all but the held ones are gone", || alive() == 3);
         thread::sleep(Duration::from_secs(1));
         let before = count().1;
         thread::sleep(Duration::from_secs(2));
         let looks = count().1 - before;
-        assert!(looks <= 8, "a lease that is held is looked at {looks} times in two seconds");
-        drop(lease);
-        eventually("the last one is gone", || alive() == 0);
+        assert!(looks <= 16, "what is held is looked at {looks} times in two seconds");
+        drop((lease, snapshot));
+        eventually("the last ones are gone", || alive() == 0);
     });
 }
 
@@ -492,7 +497,7 @@ fn subscriptions_that_are_dropped_leave_nothing_behind() {
 fn a_slot_in_a_forked_child_answers_instead_of_waiting() {
     alone(|| {
         let values = Values::new();
-        let slot = values.builder().open(b"p 1.0.0 1").unwrap();
+        let slot = values.builder().name("forked").open(b"p 1.0.0 1").unwrap();
         let (staged, retired) = (slot.stage(b"p 2.0.0 2").unwrap(), slot.load());
         slot.reload(b"p 1.5.0 1").unwrap();
         let Some(child) = fork() else {
@@ -507,6 +512,7 @@ fn a_slot_in_a_forked_child_answers_instead_of_waiting() {
                 forked(values.builder().open(b"p 1.0.0 1").map(drop)),
                 slot.load().answer() == 1,
                 slot.status().serving.is_none(),
+                slot.status().slot == "forked",
             ];
             // The last thing that a lease on a retired generation does is to wake the reaper.
             drop((retired, slot));

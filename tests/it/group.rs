@@ -112,6 +112,68 @@ fn the_same_plugin_again_changes_nothing_in_a_member() {
 
 /// A lease is on what was current at one moment, for as long as it is held.
 #[test]
+fn a_lease_is_retired_by_a_change_and_serves_again_after_a_rollback() {
+    let fixture = Fixture::new();
+    let group = fixture.group();
+    let first = group.load();
+    assert!(!GroupLease::is_retired(&first));
+    group.reload([plugin(2), plugin(2)]).unwrap();
+    let second = group.load();
+    assert_eq!((GroupLease::snapshot(&first), GroupLease::snapshot(&second)), (1, 2));
+    assert!(GroupLease::is_retired(&first) && !GroupLease::is_retired(&second));
+    group.rollback().unwrap();
+    assert!(!GroupLease::is_retired(&first) && GroupLease::is_retired(&second));
+    drop((first, second, group));
+    fixture.close();
+}
+
+/// A member that is changed past the group refuses the change of all, and not that of those that come after it.
+#[test]
+fn a_change_is_made_in_all_or_in_none_while_a_member_is_changed_past_the_group() {
+    let fixture = Fixture::new();
+    let group = fixture.group();
+    fixture.other.reload(b"p - 2").unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                // Back, and back again: what was left stays warm.
+                let _ = fixture.other.rollback();
+            }
+        });
+        let (mut done, mut refused) = (0, 0);
+        let end = Instant::now() + PATIENCE;
+        for answer in 10.. {
+            let made = group.reload([plugin(answer), plugin(answer)]).is_ok();
+            let wanted = hotslot::Digest::of(format!("p - {answer}").as_bytes());
+            let history = fixture.one.history();
+            let of_this = history.iter().rfind(|report| report.digest == Some(wanted) && report.cause == Cause::Reload);
+            let swapped = of_this.is_some_and(|report| matches!(report.outcome, Outcome::Swapped { .. }));
+            assert_eq!(made, swapped, "{of_this:?}");
+            *(if made { &mut done } else { &mut refused }) += 1;
+            if refused >= 200 && done > 0 || Instant::now() > end {
+                break;
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    drop(group);
+    fixture.close();
+}
+
+#[test]
+fn groups_and_what_is_taken_from_them_are_shown() {
+    let fixture = Fixture::new();
+    let group = fixture.group();
+    assert_eq!(format!("{group:?}"), r#"SlotGroup { name: "pair", .. }"#);
+    assert_eq!(format!("{:?}", group.load()), "GroupLease { snapshot: 1, .. }");
+    let staged = group.stage([None, plugin(2)]).unwrap();
+    assert_eq!(format!("{staged:?}"), r#"StagedGroup { members: ["other"], .. }"#);
+    drop((staged, group));
+    fixture.close();
+}
+
+#[test]
 fn a_lease_keeps_all_of_its_plugins() {
     let fixture = Fixture::with(|values| values.builder().keep_previous(0));
     let group = fixture.group();

@@ -150,6 +150,7 @@ fn one_that_is_dropped_ends_and_one_that_is_kept_can_serve_a_share_next() {
     eventually("it is destroyed", || values.census.alive() == [1]);
     assert_eq!(slot.history().pop().unwrap().outcome, Outcome::Discarded);
     let shadow = shadow(&slot, slot.stage(b"p 2.0.0 2").unwrap());
+    assert!(format!("{shadow:?}").starts_with("Shadow { staged: Staged { generation: Some(3)"), "{shadow:?}");
     let calls = values.calls.load(Ordering::Relaxed);
     assert!(shadow.offer(0, 1) && shadow.settle(PATIENCE));
     assert_eq!(values.calls.load(Ordering::Relaxed), calls + 1);

@@ -43,9 +43,11 @@ fn a_slot_is_shown_with_its_name_and_what_serves() {
 }
 
 #[test]
-fn what_is_staged_and_what_runs_is_shown_too() {
+fn what_is_leased_what_is_staged_and_what_runs_is_shown_too() {
     let values = Values::new();
     let slot = values.builder().name("prices").open(b"p 1.0.0 1").unwrap();
+    let shown = format!("{:?}", slot.load());
+    assert!(shown.starts_with("Lease { generation: 1, version: Some(\"1.0.0\")"), "{shown}");
     let staged = slot.stage(b"p 2.0.0 2").unwrap();
     let shown = format!("{staged:?}");
     assert!(shown.starts_with("Staged { generation: Some(2)"), "{shown}");
