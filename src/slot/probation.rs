@@ -554,6 +554,42 @@ mod tests {
     }
 
     #[test]
+    fn as_much_as_is_allowed_is_no_objection_and_a_little_more_is_told_in_percent() {
+        let policy =
+            Probation::new(Duration::MAX).max_failed_share(0.25, 1).max_latency(0.5, Duration::from_millis(1), 1);
+        let stats = CallStats::new();
+        let count = |failed: u64, slow: u64, calls: u64| {
+            stats.reset();
+            assert_eq!(stats.latency_quantile(0.5), None);
+            for call in 0..calls {
+                let took = Duration::from_millis(if call < slow { 10 } else { 0 });
+                stats.count_shadowed(took, call < failed);
+            }
+            policy.objection(&stats)
+        };
+        assert_eq!(count(2, 4, 8), None);
+        assert_eq!(count(3, 4, 8).unwrap(), "3 of 8 calls failed: 37.5 % with a limit of 25.0 %, the last one: ");
+        assert_eq!(count(2, 5, 8).unwrap(), "62.5 % of 8 calls took longer than 1ms, with a limit of 50.0 %");
+        assert!(stats.latency_quantile(0.5).is_some_and(|half| half >= Duration::from_millis(10)));
+    }
+
+    #[test]
+    fn nobody_is_asked_for_a_second_opinion_unless_the_policy_says_so() {
+        struct Own;
+        impl ProbationPolicy for Own {
+            fn window(&self) -> Duration {
+                Duration::ZERO
+            }
+            fn objection(&self, _: &CallStats) -> Option<String> {
+                None
+            }
+        }
+        let built_in = Probation::default();
+        assert_eq!((Own.second_opinions(), ProbationPolicy::second_opinions(&built_in)), (0, 0));
+        assert_eq!(ProbationPolicy::second_opinions(&built_in.second_opinions(3)), 3);
+    }
+
+    #[test]
     fn a_window_that_is_over_opens_again_with_the_next_probation() {
         let trial = trial(Probation::new(Duration::ZERO));
         trial.begin(true);

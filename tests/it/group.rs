@@ -81,6 +81,12 @@ fn members_are_replaced_and_rolled_back_together() {
     assert_eq!((answers(&group), report.snapshot), ((2, 2), 2));
     let names: Vec<_> = report.members.iter().map(|(name, report)| (&**name, report.is_swap())).collect();
     assert_eq!(names, [("one", true), ("other", true)]);
+    for (_, report) in &report.members {
+        // Each waits for the others, twice: before its hand-over, and before its store.
+        let stages: Vec<_> = report.stages.iter().map(|(stage, _)| *stage).collect();
+        let last = [Stage::Staged, Stage::HandOver, Stage::Staged, Stage::Commit];
+        assert_eq!(stages.last_chunk(), Some(&last), "{stages:?}");
+    }
     assert_eq!((serving(&fixture.one), serving(&fixture.other)), ((2, 2), (2, 2)));
     group.reload([None, plugin(3)]).unwrap();
     assert_eq!(answers(&group), (2, 3));
@@ -124,6 +130,30 @@ fn a_lease_is_retired_by_a_change_and_serves_again_after_a_rollback() {
     group.rollback().unwrap();
     assert!(!GroupLease::is_retired(&first) && GroupLease::is_retired(&second));
     drop((first, second, group));
+    fixture.close();
+}
+
+/// By number, the group and its members are what they were when the change began; but they were something else meanwhile.
+#[test]
+fn a_member_that_was_changed_and_changed_back_meanwhile_refuses_the_change_of_all() {
+    let fixture = Fixture::new();
+    fixture.one.reload(b"p - 2").unwrap();
+    let group = fixture.group();
+    let first = group.status().snapshot;
+    thread::scope(|scope| {
+        let change = scope.spawn(|| group.reload([plugin(3), bytes("p - 3 hand_over=hang")]));
+        fixture.values[1].latch.wait_for(1);
+        for is_first in [false, true] {
+            fixture.one.rollback_to(if is_first { 2 } else { 1 }).unwrap();
+            eventually("the group follows", || (group.status().snapshot == first) == is_first);
+        }
+        fixture.values[1].latch.open();
+        let error = change.join().unwrap().unwrap_err();
+        assert_eq!(error.slot(), "one");
+        assert_kind!(error.error(), ErrorKind::BaseChanged { base: Some(2), current: 2 });
+    });
+    assert_eq!((answers(&group), swaps(&fixture.other)), ((2, 1), vec![(None, 1)]));
+    drop(group);
     fixture.close();
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hotslot::{ErrorKind, Outcome, Stage, Staged};
 
@@ -272,6 +272,7 @@ fn calls_that_are_held_for_no_time_are_a_misuse() {
 #[test]
 fn the_stages_of_every_attempt_add_up_to_its_total() {
     let values = Values::new();
+    let began = Instant::now();
     let slot = values.builder().reload_timeout(Duration::from_secs(2)).max_artifact_size(64).open(b"p 1.0.0 1");
     let slot = slot.unwrap();
     slot.reload(b"p 2.0.0 2").unwrap();
@@ -288,6 +289,8 @@ fn the_stages_of_every_attempt_add_up_to_its_total() {
     slot.rollback_to(hotslot::Candidate::from(b"p 0.5.0 5")).unwrap();
     let history = slot.history();
     assert_eq!(history.len(), 15);
+    let all: Duration = history.iter().map(|report| report.total).sum();
+    assert!(all <= began.elapsed(), "no time counts twice: {history:?}");
     for report in history {
         let sum: Duration = report.stages.iter().map(|(_, duration)| *duration).sum();
         assert_eq!(sum, report.total, "{report:?}");
