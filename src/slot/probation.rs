@@ -535,6 +535,9 @@ mod tests {
         assert!(latencies.quantile(1.0).unwrap() >= Duration::from_millis(10));
         assert_eq!(latencies.above(Duration::from_micros(20)), 1);
         assert_eq!(latencies.above(Duration::from_millis(20)), 0);
+        assert_eq!(latencies.above(Duration::from_micros(10)), 1, "as long as the limit is not longer");
+        latencies.count(Duration::MAX);
+        assert_eq!(latencies.above(Duration::from_secs(60)), 1);
         latencies.reset();
         assert!(latencies.quantile(0.5).is_none());
     }
@@ -571,6 +574,8 @@ mod tests {
         assert_eq!(count(3, 4, 8).unwrap(), "3 of 8 calls failed: 37.5 % with a limit of 25.0 %, the last one: ");
         assert_eq!(count(2, 5, 8).unwrap(), "62.5 % of 8 calls took longer than 1ms, with a limit of 50.0 %");
         assert!(stats.latency_quantile(0.5).is_some_and(|half| half >= Duration::from_millis(10)));
+        let shown = format!("{stats:?}");
+        assert!(shown.starts_with("CallStats { calls: 8, failed_calls: 2, failures: 2, excused: 0"), "{shown}");
     }
 
     #[test]

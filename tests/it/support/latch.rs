@@ -38,6 +38,11 @@ impl Latch {
         self.changed.notify_all();
     }
 
+    /// How many stand at the door.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
     /// Waits until that many stand at the door.
     pub(crate) fn wait_for(&self, count: usize) {
         let enough = |state: &mut State| state.waiting < count;
