@@ -14,7 +14,7 @@
 //! - Foreign code (the backend, hooks) runs in a *leg*, on a thread of its own. A leg that is abandoned at the deadline goes
 //!   on by itself and gets no further: its next stage finds that it was abandoned. The attempt may go on without it.
 //! - Every way ends in [`Attempt::end`], which writes down the outcome; a generation that will not serve is handed to the
-//!   reaper after that, and log lines are written when no lock is held.
+//!   reaper after that, and log lines are written when no lock and no turn is held.
 //!
 //! A rollback to a generation that is still loaded is only the last step. One to an artifact that is no longer loaded goes
 //! through all of them, without the questions that a rollback is not asked: how old its version is, and how long ago the

@@ -250,9 +250,8 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         }
     }
 
-    /// Holds calls, and waits until none is under way on `base`, of which the caller has one lease, nor on `new`, which may be a
-    /// canary. Within `bound` of now the
-    /// hand-over has to be over.
+    /// Holds calls, and waits until none is under way on `base`, of which the caller has one lease, nor on `new`, which may
+    /// be a canary. The hand-over has to be over within `bound` of now.
     pub(super) fn hold_calls(
         self: &Arc<Self>,
         base: Base,
