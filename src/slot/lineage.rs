@@ -820,6 +820,49 @@ mod tests {
         assert!(since() > first);
     }
 
+    #[test]
+    fn only_what_may_stay_stays_warm_and_nothing_becomes_it_again() {
+        let lineage = Lineage::new(4);
+        (1..=4).for_each(|number| commit(&lineage, number));
+        let warm = || lineage.retired(|view| view.warm.then_some(view.generation.0)).into_iter().flatten().collect();
+        let warm_after = |may_stay: fn(&Numbered) -> bool| -> Vec<u64> {
+            lineage.cool(may_stay);
+            warm()
+        };
+        assert_eq!(warm_after(|_| true), [1, 2, 3]);
+        assert_eq!(warm_after(|generation| generation.0 != 2), [1, 3]);
+        assert_eq!(warm_after(|_| true), [1, 3]);
+        assert_eq!(lineage.find_warm(|_| true), Some(3));
+        assert_eq!(warm_after(|_| false), [0; 0]);
+    }
+
+    #[test]
+    fn the_end_of_a_line_is_an_epoch_too() {
+        let lineage = Lineage::new(4);
+        commit(&lineage, 1);
+        commit(&lineage, 2);
+        let last = lineage.base().unwrap().epoch;
+        (0..2).for_each(|_| lineage.close());
+        let mut epochs = lineage.retired(|view| (view.generation.0, view.epoch));
+        epochs.sort_unstable();
+        assert_eq!(epochs, [(1, last), (2, last + 1)]);
+    }
+
+    #[test]
+    fn calls_on_a_canary_are_those_on_this_one() {
+        let lineage = Lineage::new(4);
+        commit(&lineage, 1);
+        let staged = Arc::new(Numbered(2));
+        lineage.begin_canary(&staged, lineage.base()).unwrap();
+        let call = lineage.load_canary();
+        assert_eq!(eventually(|| lineage.calls_on_canary(2), Option::is_some), Some(1));
+        assert_eq!(lineage.calls_on_canary(3), Some(0), "another one that is staged has no calls");
+        drop(call);
+        assert_eq!(eventually(|| lineage.calls_on_canary(2), Option::is_some), Some(0));
+        assert!(lineage.end_canary(2, || {}));
+        lineage.discard(staged);
+    }
+
     /// While a reader cannot be seen through, all that is known is that something may be held.
     #[cfg(unix)]
     #[test]
@@ -863,7 +906,6 @@ mod tests {
     }
 
     /// Other tests' threads read, too.
-    #[cfg(unix)]
     fn eventually<R>(mut look: impl FnMut() -> R, is_it: impl Fn(&R) -> bool) -> R {
         loop {
             let seen = look();

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::PathBuf;
-use std::process::Command;
-use std::{env, fs, process};
+use std::process::{Command, Output, Stdio};
+use std::{env, fs, io, process};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -76,7 +76,8 @@ impl Suite {
     pub fn run(&self, mutant: usize, timeout: usize) -> Outcome {
         for program in &self.programs {
             let mut command = program.command(timeout);
-            let output = match command.arg("--fail-fast").env("HOTSLOT_MUTANT", mutant.to_string()).output() {
+            command.arg("--fail-fast").env("HOTSLOT_MUTANT", mutant.to_string());
+            let output = match and_all_that_it_started(&mut command) {
                 Ok(output) => output,
                 Err(error) => return Outcome::Caught(format!("{}: {error}", program.path.display())),
             };
@@ -93,6 +94,17 @@ impl Suite {
         }
         Outcome::Survived
     }
+}
+
+/// Runs a command, and ends what it leaves behind: tests start processes, and one that failed waits for none of them.
+fn and_all_that_it_started(command: &mut Command) -> io::Result<Output> {
+    let started = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // `timeout` begins a process group, whose number is its own.
+    let group = format!("-{}", started.id());
+    let output = started.wait_with_output()?;
+    // Mostly there is nobody left.
+    let _gone = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status()?;
+    Ok(output)
 }
 
 impl Program {
