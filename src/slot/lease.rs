@@ -279,11 +279,12 @@ mod tests {
     use crate::slot::probation::{Probation, Trial};
     use crate::{Artifact, Loaded, Payload};
 
-    /// Notes how many leases are out when it is told to wake the reaper.
+    /// Notes how many leases are out when it is told to wake the reaper, and which generations there are.
     #[derive(Default)]
     struct Spy {
         line: OnceLock<Lineage<Generation<u32>>>,
         woken: Mutex<Vec<usize>>,
+        lives: Mutex<Vec<Weak<()>>>,
     }
 
     impl Spy {
@@ -293,11 +294,14 @@ mod tests {
 
         fn commit(self: &Arc<Self>, number: u64) {
             let home: Arc<dyn Home<u32>> = Arc::<Spy>::clone(self);
+            let life = Arc::new(());
+            self.lives.lock().push(Arc::downgrade(&life));
             let artifact = Artifact::new(Payload::new(*b"bytes"), Manifest::new("test").into());
             let parts = Parts {
                 number,
                 stop: StopSignal::new(),
-                failures: FailureCounter::new(|_| {}),
+                // Ends with the generation.
+                failures: FailureCounter::new(move |_| _ = &life),
                 trial: Arc::new(Trial::new(Arc::new(Probation::default()), artifact.id())),
                 home: Arc::downgrade(&home),
                 track_leases: false,
@@ -336,5 +340,23 @@ mod tests {
         drop(lease);
         drop(clone);
         assert_eq!(*spy.woken.lock(), [1_usize, 0]);
+    }
+
+    /// In a forked child, for instance, where nobody collects.
+    #[test]
+    fn a_lease_outlives_its_line() {
+        // Whether somebody has a generation cannot always be told: then it stays, too.
+        loop {
+            let spy = Arc::new(Spy::default());
+            spy.commit(1);
+            spy.commit(2);
+            let (lease, lives) = (spy.lease(), std::mem::take(&mut *spy.lives.lock()));
+            drop(spy);
+            let [first, second] = [0, 1].map(|at: usize| lives[at].strong_count());
+            assert_eq!((second, *lease), (1, 0), "it is held");
+            if first == 0 {
+                return;
+            }
+        }
     }
 }

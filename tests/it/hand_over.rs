@@ -239,6 +239,7 @@ fn what_would_wait_for_itself_does_not_wait() {
         assert_eq!(report.leases_during_hand_over, 1, "that of the hook");
     });
     assert_eq!(own.load().state(), 11, "the hook saw the old plugin");
+    assert_eq!(own.reload(b"p 3.0.0 3").unwrap().leases_during_hand_over, 1, "that of the hook, this time");
     drop(slot);
 }
 
@@ -296,6 +297,9 @@ fn the_stages_of_every_attempt_add_up_to_its_total() {
         assert_eq!(sum, report.total, "{report:?}");
         if let Outcome::Refused { stage, .. } = report.outcome {
             assert_eq!(report.stages.last().map(|(last, _)| *last), Some(stage), "{:?}", report.stages);
+        }
+        if report.outcome == Outcome::Discarded {
+            assert_eq!(report.stages.last().map(|(last, _)| *last), Some(Stage::Staged), "{:?}", report.stages);
         }
     }
     values.latch.open();

@@ -2,7 +2,7 @@
 //! a thread of theirs that runs without a pause would count as one that may be inside.
 
 use std::io::Read;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use hotslot::native::{Budget, LibraryError, Native, NativePlugin, OverBudget, Unload, retained};
 use hotslot::{Builder, Event, HotSlot, Release, Stage};
@@ -64,6 +64,29 @@ fn by_default_nothing_is_unmapped_and_everything_is_counted() {
         let files: std::collections::HashSet<_> =
             mapped("hotslot-").into_iter().filter_map(|line| line.split('/').next_back().map(str::to_owned)).collect();
         assert_eq!(files.len(), 4, "three that are kept, and the one that serves");
+    });
+}
+
+/// A thread that the plugin has left behind may call the host as long as its code is there.
+#[test]
+fn what_a_library_can_call_in_the_host_lives_as_long_as_its_mapping() {
+    alone(|| {
+        let begin_and_end = |unload| {
+            let host = Arc::new(());
+            let held = Arc::clone(&host);
+            let backend = native().unload(unload).on_message(move |_, _| _ = &held);
+            let slot = elsewhere(|| HotSlot::builder(backend).open(answering(1)).unwrap());
+            let events = slot.subscribe();
+            drop(slot);
+            (host, is_freed(&destroyed(&events, 1)))
+        };
+        let (kept, _) = begin_and_end(Unload::KeepMapped);
+        // By the end of this, the other slot is long gone with its backend.
+        let unmapped =
+            std::iter::repeat_with(|| begin_and_end(Unload::WhenIdle)).take(5).find(|(_, is_freed)| *is_freed);
+        let (unmapped, _) = unmapped.expect("a doubt each time is none");
+        eventually("nobody has what is called", || Arc::strong_count(&unmapped) == 1);
+        assert_eq!(Arc::strong_count(&kept), 2);
     });
 }
 
