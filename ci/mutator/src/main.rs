@@ -72,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in files {
         let of_file = mutants.iter().filter(|(_, mutant)| mutant.file == *file);
         let of_file: Vec<_> = of_file.map(|(id, mutant)| (mutant, &outcomes[id])).collect();
-        report::write(Path::new(results), file, &of_file)?;
+        report::write(Path::new(results), file, tree.original(file)?, &of_file)?;
     }
     Ok(())
 }

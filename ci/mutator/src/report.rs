@@ -2,20 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{fs, str};
 
 use crate::list::Mutant;
 use crate::tests::Outcome;
 
-/// Replaces the file's last result. The indented lines below a survivor say why no test can catch it, and are kept.
-pub fn write(results: &Path, file: &str, mutants: &[(&Mutant, &Outcome)]) -> Result<(), Box<dyn Error>> {
+/// Replaces the last result of a file with this text. The indented lines below a survivor say why no test can catch it, and are
+/// kept.
+pub fn write(results: &Path, file: &str, source: &str, mutants: &[(&Mutant, &Outcome)]) -> Result<(), Box<dyn Error>> {
     let name = Path::new(file).file_stem().ok_or("a file has a name")?;
     let path = results.join(name).with_extension("txt");
     let notes = notes(&fs::read_to_string(&path).unwrap_or_default());
-    let digest = Command::new("git").args(["hash-object", file]).output()?.stdout;
+    let mut git = Command::new("git");
+    let mut git = git.args(["hash-object", "--stdin"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    // It reads until this is closed, which is at the end of the statement.
+    git.stdin.take().ok_or("it is piped")?.write_all(source.as_bytes())?;
+    let digest = git.wait_with_output()?.stdout;
     let count = |is: fn(&Outcome) -> bool| mutants.iter().filter(|(_, outcome)| is(outcome)).count();
     let mut text = format!(
         "{file} at {}: caught {}, timed out {}, did not build {}, survived {}\n",
