@@ -78,13 +78,13 @@ fn what_a_library_can_call_in_the_host_lives_as_long_as_its_mapping() {
             let slot = elsewhere(|| HotSlot::builder(backend).open(answering(1)).unwrap());
             let events = slot.subscribe();
             drop(slot);
-            (host, is_freed(&destroyed(&events, 1)))
+            (host, destroyed(&events, 1))
         };
-        let (kept, _) = begin_and_end(Unload::KeepMapped);
+        let (kept, release) = begin_and_end(Unload::KeepMapped);
+        assert!(why_kept(release).contains("every generation is kept"));
         // By the end of this, the other slot is long gone with its backend.
-        let unmapped =
-            std::iter::repeat_with(|| begin_and_end(Unload::WhenIdle)).take(5).find(|(_, is_freed)| *is_freed);
-        let (unmapped, _) = unmapped.expect("a doubt each time is none");
+        let mut ends = std::iter::repeat_with(|| begin_and_end(Unload::WhenIdle)).take(5);
+        let (unmapped, _) = ends.find(|(_, release)| is_freed(release)).expect("a doubt each time is none");
         eventually("nobody has what is called", || Arc::strong_count(&unmapped) == 1);
         assert_eq!(Arc::strong_count(&kept), 2);
     });
