@@ -14,6 +14,7 @@ pub(crate) struct Log(Arc<Mutex<Vec<Line>>>);
 struct Line {
     target: String,
     level: Level,
+    message: String,
     text: String,
 }
 
@@ -45,6 +46,11 @@ impl Log {
         lines.iter().filter(|line| line.target == target).map(|line| (line.level, line.text.clone())).collect()
     }
 
+    /// Takes what was logged so far, without the fields.
+    pub(crate) fn take_messages(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap()).into_iter().map(|line| line.message).collect()
+    }
+
     /// The warnings and errors.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let lines = self.0.lock().unwrap();
@@ -70,16 +76,23 @@ impl tracing::Subscriber for Log {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
-        struct Fields(String);
+        #[derive(Default)]
+        struct Fields {
+            message: String,
+            all: String,
+        }
         impl Visit for Fields {
             fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-                write!(self.0, " {}={value:?}", field.name()).expect("a string takes everything");
+                if field.name() == "message" {
+                    self.message = format!("{value:?}");
+                }
+                write!(self.all, " {}={value:?}", field.name()).expect("a string takes everything");
             }
         }
-        let mut fields = Fields(String::new());
+        let mut fields = Fields::default();
         event.record(&mut fields);
         let (target, level) = (event.metadata().target().to_owned(), *event.metadata().level());
-        self.0.lock().unwrap().push(Line { target, level, text: fields.0 });
+        self.0.lock().unwrap().push(Line { target, level, message: fields.message, text: fields.all });
     }
 
     fn enter(&self, _: &Id) {}
