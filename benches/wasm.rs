@@ -159,6 +159,32 @@ fn call(c: &mut Criterion) {
     }
 }
 
+/// A request of a browser, inspected by the rules of the WAF example. Without a snapshot, a fresh instance creates its plugin first.
+fn inspection(c: &mut Criterion) {
+    let request = request();
+    let mut group = c.benchmark_group("inspection of a request");
+    let engine = Engine::new().expect("this machine has an engine");
+    let fresh = |engine: &Engine| waf(engine).instance_policy(InstancePolicy::Fresh);
+    for (name, backend) in [
+        ("reused instance", waf(&engine)),
+        ("fresh instance", fresh(&engine)),
+        ("fresh instance from a snapshot", fresh(&engine).preinitialize()),
+    ] {
+        let slot = HotSlot::builder(backend).version_rule(VersionRule::Any).open(WAF).expect("it is sound");
+        group.bench_function(name, |b| {
+            b.iter(|| slot.load().inspect_request(black_box(&request)).expect("it has a verdict").verdict);
+        });
+    }
+    assert!(engine.snapshots().iter().all(|status| status.snapshot.is_ok()), "{:?}", engine.snapshots());
+}
+
+fn request() -> Vec<u8> {
+    let mut request = Vec::new();
+    let headers = [(&b"host"[..], &b"example.com"[..])];
+    waf_interface::encode(&mut request, b"GET", b"/products?id=42", headers, b"").expect("it is short");
+    request
+}
+
 fn reload(c: &mut Criterion) {
     reload_of(c, "a module", &module(0), |engine| backend(engine, InstancePolicy::Fresh));
     reload_of(c, "the WAF module", WAF, waf);
@@ -294,9 +320,7 @@ fn memory(_: &mut Criterion) {
     const RELOADS: usize = 10_000;
     let engine = Engine::new().expect("this machine has an engine");
     let slot = HotSlot::builder(waf(&engine)).version_rule(VersionRule::Any).open(WAF).expect("it is sound");
-    let mut request = Vec::new();
-    let headers = [(&b"host"[..], &b"example.com"[..])];
-    waf_interface::encode(&mut request, b"GET", b"/products?id=42", headers, b"").expect("it is short");
+    let request = request();
     let versions: [Arc<[u8]>; 4] = std::array::from_fn(|number| numbered(WAF, number as u64).into());
     let (done, calls) = (AtomicBool::new(false), AtomicU64::new(0));
     println!("RSS over {RELOADS} reloads of the WAF module, under calls from two threads:");
@@ -332,6 +356,6 @@ fn resident() -> u64 {
 criterion_group! {
     name = benches;
     config = Criterion::default().measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_millis(500));
-    targets = call, reload, memory
+    targets = call, inspection, reload, memory
 }
 criterion_main!(benches);

@@ -101,6 +101,16 @@ pub const fn in_process<P: Plugin>(_: Maker<P>) -> Descriptor {
     template::<P>(shim::create_in_process::<P>)
 }
 
+/// A function that tells an instance that it continues from a snapshot.
+#[cfg(target_arch = "wasm32")]
+pub type Resume = unsafe extern "C" fn(instance: *const c_void, error: *mut Buffer) -> Status;
+
+/// Returns that of the type.
+#[cfg(target_arch = "wasm32")]
+pub const fn resume_of<P: Plugin>(_: Maker<P>) -> Resume {
+    shim::resume::<P>
+}
+
 /// A type that is made by its default.
 #[diagnostic::on_unimplemented(
     message = "a host cannot make a `{Self}`",

@@ -84,7 +84,7 @@ macro_rules! export {
             $crate::__descriptor! {
                 abi::InterfaceDescriptor<{ CONTRACT.len() }> = abi::InterfaceDescriptor::new(DESCRIPTOR, CONTRACT);
             }
-            $crate::__module!(DESCRIPTOR, CONTRACT, ID, invoke, $name, $version);
+            $crate::__module!($plugin, DESCRIPTOR, CONTRACT, ID, invoke, $name, $version);
         };
     };
     ($plugin:ty $(; $($functions:tt)*)?) => {
@@ -154,7 +154,7 @@ macro_rules! __module {
 #[macro_export]
 #[cfg(target_arch = "wasm32")]
 macro_rules! __module {
-    ($descriptor:expr, $contract:expr, $id:expr, $invoke:ident, $name:expr, $version:expr) => {
+    ($plugin:ty, $descriptor:expr, $contract:expr, $id:expr, $invoke:ident, $name:expr, $version:expr) => {
         static DESCRIPTOR_OF_MODULE: $crate::abi::Descriptor = $descriptor;
         // SAFETY: only the exports below use it.
         static GUEST: $crate::__private::Guest = unsafe { $crate::__private::Guest::new() };
@@ -195,6 +195,11 @@ macro_rules! __module {
         #[unsafe(no_mangle)]
         extern "C" fn hotslot_run() -> u64 {
             GUEST.run(&DESCRIPTOR_OF_MODULE)
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn hotslot_resume() -> u64 {
+            GUEST.resume($crate::__private::resume_of($crate::__private::Author::<$plugin>::MAKER))
         }
 
         #[unsafe(no_mangle)]

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 #[cfg(not(any(feature = "log", feature = "tracing")))]
 use crate::Level;
 use crate::abi::{Buffer, Descriptor, Frame, HostApi, Invoke, Slice, Status};
+use crate::entries::Resume;
 
 // Imports that every host of modules offers.
 #[link(wasm_import_module = "hotslot")]
@@ -114,6 +115,14 @@ impl Guest {
         let mut error = Buffer::EMPTY;
         // SAFETY: P2: the host asks for an instance before it runs it. P5: the flag is a static.
         let status = unsafe { (descriptor.run)(self.instance.get(), &raw const STOP, &raw mut error) };
+        self.outcome(status, error)
+    }
+
+    /// `hotslot_resume`.
+    pub fn resume(&self, resume: Resume) -> u64 {
+        let mut error = Buffer::EMPTY;
+        // SAFETY: P2: the host made a snapshot of an instance that it had asked for. P5: the error lives for the call.
+        let status = unsafe { resume(self.instance.get(), &raw mut error) };
         self.outcome(status, error)
     }
 

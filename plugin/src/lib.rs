@@ -110,7 +110,7 @@ pub mod __private {
     pub use crate::{codec, contract, schema};
     #[cfg(target_arch = "wasm32")]
     pub use crate::{
-        entries::schema,
+        entries::{resume_of, schema},
         guest::{Guest, give},
     };
 }

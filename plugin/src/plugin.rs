@@ -27,6 +27,15 @@ pub trait Plugin: Sized + Send + Sync + 'static {
         Err(Unsupported.into())
     }
 
+    /// Runs first in an instance of a module that continues from a snapshot of the instance that [`create`](Plugin::create)
+    /// made, as other instances do, too: for what must not be the same in all of them, such as a seed, or has changed
+    /// meanwhile, such as the time. Only a host whose backend pre-initializes modules takes one; nothing else calls this.
+    ///
+    /// An error refuses the call that the instance was made for.
+    fn resume(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Answers one call: a method number and bytes, whose meaning the interface defines.
     fn call(&self, method: u32, input: &[u8]) -> Result<Vec<u8>, Error> {
         let _ = (method, input);

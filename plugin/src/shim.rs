@@ -193,6 +193,16 @@ pub unsafe extern "C" fn run<P: Plugin>(
     unsafe { bytes(error, || this::<P>(instance).run(Stop::from_ptr(stop)).map(|()| Vec::new())) }
 }
 
+/// Tells an instance of `P` that it continues from a snapshot.
+///
+/// # Safety
+/// Rules P2 and P5 of the [ABI](crate::abi).
+#[cfg(target_arch = "wasm32")]
+pub unsafe extern "C" fn resume<P: Plugin>(instance: *const c_void, error: *mut Buffer) -> Status {
+    // SAFETY: P2: `instance` came from `create::<P>` and lives. P5: `error` is valid for the call.
+    unsafe { bytes(error, || this::<P>(instance).resume().map(|()| Vec::new())) }
+}
+
 /// [`Descriptor::call`](crate::abi::Descriptor::call) of `P`.
 ///
 /// # Safety

@@ -24,6 +24,7 @@ use super::offered::{HostItem, Number};
 use super::permits::Permits;
 use super::plugin::WasmPlugin;
 use super::signature::{HostImports, Signature};
+use super::snapshot::{Readable, Snapshot, SnapshotStatus};
 use crate::failures::FailureCounter;
 use crate::host::{ConfigUnsupported, Contract, Interface, InterfaceLink, Offers, PluginInfo, offer_methods};
 use crate::{Admission, Artifact, Backend, BoxError, LoadContext, Loaded, Manifest, Payload, PluginScope, StopSignal};
@@ -39,12 +40,15 @@ pub struct WasmBackend<T: PluginType + ?Sized> {
     /// Whether there are functions of the user's, which may take any time.
     has_linked: bool,
     bind: Bind<T::Functions>,
+    /// It does not only look functions up, but creates the plugin.
+    bind_creates: bool,
     admitter: Admitter,
     limits: CallLimits,
     load_deadline: Option<Duration>,
     policy: InstancePolicy,
     concurrency: NonZeroUsize,
     max_wait: Option<Duration>,
+    preinitialize: bool,
     instance_state: Option<MakeState>,
     offers: Offers,
 }
@@ -75,6 +79,7 @@ impl Engine {
         for (name, signature) in INTERFACE_EXPORTS {
             backend = backend.require_export(name, signature);
         }
+        backend.bind_creates = true;
         backend.admitter.require_contract(Contract::of::<I>());
         backend
     }
@@ -109,6 +114,8 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             policy: InstancePolicy::default(),
             concurrency,
             max_wait: None,
+            bind_creates: false,
+            preinitialize: false,
             instance_state: None,
             offers: Offers::default(),
         };
@@ -291,6 +298,36 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         self
     }
 
+    /// Sets a plugin up once, when a generation is loaded, and has its instances start from there: `start`, `_initialize` and
+    /// `create` of a declared interface have run in the first one, of which a snapshot is taken. It is a module with that instance's memory
+    /// and globals as its initial ones, compiled as any other, whose pages are copied when an instance writes to them. Not by default.
+    ///
+    /// With [fresh](InstancePolicy::Fresh) instances, a plugin whose `create` reads rules or builds tables is so created once and not for
+    /// every call. It has no effect with a [single](InstancePolicy::Single) instance, and with it no
+    /// [baseline code](super::DangerousEngineBuilder::baseline_first) serves.
+    ///
+    /// # What instances have in common
+    /// All that `create` has left in the plugin's memory: a random number, a time, an identifier that it drew are the same in all
+    /// instances. What has to differ belongs into the call; or into `resume` of `hotslot_plugin::Plugin`, in other languages the
+    /// export [`hotslot_resume`](super#a-declared-interface-in-another-language), which runs first in each instance. Services of the host
+    /// that `create` has asked for are those of all instances. The [state](WasmBackend::instance_state) of an instance is made for each:
+    /// what functions of the host noted there while the plugin was created, it does not have.
+    ///
+    /// # What it costs
+    /// A load compiles twice, a copy of the module from which memory and globals can be read, and the snapshot. The
+    /// [cache of functions](super::EngineBuilder::function_cache_limit) finds most of the second in the first. A module that is
+    /// known is still created once more, and its snapshot is found if it comes out the same.
+    ///
+    /// # When there is none
+    /// No snapshot is taken of a module that imports a memory, a table or a global, writes to tables, drops segments, or
+    /// exports a name that begins with `__wizer_`. Then every instance is set up as without this setting, and
+    /// [`Engine::snapshots`] says why. An error of `create` refuses the load in either case.
+    #[cfg_attr(not(feature = "winch"), expect(rustdoc::broken_intra_doc_links, reason = "one is about a feature"))]
+    pub fn preinitialize(mut self) -> Self {
+        self.preinitialize = true;
+        self
+    }
+
     /// Sets how many calls of a generation can be in flight. A third of the engine's
     /// [instances](super::EngineBuilder::max_instances) by default, which leaves room for a generation that drains and
     /// one that is staged.
@@ -351,17 +388,26 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
 
     fn load_plugin(&self, artifact: &Artifact, context: &LoadContext) -> Result<WasmPlugin<T::Functions>, BoxError> {
         let is_abandoned = || context.stop.is_raised();
-        let code = self.linkers.code(&self.engine, artifact, &context.scope, &is_abandoned)?;
-        let is_optimised = code.is_optimised;
+        let code = || self.linkers.code(&self.engine, artifact, &context.scope, &is_abandoned);
+        let optimised = |bytes: &Payload, resumed| {
+            let artifact = Artifact::new(bytes.clone(), artifact.manifest().clone().into());
+            self.linkers.optimised_code(&self.engine, &artifact, &context.scope, &is_abandoned, resumed)
+        };
         let single = self.policy == InstancePolicy::Single;
+        let readable = (self.preinitialize && !single).then(|| Readable::of(artifact.bytes()));
+        let first_code = match &readable {
+            Some(Ok(readable)) => optimised(&readable.copy, None)?,
+            _ => code()?,
+        };
         let default_wait = if single { self.limits.deadline } else { Duration::ZERO };
         let host = Arc::new(self.offers.host_for(artifact, context));
         let calls = Permits::new(if single { 1 } else { self.concurrency.get() });
         let schema = artifact.manifest().schema.as_deref();
         let idle = Idle::of_engine(&self.engine, self.policy, &self.limits, &context.stop, &calls, &host, schema);
         let instances = Instances {
-            code: Arc::new(ArcSwap::new(code)),
+            code: Arc::new(ArcSwap::new(first_code)),
             bind: Arc::clone(&self.bind),
+            bind_creates: self.bind_creates,
             policy: self.policy,
             limits: self.limits.clone(),
             begin: if self.has_linked { Began::Now } else { Began::ThisTick },
@@ -374,10 +420,32 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             engine: self.engine.clone(),
             instance_state: self.instance_state.clone(),
         };
+        let options = CallOptions::new().deadline(self.load_deadline.unwrap_or(self.limits.deadline));
+        if let Some(readable) = &readable {
+            let snapshot = match readable {
+                Ok(readable) => instances.snapshot(readable, &options)?,
+                Err(reason) => Err(reason.clone()),
+            };
+            let resumed = snapshot.and_then(|(snapshot, given)| {
+                let code = optimised(&snapshot, Some(given)).map_err(|error| error.to_string())?;
+                Ok((code, Snapshot { digest: snapshot.digest(), size: snapshot.bytes().len() }))
+            });
+            let snapshot = match resumed {
+                Ok((code, snapshot)) => {
+                    instances.code.store(code);
+                    Ok(snapshot)
+                }
+                Err(reason) => {
+                    instances.code.store(code()?);
+                    Err(reason)
+                }
+            };
+            instances.idle.set_snapshot(snapshot_status(context, artifact, snapshot));
+        }
+        let is_optimised = instances.code.load().is_optimised;
         // A module whose `start` traps, or that cannot be bound, is refused here.
-        let deadline = self.load_deadline.unwrap_or(self.limits.deadline);
         let began = Instant::now();
-        let mut first = instances.make(began, &CallOptions::new().deadline(deadline))?;
+        let mut first = instances.make(began, &options)?;
         if !single && began.elapsed() > self.limits.deadline {
             // Its place in the engine may be the last one.
             drop(first);
@@ -390,6 +458,24 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         }
         Ok(WasmPlugin { instances, manifest: artifact.manifest().clone(), failures: context.failures.clone() })
     }
+}
+
+/// Says what became of a generation's snapshot, to the log, too.
+fn snapshot_status(
+    context: &LoadContext,
+    artifact: &Artifact,
+    snapshot: Result<Snapshot, String>,
+) -> SnapshotStatus {
+    let (slot, generation, module) = (&context.slot, context.generation, artifact.digest());
+    match &snapshot {
+        Ok(Snapshot { digest, size }) => {
+            tracing::info!(%slot, generation, %module, snapshot = %digest, size, "instances start from a snapshot");
+        }
+        Err(reason) => {
+            tracing::warn!(%slot, generation, %module, "every instance is set up anew, no snapshot can be taken: {reason}");
+        }
+    }
+    SnapshotStatus { slot: Arc::clone(slot), generation, module, snapshot }
 }
 
 fn taken((module, name): &(String, String)) -> EngineError {
@@ -439,6 +525,7 @@ impl<T: PluginType + ?Sized> std::fmt::Debug for WasmBackend<T> {
             .field("policy", &self.policy)
             .field("concurrency", &self.concurrency)
             .field("max_wait", &self.max_wait)
+            .field("preinitialize", &self.preinitialize)
             .finish_non_exhaustive()
     }
 }

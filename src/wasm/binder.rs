@@ -12,6 +12,8 @@ pub struct Binder<'a> {
     pub(super) store: &'a mut Store<StoreData>,
     pub(super) instance: Instance,
     pub(super) exports: &'a ExportIndex,
+    /// The instance was made from a snapshot of one that had been set up.
+    pub(super) is_resumed: bool,
 }
 
 /// A function of a plugin, for one instance of it. See [`Call::run`].
@@ -156,6 +158,14 @@ impl<'a> Call<'a> {
     pub fn read_packed(&self, answer: u64) -> Result<&[u8], WasmCallError> {
         let (ptr, len) = unpack(answer);
         self.read(ptr, len)
+    }
+
+    pub(super) fn data(&self) -> &StoreData {
+        self.store.data()
+    }
+
+    pub(super) fn data_mut(&mut self) -> &mut StoreData {
+        self.store.data_mut()
     }
 
     /// Returns all of the plugin's memory; nothing if it has none.

@@ -4,8 +4,6 @@
 //! The host writes a call as one piece into room that the module gives: a frame, its arguments, room for the answer's
 //! words, and the bytes that the arguments lend. After the call the frame says where the answer's bytes are.
 
-use std::cell::Cell;
-
 use hotslot_plugin::abi::Status;
 use hotslot_plugin::abi::wire::{GuestCall, GuestFrame};
 
@@ -22,20 +20,20 @@ pub struct Guest {
     room: Func<u32, u32>,
     invoke: Func<(u32, u32), i32>,
     run: Func<(), u64>,
-    /// The address and the size of the room that the module has given.
-    given: Cell<(u32, u32)>,
 }
 
 impl Guest {
-    /// Looks the functions up, and creates the plugin.
+    /// Looks the functions up, and creates the plugin, unless the instance was made from a snapshot of it.
     pub(super) fn bind(binder: &mut Binder<'_>) -> Result<Guest, WasmCallError> {
-        let create: Func<u32, u64> = binder.func("hotslot_create")?;
         let guest = Guest {
             room: binder.func("hotslot_room")?,
             invoke: binder.func("hotslot_invoke")?,
             run: binder.func("hotslot_run")?,
-            given: Cell::new((0, 0)),
         };
+        if binder.is_resumed {
+            return Ok(guest);
+        }
+        let create: Func<u32, u64> = binder.func("hotslot_create")?;
         let config = binder.store.data().host.config().clone();
         let mut call = Call::new(binder.store);
         let room = guest.room_for(&mut call, config.len())?;
@@ -52,14 +50,14 @@ impl Guest {
         /// Most calls fit, so that most instances are asked once.
         const FIRST: u32 = 2 * 1024;
         let needed = u32::try_from(len).map_err(|_| WasmCallError::failed("a call of more than 4 GiB"))?;
-        let (ptr, size) = self.given.get();
+        let (ptr, size) = call.data().given.room;
         if size >= needed && size > 0 {
             return Ok(ptr);
         }
         let size = needed.max(FIRST);
         let ptr = call.run(&self.room, size)?;
         call.read(ptr, size)?;
-        self.given.set((ptr, size));
+        call.data_mut().given.room = (ptr, size);
         Ok(ptr)
     }
 
@@ -99,7 +97,7 @@ impl Guest {
 }
 
 /// Returns the text that a packed answer points to as an error, unless the answer is 0.
-fn reason(call: &Call<'_>, answer: u64) -> Result<(), String> {
+pub(super) fn reason(call: &Call<'_>, answer: u64) -> Result<(), String> {
     if answer == 0 {
         return Ok(());
     }

@@ -9,6 +9,7 @@ use super::engine::Engine;
 use super::exports::ExportIndex;
 use super::host::StoreData;
 use super::offered::{HostItems, LinkedEach};
+use super::snapshot::Given;
 use crate::workers::{self, Afterwards};
 use crate::{Artifact, BoxError, PluginScope};
 
@@ -17,6 +18,8 @@ pub(super) struct Code {
     linked: Linked,
     pub(super) exports: ExportIndex,
     pub(super) is_optimised: bool,
+    /// For the code of a snapshot: what its instances have been given when they are made.
+    pub(super) resumed: Option<Given>,
 }
 
 enum Linked {
@@ -30,6 +33,7 @@ impl Code {
         items: &Arc<HostItems>,
         module: &Module,
         is_optimised: bool,
+        resumed: Option<Given>,
     ) -> wasmtime::Result<Arc<Code>> {
         // Now, rather than in the first call.
         module.initialize_copy_on_write_image()?;
@@ -37,7 +41,7 @@ impl Code {
             Some(each) => Linked::Each(each),
             None => Linked::Once(linker.instantiate_pre(module)?),
         };
-        Ok(Arc::new(Code { linked, exports: ExportIndex::of(module), is_optimised }))
+        Ok(Arc::new(Code { linked, exports: ExportIndex::of(module), is_optimised, resumed }))
     }
 
     pub(super) fn engine(&self) -> &wasmtime::Engine {
@@ -90,16 +94,28 @@ impl Linkers {
         let (compiler, optimising) = (engine.compiler(), engine.optimising());
         if let Some(linker) = &self.baseline {
             if let Some(module) = compiler.find(optimising, artifact.digest()) {
-                return Ok(Code::link(&self.optimised, &self.items, &module, true)?);
+                return Ok(Code::link(&self.optimised, &self.items, &module, true, None)?);
             }
             match compiler.compile_baseline(linker.engine(), artifact, slot, is_abandoned) {
-                Ok(module) => return Ok(Code::link(linker, &self.items, &module, false)?),
+                Ok(module) => return Ok(Code::link(linker, &self.items, &module, false, None)?),
                 // It does not support all that the optimising compiler does.
                 Err(error) => tracing::debug!("the baseline compiler does not take the module: {error:#}"),
             }
         }
-        let module = compiler.module(optimising, artifact, Some(slot), is_abandoned)?;
-        Ok(Code::link(&self.optimised, &self.items, &module, true)?)
+        self.optimised_code(engine, artifact, slot, is_abandoned, None)
+    }
+
+    /// Returns optimised code; `resumed` says that it is a snapshot's.
+    pub(super) fn optimised_code(
+        &self,
+        engine: &Engine,
+        artifact: &Artifact,
+        slot: &PluginScope,
+        is_abandoned: &dyn Fn() -> bool,
+        resumed: Option<Given>,
+    ) -> Result<Arc<Code>, BoxError> {
+        let module = engine.compiler().module(engine.optimising(), artifact, Some(slot), is_abandoned)?;
+        Ok(Code::link(&self.optimised, &self.items, &module, true, resumed)?)
     }
 
     /// Compiles the optimised code on another thread, for the instances that are made once it is ready.
@@ -109,7 +125,7 @@ impl Linkers {
         let work = move || {
             let is_abandoned = || code.strong_count() == 0;
             let module = engine.compiler().module(engine.optimising(), &artifact, None, &is_abandoned);
-            let optimised = module.and_then(|module| Ok(Code::link(&linker, &items, &module, true)?));
+            let optimised = module.and_then(|module| Ok(Code::link(&linker, &items, &module, true, None)?));
             match (optimised, code.upgrade()) {
                 (Ok(optimised), Some(code)) => code.store(optimised),
                 // The generation is gone.

@@ -14,6 +14,7 @@ use super::config::config;
 use super::error::{EngineError, WasmCallError};
 use super::function_cache::FunctionCache;
 use super::permits::{Permit, Permits};
+use super::snapshot::SnapshotStatus;
 use crate::nesting::HOST_STACK;
 use crate::{detached, escape_untrusted, workers};
 
@@ -114,6 +115,9 @@ pub(super) trait Reclaim: Send + Sync {
     /// Gives up what a generation has that does not serve.
     fn reclaim_retired(&self);
 
+    /// Returns what became of the generation's snapshot, if one was asked for.
+    fn snapshot(&self) -> Option<SnapshotStatus>;
+
     /// Returns who has instances, and how many.
     fn holder(&self) -> Holder;
 }
@@ -161,6 +165,13 @@ impl Engine {
         let mut holders: Vec<_> = idle.iter().map(|idle| idle.holder()).filter(|holder| holder.instances > 0).collect();
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.memory));
         holders
+    }
+
+    /// Returns what became of the snapshot of each generation that there is, for backends that
+    /// [pre-initialize](super::WasmBackend::preinitialize) their plugins.
+    pub fn snapshots(&self) -> Vec<SnapshotStatus> {
+        let idle: Vec<_> = self.0.idle.lock().iter().filter_map(Weak::upgrade).collect();
+        idle.iter().filter_map(|idle| idle.snapshot()).collect()
     }
 
     pub(super) fn start(

@@ -20,6 +20,8 @@ pub(super) const STATE_EXPORTS: [(&str, &str); 3] =
 
 /// The function that sets up an instance of a reactor, as WASI's toolchains call a library.
 pub(super) const INITIALIZE: &str = "_initialize";
+/// The function that is told that an instance continues from a snapshot.
+pub(super) const RESUME: (&str, &str) = ("hotslot_resume", "() -> i64");
 /// The function that is the whole of a command, as WASI's toolchains call a program.
 pub(super) const START: &str = "_start";
 

@@ -8,8 +8,9 @@ use wasmtime::{Caller, Memory, Store, UpdateDeadline};
 use super::engine::Engine;
 use super::error::{Misuse, WasmCallError};
 use super::limits::{Began, Bounds, CallLimits, CallOptions};
+use super::snapshot::Given;
 use crate::PluginScope;
-use crate::host::{BoundService, PluginHost, PluginInfo};
+use crate::host::{PluginHost, PluginInfo};
 
 /// The data of an instance's store: what a [`Caller`] gives a function of the host.
 pub struct StoreData {
@@ -19,8 +20,7 @@ pub struct StoreData {
     /// The instance's memory, once there is an instance, and the name that it is exported under.
     pub(super) memory: Option<Memory>,
     pub(super) memory_name: Option<Arc<str>>,
-    /// The services that the instance asked for, by the numbers that it got.
-    pub(super) services: Vec<Arc<BoundService>>,
+    pub(super) given: Given,
     /// Bytes that a call may need of the thread's stack: what the engine gives the plugin, and what its host needs.
     pub(super) stack: usize,
     /// The user's.
@@ -36,7 +36,7 @@ impl StoreData {
             bounds,
             memory: None,
             memory_name: None,
-            services: Vec::new(),
+            given: Given::default(),
             stack: engine.call_stack(),
             instance_state: None,
             call_state: None,

@@ -109,7 +109,7 @@ fn bind_service(
     let contract = guest_bytes(&mut caller, ptr, len)?.to_vec();
     match caller.data().host.service(&contract) {
         Ok(service) => {
-            let services = &mut caller.data_mut().services;
+            let services = &mut caller.data_mut().given.services;
             if services.len() == SERVICES {
                 return Err(Misuse::error("the plugin asks for services again and again"));
             }
@@ -127,7 +127,7 @@ fn bind_service(
 
 /// Calls a method of a service: the frame at `frame` has the arguments, and gets the answer.
 fn call_service(mut caller: Caller<'_, StoreData>, service: u32, method: u32, frame_at: u32) -> wasmtime::Result<i32> {
-    let Some(service) = caller.data().services.get(service as usize).cloned() else {
+    let Some(service) = caller.data().given.services.get(service as usize).cloned() else {
         return Ok(Status::UNSUPPORTED.0);
     };
     let frame = GuestFrame::read(guest_bytes(&mut caller, frame_at, FRAME_SIZE as u32)?);

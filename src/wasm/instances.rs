@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -15,14 +15,16 @@ use super::binder::{Binder, Call, Func};
 use super::code::Code;
 use super::engine::{Engine, Holder, OverBudget, Reclaim};
 use super::error::WasmCallError;
-use super::exports::INITIALIZE;
+use super::call_frame::reason;
+use super::exports::{INITIALIZE, RESUME};
 use super::host::{StoreData, enforce};
 use super::limits::{Began, Bounds, CallLimits, CallOptions, Denied};
 use super::parked::Parked;
 use super::permits::{Permit, Permits};
+use super::snapshot::{Given, Readable, SnapshotStatus};
 use crate::host::{PluginHost, PluginInfo, record_wait};
 use crate::nesting::{Nested, Refusal, Watch, is_nested, refuse};
-use crate::{PluginScope, State, StopSignal};
+use crate::{Payload, PluginScope, State, StopSignal};
 
 /// Which instance of a plugin a call gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +78,22 @@ pub(super) struct Instance<C> {
     _permit: Permit,
 }
 
+/// An instance that nothing is bound to yet.
+struct Started {
+    store: Store<StoreData>,
+    wasm: wasmtime::Instance,
+    code: Arc<Code>,
+    alive: Alive,
+    permit: Permit,
+}
+
+impl Started {
+    fn binder(&mut self) -> Binder<'_> {
+        let Started { store, wasm, code, .. } = self;
+        Binder { store, instance: *wasm, exports: &code.exports, is_resumed: code.resumed.is_some() }
+    }
+}
+
 /// An instance with the permit of the call that uses it.
 struct Ready<C> {
     instance: Instance<C>,
@@ -92,6 +110,8 @@ pub(super) struct Turn<C> {
 pub(super) struct Instances<C> {
     pub(super) code: Arc<ArcSwap<Code>>,
     pub(super) bind: Bind<C>,
+    /// `bind` creates the plugin, which belongs into a snapshot, and does not only look functions up.
+    pub(super) bind_creates: bool,
     pub(super) policy: InstancePolicy,
     pub(super) limits: CallLimits,
     /// When calls through a declared interface begin.
@@ -214,6 +234,29 @@ impl<C: Send + 'static> Instances<C> {
 
     /// Makes an instance with its initial state.
     pub(super) fn make_blank(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
+        let mut started = self.start(began, options)?;
+        let calls = (self.bind)(&mut started.binder())?;
+        let Started { store, wasm, code, alive, permit } = started;
+        Ok(Instance { calls, store, code, wasm, uses: 0, broken: false, _alive: alive, _permit: permit })
+    }
+
+    /// Sets an instance of a readable copy up, and takes a snapshot of it. The inner error is why none can be taken.
+    pub(super) fn snapshot(
+        &self,
+        module: &Readable<'_>,
+        options: &CallOptions,
+    ) -> Result<Result<(Payload, Given), String>, WasmCallError> {
+        let mut started = self.start(Instant::now(), options)?;
+        if self.bind_creates {
+            drop((self.bind)(&mut started.binder())?);
+        }
+        let snapshot = module.snapshot(&mut started.store, started.wasm);
+        Ok(snapshot.map(|snapshot| (snapshot, started.store.data().given.clone())))
+    }
+
+    /// Makes an instance, and runs what comes before all else in it: `start` and `_initialize`, or what is to know that it
+    /// continues from a snapshot.
+    fn start(&self, began: Instant, options: &CallOptions) -> Result<Started, WasmCallError> {
         let permit = self.engine.instance_permit(self.max_wait).inspect_err(|_| note_nested())?;
         let account = Account::new(&self.engine, &self.idle.memory);
         let bounds = Bounds::new(&self.limits, self.stop.clone(), Arc::clone(self.engine.ticks()), account);
@@ -225,6 +268,9 @@ impl<C: Send + 'static> Instances<C> {
         enforce(&mut store);
         store.data_mut().begin(Began::At(began), &self.limits, options)?;
         store.data_mut().memory_name.clone_from(&code.exports.memory);
+        if let Some(given) = &code.resumed {
+            store.data_mut().given = given.clone();
+        }
         // What `start` calls in the host is called by the plugin.
         let watch = Watch::begin();
         let wasm = self.scope.enter(|| code.instantiate(&mut store)).map_err(|error| {
@@ -244,22 +290,20 @@ impl<C: Send + 'static> Instances<C> {
         if let Some(memory) = memory.and_then(wasmtime::Extern::into_memory) {
             store.data_mut().memory = Some(memory);
         }
-        let mut binder = Binder { store: &mut store, instance: wasm, exports: &code.exports };
+        let mut started = Started { store, wasm, code, alive: Alive::new(&self.idle.alive), permit };
+        let mut binder = started.binder();
         // Once, and before anything else of the plugin runs.
-        if let Some(initialize) = binder.optional::<(), ()>(INITIALIZE)? {
+        if binder.is_resumed {
+            if let Some(resume) = binder.optional::<(), u64>(RESUME.0)? {
+                let mut call = Call::new(binder.store);
+                let answer = call.run(&resume, ())?;
+                reason(&call, answer)
+                    .map_err(|why| WasmCallError::NotCreated(format!("the plugin cannot be resumed: {why}")))?;
+            }
+        } else if let Some(initialize) = binder.optional::<(), ()>(INITIALIZE)? {
             Call::new(binder.store).run(&initialize, ())?;
         }
-        let calls = (self.bind)(&mut binder)?;
-        Ok(Instance {
-            calls,
-            store,
-            code,
-            wasm,
-            uses: 0,
-            broken: false,
-            _alive: Alive::new(&self.idle.alive),
-            _permit: permit,
-        })
+        Ok(started)
     }
 
     /// Keeps an instance for the next call, with the permit of the one that it comes from.
@@ -309,7 +353,9 @@ impl<C> Instance<C> {
 
     /// Looks up a function that is hotslot's own.
     pub(super) fn func<P: WasmParams, R: WasmResults>(&mut self, name: &str) -> Result<Func<P, R>, WasmCallError> {
-        Binder { store: &mut self.store, instance: self.wasm, exports: &self.code.exports }.func(name)
+        let Instance { store, wasm, code, .. } = self;
+        let is_resumed = code.resumed.is_some();
+        Binder { store, instance: *wasm, exports: &code.exports, is_resumed }.func(name)
     }
 
     /// Runs `work` without the user's functions.
@@ -351,6 +397,8 @@ pub(super) struct Idle<C> {
     schema: Option<String>,
     /// Restored into every new instance.
     state: ArcSwapOption<State>,
+    /// What became of the snapshot that instances start from, if one was asked for.
+    snapshot: OnceLock<SnapshotStatus>,
 }
 
 /// Counts an instance for as long as it exists.
@@ -392,6 +440,7 @@ impl<C: Send + 'static> Idle<C> {
             host: Arc::clone(host),
             schema: schema.map(str::to_owned),
             state: ArcSwapOption::empty(),
+            snapshot: OnceLock::new(),
         });
         let weak: Weak<Idle<C>> = Arc::downgrade(&idle);
         engine.register_idle(weak);
@@ -407,6 +456,11 @@ impl<C: Send + 'static> Idle<C> {
     pub(super) fn set_state(&self, state: State) {
         self.state.store(Some(Arc::new(state)));
         self.clear();
+    }
+
+    /// Records what became of the generation's snapshot.
+    pub(super) fn set_snapshot(&self, status: SnapshotStatus) {
+        self.snapshot.set(status).expect("a generation is loaded once");
     }
 
     pub(super) fn put(&self, instance: Instance<C>) {
@@ -481,6 +535,10 @@ where
                 }
             }
         }
+    }
+
+    fn snapshot(&self) -> Option<SnapshotStatus> {
+        self.snapshot.get().cloned()
     }
 
     fn holder(&self) -> Holder {

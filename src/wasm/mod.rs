@@ -135,6 +135,7 @@
 //! | `hotslot_room` | `(i32) -> i32` | returns the address of room for so many bytes, aligned to 8, which stays valid until more is asked for |
 //! | `hotslot_invoke` | `(i32, i32) -> i32` | calls a method, by its number in the contract and the address of a [frame](hotslot_plugin::abi::Frame) in the room; returns a [status](hotslot_plugin::abi::Status), with the answer's words and bytes in the frame |
 //! | `hotslot_give` | `(i32) -> i32` | allocates so many bytes, for the answer of a service of the host |
+//! | `hotslot_resume` | `() -> i64` | need not be there: runs first in an instance that [continues from a snapshot](WasmBackend::preinitialize); returns what `hotslot_create` does |
 //! | `hotslot_run` | `() -> i64` | runs until `wait` says to stop; returns what `hotslot_create` does |
 //!
 //! # State
@@ -193,6 +194,7 @@ mod plugin;
 mod seal;
 mod sections;
 mod signature;
+mod snapshot;
 mod state;
 mod validate;
 
@@ -212,5 +214,6 @@ pub use instances::InstancePolicy;
 pub use limits::{CallLimits, CallOptions};
 pub use module_limits::ModuleLimits;
 pub use plugin::WasmPlugin;
+pub use snapshot::{Snapshot, SnapshotStatus};
 /// The engine underneath, for functions of the host: `Caller`, `Linker`, and its errors.
 pub use wasmtime;

@@ -13,7 +13,7 @@ use wasmparser::{
 
 use super::effort::{Effort, Initialisation};
 use super::error::ModuleError;
-use super::exports::{INITIALIZE, INTERFACE_EXPORTS, START, STATE_EXPORTS};
+use super::exports::{INITIALIZE, INTERFACE_EXPORTS, RESUME, START, STATE_EXPORTS};
 use super::module_limits::ModuleLimits;
 use super::sections::Sections;
 use super::signature::{HostImports, Offered, Signature};
@@ -289,8 +289,8 @@ impl Pass<'_> {
         let promised = self.sections.manifest.schema.iter().flat_map(|_| &promised);
         let interface = INTERFACE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
         let promised = promised.chain(self.sections.manifest.contract.iter().flat_map(|_| &interface));
-        let initialize = exported.contains_key(INITIALIZE).then(|| (INITIALIZE.to_owned(), Signature::parse("()")));
-        let promised = promised.chain(&initialize);
+        let optional = [(INITIALIZE, "()"), RESUME].map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
+        let promised = promised.chain(optional.iter().filter(|(name, _)| exported.contains_key(name.as_str())));
         for (name, wanted) in self.requirements.exports.iter().chain(promised) {
             let found = match exported.get(name.as_str()) {
                 Some(types::EntityType::Func(id) | types::EntityType::FuncExact(id)) => {

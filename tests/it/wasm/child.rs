@@ -6,7 +6,7 @@ use hotslot::wasm::{CompileError, CompileLimits, Engine, EngineError};
 use tempfile::TempDir;
 
 use super::bombs::{Encoder, LOOP, operands, used};
-use super::module;
+use super::{compile, module};
 use crate::support::process::{End, compiling};
 
 /// Runs a scenario with a sound module and another one.
@@ -53,6 +53,17 @@ fn a_module_that_a_child_compiled_serves_and_is_cached() {
         let end = host("reload", &module("1.1.0", 2), &[&folder, allocation]);
         printed(&end, &["swapped", "serving: 2", "compiled: 0"]);
     }
+}
+
+#[test]
+fn snapshots_of_modules_are_compiled_in_children_too() {
+    let end = host("reload", &module_without_tables(2), &["preinitialize=yes"]);
+    printed(&end, &["swapped", "serving: 2", "snapshots: 1"]);
+}
+
+/// One of which a snapshot can be taken.
+fn module_without_tables(answer: u32) -> Vec<u8> {
+    compile(&format!(r#"(module (@custom "version" "1.1.0") (func (export "answer") (result i32) (i32.const {answer})))"#))
 }
 
 #[test]

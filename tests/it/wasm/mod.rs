@@ -25,6 +25,7 @@ mod offered;
 mod retirement;
 #[cfg(target_os = "linux")]
 mod search;
+mod snapshot;
 mod specification;
 mod start;
 mod state;

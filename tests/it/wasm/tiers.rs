@@ -73,3 +73,25 @@ fn only_optimised_code_is_kept_in_the_folder() {
     assert!(slot(&engine, InstancePolicy::Fresh).load().is_optimised());
     assert_eq!((engine.status().compiled, engine.status().found_on_disk), (0, 1));
 }
+
+#[test]
+fn a_plugin_that_is_set_up_once_has_optimised_code_from_the_start() {
+    let engine = engine();
+    let get = |engine: &Engine| engine.bind(|binder| binder.func::<(), u32>("get")).preinitialize();
+    let text = |more: &str| {
+        compile(&format!(
+            r#"(module (global $state (mut i32) (i32.const 1))
+              (func (export "_initialize") (global.set $state (i32.const 2)))
+              (func (export "get") (result i32) (global.get $state)) {more})"#
+        ))
+    };
+    let slot = HotSlot::builder(get(&engine)).open(text("")).unwrap();
+    assert!(slot.load().is_optimised() && engine.snapshots()[0].snapshot.is_ok(), "{:?}", engine.snapshots());
+    assert_eq!(slot.load().call(|get, call| call.run(get, ())).unwrap(), 2);
+    // One of which no snapshot can be taken begins as others do.
+    let slot = HotSlot::builder(get(&engine)).open(text("(data $passive \"x\") (func (data.drop $passive))")).unwrap();
+    eventually("the optimised code serves", || {
+        assert_eq!(slot.load().call(|get, call| call.run(get, ())).unwrap(), 2);
+        slot.load().is_optimised()
+    });
+}

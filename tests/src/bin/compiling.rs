@@ -1,6 +1,7 @@
 //! A host that compiles modules in children: `compiling SCENARIO GOOD BAD [setting=value]…`. It prints what happened.
 //!
-//! Settings: `memory`, `output` in bytes, `cpu` in seconds, `deadline`, `patience` in milliseconds, `children=ignored|reaped`.
+//! Settings: `memory`, `output` in bytes, `cpu` in seconds, `deadline`, `patience` in milliseconds, `children=ignored|reaped`,
+//! `preinitialize`.
 
 use std::error::Error;
 use std::sync::mpsc::channel;
@@ -48,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let engine = engine.build()?;
     let backend = || {
         let bind = |binder: &mut hotslot::wasm::Binder<'_>| -> Result<_, WasmCallError> { binder.func("answer") };
-        engine.bind(bind).module_limits(unlimited())
+        let backend = engine.bind(bind).module_limits(unlimited());
+        if setting("preinitialize").is_some() { backend.preinitialize() } else { backend }
     };
     let patience = number("patience")?.map_or(Duration::from_secs(300), Duration::from_millis);
     let open = |bytes: &[u8]| HotSlot::builder(backend()).reload_timeout(patience).open(bytes);
@@ -60,6 +62,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             report(slot.reload(&bad).map(drop));
             println!("the host's memory grew by {} MiB", (peak_memory() - before) >> 20);
             serving(&slot)?;
+            let taken = engine.snapshots().iter().filter(|status| status.snapshot.is_ok()).count();
+            println!("snapshots: {taken}");
         }
         // One slot is busy with the bad one, and the other goes on.
         "beside" => {

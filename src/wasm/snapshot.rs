@@ -1,0 +1,127 @@
+//! Takes a snapshot of an instance: a module whose instances begin where that one has come to, because its memory and its
+//! globals are their initial ones.
+//!
+//! The rewriting is `wasmtime-wizer`'s, in two steps: a copy of the module exports its memory and its globals, so that they
+//! can be read when an instance of it has been set up; the snapshot is the module again, with what was read.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use wasmparser::{Parser, Payload as Section};
+use wasmtime::{Instance, Store, Val};
+use wasmtime_wizer::{InstanceState, ModuleContext, SnapshotVal, ValType, Wizer};
+
+use super::host::StoreData;
+use crate::host::BoundService;
+use crate::{Digest, Payload};
+
+/// What the names begin with under which the copy exports what it does not export by itself.
+const RESERVED: &str = "__wizer_";
+
+/// What became of the snapshot of one generation: see [`WasmBackend::preinitialize`](super::WasmBackend::preinitialize).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotStatus {
+    /// The name of the generation's slot.
+    pub slot: Arc<str>,
+    /// The generation's number.
+    pub generation: u64,
+    /// The digest of the module that was admitted, and that the snapshot was made from.
+    pub module: Digest,
+    /// The snapshot; or why there is none, and every instance is set up anew.
+    pub snapshot: Result<Snapshot, String>,
+}
+
+/// The module that the instances of a generation are made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How many there are.
+    pub size: usize,
+}
+
+/// What an instance has been given on the host's side when it is set up. It goes into instances that are made from a snapshot.
+#[derive(Clone, Default)]
+pub(super) struct Given {
+    /// The services that it asked for, by the numbers that it got.
+    pub(super) services: Vec<Arc<BoundService>>,
+    /// The address and the size of the room for calls that it has given.
+    pub(super) room: (u32, u32),
+}
+
+/// A module, and its copy that lets its memory and globals be read.
+pub(super) struct Readable<'a> {
+    original: ModuleContext<'a>,
+    pub(super) copy: Payload,
+}
+
+impl<'a> Readable<'a> {
+    /// Makes the copy, or says why no snapshot can be taken of the module.
+    pub(super) fn of(module: &'a [u8]) -> Result<Readable<'a>, String> {
+        if exports_reserved(module) {
+            return Err(format!("it exports a name that begins with `{RESERVED}`"));
+        }
+        let made = contained(|| Wizer::new().instrument(module))?;
+        made.map(|(original, copy)| Readable { original, copy: Payload::new(copy) }).map_err(|error| format!("{error:#}"))
+    }
+
+    /// Takes the snapshot of an instance of the copy.
+    pub(super) fn snapshot(&self, store: &mut Store<StoreData>, instance: Instance) -> Result<Payload, String> {
+        let mut state = Memory { store, instance };
+        let taken = contained(|| at_once(Wizer::new().snapshot(&self.original, &mut state)))?;
+        taken.map(Payload::new).map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// Runs the rewriting, which asserts what it believes of a module.
+fn contained<R>(rewrite: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(rewrite)).map_err(|_| "the rewriting of it panicked".to_owned())
+}
+
+/// Returns the result of what never waits.
+fn at_once<R>(work: impl Future<Output = R>) -> R {
+    match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => unreachable!("nothing here waits"),
+    }
+}
+
+fn exports_reserved(module: &[u8]) -> bool {
+    let mut sections = Parser::new(0).parse_all(module).map_while(Result::ok);
+    sections.any(|section| match section {
+        Section::ExportSection(exports) => {
+            exports.into_iter().map_while(Result::ok).any(|export| export.name.starts_with(RESERVED))
+        }
+        _ => false,
+    })
+}
+
+/// The memory and the globals of an instance of the copy.
+struct Memory<'a> {
+    store: &'a mut Store<StoreData>,
+    instance: Instance,
+}
+
+impl InstanceState for Memory<'_> {
+    async fn global_get(&mut self, name: &str, _: ValType) -> SnapshotVal {
+        let global = self.instance.get_global(&mut *self.store, name).expect("the copy exports it");
+        match global.get(&mut *self.store) {
+            Val::I32(value) => SnapshotVal::I32(value),
+            Val::I64(value) => SnapshotVal::I64(value),
+            Val::F32(value) => SnapshotVal::F32(value),
+            Val::F64(value) => SnapshotVal::F64(value),
+            Val::V128(value) => SnapshotVal::V128(value.as_u128()),
+            reference => unreachable!("a global that changes and is a reference is refused before: {reference:?}"),
+        }
+    }
+
+    async fn memory_contents(&mut self, name: &str, read: impl FnOnce(&[u8]) + Send) {
+        let memory = self.instance.get_memory(&mut *self.store, name).expect("the copy exports it");
+        read(memory.data(&*self.store));
+    }
+}
