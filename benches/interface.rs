@@ -90,8 +90,12 @@ fn module(c: &mut Criterion) {
         });
     });
     let engine = Engine::new().expect("this machine has an engine");
-    for (name, policy) in [("single instance", InstancePolicy::Single), ("fresh instances", InstancePolicy::Fresh)] {
-        let backend = engine.interface::<dyn Bench>().instance_policy(policy);
+    let backend = |policy| engine.interface::<dyn Bench>().instance_policy(policy);
+    for (name, backend) in [
+        ("single instance", backend(InstancePolicy::Single)),
+        ("fresh instances", backend(InstancePolicy::Fresh)),
+        ("fresh instances from a snapshot", backend(InstancePolicy::Fresh).preinitialize()),
+    ] {
         let slot = HotSlot::builder(backend).open(&bytes[..]).expect("it is sound");
         through(c, &format!("hotslot, module, {name}"), &*slot.load());
     }

@@ -5,6 +5,7 @@
 //! that hangs there would hold up whoever waits elsewhere, beyond every deadline. std's wait in the kernel and need nothing
 //! of the thread (on Linux; elsewhere the linker's lock is not held while constructors run, or nothing is promised).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -38,15 +39,20 @@ impl<T: ?Sized> Mutex<T> {
 }
 
 /// A value under a mutex, and those who wait for it to change.
+///
+/// Whoever changes the value does so under the lock, and notifies afterwards, with the lock or without. To notify when nobody
+/// waits costs no system call.
 #[derive(Debug, Default)]
 pub(crate) struct Monitor<T> {
     value: Mutex<T>,
     changed: Condvar,
+    /// Those who wait. One that is about to is counted under the lock, so whoever changed the value after that sees it.
+    waiting: AtomicUsize,
 }
 
 impl<T> Monitor<T> {
     pub(crate) const fn new(value: T) -> Monitor<T> {
-        Monitor { value: Mutex::new(value), changed: Condvar::new() }
+        Monitor { value: Mutex::new(value), changed: Condvar::new(), waiting: AtomicUsize::new(0) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -54,32 +60,45 @@ impl<T> Monitor<T> {
     }
 
     pub(crate) fn notify_one(&self) {
-        self.changed.notify_one();
+        if self.is_waited_for() {
+            self.changed.notify_one();
+        }
     }
 
     pub(crate) fn notify_all(&self) {
-        self.changed.notify_all();
+        if self.is_waited_for() {
+            self.changed.notify_all();
+        }
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Waits until something has changed, or until `deadline`, or for no reason.
-    #[cfg(feature = "wasm")]
     pub(crate) fn wait<'a>(&self, guard: MutexGuard<'a, T>, deadline: Option<Instant>) -> MutexGuard<'a, T> {
-        match deadline {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let guard = match deadline {
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 self.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
             }
             None => self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
-        }
+        };
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        guard
     }
 
     /// Waits while `waits` says so.
     pub(crate) fn wait_while<'a>(
         &self,
-        guard: MutexGuard<'a, T>,
-        waits: impl FnMut(&mut T) -> bool,
+        mut guard: MutexGuard<'a, T>,
+        mut waits: impl FnMut(&mut T) -> bool,
     ) -> MutexGuard<'a, T> {
-        self.changed.wait_while(guard, waits).unwrap_or_else(PoisonError::into_inner)
+        while waits(&mut guard) {
+            guard = self.wait(guard, None);
+        }
+        guard
     }
 
     /// Waits while `waits` says so, but not beyond `deadline`: `waits` may still hold then.
@@ -90,11 +109,10 @@ impl<T> Monitor<T> {
         mut waits: impl FnMut(&mut T) -> bool,
     ) -> MutexGuard<'a, T> {
         while waits(&mut guard) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if deadline <= Instant::now() {
                 break;
             }
-            guard = self.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+            guard = self.wait(guard, Some(deadline));
         }
         guard
     }

@@ -147,7 +147,7 @@ impl<'a> Call<'a> {
     /// They are not in the plugin's memory.
     pub fn read(&self, ptr: u32, len: u32) -> Result<&[u8], WasmCallError> {
         let memory = self.memory(len as usize)?.map(|memory| memory.data(&*self.store)).unwrap_or_default();
-        slice(memory, ptr, len).ok_or(WasmCallError::OutOfBounds { ptr, len })
+        slice(memory, ptr, len).ok_or_else(|| WasmCallError::OutOfBounds { ptr, len })
     }
 
     /// Returns the bytes that a packed answer points to: an `i64` with the address in the upper half and the length in the
@@ -169,6 +169,7 @@ impl<'a> Call<'a> {
     }
 
     /// Returns all of the plugin's memory; nothing if it has none.
+    #[inline]
     pub(super) fn memory_bytes(&self) -> &[u8] {
         self.store.data().memory.map(|memory| memory.data(&*self.store)).unwrap_or_default()
     }
@@ -196,10 +197,11 @@ impl<'a> Call<'a> {
     }
 
     /// Borrows a part of the plugin's memory to write to.
+    #[inline]
     pub(super) fn slice_mut(&mut self, ptr: u32, len: usize) -> Result<&mut [u8], WasmCallError> {
-        let out_of_bounds = WasmCallError::OutOfBounds { ptr, len: u32::try_from(len).unwrap_or(u32::MAX) };
         let memory = self.memory(len)?.map(|memory| memory.data_mut(&mut *self.store)).unwrap_or_default();
-        memory.get_mut(ptr as usize..).and_then(|rest| rest.get_mut(..len)).ok_or(out_of_bounds)
+        let part = memory.get_mut(ptr as usize..).and_then(|rest| rest.get_mut(..len));
+        part.ok_or_else(|| WasmCallError::OutOfBounds { ptr, len: u32::try_from(len).unwrap_or(u32::MAX) })
     }
 
     /// Returns the plugin's memory; nothing can be anywhere in a plugin without one.

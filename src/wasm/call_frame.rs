@@ -76,7 +76,7 @@ impl Guest {
         guest_call.write(room, call.slice_mut(room, size)?);
         let status = call.run(&self.invoke, (method, room))?;
         let memory = call.memory_bytes();
-        let bytes_of = |ptr, len| slice(memory, ptr, len).ok_or(WasmCallError::OutOfBounds { ptr, len });
+        let bytes_of = |ptr, len| slice(memory, ptr, len).ok_or_else(|| WasmCallError::OutOfBounds { ptr, len });
         let piece = bytes_of(room, u32::try_from(guest_call.bytes_offset()).unwrap_or(u32::MAX))?;
         guest_call.read_words(piece, words);
         let frame = GuestFrame::read(piece).expect("the piece begins with a frame");
