@@ -461,11 +461,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
 }
 
 /// Says what became of a generation's snapshot, to the log, too.
-fn snapshot_status(
-    context: &LoadContext,
-    artifact: &Artifact,
-    snapshot: Result<Snapshot, String>,
-) -> SnapshotStatus {
+fn snapshot_status(context: &LoadContext, artifact: &Artifact, snapshot: Result<Snapshot, String>) -> SnapshotStatus {
     let (slot, generation, module) = (&context.slot, context.generation, artifact.digest());
     match &snapshot {
         Ok(Snapshot { digest, size }) => {

@@ -12,10 +12,10 @@ use wasmtime::{Store, WasmParams, WasmResults};
 
 use super::account::Account;
 use super::binder::{Binder, Call, Func};
+use super::call_frame::reason;
 use super::code::Code;
 use super::engine::{Engine, Holder, OverBudget, Reclaim};
 use super::error::WasmCallError;
-use super::call_frame::reason;
 use super::exports::{INITIALIZE, RESUME};
 use super::host::{StoreData, enforce};
 use super::limits::{Began, Bounds, CallLimits, CallOptions, Denied};

@@ -67,7 +67,8 @@ impl<'a> Readable<'a> {
             return Err(format!("it exports a name that begins with `{RESERVED}`"));
         }
         let made = contained(|| Wizer::new().instrument(module))?;
-        made.map(|(original, copy)| Readable { original, copy: Payload::new(copy) }).map_err(|error| format!("{error:#}"))
+        made.map(|(original, copy)| Readable { original, copy: Payload::new(copy) })
+            .map_err(|error| format!("{error:#}"))
     }
 
     /// Takes the snapshot of an instance of the copy.

@@ -289,7 +289,8 @@ impl Pass<'_> {
         let promised = self.sections.manifest.schema.iter().flat_map(|_| &promised);
         let interface = INTERFACE_EXPORTS.map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
         let promised = promised.chain(self.sections.manifest.contract.iter().flat_map(|_| &interface));
-        let optional = [(INITIALIZE, "()"), RESUME].map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
+        let optional =
+            [(INITIALIZE, "()"), RESUME].map(|(name, signature)| (name.to_owned(), Signature::parse(signature)));
         let promised = promised.chain(optional.iter().filter(|(name, _)| exported.contains_key(name.as_str())));
         for (name, wanted) in self.requirements.exports.iter().chain(promised) {
             let found = match exported.get(name.as_str()) {

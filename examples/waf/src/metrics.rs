@@ -108,6 +108,7 @@ pub struct Now {
     pub generation: u64,
     pub retired: usize,
     pub instances: usize,
+    pub snapshot_size: usize,
 }
 
 pub struct Metrics {
@@ -121,6 +122,7 @@ pub struct Metrics {
     rollbacks: Family<Cause, Counter>,
     retired: Family<Module, Gauge>,
     instances: Family<Module, Gauge>,
+    snapshot_size: Family<Module, Gauge>,
     generation: Family<Module, Gauge>,
     module_verdicts: Family<GivenBy, Counter>,
     module_calls: Family<Module, Histogram>,
@@ -159,6 +161,7 @@ impl Metrics {
             rollbacks: Family::default(),
             retired: Family::default(),
             instances: Family::default(),
+            snapshot_size: Family::default(),
             generation: Family::default(),
             module_verdicts: Family::default(),
             // From two microseconds to a quarter of a second.
@@ -203,6 +206,8 @@ impl Metrics {
         let about = "Generations that are loaded and do not serve, those kept for a rollback included";
         registry.register("wasm_retired_generations", about, self.retired.clone());
         registry.register("wasm_instances", "Instances of modules in memory", self.instances.clone());
+        let about = "Size of the snapshot that instances start from; 0 where each is created";
+        registry.register_with_unit("wasm_snapshot", about, Unit::Bytes, self.snapshot_size.clone());
         let about = "Verdicts of a module, also where a later one decided";
         registry.register("waf_module_verdicts", about, self.module_verdicts.clone());
         let about = "Duration of a call of a module, waiting for an instance included";
@@ -430,11 +435,12 @@ impl ModuleMetrics {
     }
 
     /// Takes up how the module is at the moment.
-    pub fn is_now(&self, Now { generation, retired, instances }: Now) {
+    pub fn is_now(&self, Now { generation, retired, instances, snapshot_size }: Now) {
         let ModuleMetrics { all, module, .. } = self;
         all.generation.get_or_create(module).set(generation as i64);
         all.retired.get_or_create(module).set(retired as i64);
         all.instances.get_or_create(module).set(instances as i64);
+        all.snapshot_size.get_or_create(module).set(snapshot_size as i64);
     }
 }
 

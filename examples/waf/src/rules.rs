@@ -137,9 +137,16 @@ impl Engine {
         self.wasm.status().instances
     }
 
+    /// The size in bytes of the snapshot that the instances of a generation start from; nothing where each is created.
+    pub fn snapshot_size(&self, slot: &str, generation: u64) -> Option<usize> {
+        let snapshots = self.wasm.snapshots();
+        let mut own = snapshots.iter().filter(|status| &*status.slot == slot && status.generation == generation);
+        own.find_map(|status| Some(status.snapshot.as_ref().ok()?.size))
+    }
+
     /// Loads modules within the limits, and libraries if they are allowed.
     fn backend(&self) -> Auto<dyn Waf> {
-        let config::Limits { deadline, load_deadline, memory_bytes, concurrent_calls, calls_per_instance } =
+        let config::Limits { deadline, load_deadline, memory_bytes, concurrent_calls, calls_per_instance, create_once } =
             self.module.limits;
         let limits = CallLimits { deadline: deadline.0, memory: memory_bytes, ..CallLimits::default() };
         let policy = match NonZeroU32::new(calls_per_instance) {
@@ -153,6 +160,10 @@ impl Engine {
             .load_deadline(deadline.0.max(load_deadline.0))
             .instance_policy(policy)
             .concurrency(concurrent_calls);
+        let modules = match create_once.unwrap_or(policy == InstancePolicy::Fresh) {
+            true => modules.preinitialize(),
+            false => modules,
+        };
         let auto = Auto::new().on(Format::WasmModule, modules);
         if self.takes_libraries {
             auto.on(Format::LIBRARIES, Native::interface::<dyn Waf>(trust_libraries()))

@@ -63,7 +63,9 @@ fn snapshots_of_modules_are_compiled_in_children_too() {
 
 /// One of which a snapshot can be taken.
 fn module_without_tables(answer: u32) -> Vec<u8> {
-    compile(&format!(r#"(module (@custom "version" "1.1.0") (func (export "answer") (result i32) (i32.const {answer})))"#))
+    compile(&format!(
+        r#"(module (@custom "version" "1.1.0") (func (export "answer") (result i32) (i32.const {answer})))"#
+    ))
 }
 
 #[test]

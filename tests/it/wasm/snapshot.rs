@@ -295,9 +295,11 @@ fn create_runs_once_and_resume_in_every_instance() {
 fn an_error_of_create_or_resume_refuses_the_load() {
     let Some(module) = built::module("") else { return };
     let engine = engine();
-    for (config, reason) in
-        [("refuse", "the configuration says no"), ("panic", "the configuration says so"), ("resume not", "it does not go on")]
-    {
+    for (config, reason) in [
+        ("refuse", "the configuration says no"),
+        ("panic", "the configuration says so"),
+        ("resume not", "it does not go on"),
+    ] {
         let error = HotSlot::builder(fixture(&engine, config)).open(module.clone().bytes()).expect_err("it is refused");
         assert_eq!(error.stage(), Stage::Load, "{config}");
         assert!(error.to_string().contains(reason), "{error}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hotslot::native::{Native, Trust};
-use hotslot::wasm::{self, CallLimits, InstancePolicy};
+use hotslot::wasm::{self, CallLimits};
 use hotslot::{Auto, Candidate, Format, HotSlot};
 use waf_interface::{Decision, Waf};
 
@@ -22,8 +22,8 @@ impl Engine {
         let wasm = wasm::Engine::builder().build().map_err(|error| said(&error))?;
         // Nobody waits here: what takes long is to be seen, and not cut off.
         let limits = CallLimits { deadline: std::time::Duration::from_secs(60), memory, ..CallLimits::default() };
-        let reuse = InstancePolicy::Reuse { max_uses: std::num::NonZeroU32::new(1000).expect("a number") };
-        let modules = wasm.interface::<dyn Waf>().call_limits(limits).instance_policy(reuse);
+        // A fresh instance for every request, which starts where `create` has read the rules.
+        let modules = wasm.interface::<dyn Waf>().call_limits(limits).preinitialize();
         let backend =
             Auto::new().on(Format::WasmModule, modules).on(Format::LIBRARIES, Native::interface::<dyn Waf>(trusted()));
         let slot = HotSlot::builder(backend).name(name).max_artifact_size(1 << 30);

@@ -275,7 +275,7 @@ async fn live(State(admin): State<Admin>, Query(Since { since }): Query<Since>) 
 }
 
 async fn metrics(State(admin): State<Admin>, proxy: Arc<Proxy>) -> Response {
-    admin.modules.iter().for_each(|module| module.guard().note_state(module.instances()));
+    admin.modules.iter().for_each(|module| module.note_state());
     let metrics = admin.guard.metrics();
     metrics.upstreams(&proxy.upstreams());
     match metrics.text() {

@@ -127,6 +127,7 @@ impl Default for Limits {
             memory_bytes: 16 << 20,
             concurrent_calls: const { NonZeroUsize::new(64).unwrap() },
             calls_per_instance: 1000,
+            create_once: None,
         }
     }
 }

@@ -295,6 +295,9 @@ pub struct Limits {
     /// After so many calls an instance of the module is thrown away. With 1 every request meets a fresh one.
     #[serde(deserialize_with = "uses")]
     pub calls_per_instance: u32,
+    /// Whether `create` runs once for a version, and its instances start from a snapshot of what it made. If not set: where
+    /// every request meets a fresh instance.
+    pub create_once: Option<bool>,
 }
 
 /// For how long a new version is watched, and what it may not do in that time.

@@ -398,9 +398,9 @@ impl Deployments {
         self.takes_rules
     }
 
-    /// How many instances of the module there are.
-    pub fn instances(&self) -> usize {
-        self.engine.instances()
+    /// Has the metrics say how the module is now.
+    pub fn note_state(&self) {
+        self.guard.note_state(&self.engine);
     }
 }
 

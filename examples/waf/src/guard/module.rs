@@ -19,7 +19,7 @@ use crate::json::moment;
 use crate::live::Traffic;
 use crate::metrics::{ModuleMetrics, Now};
 use crate::policy::{Mildness, Mode};
-use crate::rules::{Failure, Inspected, inspect};
+use crate::rules::{Engine, Failure, Inspected, inspect};
 use crate::trial::Trial;
 use crate::without::Rest;
 
@@ -361,11 +361,16 @@ impl ModuleGuard {
         &self.metrics
     }
 
-    /// Has the metrics say how the module is now, with so many instances.
-    pub fn note_state(&self, instances: usize) {
+    /// Has the metrics say how the module is now.
+    pub fn note_state(&self, engine: &Engine) {
         let status = self.slot.status();
         let generation = status.serving.map_or(0, |serving| serving.generation);
-        self.metrics.is_now(Now { generation, retired: status.retired.len(), instances });
+        self.metrics.is_now(Now {
+            generation,
+            retired: status.retired.len(),
+            instances: engine.instances(),
+            snapshot_size: engine.snapshot_size(&status.slot, generation).unwrap_or_default(),
+        });
         if let Some(trial) = self.last_trial() {
             self.metrics.tried(&trial.measured());
         }

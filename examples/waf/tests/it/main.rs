@@ -19,6 +19,7 @@ mod failures;
 mod files;
 mod fleet;
 mod hangs;
+mod instances;
 mod libraries;
 mod life;
 mod limits;
