@@ -176,6 +176,16 @@ fn inspection(c: &mut Criterion) {
         });
     }
     assert!(engine.snapshots().iter().all(|status| status.snapshot.is_ok()), "{:?}", engine.snapshots());
+    // An engine that has never seen the module, nor a function of it.
+    group.sample_size(10);
+    for (name, preinitialized) in [("cold load", false), ("cold load with a snapshot", true)] {
+        let load = |engine: Engine| {
+            let backend = if preinitialized { fresh(&engine).preinitialize() } else { fresh(&engine) };
+            HotSlot::builder(backend).version_rule(VersionRule::Any).open(WAF).expect("it is sound")
+        };
+        let engine = || Engine::new().expect("this machine has an engine");
+        group.bench_function(name, |b| b.iter_batched(engine, load, BatchSize::PerIteration));
+    }
 }
 
 fn request() -> Vec<u8> {
