@@ -1,7 +1,7 @@
-//! Measures how the costs of a slot grow with one thing at a time, and prints the figures as JSON.
+//! Measures how costs grow with one thing at a time, and prints the figures as JSON.
 //!
-//! `ci/growth` runs it and draws the figures. The plugins of all measurements cost nothing by themselves, so that only the
-//! slot is measured. A time is the lowest of several rounds: what the work takes when nothing else gets in its way.
+//! `ci/growth` runs it and draws the figures. The plugins cost nothing by themselves, so that only the library is measured. A
+//! time is the lowest of several rounds: what the work takes when nothing else gets in its way.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -9,7 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hotslot::{Candidate, HotSlot};
+use hotslot::native::{Native, Trust};
+use hotslot::wasm::{CallLimits, Engine, InstancePolicy};
+use hotslot::{Backend, Candidate, HotSlot, VersionRule};
+use hotslot_bench_interface::Bench;
+use hotslot_growth_methods::{Methods1, Methods10, Methods100, Methods1000};
+use hotslot_plugin::Interface;
 use serde_json::{Value, json};
 
 #[path = "../numbers.rs"]
@@ -22,8 +27,9 @@ const ROUNDS: usize = 7;
 
 fn main() {
     // Before anything else has been allocated: resident memory does not shrink.
-    let charts = [slots(), generations(), leases(), artifacts(), callers()];
-    println!("{}", json!(charts));
+    let of_slots = [slots(), generations(), leases(), artifacts(), callers()];
+    let of_plugins = [methods(), arguments(), instances(), compilations()];
+    println!("{}", json!([&of_slots[..], &of_plugins[..]].concat()));
 }
 
 /// One chart: what grows, the unit of the costs, and for each line its values in the order of `grown`.
@@ -144,6 +150,155 @@ fn beside_each_other(count: usize, slot: &HotSlot<u64>) -> f64 {
         callers.into_iter().map(|caller| caller.join().expect("it only counts")).sum()
     });
     started.elapsed().as_nanos() as f64 * processors as f64 / taken as f64
+}
+
+/// The methods of an interface: what a reload of a plugin costs whose contract has them, and a call of the last one.
+fn methods() -> Value {
+    let engine = Engine::new().expect("this machine has an engine");
+    let costs = [
+        costs::<dyn Methods1>(&engine, "1", |plugin| plugin.method_0(7)),
+        costs::<dyn Methods10>(&engine, "10", |plugin| plugin.method_9(7)),
+        costs::<dyn Methods100>(&engine, "100", |plugin| plugin.method_99(7)),
+        costs::<dyn Methods1000>(&engine, "1000", |plugin| plugin.method_999(7)),
+    ];
+    let line = |index: usize| costs.iter().map(|costs| costs[index]).collect::<Vec<_>>();
+    let lines = [
+        ("reload a library", line(0)),
+        ("call its last method", line(1)),
+        ("reload a module that is known", line(2)),
+        ("call its last method, single instance", line(3)),
+    ];
+    chart("methods", "methods of the interface", "ns", &[1, 10, 100, 1_000], &lines)
+}
+
+/// What a plugin of one of these interfaces costs: a reload and a call, of a library and of a module.
+fn costs<I: Interface + ?Sized>(engine: &Engine, count: &str, call: impl Fn(&I) -> u64) -> [f64; 4] {
+    const PACKAGE: &str = "hotslot-growth-methods";
+    let flags = ["--cfg".to_owned(), format!("methods=\"{count}\"")];
+    let flags = flags.each_ref().map(String::as_str);
+    let [reload, call_library] =
+        reload_and_call(Native::interface::<I>(trust()), &library(PACKAGE, &flags), &call);
+    let modules = engine.interface::<I>().instance_policy(InstancePolicy::Single);
+    let [reload_known, call_module] = reload_and_call(modules, &module(PACKAGE, &flags), &call);
+    [reload, call_library, reload_known, call_module]
+}
+
+fn reload_and_call<I: ?Sized + Send + Sync + 'static>(
+    backend: impl Backend<I>,
+    bytes: &[u8],
+    call: impl Fn(&I) -> u64,
+) -> [f64; 2] {
+    let slot = HotSlot::builder(backend).version_rule(VersionRule::Any).open(bytes).expect("it is sound");
+    let reload = lowest(|| time(1, || drop(slot.reload(Candidate::new(bytes).force()).expect("it is sound"))));
+    let lease = slot.load();
+    [reload, lowest(|| time(10_000, || _ = black_box(call(black_box(&*lease)))))]
+}
+
+/// The bytes of an argument: what a call that only looks at their number costs. A library borrows them, and a module gets a
+/// copy.
+fn arguments() -> Value {
+    let grown = [16, 256, 4_096, 65_536, 1_000_000, 10_000_000, 100_000_000];
+    let library = HotSlot::builder(Native::interface::<dyn Bench>(trust())).open(library(TYPED, &[]));
+    let library = library.expect("it is sound");
+    let engine = Engine::new().expect("this machine has an engine");
+    let limits = CallLimits { memory: 1 << 30, deadline: Duration::from_secs(60), ..CallLimits::default() };
+    let modules = engine.interface::<dyn Bench>().instance_policy(InstancePolicy::Single).call_limits(limits);
+    let module = HotSlot::builder(modules).open(module(TYPED, &[])).expect("it is sound");
+    let mut lines = [("library", Vec::new()), ("module, single instance", Vec::new())];
+    for ((_, line), slot) in lines.iter_mut().zip([&library, &module]) {
+        let plugin = slot.load();
+        for size in grown {
+            let bytes = vec![7; size];
+            let times = (10_000_000 / size).clamp(1, 10_000);
+            line.push(lowest(|| time(times, || _ = black_box(plugin.length(black_box(&bytes))))));
+        }
+    }
+    chart("arguments", "bytes of the argument", "ns", &grown, &lines)
+}
+
+/// Instances that there are in an engine: what a call costs beside them.
+fn instances() -> Value {
+    let grown = [1, 10, 100, 1_000];
+    let engine = Engine::builder().max_instances(1_100).build().expect("this machine has an engine");
+    let bytes = module(TYPED, &[]);
+    let open = |policy| {
+        let backend = engine.interface::<dyn Bench>().instance_policy(policy);
+        HotSlot::builder(backend).open(&bytes[..]).expect("it is sound")
+    };
+    let fresh = open(InstancePolicy::Fresh);
+    let mut singles = Vec::new();
+    let (mut one, mut new, mut status) = (Vec::new(), Vec::new(), Vec::new());
+    for count in grown {
+        while singles.len() < count {
+            singles.push(open(InstancePolicy::Single));
+        }
+        let (single, fresh) = (singles[0].load(), fresh.load());
+        one.push(lowest(|| time(10_000, || black_box(&single).nothing())));
+        new.push(lowest(|| time(200, || black_box(&fresh).nothing())));
+        status.push(lowest(|| time(50, || drop(black_box(engine.status())))));
+    }
+    let lines = [("call of one that is there", one), ("call of a fresh one", new), ("status of the engine", status)];
+    chart("instances", "instances of other plugins", "ns", &grown, &lines)
+}
+
+/// New modules that are loaded at once, each on a thread of its own: when the first one serves, and when all do.
+fn compilations() -> Value {
+    let grown = [1, 2, 4, 8, 16, 32];
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    for count in grown {
+        let rounds: Vec<_> = (0..3).map(|_| compiled_at_once(count)).collect();
+        let lowest = |time: fn(&[f64; 2]) -> f64| rounds.iter().map(time).fold(f64::INFINITY, f64::min);
+        first.push(lowest(|[first, _]| *first));
+        last.push(lowest(|[_, last]| *last));
+    }
+    chart("compilations", "new modules at once", "ns", &grown, &[("the first one serves", first), ("all serve", last)])
+}
+
+/// The nanoseconds until the first one of so many serves, and until all do.
+fn compiled_at_once(count: usize) -> [f64; 2] {
+    let engine = Engine::new().expect("this machine has an engine");
+    let modules: Vec<_> = (0..count).map(dear_to_compile).collect();
+    let started = Instant::now();
+    let load = |bytes: &[u8]| {
+        let slot = HotSlot::builder(engine.bind(|_| Ok(()))).open(bytes).expect("it is sound");
+        (started.elapsed().as_nanos() as f64, slot)
+    };
+    let times = std::thread::scope(|scope| {
+        let loading: Vec<_> = modules.iter().map(|bytes| scope.spawn(|| load(bytes).0)).collect();
+        loading.into_iter().map(|loading| loading.join().expect("it loads")).collect::<Vec<_>>()
+    });
+    assert_eq!(engine.status().compiled, count as u64, "each is another one");
+    [times.iter().copied().fold(f64::INFINITY, f64::min), times.iter().copied().fold(0.0, f64::max)]
+}
+
+/// A module of 300 functions that no other number has.
+fn dear_to_compile(number: usize) -> Vec<u8> {
+    let functions: String = (0..300)
+        .map(|function| {
+            let own = number * 1_000 + function;
+            format!(
+                "(func (param i64) (result i64) (loop $l (local.set 0 (i64.mul (local.get 0) (i64.const {own})))
+                   (br_if $l (i64.lt_u (local.get 0) (i64.const 1000000)))) (i64.rotl (local.get 0) (i64.const 7)))"
+            )
+        })
+        .collect();
+    wat::parse_str(format!("(module {functions})")).expect("the text is a module")
+}
+
+/// The plugin that takes arguments.
+const TYPED: &str = "hotslot-bench-typed";
+
+fn library(package: &str, flags: &[&str]) -> Vec<u8> {
+    std::fs::read(hotslot_guests::library(package, &["--release"], flags)).expect("it was built")
+}
+
+fn module(package: &str, flags: &[&str]) -> Vec<u8> {
+    std::fs::read(hotslot_guests::module(package, flags).expect("a toolchain for wasm32")).expect("it was built")
+}
+
+fn trust() -> Trust {
+    // SAFETY: the libraries are this workspace's own, and their constructors are the standard library's.
+    unsafe { Trust::assume() }
 }
 
 fn again() -> Candidate {

@@ -137,6 +137,60 @@ async fn an_exception_from_a_rule_in_seclang_holds_there_and_nowhere_else() {
     assert_eq!(node.get(&format!("/wiki?q={script}&p=/.git/config")).await.status, NO, "another rule");
 }
 
+/// Builds the second engine as a module; nothing, with a word about it, where no toolchain can.
+fn seclang_module() -> Option<Vec<u8>> {
+    let folder = tempfile::tempdir().unwrap();
+    // The toolchain of the script decides, and not that of the tests.
+    let built = Command::new("bash").arg("rules/build.sh").arg(folder.path()).arg("seclang-waf").output().unwrap();
+    let said = String::from_utf8_lossy(&built.stderr);
+    if built.status.code() == Some(77) {
+        eprintln!("skipped: {said}");
+        return None;
+    }
+    assert!(built.status.success(), "{said}");
+    Some(std::fs::read(folder.path().join("seclang-waf.wasm")).unwrap())
+}
+
+/// It needs more memory than the first one, and reads its rules once for a version.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_engine_serves_as_a_module_too_where_it_has_memory_enough() {
+    let Some(seclang) = seclang_module() else { return };
+    let own = rules("/ours");
+    let few = node("memory_bytes = 1200000");
+    let answer = release(&few, &seclang, own.as_bytes()).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.text());
+    assert!(answer.text().contains("memory"), "{}", answer.text());
+    drop(few);
+
+    let node = node("memory_bytes = 67108864\ncalls_per_instance = 1");
+    for _ in 0..2 {
+        let answer = release(&node, &seclang, own.as_bytes()).await;
+        assert_eq!(answer.status, OK, "{}", answer.text());
+        for _ in 0..2 {
+            assert_eq!(statuses(&node).await, SECOND);
+        }
+        assert!(node.metric("wasm_snapshot_bytes{module=\"universal-waf\"}").await > 0.0);
+        let answer = node.roll_back().await;
+        assert_eq!(answer.status, OK, "{}", answer.text());
+        assert_eq!(statuses(&node).await, UNIVERSAL);
+    }
+
+    let core_rule_set = std::path::Path::new("/usr/share/modsecurity-crs/owasp-crs.load");
+    if !core_rule_set.exists() {
+        eprintln!("skipped: the Core Rule Set is not installed (modsecurity-crs)");
+        return;
+    }
+    let bundle = Command::new(env!("CARGO_BIN_EXE_waf"))
+        .arg("bundle-rules")
+        .args([core_rule_set, std::path::Path::new("seclang/crs-3.3.4.conf")])
+        .output()
+        .unwrap();
+    assert!(bundle.status.success(), "{}", String::from_utf8_lossy(&bundle.stderr));
+    let answer = release(&node, &seclang, &bundle.stdout).await;
+    assert_eq!(answer.status, OK, "{}", answer.text());
+    assert_eq!(statuses(&node).await, [OK, OK, NO]);
+}
+
 #[test]
 fn rule_files_are_put_into_one_text_by_a_command() {
     let folder = tempfile::tempdir().unwrap();
