@@ -176,8 +176,7 @@ fn costs<I: Interface + ?Sized>(engine: &Engine, count: &str, call: impl Fn(&I) 
     const PACKAGE: &str = "hotslot-growth-methods";
     let flags = ["--cfg".to_owned(), format!("methods=\"{count}\"")];
     let flags = flags.each_ref().map(String::as_str);
-    let [reload, call_library] =
-        reload_and_call(Native::interface::<I>(trust()), &library(PACKAGE, &flags), &call);
+    let [reload, call_library] = reload_and_call(Native::interface::<I>(trust()), &library(PACKAGE, &flags), &call);
     let modules = engine.interface::<I>().instance_policy(InstancePolicy::Single);
     let [reload_known, call_module] = reload_and_call(modules, &module(PACKAGE, &flags), &call);
     [reload, call_library, reload_known, call_module]
@@ -204,14 +203,16 @@ fn arguments() -> Value {
     let limits = CallLimits { memory: 1 << 30, deadline: Duration::from_secs(60), ..CallLimits::default() };
     let modules = engine.interface::<dyn Bench>().instance_policy(InstancePolicy::Single).call_limits(limits);
     let module = HotSlot::builder(modules).open(module(TYPED, &[])).expect("it is sound");
-    let mut lines = [("library", Vec::new()), ("module, single instance", Vec::new())];
-    for ((_, line), slot) in lines.iter_mut().zip([&library, &module]) {
-        let plugin = slot.load();
-        for size in grown {
-            let bytes = vec![7; size];
-            let times = (10_000_000 / size).clamp(1, 10_000);
+    let mut lines = [("library", Vec::new()), ("module, single instance", Vec::new()), ("a copy alone", Vec::new())];
+    let (library, module) = (library.load(), module.load());
+    for size in grown {
+        let bytes = vec![7; size];
+        let times = (10_000_000 / size).clamp(1, 10_000);
+        for ((_, line), plugin) in lines.iter_mut().zip([&library, &module]) {
             line.push(lowest(|| time(times, || _ = black_box(plugin.length(black_box(&bytes))))));
         }
+        let copy = std::cell::RefCell::new(vec![0; size]);
+        lines[2].1.push(lowest(|| time(times, || copy.borrow_mut().copy_from_slice(black_box(&bytes)))));
     }
     chart("arguments", "bytes of the argument", "ns", &grown, &lines)
 }
@@ -235,7 +236,7 @@ fn instances() -> Value {
         let (single, fresh) = (singles[0].load(), fresh.load());
         one.push(lowest(|| time(10_000, || black_box(&single).nothing())));
         new.push(lowest(|| time(200, || black_box(&fresh).nothing())));
-        status.push(lowest(|| time(50, || drop(black_box(engine.status())))));
+        status.push(lowest(|| time(50, || _ = black_box(engine.status()))));
     }
     let lines = [("call of one that is there", one), ("call of a fresh one", new), ("status of the engine", status)];
     chart("instances", "instances of other plugins", "ns", &grown, &lines)
