@@ -101,13 +101,9 @@ pub const fn in_process<P: Plugin>(_: Maker<P>) -> Descriptor {
     template::<P>(shim::create_in_process::<P>)
 }
 
-/// A function that tells an instance that it continues from a snapshot.
+/// Returns the function that tells an instance of the type that it continues from a snapshot.
 #[cfg(target_arch = "wasm32")]
-pub type Resume = unsafe extern "C" fn(instance: *const c_void, error: *mut Buffer) -> Status;
-
-/// Returns that of the type.
-#[cfg(target_arch = "wasm32")]
-pub const fn resume_of<P: Plugin>(_: Maker<P>) -> Resume {
+pub const fn resume_of<P: Plugin>(_: Maker<P>) -> crate::guest::Resume {
     shim::resume::<P>
 }
 

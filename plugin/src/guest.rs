@@ -11,7 +11,6 @@ use std::sync::atomic::AtomicBool;
 #[cfg(not(any(feature = "log", feature = "tracing")))]
 use crate::Level;
 use crate::abi::{Buffer, Descriptor, Frame, HostApi, Invoke, Slice, Status};
-use crate::entries::Resume;
 
 // Imports that every host of modules offers.
 #[link(wasm_import_module = "hotslot")]
@@ -33,6 +32,9 @@ unsafe extern "C" {
     #[link_name = "log_level"]
     fn host_log_level() -> u32;
 }
+
+/// A function that tells an instance that it continues from a snapshot.
+pub type Resume = unsafe extern "C" fn(instance: *const c_void, error: *mut Buffer) -> Status;
 
 /// One module's plugin.
 pub struct Guest {

@@ -7,9 +7,8 @@ use wasmtime::{Instance, InstancePre, Linker, Module, Store};
 
 use super::engine::Engine;
 use super::exports::ExportIndex;
-use super::host::StoreData;
+use super::host::{Given, StoreData};
 use super::offered::{HostItems, LinkedEach};
-use super::snapshot::Given;
 use crate::workers::{self, Afterwards};
 use crate::{Artifact, BoxError, PluginScope};
 

@@ -8,9 +8,8 @@ use wasmtime::{Caller, Memory, Store, UpdateDeadline};
 use super::engine::Engine;
 use super::error::{Misuse, WasmCallError};
 use super::limits::{Began, Bounds, CallLimits, CallOptions};
-use super::snapshot::Given;
 use crate::PluginScope;
-use crate::host::{PluginHost, PluginInfo};
+use crate::host::{BoundService, PluginHost, PluginInfo};
 
 /// The data of an instance's store: what a [`Caller`] gives a function of the host.
 pub struct StoreData {
@@ -26,6 +25,15 @@ pub struct StoreData {
     /// The user's.
     pub(super) instance_state: Option<Box<dyn Any + Send>>,
     call_state: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// What an instance has been given on the host's side when it is set up. It goes into instances that are made from a snapshot.
+#[derive(Clone, Default)]
+pub(super) struct Given {
+    /// The services that it asked for, by the numbers that it got.
+    pub(super) services: Vec<Arc<BoundService>>,
+    /// The address and the size of the room for calls that it has given.
+    pub(super) room: (u32, u32),
 }
 
 impl StoreData {

@@ -14,8 +14,6 @@ use wasmparser::{Parser, Payload as Section};
 use wasmtime::{Instance, Store, Val};
 use wasmtime_wizer::{InstanceState, ModuleContext, SnapshotVal, ValType, Wizer};
 
-use super::host::StoreData;
-use crate::host::BoundService;
 use crate::{Digest, Payload};
 
 /// What the names begin with under which the copy exports what it does not export by itself.
@@ -45,15 +43,6 @@ pub struct Snapshot {
     pub size: usize,
 }
 
-/// What an instance has been given on the host's side when it is set up. It goes into instances that are made from a snapshot.
-#[derive(Clone, Default)]
-pub(super) struct Given {
-    /// The services that it asked for, by the numbers that it got.
-    pub(super) services: Vec<Arc<BoundService>>,
-    /// The address and the size of the room for calls that it has given.
-    pub(super) room: (u32, u32),
-}
-
 /// A module, and its copy that lets its memory and globals be read.
 pub(super) struct Readable<'a> {
     original: ModuleContext<'a>,
@@ -72,7 +61,7 @@ impl<'a> Readable<'a> {
     }
 
     /// Takes the snapshot of an instance of the copy.
-    pub(super) fn snapshot(&self, store: &mut Store<StoreData>, instance: Instance) -> Result<Payload, String> {
+    pub(super) fn snapshot<T: Send>(&self, store: &mut Store<T>, instance: Instance) -> Result<Payload, String> {
         let mut state = Memory { store, instance };
         let taken = contained(|| at_once(Wizer::new().snapshot(&self.original, &mut state)))?;
         taken.map(Payload::new).map_err(|error| format!("{error:#}"))
@@ -103,12 +92,12 @@ fn exports_reserved(module: &[u8]) -> bool {
 }
 
 /// The memory and the globals of an instance of the copy.
-struct Memory<'a> {
-    store: &'a mut Store<StoreData>,
+struct Memory<'a, T: 'static> {
+    store: &'a mut Store<T>,
     instance: Instance,
 }
 
-impl InstanceState for Memory<'_> {
+impl<T: Send> InstanceState for Memory<'_, T> {
     async fn global_get(&mut self, name: &str, _: ValType) -> SnapshotVal {
         let global = self.instance.get_global(&mut *self.store, name).expect("the copy exports it");
         match global.get(&mut *self.store) {
