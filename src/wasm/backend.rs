@@ -303,8 +303,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
     /// and globals as its initial ones, compiled as any other, whose pages are copied when an instance writes to them. Not by default.
     ///
     /// With [fresh](InstancePolicy::Fresh) instances, a plugin whose `create` reads rules or builds tables is so created once and not for
-    /// every call. It has no effect with a [single](InstancePolicy::Single) instance, and with it no
-    /// [baseline code](super::DangerousEngineBuilder::baseline_first) serves.
+    /// every call. It has no effect with a [single](InstancePolicy::Single) instance, and code of a baseline compiler does not serve.
     ///
     /// # What instances have in common
     /// All that `create` has left in the plugin's memory: a random number, a time, an identifier that it drew are the same in all
@@ -322,7 +321,6 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
     /// No snapshot is taken of a module that imports a memory, a table or a global, writes to tables, drops segments, or
     /// exports a name that begins with `__wizer_`. Then every instance is set up as without this setting, and
     /// [`Engine::snapshots`] says why. An error of `create` refuses the load in either case.
-    #[cfg_attr(not(feature = "winch"), expect(rustdoc::broken_intra_doc_links, reason = "one is about a feature"))]
     pub fn preinitialize(mut self) -> Self {
         self.preinitialize = true;
         self
