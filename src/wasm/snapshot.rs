@@ -19,6 +19,10 @@ use crate::{Digest, Payload};
 /// What the names begin with under which the copy exports what it does not export by itself.
 const RESERVED: &str = "__wizer_";
 
+/// How many runs of bytes that are not zero a memory may have. The rewriting lists them all before it joins them, at 24 bytes each,
+/// and a module can have its memory full of runs of one byte.
+const MOST_RUNS: usize = 8 << 20;
+
 /// What became of the snapshot of one generation: see [`WasmBackend::preinitialize`](super::WasmBackend::preinitialize).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -63,6 +67,7 @@ impl<'a> Readable<'a> {
     /// Takes the snapshot of an instance of the copy.
     pub(super) fn snapshot<T: Send>(&self, store: &mut Store<T>, instance: Instance) -> Result<Payload, String> {
         let mut state = Memory { store, instance };
+        state.check_runs(MOST_RUNS)?;
         let taken = contained(|| at_once(Wizer::new().snapshot(&self.original, &mut state)))?;
         taken.map(Payload::new).map_err(|error| format!("{error:#}"))
     }
@@ -97,6 +102,23 @@ struct Memory<'a, T: 'static> {
     instance: Instance,
 }
 
+impl<T> Memory<'_, T> {
+    fn check_runs(&mut self, most: usize) -> Result<(), String> {
+        let memory = self.instance.get_memory(&mut *self.store, &format!("{RESERVED}memory_0"));
+        let runs = memory.map_or(0, |memory| runs(memory.data(&*self.store)));
+        match runs <= most {
+            true => Ok(()),
+            false => Err(format!("its memory has {runs} runs of bytes that are not zero, and {most} are allowed")),
+        }
+    }
+}
+
+/// Counts the runs of bytes that are not zero.
+fn runs(memory: &[u8]) -> usize {
+    let before = std::iter::once(&0).chain(memory);
+    memory.iter().zip(before).filter(|(byte, before)| **byte != 0 && **before == 0).count()
+}
+
 impl<T: Send> InstanceState for Memory<'_, T> {
     async fn global_get(&mut self, name: &str, _: ValType) -> SnapshotVal {
         let global = self.instance.get_global(&mut *self.store, name).expect("the copy exports it");
@@ -113,5 +135,16 @@ impl<T: Send> InstanceState for Memory<'_, T> {
     async fn memory_contents(&mut self, name: &str, read: impl FnOnce(&[u8]) + Send) {
         let memory = self.instance.get_memory(&mut *self.store, name).expect("the copy exports it");
         read(memory.data(&*self.store));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::runs;
+
+    #[test]
+    fn runs_are_counted_wherever_they_are() {
+        let counts = [&[][..], &[0, 0], &[1], &[0, 1, 1, 0, 0, 2], &[3, 0, 4, 0, 5], &[1, 2, 3]].map(runs);
+        assert_eq!(counts, [0, 0, 1, 2, 3, 1]);
     }
 }

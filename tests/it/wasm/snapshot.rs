@@ -190,6 +190,24 @@ fn what_is_imported_besides_functions_has_no_snapshot() {
     assert!(why.contains("imported memories"), "{why}");
 }
 
+/// The rewriting lists every run of bytes that are not zero, which takes the host many times the memory.
+#[test]
+fn a_memory_that_is_made_to_be_dear_has_no_snapshot() {
+    let engine = engine();
+    let backend = engine.bind(|binder: &mut Binder<'_>| binder.func("get")).call_limits(limits()).preinitialize();
+    let text = r#"(module (memory (export "memory") 320)
+      (func $start (local $at i32)
+        (loop $next
+          (i64.store (local.get $at) (i64.const 0x0001000100010001))
+          (br_if $next (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 8))) (i32.const 20971520)))))
+      (start $start)
+      (func (export "get") (result i64) (i64.load (i32.const 20971512))))"#;
+    let slot: HotSlot<Get> = HotSlot::builder(backend).open(compile(text)).unwrap();
+    assert_eq!(get(&slot.load()), 0x0001_0001_0001_0001);
+    let why = status(&engine).snapshot.unwrap_err();
+    assert!(why.contains("10485760 runs of bytes"), "{why}");
+}
+
 #[test]
 fn a_trap_while_it_is_set_up_refuses_the_load() {
     let engine = engine();
