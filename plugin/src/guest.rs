@@ -34,7 +34,7 @@ unsafe extern "C" {
 }
 
 /// A function that tells an instance that it continues from a snapshot.
-pub type Resume = unsafe extern "C" fn(instance: *const c_void, error: *mut Buffer) -> Status;
+pub(crate) type Resume = unsafe extern "C" fn(instance: *const c_void, error: *mut Buffer) -> Status;
 
 /// One module's plugin.
 pub struct Guest {

@@ -298,24 +298,25 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         self
     }
 
-    /// Sets a plugin up once, when a generation is loaded, and has its instances start from there: `start`, `_initialize` and
-    /// `create` of a declared interface have run in the first one, of which a snapshot is taken. It is a module with that instance's memory
-    /// and globals as its initial ones, compiled as any other, whose pages are copied when an instance writes to them. Not by default.
+    /// Sets a plugin up once, when a generation is loaded, and has its instances start from there. Not by default.
     ///
-    /// With [fresh](InstancePolicy::Fresh) instances, a plugin whose `create` reads rules or builds tables is so created once and not for
-    /// every call. It has no effect with a [single](InstancePolicy::Single) instance, and code of a baseline compiler does not serve.
+    /// `start`, `_initialize` and, of a declared interface, `create` run in one instance. A snapshot is taken of it: a module with that
+    /// instance's memory and globals as its initial ones, compiled as any other, whose pages are copied when an instance writes
+    /// to them. So with [fresh](InstancePolicy::Fresh) instances, a plugin whose `create` reads rules or builds tables is created
+    /// once, and not for every call. With a [single](InstancePolicy::Single) instance it has no effect.
     ///
     /// # What instances have in common
-    /// All that `create` has left in the plugin's memory: a random number, a time, an identifier that it drew are the same in all
-    /// instances. What has to differ belongs into the call; or into `resume` of `hotslot_plugin::Plugin`, in other languages the
-    /// export [`hotslot_resume`](super#a-declared-interface-in-another-language), which runs first in each instance. Services of the host
-    /// that `create` has asked for are those of all instances. The [state](WasmBackend::instance_state) of an instance is made for each:
-    /// what functions of the host noted there while the plugin was created, it does not have.
+    /// All that `create` left in the plugin's memory: a random number, a time, an identifier that it drew is the same in all
+    /// instances. What has to differ belongs in the call, or in `resume` of `hotslot_plugin::Plugin`, in other languages the
+    /// export [`hotslot_resume`](super#a-declared-interface-in-another-language), which runs first in each instance. Services of the
+    /// host that `create` asked for are those of all instances. The [state](WasmBackend::instance_state) of an instance is made
+    /// for each: it does not have what functions of the host noted there while the plugin was created.
     ///
     /// # What it costs
-    /// A load compiles twice, a copy of the module from which memory and globals can be read, and the snapshot. The
-    /// [cache of functions](super::EngineBuilder::function_cache_limit) finds most of the second in the first. A module that is
-    /// known is still created once more, and its snapshot is found if it comes out the same.
+    /// A load compiles twice: a copy of the module, from which memory and globals can be read, and the snapshot. The
+    /// [cache of functions](super::EngineBuilder::function_cache_limit) finds most of the second in the first. On
+    /// an engine that serves baseline code first, the load waits for the optimised code.
+    /// A module that is known is still created once more, and its snapshot is found if it comes out the same.
     ///
     /// # When there is none
     /// No snapshot is taken of a module that imports a memory, a table or a global, writes to tables, drops segments, or
@@ -420,25 +421,29 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
             instance_state: self.instance_state.clone(),
         };
         let options = CallOptions::new().deadline(self.load_deadline.unwrap_or(self.limits.deadline));
-        if let Some(readable) = &readable {
-            let snapshot = match readable {
-                Ok(readable) => instances.snapshot(readable, &options)?,
-                Err(reason) => Err(reason.clone()),
-            };
-            let resumed = snapshot.and_then(|(snapshot, given)| {
-                let code = optimised(&snapshot, Some(given)).map_err(|error| error.to_string())?;
-                Ok((code, Snapshot { digest: snapshot.digest(), size: snapshot.bytes().len() }))
-            });
-            let snapshot = match resumed {
-                Ok((code, snapshot)) => {
-                    instances.code.store(code);
-                    Ok(snapshot)
-                }
-                Err(reason) => {
-                    instances.code.store(code()?);
-                    Err(reason)
-                }
-            };
+        let snapshot = match &readable {
+            None => None,
+            Some(Err(reason)) => Some(Err(reason.clone())),
+            Some(Ok(readable)) => {
+                let taken = instances.snapshot(readable, &options)?;
+                let resumed = taken.and_then(|(snapshot, given)| {
+                    let code = optimised(&snapshot, Some(given)).map_err(|error| error.to_string())?;
+                    Ok((code, Snapshot { digest: snapshot.digest(), size: snapshot.bytes().len() }))
+                });
+                Some(match resumed {
+                    Ok((code, snapshot)) => {
+                        instances.code.store(code);
+                        Ok(snapshot)
+                    }
+                    // What serves is the module itself, and not its copy.
+                    Err(reason) => {
+                        instances.code.store(code()?);
+                        Err(reason)
+                    }
+                })
+            }
+        };
+        if let Some(snapshot) = snapshot {
             instances.idle.set_snapshot(snapshot_status(context, artifact, snapshot));
         }
         let is_optimised = instances.code.load().is_optimised;
