@@ -161,8 +161,9 @@ impl Engine {
 
     /// Returns the generations that have instances, those with the most memory first.
     pub fn holders(&self) -> Vec<Holder> {
-        let idle: Vec<_> = self.0.idle.lock().iter().filter_map(Weak::upgrade).collect();
-        let mut holders: Vec<_> = idle.iter().map(|idle| idle.holder()).filter(|holder| holder.instances > 0).collect();
+        let generations = self.generations();
+        let mut holders: Vec<_> =
+            generations.iter().map(|idle| idle.holder()).filter(|holder| holder.instances > 0).collect();
         holders.sort_by_key(|holder| std::cmp::Reverse(holder.memory));
         holders
     }
@@ -170,8 +171,7 @@ impl Engine {
     /// Returns what became of the snapshot of each generation that there is, for backends that
     /// [pre-initialize](super::WasmBackend::preinitialize) their plugins.
     pub fn snapshots(&self) -> Vec<SnapshotStatus> {
-        let idle: Vec<_> = self.0.idle.lock().iter().filter_map(Weak::upgrade).collect();
-        idle.iter().filter_map(|idle| idle.snapshot()).collect()
+        self.generations().iter().filter_map(|idle| idle.snapshot()).collect()
     }
 
     pub(super) fn start(
@@ -229,6 +229,11 @@ impl Engine {
         self.0.instances.total()
     }
 
+    /// Returns the idle instances of each generation that there is.
+    fn generations(&self) -> Vec<Arc<dyn Reclaim>> {
+        self.0.idle.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Registers idle instances that are given up when others need their permits.
     pub(super) fn register_idle(&self, idle: Weak<dyn Reclaim>) {
         let mut known = self.0.idle.lock();
@@ -266,7 +271,7 @@ impl Engine {
             return Some(taken);
         }
         // What does not serve first, and no more of it than needed: it may have to be made again.
-        let idle: Vec<_> = self.0.idle.lock().iter().filter_map(Weak::upgrade).collect();
+        let idle = self.generations();
         for retired in &idle {
             retired.reclaim_retired();
             if let Some(taken) = take() {

@@ -50,8 +50,14 @@ fn get(plugin: &Get) -> u64 {
     plugin.call(|get, call| call.run(get, ())).unwrap()
 }
 
-/// A backend for it, and how often the plugin has called the host.
+/// A backend for it that takes snapshots, and how often the plugin has called the host.
 fn backend(engine: &Engine) -> (WasmBackend<Get>, Arc<AtomicUsize>) {
+    let (backend, calls) = plain(engine);
+    (backend.preinitialize(), calls)
+}
+
+/// The same without snapshots.
+fn plain(engine: &Engine) -> (WasmBackend<Get>, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let backend = engine.bind(|binder: &mut Binder<'_>| binder.func("get")).call_limits(limits());
     let counted = Arc::clone(&calls);
@@ -59,7 +65,7 @@ fn backend(engine: &Engine) -> (WasmBackend<Get>, Arc<AtomicUsize>) {
         let counted = Arc::clone(&counted);
         linker.func_wrap("test", "called", move || _ = counted.fetch_add(1, Ordering::Relaxed)).map(drop)
     };
-    (backend.link(link).unwrap().preinitialize(), calls)
+    (backend.link(link).unwrap(), calls)
 }
 
 fn module(more: &str) -> Vec<u8> {
@@ -119,16 +125,8 @@ fn policies_keep_what_they_promise() {
 #[test]
 fn without_it_every_instance_is_set_up() {
     let engine = engine();
-    let (backend, calls) = backend(&engine);
-    // As it is by default.
-    drop(backend);
-    let count = Arc::clone(&calls);
-    let backend = engine.bind(|binder: &mut Binder<'_>| binder.func("get")).call_limits(limits());
-    let backend = backend.link(move |linker| {
-        let count = Arc::clone(&count);
-        linker.func_wrap("test", "called", move || _ = count.fetch_add(1, Ordering::Relaxed)).map(drop)
-    });
-    let slot: HotSlot<Get> = HotSlot::builder(backend.unwrap()).open(module("")).unwrap();
+    let (backend, calls) = plain(&engine);
+    let slot = HotSlot::builder(backend).open(module("")).unwrap();
     assert_eq!((get(&slot.load()), get(&slot.load())), (55_322, 55_322));
     assert_eq!(calls.load(Ordering::Relaxed), 6, "two for the load, and two for each call");
     assert_eq!(engine.snapshots(), []);
