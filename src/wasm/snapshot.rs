@@ -10,14 +10,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use wasmparser::{Parser, Payload as Section};
 use wasmtime::{Instance, Store, Val};
 use wasmtime_wizer::{InstanceState, ModuleContext, SnapshotVal, ValType, Wizer};
 
 use crate::{Digest, Payload};
 
-/// What the names begin with under which the copy exports what it does not export by itself.
-const RESERVED: &str = "__wizer_";
+/// What the copy exports its memory as; a module that exports such a name itself is refused by the rewriting.
+const MEMORY: &str = "__wizer_memory_0";
 
 /// How many runs of bytes that are not zero a memory may have. The rewriting lists them all before it joins them, at 24 bytes each,
 /// and a module can have its memory full of runs of one byte.
@@ -56,9 +55,6 @@ pub(super) struct Readable<'a> {
 impl<'a> Readable<'a> {
     /// Makes the copy, or says why no snapshot can be taken of the module.
     pub(super) fn of(module: &'a [u8]) -> Result<Readable<'a>, String> {
-        if exports_reserved(module) {
-            return Err(format!("it exports a name that begins with `{RESERVED}`"));
-        }
         let made = contained(|| Wizer::new().instrument(module))?;
         made.map(|(original, copy)| Readable { original, copy: Payload::new(copy) })
             .map_err(|error| format!("{error:#}"))
@@ -86,16 +82,6 @@ fn at_once<R>(work: impl Future<Output = R>) -> R {
     }
 }
 
-fn exports_reserved(module: &[u8]) -> bool {
-    let mut sections = Parser::new(0).parse_all(module).map_while(Result::ok);
-    sections.any(|section| match section {
-        Section::ExportSection(exports) => {
-            exports.into_iter().map_while(Result::ok).any(|export| export.name.starts_with(RESERVED))
-        }
-        _ => false,
-    })
-}
-
 /// The memory and the globals of an instance of the copy.
 struct Memory<'a, T: 'static> {
     store: &'a mut Store<T>,
@@ -104,7 +90,7 @@ struct Memory<'a, T: 'static> {
 
 impl<T> Memory<'_, T> {
     fn check_runs(&mut self, most: usize) -> Result<(), String> {
-        let memory = self.instance.get_memory(&mut *self.store, &format!("{RESERVED}memory_0"));
+        let memory = self.instance.get_memory(&mut *self.store, MEMORY);
         let runs = memory.map_or(0, |memory| runs(memory.data(&*self.store)));
         match runs <= most {
             true => Ok(()),
