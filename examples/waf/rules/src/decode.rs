@@ -35,6 +35,10 @@ pub fn deeply(once: &str) -> String {
 
 /// Full-width forms become ASCII; what cannot be seen is dropped.
 fn fold(text: &str) -> String {
+    // Nearly all of them: nothing in it is folded.
+    if text.bytes().all(|byte| byte.is_ascii() && byte != 0) {
+        return text.to_owned();
+    }
     text.chars()
         .filter_map(|c| match c {
             '\0' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' => None,

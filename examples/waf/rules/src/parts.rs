@@ -95,6 +95,16 @@ fn is_usual(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b" ,;=.*/_+:\"()?~-".contains(byte)
 }
 
+/// Headers in which proxies hand on names and addresses: every request behind one has them.
+const FORWARDED: [&str; 6] =
+    ["x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip", "x-request-id"];
+
+/// Whether a value is a list of names and addresses: there is a space only behind a comma, so no two words stand together.
+fn is_list_of_addresses(value: &[u8]) -> bool {
+    let is_address = |item: &[u8]| item.iter().all(|byte| byte.is_ascii_alphanumeric() || b".:-_[]".contains(byte));
+    value.split(|byte| *byte == b',').all(|item| is_address(item.strip_prefix(b" ").unwrap_or(item)))
+}
+
 /// Hands every part of the request to `see`, until it returns `false`.
 pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
     let (path, query) = split(request.target, b'?');
@@ -112,6 +122,9 @@ pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
             "authorization" | "proxy-authorization" => true,
             // Dynamic rules see them, and so does every rule if there is more in them than their grammar needs.
             quiet if (QUIET.contains(&quiet) || quiet.starts_with("sec-")) && value.iter().all(is_usual) => {
+                see(Part::new(Place::Host, &name, decode::text(value)))
+            }
+            hop if FORWARDED.contains(&hop) && is_list_of_addresses(value) => {
                 see(Part::new(Place::Host, &name, decode::text(value)))
             }
             "user-agent" => see(Part::new(Place::UserAgent, &name, decode::text(value))),

@@ -261,8 +261,11 @@ fn is_argument(word: &str) -> bool {
 fn expansions(view: &View<'_>, hits: &mut Hits) {
     let text = view.text;
     let lower = view.lower;
-    let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    if compact.contains("(){:") || lower.trim_start().starts_with("() {") || lower.contains("() { :") {
+    let shellshock = || {
+        let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        compact.contains("(){:") || lower.trim_start().starts_with("() {") || lower.contains("() { :")
+    };
+    if text.contains('{') && shellshock() {
         hits.add(Rule::RceShellshock, excerpt(text, 0, 60));
     }
     braces(view, hits);

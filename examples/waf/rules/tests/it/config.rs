@@ -208,3 +208,22 @@ fn headers_of_a_narrow_grammar_are_seen() {
         assert_eq!(sent(&Rules::default(), name, value), Verdict::Allow, "{name}");
     }
 }
+
+#[test]
+fn what_proxies_hand_on_is_inspected_unless_it_is_addresses() {
+    let sent = |rules: &Rules, name: &str, value: &str| {
+        inspect(rules, &Sent { target: "/", headers: &[(name, value)], body: b"" }).verdict
+    };
+    let rule = r#"{ "dynamic": [{ "id": "x", "where": ["headers"], "kind": "contains", "pattern": "192.0.2.1", "action": "block" }] }"#;
+    for name in ["X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "X-Request-ID"] {
+        for attack in
+            ["1 or 1=1", "${jndi:ldap://e/a}", "../../etc/passwd", "127.0.0.1, ' or '1'='1", "a, ;id", "<script>"]
+        {
+            assert_eq!(sent(&Rules::default(), name, attack), Verdict::Block, "{name}: {attack}");
+        }
+        for usual in ["127.0.0.1", "192.0.2.1, 198.51.100.7,203.0.113.9", "[2001:db8::1]:443", "a-b.example:80"] {
+            assert_eq!(sent(&Rules::default(), name, usual), Verdict::Allow, "{name}: {usual}");
+        }
+        assert_eq!(sent(&waf(rule), name, "198.51.100.7, 192.0.2.1"), Verdict::Block, "{name}: dynamic rules see it");
+    }
+}
