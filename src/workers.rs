@@ -149,9 +149,14 @@ pub(crate) fn load<R>(open: impl FnOnce() -> R) -> R {
     let loading = Loading::begin();
     let opened = open();
     drop(loading);
-    POOL.lock().loading -= 1;
-    // There may be work that had to wait.
-    POOL.notify_all();
+    let mut pool = POOL.lock();
+    pool.loading -= 1;
+    let is_waited_for = !pool.jobs.is_empty() || pool.behind > 0;
+    drop(pool);
+    // For work, and for preparations, that had to wait.
+    if is_waited_for {
+        POOL.notify_all();
+    }
     let _ = replenish();
     opened
 }
@@ -204,13 +209,27 @@ fn spawn_all(threads: usize) -> io::Result<()> {
 
 /// Spawns a thread that was counted as starting.
 fn spawn() -> io::Result<()> {
-    let spawned = detached::spawn("hotslot-worker", serve);
+    let spawned = detached::spawn("hotslot-worker", || {
+        wipe_stack();
+        serve();
+    });
     if spawned.is_err() {
         POOL.lock().started();
     }
     spawned
 }
 
+/// Overwrites what another thread has left on the stack that this one got. While it waits, the words that it does not use would
+/// be taken for its own by whoever looks for threads inside of a library.
+#[inline(never)]
+fn wipe_stack() {
+    /// More than it takes to wait.
+    const DEPTH: usize = 16 << 10;
+    std::hint::black_box(&mut [0_u8; DEPTH]);
+}
+
+// Not inlined, so that its own part of the stack has been wiped.
+#[inline(never)]
 fn serve() {
     let mut prepared = 0;
     let mut pool = POOL.lock();

@@ -1,6 +1,7 @@
 //! What a descriptor points to, checked in the mapped library after the loader has relocated it and before `create` is
 //! called: a null or wild pointer is a refusal, not the end of the host.
 
+use std::cell::LazyCell;
 use std::mem::{offset_of, size_of};
 use std::ops::Range;
 
@@ -30,7 +31,7 @@ pub(super) unsafe fn check(descriptor: *const Descriptor) -> Result<(), Descript
     }
     // SAFETY: inside the descriptor, which is aligned; every bit pattern is a number.
     let pointer = |offset: usize| unsafe { descriptor.byte_add(offset).cast::<usize>().read() };
-    let segments = Segments::read();
+    let segments = Segments::around(descriptor.addr());
     for (entry, offset) in ENTRIES {
         segments.check_code(pointer(offset), || entry.to_owned())?;
     }
@@ -59,16 +60,19 @@ pub(super) unsafe fn check(descriptor: *const Descriptor) -> Result<(), Descript
     Ok(())
 }
 
-/// What the loader has mapped of all images; empty where that is not known, and then only null is refused.
-struct Segments(Vec<Segment>);
+/// What the loader has mapped: of the image itself, where nearly all that a descriptor points to is, and of all images, which is
+/// read if it is needed. Empty where that is not known, and then only null is refused.
+struct Segments {
+    own: Vec<Segment>,
+    all: LazyCell<Vec<Segment>>,
+}
 
 impl Segments {
     fn check_code(&self, address: usize, entry: impl Fn() -> String) -> Result<(), DescriptorError> {
         if address == 0 {
             return Err(DescriptorError::NullEntry { entry: entry() });
         }
-        let is_code = self.0.iter().any(|segment| segment.is_code && segment.range.contains(&address));
-        if !self.0.is_empty() && !is_code {
+        if !self.any(|segment| segment.is_code && segment.range.contains(&address)) {
             return Err(DescriptorError::OutsideImage { what: format!("its entry {}", entry()) });
         }
         Ok(())
@@ -76,18 +80,22 @@ impl Segments {
 
     /// Returns whether a range lies in one segment. Memory that is no image's does not count: a descriptor is constant.
     fn are_readable(&self, range: Range<usize>) -> bool {
-        let holds = |segment: &Segment| segment.range.start <= range.start && range.end <= segment.range.end;
-        self.0.is_empty() || self.0.iter().any(holds)
+        self.any(|segment| segment.range.start <= range.start && range.end <= segment.range.end)
+    }
+
+    fn any(&self, holds: impl Fn(&Segment) -> bool) -> bool {
+        self.own.iter().any(&holds) || self.all.is_empty() || self.all.iter().any(&holds)
     }
 
     #[cfg(target_os = "linux")]
-    fn read() -> Segments {
-        Segments(segments::segments(|_| true))
+    fn around(address: usize) -> Segments {
+        let all = || segments::segments(|_| true, usize::MAX);
+        Segments { own: segments::segments_around(address), all: LazyCell::new(all) }
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn read() -> Segments {
-        Segments(Vec::new())
+    fn around(_: usize) -> Segments {
+        Segments { own: Vec::new(), all: LazyCell::new(Vec::new) }
     }
 }
 

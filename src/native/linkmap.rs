@@ -268,7 +268,9 @@ fn elsewhere(name: &str, mapped: &str, search_path: &[String]) -> Option<Library
 fn interposed(facts: &Facts) -> Vec<Interposition> {
     let needed: Vec<(&String, Handle)> =
         facts.needed.iter().filter_map(|name| Some((name, Handle::of(name)?))).collect();
-    let runtime = segments(|path| path.to_str().is_ok_and(|path| is_runtime(file_name(path))));
+    // They are at the front of the list, which is long where many generations are kept.
+    let named = needed.iter().filter(|(name, _)| is_runtime(name)).count();
+    let runtime = segments(|path| path.to_str().is_ok_and(|path| is_runtime(file_name(path))), named);
     let found = facts.bound.iter().filter_map(|symbol| {
         let name = CString::new(&*symbol.name).ok()?;
         let address = lookup(libc::RTLD_DEFAULT, &name)?;
@@ -277,6 +279,10 @@ fn interposed(facts: &Facts) -> Vec<Interposition> {
             return None;
         }
         let global = Definition::at(address)?;
+        // One that the image does not name.
+        if !symbol.is_defined && is_runtime(file_name(&global.file)) {
+            return None;
+        }
         let replaces = if symbol.is_defined { own(symbol, &global) } else { others(symbol, &name, &global, &needed)? };
         Some(Interposition::new(
             escape_untrusted(&symbol.name).into_owned(),
