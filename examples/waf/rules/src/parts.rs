@@ -105,6 +105,12 @@ fn is_list_of_addresses(value: &[u8]) -> bool {
     value.split(|byte| *byte == b',').all(|item| is_address(item.strip_prefix(b" ").unwrap_or(item)))
 }
 
+/// Whether a header has nothing in it but what its narrow grammar needs.
+fn is_quiet(name: &str, value: &[u8]) -> bool {
+    (QUIET.contains(&name) || name.starts_with("sec-")) && value.iter().all(is_usual)
+        || FORWARDED.contains(&name) && is_list_of_addresses(value)
+}
+
 /// Hands every part of the request to `see`, until it returns `false`.
 pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
     let (path, query) = split(request.target, b'?');
@@ -121,12 +127,7 @@ pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
             host if host.starts_with(':') => true,
             "authorization" | "proxy-authorization" => true,
             // Dynamic rules see them, and so does every rule if there is more in them than their grammar needs.
-            quiet if (QUIET.contains(&quiet) || quiet.starts_with("sec-")) && value.iter().all(is_usual) => {
-                see(Part::new(Place::Host, &name, decode::text(value)))
-            }
-            hop if FORWARDED.contains(&hop) && is_list_of_addresses(value) => {
-                see(Part::new(Place::Host, &name, decode::text(value)))
-            }
+            quiet if is_quiet(quiet, value) => see(Part::new(Place::Host, &name, decode::text(value))),
             "user-agent" => see(Part::new(Place::UserAgent, &name, decode::text(value))),
             "x-filename" | "x-file-name" => {
                 see(Part::new(Place::FileName, &name, decode::text(&decode::percent(value))))
