@@ -22,13 +22,36 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Res
         unsafe {
             libc::pthread_detach(libc::pthread_self());
         }
-        body();
+        on_clean_stack(body);
     })?;
     #[cfg(unix)]
     let _id = std::os::unix::thread::JoinHandleExt::into_pthread_t(thread);
     #[cfg(not(unix))]
     drop(thread);
     Ok(())
+}
+
+/// Runs what a thread was spawned for, on a stack that holds nothing of another thread.
+///
+/// glibc gives the stack of a thread that has ended to the next one. The words that this one's frames do not use would be taken
+/// for its own by whoever looks for threads inside of a library that the other one was in, for as long as it waits or runs.
+pub(crate) fn on_clean_stack(body: impl FnOnce()) {
+    /// More than the frames of a thread that waits.
+    const DEPTH: usize = 16 << 10;
+
+    #[inline(never)]
+    fn wipe() {
+        std::hint::black_box(&mut [0_u8; DEPTH]);
+    }
+
+    // Not inlined either, so that its frame lies where that was.
+    #[inline(never)]
+    fn run(body: impl FnOnce()) {
+        body();
+    }
+
+    wipe();
+    run(body);
 }
 
 /// Runs `body` with a value on a thread of its own; gives the value back if there is none.

@@ -18,9 +18,11 @@ use crate::detached;
 use crate::loader_lock::Loading;
 use crate::lock::Monitor;
 
-/// How many wait for work. A reload has use for one, and for another to write the log.
+/// How many wait for work while a library is loaded. A reload has use for one, and for another to write the log.
 const SPARE: usize = 4;
-/// How many of them are left to work that has no use for the linker, while a library is loaded.
+/// How many wait at other times: one more, on which the next library is loaded, so that nothing has to be spawned first.
+const AHEAD: usize = SPARE + 1;
+/// How many are left to work that has no use for the linker, while a library is loaded.
 const RESERVED: usize = 2;
 
 /// What becomes of a thread when its work is done.
@@ -46,8 +48,8 @@ struct Pool {
     behind: usize,
     /// Threads that were spawned and have not come to wait yet.
     starting: usize,
-    /// How many are to wait for work: none before there is a slot.
-    spare: usize,
+    /// Whether there is a slot. None waits for work before.
+    is_started: bool,
     /// Libraries that are being loaded. Until they are, no thread can start, or register a thread-local's destructor.
     loading: usize,
     next_number: u64,
@@ -60,7 +62,7 @@ static POOL: Monitor<Pool> = Monitor::new(Pool {
     idle: 0,
     behind: 0,
     starting: 0,
-    spare: 0,
+    is_started: false,
     loading: 0,
     next_number: 0,
     preparations: Vec::new(),
@@ -95,13 +97,14 @@ impl Pool {
         }
     }
 
-    /// Returns how many threads are to be spawned, and counts them as starting.
-    fn missing(&mut self) -> usize {
+    /// Returns how many threads are to be spawned for `spare` to wait besides those that have work, and counts them as starting.
+    fn missing(&mut self, spare: usize) -> usize {
         // Whoever loads the library sees to it afterwards.
         if self.loading > 0 {
             return 0;
         }
-        let missing = (self.jobs.len() + self.spare).saturating_sub(self.idle + self.starting);
+        let spare = if self.is_started { spare } else { 0 };
+        let missing = (self.jobs.len() + spare).saturating_sub(self.idle + self.starting);
         self.starting += missing;
         missing
     }
@@ -115,13 +118,13 @@ impl Pool {
 
 /// Has some threads wait for work, from now on.
 pub(crate) fn start() -> io::Result<()> {
-    POOL.lock().spare = SPARE;
-    replenish()
+    POOL.lock().is_started = true;
+    replenish(AHEAD)
 }
 
-/// Spawns the threads that are missing.
-fn replenish() -> io::Result<()> {
-    let missing = POOL.lock().missing();
+/// Spawns the threads that are missing for `spare` to wait.
+fn replenish(spare: usize) -> io::Result<()> {
+    let missing = POOL.lock().missing(spare);
     spawn_all(missing)
 }
 
@@ -132,7 +135,7 @@ pub(crate) fn load<R>(open: impl FnOnce() -> R) -> R {
     let mut pool = POOL.lock();
     let mut can_spawn = true;
     loop {
-        let missing = if can_spawn { pool.missing() } else { 0 };
+        let missing = if can_spawn { pool.missing(SPARE) } else { 0 };
         if missing > 0 {
             drop(pool);
             // If the system has no more, fewer slots go on.
@@ -157,7 +160,8 @@ pub(crate) fn load<R>(open: impl FnOnce() -> R) -> R {
     if is_waited_for {
         POOL.notify_all();
     }
-    let _ = replenish();
+    // The one for the next load is spawned when this one's work is done, and whoever waits for it goes on.
+    let _ = replenish(SPARE);
     opened
 }
 
@@ -209,27 +213,13 @@ fn spawn_all(threads: usize) -> io::Result<()> {
 
 /// Spawns a thread that was counted as starting.
 fn spawn() -> io::Result<()> {
-    let spawned = detached::spawn("hotslot-worker", || {
-        wipe_stack();
-        serve();
-    });
+    let spawned = detached::spawn("hotslot-worker", serve);
     if spawned.is_err() {
         POOL.lock().started();
     }
     spawned
 }
 
-/// Overwrites what another thread has left on the stack that this one got. While it waits, the words that it does not use would
-/// be taken for its own by whoever looks for threads inside of a library.
-#[inline(never)]
-fn wipe_stack() {
-    /// More than it takes to wait.
-    const DEPTH: usize = 16 << 10;
-    std::hint::black_box(&mut [0_u8; DEPTH]);
-}
-
-// Not inlined, so that its own part of the stack has been wiped.
-#[inline(never)]
 fn serve() {
     let mut prepared = 0;
     let mut pool = POOL.lock();
@@ -264,10 +254,11 @@ fn serve() {
         // The panic hook has told of it.
         let _ = catch_unwind(AssertUnwindSafe(work)).map_err(crate::text::panic_text);
         // Without another one in its place it is better that it stays.
-        let ends = afterwards == Afterwards::End && replenish().is_ok();
+        let ends = afterwards == Afterwards::End && replenish(AHEAD).is_ok();
         pool = POOL.lock();
         // Those that are starting do not count: on a busy machine they take their time.
-        if ends || pool.idle >= pool.spare.max(pool.jobs.len()) {
+        let spare = if pool.is_started { AHEAD } else { 0 };
+        if ends || pool.idle >= spare.max(pool.jobs.len()) {
             return;
         }
         pool.starting += 1;

@@ -21,6 +21,19 @@ pub(super) fn segments_around(address: usize) -> Vec<Segment> {
     Search { wanted: |_| true, holding: Some(address), left: 1, found: Vec::new() }.run()
 }
 
+/// Returns how many images are mapped, without a look at each.
+pub(super) fn image_count() -> u64 {
+    unsafe extern "C" fn count(info: *mut libc::dl_phdr_info, _: usize, images: *mut c_void) -> c_int {
+        // SAFETY: the loader's record, which glibc and musl write with these fields; and the number that is passed below.
+        unsafe { *images.cast::<u64>() = (*info).dlpi_adds - (*info).dlpi_subs };
+        1
+    }
+    let mut images = 0_u64;
+    // SAFETY: the function is called during this call only, with the pointer that is given here; it does not unwind.
+    unsafe { libc::dl_iterate_phdr(Some(count), (&raw mut images).cast()) };
+    images
+}
+
 struct Search {
     wanted: fn(&CStr) -> bool,
     /// An address that is in the image.
@@ -84,6 +97,31 @@ mod tests {
         assert!(holds(&segments(|_| true, 1)), "the program is the first");
         assert!(!holds(&segments(|name| name.to_bytes().ends_with(b"/libc.so.6"), usize::MAX)));
         assert!(segments(|_| true, 0).is_empty());
+    }
+
+    #[test]
+    fn images_are_counted_as_the_list_has_them() {
+        unsafe extern "C" fn count(_: *mut libc::dl_phdr_info, _: usize, images: *mut c_void) -> c_int {
+            // SAFETY: the number that is passed below.
+            unsafe { *images.cast::<u64>() += 1 };
+            0
+        }
+        let listed = || {
+            let mut listed = 0_u64;
+            // SAFETY: the function is called during this call only, with the pointer that is given here; it does not unwind.
+            unsafe { libc::dl_iterate_phdr(Some(count), (&raw mut listed).cast()) };
+            listed
+        };
+        // Other tests may load libraries meanwhile.
+        let (counted, listed) = loop {
+            let before = image_count();
+            let listed = listed();
+            if image_count() == before {
+                break (before, listed);
+            }
+        };
+        assert!(listed > 1);
+        assert_eq!(counted, listed);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub enum Unload {
     /// [`usage`](super::usage()). The [`Budget`](super::Budget) says when that gets too much. Nothing can go wrong.
     ///
     /// Threads that are still inside are named in the [`Release`], on Linux and for the first 64 libraries of the process that are
-    /// kept.
+    /// kept, unless it has more than 512 mapped.
     #[default]
     KeepMapped,
     /// If no trace of use is left, and only where that can be proven: on Linux. Otherwise it is retained, and the
@@ -103,7 +103,9 @@ fn still_inside(library: &Library) -> Vec<String> {
     /// To look takes as long as the process has mappings, five for each library, and holds up who maps meanwhile. So it is
     /// done for the first so many; a plugin that leaves threads behind is found among them.
     const LOOKS: u64 = 64;
-    if super::budget::retained().generations >= LOOKS {
+    /// And not in a process that has more libraries than that.
+    const MOST_IMAGES: u64 = 512;
+    if super::budget::retained().generations >= LOOKS || super::segments::image_count() > MOST_IMAGES {
         return Vec::new();
     }
     let look = super::maps::Maps::read().and_then(|maps| super::threads::threads(&maps.of(library.name()), &maps));

@@ -195,7 +195,8 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
             let _ = say_ended.send(RunEnd { at, error });
             let _ = notices.send(Order::Ended(number));
         };
-        let thread = std::thread::Builder::new().name("hotslot-run".to_owned()).spawn(body)?;
+        let thread =
+            std::thread::Builder::new().name("hotslot-run".to_owned()).spawn(|| detached::on_clean_stack(body))?;
         let started = has_started.recv().expect("it is the first thing that the thread does");
         self.slot.core.journal.emit(&Event::RunStarted { generation });
         self.running = Some(Run { number, lease, epoch, halted: false, started, end, thread });
