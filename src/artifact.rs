@@ -15,7 +15,7 @@ use crate::text::panic_text;
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// Computes the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
         // A subscriber that panics is no reason not to have a digest.
         let told = catch_unwind(AssertUnwindSafe(|| tracing::trace!(bytes = bytes.len(), "bytes hashed")));
@@ -23,12 +23,12 @@ impl Digest {
         Digest(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The 32 bytes of the hash.
+    /// Returns the 32 bytes of the hash.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The first 12 hexadecimal digits: enough for a person to tell two plugins apart.
+    /// Returns the first 12 hexadecimal digits: enough for a person to tell two plugins apart.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
     }

@@ -20,7 +20,7 @@ struct Inner {
     serving: Option<Serving>,
 }
 
-/// What serves, in an [`Error`].
+/// The generation that keeps serving after an [`Error`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Serving {
@@ -43,12 +43,12 @@ pub enum ErrorKind {
     Refused(#[source] BoxError),
     /// It did not come back within the slot's `reload_timeout`.
     #[error(
-        "no answer within {0:?}: the work was abandoned, and its result will be destroyed; raise reload_timeout if \
+        "no result within {0:?}: the work was abandoned, and its result will be destroyed; raise reload_timeout if \
          this plugin needs longer"
     )]
     TimedOut(Duration),
     /// Its turn did not come within the slot's `reload_timeout`.
-    #[error("its turn did not come within {0:?}: another transition is still under way; try again when it has ended")]
+    #[error("another transition was still in progress after {0:?}: try again when it has ended")]
     QueueTimedOut(Duration),
     /// The backend or a hook panicked on the host's side.
     #[error("a panic: {0}")]
@@ -65,7 +65,7 @@ pub enum ErrorKind {
         limit: usize,
     },
     /// Another transition is under way, and this slot does not queue.
-    #[error("another transition is under way: try again when it has ended, or build the slot with BusyPolicy::Queue")]
+    #[error("another transition is in progress: try again when it has ended, or build the slot with BusyPolicy::Queue")]
     Busy,
     /// The last swap was too short a time ago.
     #[error("the last swap was less than min_reload_interval ago: try again in {retry_after:?}")]
@@ -75,8 +75,8 @@ pub enum ErrorKind {
     },
     /// Too many old generations are still held, or loads still hang.
     #[error(
-        "{lingering} generations linger, retired, staged or hung in a load, and the slot allows {limit}: see status() for \
-         who holds them"
+        "{lingering} old, staged or hung generations are still loaded, and the slot allows {limit}: status() says who holds \
+         them"
     )]
     TooManyRetired {
         /// How many there are.
@@ -102,13 +102,13 @@ pub enum ErrorKind {
         current: u64,
     },
     /// Another staged generation is served to a share of the callers.
-    #[error("generation {0} is served to a share of the callers already: promote it or abort it first")]
+    #[error("generation {0} is already the canary: promote it or drop it first")]
     CanaryUnderWay(u64),
     /// The [probation policy](crate::ProbationPolicy) objected to the canary, and it is not served any more.
-    #[error("it was served to a share of the callers, and did not do well: {0}")]
+    #[error("the probation policy objected to the canary: {0}")]
     CanaryFailed(String),
     /// Another member of the [group](crate::SlotGroup) was refused, so that this one was not committed, either.
-    #[error("the group changes as one, and its slot `{slot}` was refused: {reason}")]
+    #[error("no member of the group was changed, because its slot `{slot}` was refused: {reason}")]
     GroupRefused {
         /// The name of that member.
         slot: String,
@@ -124,13 +124,13 @@ pub enum ErrorKind {
         warm: Vec<u64>,
     },
     /// The generation to roll back to serves already.
-    #[error("generation {0} serves already")]
+    #[error("generation {0} is already serving")]
     AlreadyServing(u64),
     /// The slot was closed.
     #[error("the slot was closed")]
     Closed,
     /// A later [`reload_soon`](crate::HotSlot::reload_soon) took its place before its turn came.
-    #[error("a later reload_soon took its place")]
+    #[error("superseded by a later reload_soon")]
     Superseded,
     /// This process was forked from the one in which the slot was opened: the threads that serve it are not here.
     #[error(
@@ -149,12 +149,12 @@ pub enum ErrorKind {
 fn base_changed(base: Option<u64>, current: u64) -> String {
     if base == Some(current) {
         return format!(
-            "generation {current} was to be replaced, and has been replaced and brought back meanwhile: look at it, and \
-             try again"
+            "generation {current} was to be replaced, and has been replaced and brought back meanwhile: check what serves, \
+             then stage again"
         );
     }
     let base = or_none(base);
-    format!("generation {base} was to be replaced, but {current} serves by now: look at it, and try again")
+    format!("generation {base} was to be replaced, but {current} is current now: check what serves, then stage again")
 }
 
 fn hold_timed_out(bound: Duration, leases: usize) -> String {
@@ -186,27 +186,27 @@ impl Error {
         Error(Box::new(Inner { stage, kind, serving }))
     }
 
-    /// The stage that refused.
+    /// Returns the stage that refused.
     pub fn stage(&self) -> Stage {
         self.0.stage
     }
 
-    /// The reason.
+    /// Returns the reason.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
     }
 
-    /// What serves on; `None` if nothing ever did, or the slot was closed.
+    /// Returns what keeps serving; `None` if nothing ever did, or the slot was closed.
     pub fn serving(&self) -> Option<&Serving> {
         self.0.serving.as_ref()
     }
 
-    /// Whether something took longer than the slot's `reload_timeout`.
+    /// Returns whether the slot's `reload_timeout` was over, in the queue or afterwards.
     pub fn is_timeout(&self) -> bool {
         matches!(self.0.kind, ErrorKind::TimedOut(_) | ErrorKind::QueueTimedOut(_))
     }
 
-    /// Whether the same call may well succeed in a while, without a change.
+    /// Returns whether a later attempt may succeed with the same plugin and the same program.
     pub fn is_temporary(&self) -> bool {
         use ErrorKind::{BaseChanged, Busy, HoldTimedOut, NoThread, QueueTimedOut, TooManyRetired, TooSoon};
         matches!(
@@ -220,7 +220,7 @@ impl Error {
         )
     }
 
-    /// Whether the program that uses the library has to be changed.
+    /// Returns whether the calling program has to be changed.
     pub fn is_misuse(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Misuse(_))
     }

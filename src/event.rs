@@ -162,18 +162,18 @@ impl Drop for Subscription {
 }
 
 impl Subscription {
-    /// The next event; waits for it. `None` when the slot is gone and there will be none.
+    /// Waits for the next event. Returns `None` once the slot is gone and no event is left.
     pub fn recv(&self) -> Option<Event> {
         self.next_until(None)
     }
 
-    /// The next event; `None` if there is none within `timeout`.
+    /// Waits for the next event for up to `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<Event> {
         // A moment too far away to be named is as good as never.
         self.next_until(Instant::now().checked_add(timeout))
     }
 
-    /// The next event, if there is one already.
+    /// Returns the next event if there is one already.
     pub fn try_recv(&self) -> Option<Event> {
         self.queue.lock().take()
     }

@@ -66,10 +66,12 @@
 //!   rollbacks or retirements are under way, also while a library's constructors run. (A thread's first access allocates a
 //!   record. On systems without pthread keys the read is arc-swap's, whose first access on a thread may wait for the loader. A
 //!   slot that is built to [hold calls](Builder::hold_calls_during_hand_over) during a hand-over blocks for that long.)
+//! - **In-flight calls finish on their generation.** Only a call into a module can be ended early: once the `drain_timeout` has
+//!   passed since the swap.
 //! - **A failed reload changes nothing for callers.** The current generation stays current, with its state. Side effects
 //!   that a plugin's own start-up code had outside of its memory are not undone.
 //! - **No plugin code runs before admission**, and the bytes that were admitted are the bytes that run.
-//! - **No destructor of a plugin runs on a caller's thread**, except for what a wasm call's own instance costs.
+//! - **No destructor of a plugin runs on a caller's thread**, except for a wasm instance that ends with its call.
 //!
 //! # Limits
 //! - Generations do not share memory with each other through this library, but native plugins share the address space

@@ -28,24 +28,24 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// A manifest with a name, and nothing else.
+    /// Creates a manifest with a name, and nothing else.
     pub fn new(name: impl Into<String>) -> Manifest {
         Manifest { name: name.into(), ..Manifest::default() }
     }
 
-    /// With this version.
+    /// Sets the version.
     pub fn with_version(mut self, version: Version) -> Manifest {
         self.version = Some(version);
         self
     }
 
-    /// With this interface.
+    /// Sets the interface.
     pub fn with_interface(mut self, interface: impl Into<String>) -> Manifest {
         self.interface = Some(interface.into());
         self
     }
 
-    /// With this state schema.
+    /// Sets the state schema.
     pub fn with_schema(mut self, schema: impl Into<String>) -> Manifest {
         self.schema = Some(schema.into());
         self

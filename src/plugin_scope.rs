@@ -66,7 +66,7 @@ impl PluginScope {
         work()
     }
 
-    /// Whether this thread runs foreign code of the slot.
+    /// Returns whether this thread runs foreign code of the slot.
     pub fn is_entered(&self) -> bool {
         ENTERED.with(|entered| entered.contains(self.0))
     }

@@ -8,7 +8,7 @@ use semver::Version;
 
 use crate::Digest;
 
-/// A stage on the way of an artifact.
+/// A stage of the reload pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
@@ -19,9 +19,9 @@ pub enum Stage {
     Queue,
     /// Bytes and configuration are hashed.
     Hash,
-    /// Before anything is looked at: may there be a transition now?
+    /// The slot checks whether there may be a transition now.
     Gate,
-    /// Is it what it should be? No plugin code runs.
+    /// The artifact is checked. No plugin code runs.
     Admit,
     /// The backend makes it a live plugin.
     Load,
@@ -149,12 +149,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether another generation is current because of this attempt.
+    /// Returns whether this attempt made another generation current.
     pub fn is_swap(&self) -> bool {
         matches!(self.outcome, Outcome::Swapped { .. })
     }
 
-    /// The generation that was current at the end of the attempt, if it succeeded.
+    /// Returns the generation that was current at the end of the attempt, if it succeeded.
     pub fn generation(&self) -> Option<u64> {
         match self.outcome {
             Outcome::Swapped { generation, .. } | Outcome::Unchanged { generation } => Some(generation),
@@ -162,7 +162,7 @@ impl Report {
         }
     }
 
-    /// How long a stage took, if the attempt went through it.
+    /// Returns how long a stage took, if the attempt went through it.
     pub fn duration_of(&self, stage: Stage) -> Option<Duration> {
         self.stages.iter().find(|(own, _)| *own == stage).map(|(_, duration)| *duration)
     }

@@ -19,7 +19,7 @@ impl std::fmt::Debug for State {
 
 /// A plugin that can hand its state over.
 pub trait Stateful {
-    /// The state as it is now; `None` if this plugin has none.
+    /// Saves the state as it is now; `None` if this plugin has none.
     fn save(&self) -> Result<Option<State>, BoxError>;
 
     /// Takes over a state that another version saved. An error refuses the hand-over.
@@ -32,7 +32,7 @@ pub trait Runnable: Stateful {
     fn run(&self, stop: &StopSignal) -> Result<(), BoxError>;
 }
 
-/// A [`hand_over`](crate::Builder::hand_over) hook that saves the old plugin's state and restores it in the new one.
+/// Saves the old plugin's state and restores it in the new one: a [`hand_over`](crate::Builder::hand_over) hook.
 ///
 /// An old plugin that has no state leaves the new one as it is.
 ///

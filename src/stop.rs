@@ -18,17 +18,17 @@ struct Flags {
 }
 
 impl StopSignal {
-    /// A signal that is not raised.
+    /// Creates a signal that is not raised.
     pub fn new() -> StopSignal {
         StopSignal::default()
     }
 
-    /// Whether the plugin has to wind down.
+    /// Returns whether the plugin should stop.
     pub fn is_raised(&self) -> bool {
         self.0.stop.load(Ordering::Acquire)
     }
 
-    /// Whether it should have by now: its `drain_timeout` is over. A backend that can end calls by force, does.
+    /// Returns whether the `drain_timeout` has passed since. A backend that can end calls by force does so then.
     pub fn is_overdue(&self) -> bool {
         self.0.overdue.load(Ordering::Acquire)
     }
@@ -52,8 +52,8 @@ impl StopSignal {
         &self.0.stop
     }
 
-    /// The flag for a plugin behind a C ABI: a `const bool *` that it reads atomically. Valid for as long as any
-    /// handle to this signal.
+    /// Returns the flag for a plugin behind a C ABI: a `const bool *` that it reads atomically. Valid for as long as
+    /// there is a handle to this signal.
     pub fn as_ptr(&self) -> *const AtomicBool {
         &raw const self.0.stop
     }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The text with every character that could steer a terminal or forge a log line written as an escape.
+/// Escapes every character that could control a terminal or forge a log line.
 ///
 /// Control characters (ESC and the C1 range included, and the line breaks), Unicode's bidirectional overrides and its
 /// invisible line separators become `\u{…}`; everything else stays.

@@ -2,7 +2,7 @@
 
 use semver::{Version, VersionReq};
 
-/// Which version a new plugin may have. Rollbacks are not asked.
+/// The rule for which version may follow which. It does not apply to rollbacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VersionRule {

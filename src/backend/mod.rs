@@ -116,14 +116,14 @@ pub struct Loaded<T: ?Sized> {
 }
 
 impl<T> Loaded<T> {
-    /// A plugin that owns all it needs.
+    /// Wraps a plugin that owns all it needs.
     pub fn new(plugin: T) -> Loaded<T> {
         Loaded::boxed(Box::new(plugin))
     }
 }
 
 impl<T: ?Sized> Loaded<T> {
-    /// A plugin that owns all it needs, behind a box: for trait objects.
+    /// Wraps a boxed plugin that owns all it needs: for trait objects.
     pub fn boxed(plugin: Box<T>) -> Loaded<T> {
         Loaded { plugin, keep_alive: None }
     }

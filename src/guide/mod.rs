@@ -32,7 +32,8 @@
 //!
 //! Backend authors: start with [`Backend`](crate::Backend), and serve declared interfaces with [`host`](mod@crate::host).
 //!
-//! Every example is compiled and run as a test, except for those that need a library or a module on disk.
+//! Examples are compiled and run as tests. Those that need a library or a module on disk are only compiled, and fragments that
+//! need another crate's features are not.
 
 #[cfg(feature = "native")]
 #[cfg_attr(docsrs, doc(cfg(feature = "native")))]

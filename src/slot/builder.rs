@@ -30,13 +30,13 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
         Builder { backend, name: Arc::from("plugin"), settings: Settings::default() }
     }
 
-    /// Names the slot in logs, status and events. `"plugin"` if not set.
+    /// Names the slot in logs, status and events. Default: `"plugin"`.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Keeps this many earlier generations loaded, so that a rollback is one pointer store. 2 if not set.
+    /// Keeps this many earlier generations loaded, so that a rollback is one pointer store. Default: 2.
     pub fn keep_previous(mut self, generations: usize) -> Self {
         self.settings.keep_previous = generations;
         self
@@ -76,7 +76,7 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
 
     /// Holds calls while the [hand-over hook](Builder::hand_over) runs, so that it loses nothing: no lease is handed out, those
     /// that are out are waited for, and then the hook runs and the new plugin is committed. Leases that were asked for
-    /// meanwhile get the new plugin. Off if not set.
+    /// meanwhile get the new plugin. Default: off.
     ///
     /// All of it has to be over within `bound`. If it is not, or if the hook fails, the leases that wait get the old plugin,
     /// and the reload is refused, as [`HoldTimedOut`](ErrorKind::HoldTimedOut) or with the hook's error. Nothing is lost
@@ -93,14 +93,14 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
         self
     }
 
-    /// Sets the least time between two swaps by reload; earlier ones are refused, with the time to wait. The first reload
-    /// after the slot was opened, and rollbacks, are never held up. Zero if not set.
+    /// Sets the minimum time between two swaps by reload; an earlier reload is refused, with the time that remains. Rollbacks
+    /// and the first reload after opening are exempt. Default: zero.
     pub fn min_reload_interval(mut self, interval: Duration) -> Self {
         self.settings.min_reload_interval = interval;
         self
     }
 
-    /// Limits the time of one reload: waiting for its turn, admission, load and hooks together. 30 s if not set.
+    /// Limits the time of one reload: waiting for its turn, admission, load and hooks together. Default: 30 s.
     ///
     /// After that the caller gets an error and the slot is free for the next transition. What hangs is left to itself on
     /// its thread, counted in [`Status::hung`](crate::Status::hung), and its result is destroyed if it ever comes.
@@ -109,14 +109,15 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
         self
     }
 
-    /// Sets how long a retired generation may have leases out, or its destructor may run, before that is reported. 5 s if
-    /// not set.
+    /// Sets how long a retired generation may have leases out, or its destructor may run, before it is reported as stuck. Calls
+    /// into a module that are still in flight then are ended with [`Retired`](crate::host::CallErrorKind::Retired); calls into a
+    /// library are not interrupted. Default: 5 s.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.settings.drain_timeout = timeout;
         self
     }
 
-    /// Limits the size of an artifact, in bytes. 256 MiB if not set.
+    /// Limits the size of an artifact, in bytes. Default: 256 MiB.
     pub fn max_artifact_size(mut self, bytes: usize) -> Self {
         self.settings.max_artifact_size = bytes;
         self
@@ -124,26 +125,26 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
 
     /// Limits the generations that are loaded besides the serving and the warm ones: those that drain or are being
     /// destroyed, those that are staged, and loads that hang. When there are as many, further reloads are refused;
-    /// rollbacks to warm ones are not. 64 if not set.
+    /// rollbacks to warm ones are not. Default: 64.
     pub fn max_retired(mut self, generations: usize) -> Self {
         self.settings.max_retired = generations;
         self
     }
 
-    /// Says which versions may follow which. [`VersionRule::NotOlder`] if not set.
+    /// Sets which versions may follow which. Default: [`VersionRule::NotOlder`].
     pub fn version_rule(mut self, rule: VersionRule) -> Self {
         self.settings.version_rule = rule;
         self
     }
 
-    /// Says what a transition does that finds another one under way. [`BusyPolicy::Queue`] if not set.
+    /// Sets what happens to a transition while another one is in progress. Default: [`BusyPolicy::Queue`].
     pub fn when_busy(mut self, when_busy: BusyPolicy) -> Self {
         self.settings.when_busy = when_busy;
         self
     }
 
-    /// Sets who judges a new generation; one that is objected to is rolled back automatically. The built-in
-    /// [`Probation`](crate::Probation) with ten seconds and five failures if not set.
+    /// Sets the policy that judges a new generation; if it objects, the slot rolls back. Default:
+    /// [`Probation`](crate::Probation) with ten seconds and five failures.
     ///
     /// Failures are what backends and callers [report](crate::Lease::report_failure). For a plugin that runs, a run that
     /// fails within the policy's window is enough. The slot's first generation has nothing to go back to, and is not
@@ -153,9 +154,9 @@ impl<T: ?Sized + Send + Sync + 'static> Builder<T> {
         self
     }
 
-    /// Notes where every lease was taken, for [`Status`](crate::Status) to name the oldest one of a generation that
-    /// lingers. Costs a reading of a coarse clock and a compare-and-swap a lease. Of one generation, a thread notes at most
-    /// eight leases that are out at once. Off if not set.
+    /// Records where every lease was taken, so that [`Status`](crate::Status) can name the oldest one of a generation that
+    /// lingers. Each lease then also costs a reading of a coarse clock and a compare-and-swap; a thread records at most eight
+    /// leases of one generation at once. Default: off.
     pub fn track_leases(mut self, track: bool) -> Self {
         self.settings.track_leases = track;
         self

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::lock::Monitor;
 
-/// What a transition does that finds another one under way.
+/// What happens to a transition while another one is in progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BusyPolicy {

@@ -82,8 +82,8 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
     /// the first one on a thread allocates that thread's record. In a slot that
     /// [holds calls during a hand-over](Builder::hold_calls_during_hand_over), it waits for the end of that.
     ///
-    /// A thread that holds fourteen leases at once, of whatever slots, counts further ones in a place that all threads share,
-    /// as it does clones: that is slower where several threads do it.
+    /// Beyond fourteen leases that a thread holds at once, over all slots, and for clones, leases are counted in memory that all
+    /// threads share: that is slower where several threads do it.
     #[inline]
     #[track_caller]
     pub fn load(&self) -> Lease<T> {
@@ -114,8 +114,8 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
             .reload_soon(Asked::new(candidate), |pending| drop(pending.commit_quietly(HandOver::Required, || None)))
     }
 
-    /// Loads and proves a new plugin beside the serving one: everything that is slow, and nearly everything that can
-    /// fail. It serves from [`Staged::commit`] on; dropped instead, it is destroyed.
+    /// Loads and probes a new plugin beside the serving one: everything that is slow, and nearly everything that can
+    /// fail. [`Staged::commit`] makes it serve; dropping it destroys it.
     ///
     /// # Errors
     /// As [`reload`](HotSlot::reload).
@@ -123,8 +123,8 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
         Ok(Staged::new(self.core.stage(Asked::new(candidate), Cause::Reload)?.end_turn()))
     }
 
-    /// Goes back to the generation that the current one replaced. One pointer store; a load that is under way does
-    /// not hold it up, but finds at its commit that its base has changed.
+    /// Rolls back to the generation that the current one replaced, with one pointer store. It waits for no load; a reload in
+    /// progress then fails at its commit with [`BaseChanged`](crate::ErrorKind::BaseChanged).
     ///
     /// The generation that is left stays among the warm ones, so that
     /// [`rollback_to`](HotSlot::rollback_to) can return to it.
@@ -135,7 +135,7 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
         self.rollback_to(Rollback::previous())
     }
 
-    /// Goes back to a generation that is still warm, by its number ([`Status::retired`] lists them), or to a plugin by
+    /// Rolls back to a generation that is still warm, by its number ([`Status::retired`] lists them), or to a plugin by
     /// its bytes, as a [`Candidate`]: see [`Rollback`].
     ///
     /// A plugin that is no longer loaded goes through all the checks of a reload, and begins without the state of the one
@@ -154,7 +154,7 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
         self.core.roll_back_to(rollback.into(), warm, |pending| pending.commit(HandOver::Required, || None))
     }
 
-    /// Returns what serves, what lingers and why, and what happened so far.
+    /// Returns what serves, which old generations are still loaded and why, and the counters.
     pub fn status(&self) -> Status {
         self.core.status()
     }

@@ -57,8 +57,8 @@ pub enum ModuleError {
     },
     /// It is a program, and not a library.
     #[error(
-        "it is a command: `_start` is all that it is for, and ends it. Build a library: in Rust a `cdylib`, in C and C++ \
-         with -mexec-model=reactor or --no-entry"
+        "it is a command (it exports `_start`) and not a library: in Rust build a `cdylib`, in C and C++ use \
+         -mexec-model=reactor or --no-entry"
     )]
     Command,
     /// It exports no memory, which the host has to read and write.

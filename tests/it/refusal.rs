@@ -150,7 +150,7 @@ fn a_staged_plugin_whose_base_has_changed() {
     let slot = values.builder().open(b"p 1.0.0 1").unwrap();
     let stale = slot.stage(b"p 2.0.0 2").unwrap();
     slot.reload(b"p 3.0.0 3").unwrap();
-    let error = refused_by(&slot, |_| stale.commit(), Stage::HandOver, "serves by now");
+    let error = refused_by(&slot, |_| stale.commit(), Stage::HandOver, "is current now");
     assert_kind!(error, ErrorKind::BaseChanged { base: Some(1), current: 3 });
     assert!(error.is_temporary());
     close(slot, &values.census);
@@ -162,7 +162,7 @@ fn a_staged_plugin_whose_base_has_changed_without_a_hand_over() {
     let slot = HotSlot::builder(values.clone()).open(b"p 1.0.0 1").unwrap();
     let stale = slot.stage(b"p 2.0.0 2").unwrap();
     slot.reload(b"p 3.0.0 3").unwrap();
-    let error = refused_by(&slot, |_| stale.commit(), Stage::Commit, "serves by now");
+    let error = refused_by(&slot, |_| stale.commit(), Stage::Commit, "is current now");
     assert_kind!(error, ErrorKind::BaseChanged { base: Some(1), current: 3 });
     close(slot, &values.census);
 }
@@ -175,7 +175,7 @@ fn a_plugin_staged_as_unchanged_when_another_one_serves_by_then() {
     let unchanged = slot.stage(b"p 1.0.0 1").unwrap();
     assert!(unchanged.is_unchanged());
     slot.reload(b"p 2.0.0 2").unwrap();
-    let error = refused_by(&slot, |_| unchanged.commit(), Stage::Commit, "serves by now");
+    let error = refused_by(&slot, |_| unchanged.commit(), Stage::Commit, "is current now");
     assert_kind!(error, ErrorKind::BaseChanged { base: Some(1), current: 2 });
     close(slot, &values.census);
 }

@@ -31,7 +31,7 @@ pub struct PublicKey {
 
 /// Returned for a text that is no public key of minisign.
 #[derive(Debug, thiserror::Error)]
-#[error("not a public key of minisign: give the line that starts with RW, or the file that has it")]
+#[error("not a minisign public key: pass the line that starts with RW, or the file that contains it")]
 pub struct BadKey;
 
 impl PublicKey {

@@ -83,7 +83,7 @@ pub enum RootError {
         expires: String,
     },
     /// Too few keys have signed it.
-    #[error("{signed} of {threshold} keys of root {version} have signed: have more of them sign")]
+    #[error("{signed} of {threshold} required keys of root {version} have signed: have more key holders sign")]
     TooFewSignatures {
         /// The root whose keys are asked for.
         version: u64,
@@ -138,7 +138,7 @@ pub enum NotTrusted {
         min_counter: u64,
     },
     /// It describes something else: rules are no plugin, whoever has signed them.
-    #[error("signed as {signed:?}, and {expected:?} is asked for")]
+    #[error("signed as {signed:?}, but {expected:?} was expected")]
     WrongSubject {
         /// What the manifest says that it is.
         signed: Subject,
@@ -146,7 +146,7 @@ pub enum NotTrusted {
         expected: Subject,
     },
     /// It is for another slot.
-    #[error("signed for the slot {signed:?}, and not for {expected:?}")]
+    #[error("signed for the slot {signed:?}, but this is {expected:?}")]
     WrongSlot {
         /// The slot of the manifest.
         signed: String,
@@ -154,7 +154,7 @@ pub enum NotTrusted {
         expected: String,
     },
     /// It serves another interface.
-    #[error("signed for the interface {signed:?}, and the slot has {expected:?}")]
+    #[error("signed for the interface {signed:?}, but the slot has {expected:?}")]
     WrongInterface {
         /// The interface of the manifest.
         signed: Option<String>,

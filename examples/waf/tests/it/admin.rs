@@ -152,7 +152,7 @@ async fn a_rollback_to_a_digest_loads_what_is_only_archived() {
     assert_eq!((&latest["trigger"], &latest["reason"]), (&json!("rollback"), &json!("1.1.0 is no better")));
 
     for (wish, status, complaint) in [
-        (json!({ "digest": digest(&first) }), StatusCode::CONFLICT, "serves already"),
+        (json!({ "digest": digest(&first) }), StatusCode::CONFLICT, "is already serving"),
         (json!({ "digest": digest(&Module::new("9.9.9")) }), StatusCode::CONFLICT, "does not have this version"),
         (json!({ "digest": "../../waf" }), StatusCode::CONFLICT, "64 hexadecimal digits"),
         (json!({ "digest": digest(&first), "generation": 1 }), StatusCode::BAD_REQUEST, "not to both"),

@@ -54,7 +54,7 @@ async fn a_load_that_outlasts_the_timeout_is_given_up_and_the_slot_stays_usable(
     let answer = answer.json();
     assert_eq!(answer["stage"], "load");
     assert_eq!(answer["error"], "Reload timed out after 5s");
-    assert!(answer["detail"].as_str().unwrap().contains("no answer within 5s"), "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("no result within 5s"), "{answer}");
     assert_eq!(node.upload(&Module::new("1.1.0").bytes()).await.status, OK);
     assert_eq!(node.get("/").await.status, OK);
     assert_eq!(node.roll_back().await.json()["rolled_back_to"], "1.0.0");
