@@ -18,6 +18,25 @@ impl ProcessId {
         ProcessId { number: std::process::id(), mark: mark() }
     }
 
+    /// Takes the library for the calling process, unless that was forked from one that has it: returns whether it is this one's.
+    /// Waits for nothing, as [`current`](ProcessId::current).
+    pub(crate) fn claim() -> bool {
+        use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+        /// 0 before anybody has it. Written after the mark; whoever writes one of them writes the same.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        static MARK: AtomicU64 = AtomicU64::new(0);
+        let own = ProcessId::current();
+        match NUMBER.load(Ordering::Acquire) {
+            0 => {
+                MARK.store(own.mark, Ordering::Relaxed);
+                NUMBER.store(own.number, Ordering::Release);
+                true
+            }
+            number => own == ProcessId { number, mark: MARK.load(Ordering::Relaxed) },
+        }
+    }
+
     /// Returns whether this is the calling process.
     pub(crate) fn is_current(self) -> bool {
         self == ProcessId::current()

@@ -9,7 +9,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{LazyLock, OnceLock};
 
 use super::copies::{MemorySpent, Share};
@@ -153,14 +153,15 @@ impl Source {
                 }
                 let tried = || tried.join("; ");
                 let source = Source::in_memory(name, bytes, serial, memory, tried)?;
-                static TOLD: std::sync::Once = std::sync::Once::new();
-                TOLD.call_once(|| {
+                static TOLD: AtomicBool = AtomicBool::new(false);
+                // Not in a `Once`: a subscriber that panics or hangs there would be every later load's.
+                if !TOLD.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         reason = tried(),
                         "libraries are loaded from memory, which counts as shared memory, and which perf cannot read: give \
                          the backend a private_folder on a file system that is not mounted noexec"
                     );
-                });
+                }
                 Ok(source)
             }
         }

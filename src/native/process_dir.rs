@@ -50,9 +50,11 @@ impl ProcessDir {
             return Ok(Arc::clone(known));
         }
         let made = Arc::new(ProcessDir::make(parent).map_err(at_parent)?);
-        remove_leftovers(parent);
         remove_all_at_exit();
         dirs.push(Arc::clone(&made));
+        // The log's subscriber may hang, or panic.
+        drop(dirs);
+        remove_leftovers(parent);
         Ok(made)
     }
 

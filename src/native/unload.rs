@@ -139,7 +139,8 @@ fn unmap(library: Library) -> Result<(), String> {
     }
     // SAFETY: the plugin has been dropped and this was the last reference to the library, so the host does not call it;
     // no thread stands in its code or returns to it, and no signal leads there. `WhenIdle` says what else must hold.
-    let (closed, source) = unsafe { library.close() };
+    // Its destructors run meanwhile, with the loader's lock held, as constructors do when it is loaded.
+    let (closed, source) = crate::workers::load(|| unsafe { library.close() });
     match (closed, areas()) {
         (Ok(()), Ok(areas)) if areas.is_empty() => {
             super::budget::give_back_static_tls(static_tls);

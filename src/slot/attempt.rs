@@ -308,7 +308,8 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
                     Some(next) => run = next.run,
                     None => {
                         deferred.at_work = false;
-                        return;
+                        drop(deferred);
+                        return core.freed.wake();
                     }
                 }
             }
@@ -318,11 +319,13 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         Ok(())
     }
 
+    /// Returns whether a [reload](Core::reload_soon) that was put off is being made.
+    pub(super) fn is_reloading_soon(&self) -> bool {
+        !self.is_forked() && self.deferred.lock().at_work
+    }
+
     /// What can be refused before the artifact is looked at. Waits for destructions that are about to make room.
     fn check_gate(&self, cause: &Cause, deadline: Instant) -> Result<(), ErrorKind> {
-        if self.lineage.is_closed() {
-            return Err(ErrorKind::Closed);
-        }
         if matches!(cause, Cause::Reload) {
             let since = self.last_reload.lock().map(|last| last.elapsed());
             let wait = since.and_then(|since| self.settings.min_reload_interval.checked_sub(since));
@@ -332,6 +335,10 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         }
         let limit = self.settings.max_retired;
         loop {
+            let seen = self.freed.count();
+            if self.lineage.is_closed() {
+                return Err(ErrorKind::Closed);
+            }
             let lingering = self.lingering();
             if lingering.sum() < limit {
                 return Ok(());
@@ -339,7 +346,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
             if lingering.held() >= limit || Instant::now() >= deadline {
                 return Err(ErrorKind::TooManyRetired { lingering: lingering.sum(), limit });
             }
-            self.freed.wait(deadline);
+            self.freed.wait(seen, deadline);
         }
     }
 

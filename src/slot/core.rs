@@ -170,6 +170,10 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         backend: Arc<dyn Backend<T>>,
         settings: Settings<T>,
     ) -> Result<Arc<Core<T>>, ErrorKind> {
+        // Before any lock, which a thread may have held when this process was forked.
+        if !ProcessId::claim() {
+            return Err(ErrorKind::Forked);
+        }
         workers::start().map_err(ErrorKind::NoThread)?;
         reaper::start()?;
         let scope = PluginScope::new();

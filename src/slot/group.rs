@@ -759,6 +759,10 @@ impl<L: Send + Sync + 'static> Tended for Core<L> {
         let wait = self.let_go().into_iter().map(|since| (since.elapsed() / 2).clamp(shortest, longest)).min();
         wait.map_or(Next::Forget, |wait| Next::LookAt(Instant::now() + wait))
     }
+
+    fn leave(self: Arc<Self>) {
+        reaper::let_go(self);
+    }
 }
 
 impl<M: Members> fmt::Debug for SlotGroup<M> {

@@ -8,14 +8,14 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::{Event, Hub};
 use crate::loader_lock;
 use crate::lock::Mutex;
 use crate::report::{Cause, Outcome, Report};
 use crate::status::{Counters, Retained};
-use crate::text::panic_text;
+use crate::text::{escape_untrusted, panic_text};
 use crate::workers::{self, Afterwards};
 use crate::{Footprint, PluginScope, Release, Subscription};
 
@@ -45,6 +45,30 @@ struct Outbox {
     lines: Mutex<VecDeque<Event>>,
     /// Held by the thread that writes.
     writing: Mutex<()>,
+}
+
+/// What is to be written while a library holds up the dynamic linker. A thread that writes may be caught by that: one for all slots
+/// is enough.
+struct HeldUp {
+    is_writing: bool,
+    outboxes: Vec<Arc<Outbox>>,
+}
+
+static HELD_UP: Mutex<HeldUp> = Mutex::new(HeldUp { is_writing: false, outboxes: Vec::new() });
+
+impl HeldUp {
+    /// Writes until nothing waits.
+    fn write() {
+        loop {
+            let mut held_up = HELD_UP.lock();
+            let Some(outbox) = held_up.outboxes.pop() else {
+                held_up.is_writing = false;
+                return;
+            };
+            drop(held_up);
+            outbox.flush();
+        }
+    }
 }
 
 impl Journal {
@@ -166,6 +190,14 @@ impl Journal {
         self.outbox.trace(work)
     }
 
+    /// [Runs](Journal::trace) `work` on another thread.
+    pub(super) fn trace_elsewhere(&self, work: impl FnOnce() + Send + 'static) {
+        let outbox = Arc::clone(&self.outbox);
+        let _ = workers::run(Afterwards::Stay, move || {
+            let _ = outbox.trace(work);
+        });
+    }
+
     /// Runs `work` inside a span. To enter and to leave it is the subscriber's code, also while `work` unwinds.
     pub(super) fn in_span<R>(&self, span: &tracing::Span, work: impl FnOnce() -> R) -> R {
         let entered = self.trace(|| span.enter());
@@ -176,25 +208,21 @@ impl Journal {
 
     /// [Writes](Journal::flush) on another thread, if there is anything to write.
     pub(super) fn flush_elsewhere(&self) {
-        /// Whether a thread is at it while the linker is held up. It may be caught: one of all slots is enough.
-        static WRITING: AtomicBool = AtomicBool::new(false);
         if self.outbox.lines.lock().is_empty() {
-            return;
-        }
-        let is_held_up = loader_lock::is_held_up();
-        if is_held_up && WRITING.swap(true, Ordering::Relaxed) {
             return;
         }
         let outbox = Arc::clone(&self.outbox);
         // Without a thread the lines wait for the next one who writes.
-        let write = move || {
-            outbox.flush();
-            if is_held_up {
-                WRITING.store(false, Ordering::Relaxed);
-            }
-        };
-        if workers::run(Afterwards::Stay, write).is_err() && is_held_up {
-            WRITING.store(false, Ordering::Relaxed);
+        if !loader_lock::is_held_up() {
+            let _ = workers::run(Afterwards::Stay, move || outbox.flush());
+            return;
+        }
+        let mut held_up = HELD_UP.lock();
+        if !held_up.outboxes.iter().any(|known| Arc::ptr_eq(known, &outbox)) {
+            held_up.outboxes.push(outbox);
+        }
+        if !held_up.is_writing && workers::run(Afterwards::Stay, HeldUp::write).is_ok() {
+            held_up.is_writing = true;
         }
     }
 
@@ -263,8 +291,11 @@ fn log(slot: &str, event: &Event) {
 fn log_end(slot: &str, report: &Report) {
     let attempt = report.attempt;
     let version = report.version.as_ref().map(tracing::field::display);
-    let requested_by = report.requested_by.as_ref().map(tracing::field::display);
-    let reason = report.reason.as_ref().map(tracing::field::display);
+    // Written by people and plugins.
+    let said = |text: &Option<Arc<str>>| {
+        text.as_deref().map(|text| tracing::field::display(escape_untrusted(text).into_owned()))
+    };
+    let (requested_by, reason) = (said(&report.requested_by), said(&report.reason));
     match (&report.outcome, &report.cause) {
         (Outcome::Swapped { generation, previous }, Cause::Automatic { reason }) => tracing::error!(
             slot, attempt, generation, previous, version, %reason, "rolled back automatically"
@@ -277,6 +308,7 @@ fn log_end(slot: &str, report: &Report) {
             tracing::info!(slot, attempt, generation, requested_by, reason, "unchanged");
         }
         (Outcome::Refused { stage, error }, _) => {
+            let error = escape_untrusted(error);
             tracing::warn!(slot, attempt, %stage, %error, version, requested_by, reason, "refused");
         }
         (Outcome::Discarded, _) => tracing::info!(slot, attempt, version, requested_by, reason, "discarded"),

@@ -369,13 +369,13 @@ impl<G: Member> Lineage<G> {
         }
     }
 
-    /// How many holds there are on the canary besides the line's own and that of whoever staged it, if that can be told exactly at
-    /// the moment. New ones may appear at once, unless it is during a pause.
+    /// How many holds there are on a staged generation that is the canary, or was, besides the line's own and that of whoever
+    /// staged it, if that can be told exactly at the moment. New ones may appear at once, unless it is during a pause.
     pub(super) fn calls_on_canary(&self, generation: u64) -> Option<usize> {
         let line = self.line.lock();
-        match &line.canary {
-            Some(canary) if canary.number() == generation => Some(Survey::exact()?.holds(canary).saturating_sub(1)),
-            _ => Some(0),
+        match line.canary.iter().chain(&line.former_canaries).find(|canary| canary.number() == generation) {
+            Some(canary) => Some(Survey::exact()?.holds(canary).saturating_sub(1)),
+            None => Some(0),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The slot: holds the one plugin that serves, and replaces it.
 
+mod answer;
 mod attempt;
 #[cfg(any(unix, hotslot_loom))]
 mod barrier;
@@ -176,12 +177,15 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
         let deadline = after(timeout);
         self.core.close();
         loop {
+            let seen = self.core.freed.count();
+            // Asked first: what it loads is destroyed before it is no longer at work, or is among what the status has.
+            let is_at_work = self.core.is_reloading_soon();
             let status = self.status();
-            let is_empty = status.retired.is_empty() && status.hung == 0;
+            let is_empty = status.retired.is_empty() && status.hung == 0 && !is_at_work;
             if is_empty || Instant::now() >= deadline {
                 return status;
             }
-            self.core.freed.wait(deadline);
+            self.core.freed.wait(seen, deadline);
         }
     }
 }

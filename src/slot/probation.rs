@@ -284,6 +284,8 @@ pub(super) struct Trial {
     over: AtomicBool,
     condemned: AtomicBool,
     objection: Mutex<Option<String>>,
+    /// How often it began. Changes under the lock of `objection`.
+    begun: AtomicU64,
     /// The rollback was tried and did not succeed: there will be no other, and one alarm is enough.
     given_up: AtomicBool,
     /// How many second opinions are under way.
@@ -312,6 +314,7 @@ impl Trial {
             over: AtomicBool::new(false),
             condemned: AtomicBool::new(false),
             objection: Mutex::default(),
+            begun: AtomicU64::new(0),
             given_up: AtomicBool::new(false),
             consulting: AtomicUsize::new(0),
         }
@@ -327,9 +330,12 @@ impl Trial {
     pub(super) fn begin(&self, has_predecessor: bool) {
         self.is_staged.store(false, Relaxed);
         self.stats.reset();
-        *self.objection.lock() = None;
+        let mut objection = self.objection.lock();
+        *objection = None;
         self.given_up.store(false, Relaxed);
         self.condemned.store(false, Relaxed);
+        self.begun.fetch_add(1, Relaxed);
+        drop(objection);
         self.has_predecessor.store(has_predecessor, Relaxed);
         let mut since = self.stats.since.lock();
         *since = Instant::now();
@@ -385,10 +391,16 @@ impl Trial {
         if self.condemned.load(Relaxed) || !self.is_on_probation() {
             return Verdict::Stays;
         }
+        let begun = self.begun.load(Relaxed);
         match catch_unwind(AssertUnwindSafe(|| self.policy.objection(&self.stats))) {
             Ok(None) => Verdict::Stays,
             Ok(Some(objection)) => {
-                self.objection.lock().get_or_insert(objection);
+                let mut known = self.objection.lock();
+                // It may have made way and become current again meanwhile: that was judged of the time before.
+                if self.begun.load(Relaxed) != begun {
+                    return Verdict::Stays;
+                }
+                known.get_or_insert(objection);
                 self.condemned.store(true, Relaxed);
                 Verdict::Condemned
             }

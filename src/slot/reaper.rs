@@ -23,6 +23,8 @@ pub(super) trait Tended: Send + Sync {
     fn key(&self) -> usize;
     /// Does what there is to do.
     fn tend(self: Arc<Self>) -> Next;
+    /// Drops the reaper's reference, by [`let_go`].
+    fn leave(self: Arc<Self>);
 }
 
 /// What the reaper does with a slot that it has tended.
@@ -83,9 +85,9 @@ fn run() {
                 Ok(Next::Keep) => kept.insert(key, (Arc::clone(&slot), None)),
                 Ok(Next::LookAt(at)) => kept.insert(key, (Arc::clone(&slot), Some(at))),
             };
-            let_go(slot);
+            slot.leave();
             if let Some((slot, _)) = before {
-                let_go(slot);
+                slot.leave();
             }
         }
     }
@@ -101,12 +103,10 @@ fn wait_for_work(next_look: Option<Instant>) -> Vec<Arc<dyn Tended>> {
     std::mem::take(&mut state.woken)
 }
 
-/// Drops a reference to a slot. The last one takes backend and hooks along, which is foreign code.
-fn let_go(slot: Arc<dyn Tended>) {
-    if Arc::strong_count(&slot) > 1 {
-        // If that is the last one by now, it is so on the thread of whoever dropped the other in this instant.
-        return drop(slot);
-    }
+/// Drops a reference to a slot. The last one takes backend and hooks along, which is foreign code: that is for a thread of its own.
+pub(super) fn let_go<S: Send + Sync + 'static>(slot: Arc<S>) {
+    // Of those who let go in one instant, one gets it.
+    let Some(slot) = Arc::into_inner(slot) else { return };
     let close = |slot| drop(catch_unwind(AssertUnwindSafe(|| drop(slot))).map_err(panic_text));
     if let Err(slot) = detached::spawn_with("hotslot-close", slot, close) {
         std::mem::forget(slot);

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 
 use super::HotSlot;
+use super::answer::{Answer, ask};
 use super::attempt::Asked;
 use super::rollback::Rollback;
 use super::staged::Staged;
 use super::supervisor::{Order, Reply, Supervisor};
-use crate::lock::Mutex;
 use crate::{Candidate, Cause, Error, ErrorKind, Report, Runnable, Stage, detached};
 
 /// Runs the current plugin of a slot on a thread of its own.
@@ -71,8 +71,8 @@ pub struct Runner<T: ?Sized + Runnable + Send + Sync + 'static> {
 struct Inner<T: ?Sized + Send + Sync + 'static> {
     slot: Arc<HotSlot<T>>,
     orders: Sender<Order<T>>,
-    /// Nothing comes, and no more can when the supervisor has ended.
-    supervisor: Mutex<Receiver<()>>,
+    /// There is none: nobody waits any more when the supervisor has ended.
+    has_ended: Answer<()>,
 }
 
 impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
@@ -89,13 +89,13 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
         slot.core.followers.lock().runner = Some(Arc::new(move || drop(follow.send(Order::Follow))));
         let mut supervisor = Supervisor::new(Arc::clone(&slot), inbox, orders.clone());
         supervisor.start_current().map_err(|error| no_thread(&slot, error))?;
-        let (serving, has_ended) = channel();
+        let (serving, has_ended) = ask();
         let serve = move || {
-            let _serving: Sender<()> = serving;
+            let _serving = serving;
             supervisor.serve();
         };
         detached::spawn("hotslot-runner", serve).map_err(|error| no_thread(&slot, error))?;
-        Ok(Runner { inner: Some(Inner { slot, orders, supervisor: Mutex::new(has_ended) }) })
+        Ok(Runner { inner: Some(Inner { slot, orders, has_ended }) })
     }
 
     /// Replaces the running plugin. The old one runs until the new one is loaded and proven.
@@ -114,10 +114,10 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
     pub fn reload_soon(&self, candidate: impl Into<Candidate>) -> Result<u64, Error> {
         let orders = self.inner().orders.clone();
         self.slot().core.reload_soon(Asked::new(candidate), move |pending| {
-            let (reply, answer) = channel();
+            let (reply, answer) = ask();
             let _ = orders.send(Order::Switch(Box::new(Staged::new(pending)), reply));
             // The next one waits for this one; how it ended is in the history.
-            drop(answer.recv());
+            drop(answer.wait());
         })
     }
 
@@ -162,10 +162,10 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
     /// Stops the plugin, waiting for it up to the slot's `drain_timeout`, and gives the slot back. The current
     /// plugin's stop signal stays raised until something starts it again.
     pub fn stop(mut self) -> HotSlot<T> {
-        let Inner { slot, orders, supervisor } = self.inner.take().expect("only stop takes it, and it consumes self");
+        let Inner { slot, orders, has_ended } = self.inner.take().expect("only stop takes it, and it consumes self");
         // If the supervisor is gone already, there is nothing left to stop.
         let _ = orders.send(Order::Quit);
-        let _ = supervisor.lock().recv();
+        has_ended.wait();
         Arc::into_inner(slot).expect("the supervisor had the only other handle, and it has ended")
     }
 
@@ -174,9 +174,9 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Runner<T> {
     }
 
     fn order(&self, order: impl FnOnce(Reply) -> Order<T>) -> Result<Report, Error> {
-        let (reply, answer) = channel();
+        let (reply, answer) = ask();
         let _ = self.inner().orders.send(order(reply));
-        answer.recv().unwrap_or_else(|_| {
+        answer.wait().unwrap_or_else(|| {
             let panicked = ErrorKind::Panicked("the runner's supervisor ended".to_owned());
             Err(Error::new(Stage::Commit, panicked, self.slot().core.serving()))
         })

@@ -8,14 +8,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::HotSlot;
+use super::answer::{self, Answer, ask};
 use super::attempt::HandOver;
 use super::lease::Lease;
 use super::lineage::{Base, Target};
 use super::staged::Staged;
 use crate::artifact::Request;
 use crate::event::Event;
+use crate::lock::Mutex;
 use crate::text::panic_text;
-use crate::{Cause, Error, Report, Runnable, detached};
+use crate::workers::{self, Afterwards};
+use crate::{Cause, Error, Report, Runnable, detached, loader_lock};
 
 /// What the supervisor is told.
 pub(super) enum Order<T: ?Sized + Send + Sync + 'static> {
@@ -31,7 +34,7 @@ pub(super) enum Order<T: ?Sized + Send + Sync + 'static> {
     Quit,
 }
 
-pub(super) type Reply = Sender<Result<Report, Error>>;
+pub(super) type Reply = answer::Reply<Result<Report, Error>>;
 
 pub(super) struct Supervisor<T: ?Sized + Runnable + Send + Sync + 'static> {
     slot: Arc<HotSlot<T>>,
@@ -85,13 +88,12 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
             match order {
                 Order::Switch(staged, reply) => {
                     let result = self.switch(*staged);
-                    // The caller may have gone; what was done stays done.
-                    let _ = reply.send(result);
+                    reply.give(result);
                 }
                 Order::Rollback(target, request, reply) => {
                     let halted = self.halt();
                     let result = self.go_back(target, request, halted);
-                    let _ = reply.send(result);
+                    reply.give(result);
                 }
                 Order::Follow => self.follow(),
                 Order::Ended(number) => self.ended(number),
@@ -140,30 +142,30 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
             (Halted::Stuck(number), true) => {
                 self.slot.core.report_stuck(|view| view.generation.number == number);
             }
-            (Halted::Stuck(_) | Halted::Stopped(_), false) => self.start_loudly(),
+            (Halted::Stuck(_) | Halted::Stopped(_), false) => _ = self.start_loudly(),
             (Halted::Stopped(_), true) | (Halted::Idle, _) => {}
         }
     }
 
-    /// Starts the current plugin; gives the time since the one before stopped.
+    /// Starts the current plugin; gives the time since the one before stopped, unless it has not begun yet.
     fn start_after(&mut self, stopped: Option<Instant>) -> Option<Duration> {
-        self.start_loudly();
-        let started = self.running.as_ref()?.started;
-        stopped.map(|stopped| started.saturating_duration_since(stopped))
+        let began = self.start_loudly()?;
+        stopped.map(|stopped| began.saturating_duration_since(stopped))
     }
 
-    /// Starts the current plugin, or says why not.
-    fn start_loudly(&mut self) {
-        if let Err(error) = self.start_current() {
+    /// Starts the current plugin, or says why not. Returns when it began.
+    fn start_loudly(&mut self) -> Option<Instant> {
+        self.start_current().unwrap_or_else(|error| {
             let generation = Lease::generation(&self.slot.load());
-            self.slot
-                .core
-                .journal
-                .alarm(format!("generation {generation} does not run: could not spawn a thread: {error}"));
-        }
+            let alarm = format!("generation {generation} does not run: could not spawn a thread: {error}");
+            self.slot.core.journal.alarm(alarm);
+            None
+        })
     }
 
-    pub(super) fn start_current(&mut self) -> std::io::Result<()> {
+    /// Starts the current plugin. Returns when it began, if it has: the swap is not recorded before this returns, so it does not
+    /// wait for a thread that cannot begin.
+    pub(super) fn start_current(&mut self) -> std::io::Result<Option<Instant>> {
         let current = self.slot.core.lineage.hold_serving(|view| {
             // It may have been told to stop by an attempt to replace it that came to nothing.
             view.generation.stop.lower();
@@ -174,16 +176,18 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
         let generation = Lease::generation(&lease);
         if let Some(at) = self.stuck.iter().position(|run| Lease::generation(&run.lease) == generation) {
             // It never stopped; should it still do so, it starts again.
-            self.running = Some(Run { epoch, ..self.stuck.swap_remove(at) });
-            return Ok(());
+            let run = Run { epoch, ..self.stuck.swap_remove(at) };
+            let began = run.started;
+            self.running = Some(run);
+            return Ok(Some(began));
         }
         self.runs += 1;
         let number = self.runs;
-        let (say_started, has_started) = channel();
+        let (say_started, has_started) = ask();
         let (say_ended, end) = channel();
         let (notices, theirs, scope) = (self.notices.clone(), lease.clone(), self.slot.core.scope.clone());
         let body = move || {
-            let _ = say_started.send(Instant::now());
+            say_started.give(Instant::now());
             let run = || theirs.run(Lease::stop_signal(&theirs));
             let result = scope.enter(|| catch_unwind(AssertUnwindSafe(run)));
             let at = Instant::now();
@@ -197,10 +201,11 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
         };
         let thread =
             std::thread::Builder::new().name("hotslot-run".to_owned()).spawn(|| detached::on_clean_stack(body))?;
-        let started = has_started.recv().expect("it is the first thing that the thread does");
+        let began = wait_for_start(&has_started);
+        let started = began.unwrap_or_else(Instant::now);
         self.slot.core.journal.emit(&Event::RunStarted { generation });
         self.running = Some(Run { number, lease, epoch, halted: false, started, end, thread });
-        Ok(())
+        Ok(began)
     }
 
     /// Tells the running plugin to stop, and waits for it for as long as it has.
@@ -213,20 +218,41 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
             Err(_) => {
                 let generation = Lease::generation(&run.lease);
                 let waited = self.slot.core.settings.drain_timeout;
-                let slot = &*self.slot.core.name;
-                self.slot.core.journal.trace(|| tracing::error!(slot, generation, ?waited, "does not stop"));
+                let slot = Arc::clone(&self.slot.core.name);
+                let line = move || tracing::error!(slot = &*slot, generation, ?waited, "does not stop");
+                self.slot.core.journal.trace_elsewhere(line);
                 self.stuck.push(run);
                 Halted::Stuck(generation)
             }
         }
     }
 
-    /// Lets go of a run that has ended, once its thread has.
+    /// Lets go of a run that has ended, once its thread has: what the plugin left to the thread's own destructors runs before the
+    /// lease goes. If one of them hangs, thread and lease are left to themselves, and the generation is reported as stuck.
     fn finish(&self, run: Run<T>, end: &RunEnd) -> Instant {
-        // What the plugin left to the thread's own destructors runs before the lease goes.
-        let _ = run.thread.join();
-        let generation = Lease::generation(&run.lease);
+        let Run { lease, thread, .. } = run;
+        let generation = Lease::generation(&lease);
+        let (give_back, back) = channel();
+        let work = Arc::new(Mutex::new(Some((thread, lease, give_back))));
+        let theirs = Arc::clone(&work);
+        let join = move || {
+            let Some((thread, lease, give_back)) = theirs.lock().take() else { return };
+            let _ = thread.join();
+            // Or it goes here, if nobody waits any more.
+            let _ = give_back.send(lease);
+        };
+        let lease = if workers::run(Afterwards::Stay, join).is_ok() {
+            back.recv_timeout(self.slot.core.settings.drain_timeout).ok()
+        } else {
+            // There is no other thread to wait on.
+            work.lock().take().map(|(thread, lease, _)| {
+                let _ = thread.join();
+                lease
+            })
+        };
+        // Before what may be destroyed then.
         self.slot.core.journal.run_ended(generation, end.error.clone());
+        drop(lease);
         end.at
     }
 
@@ -247,7 +273,8 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
         let told_to_stop = run.halted || Some(run_epoch) != self.epoch();
         let stopped = self.finish(run, &end);
         if told_to_stop {
-            return self.start_loudly();
+            self.start_loudly();
+            return;
         }
         let Some(error) = end.error else { return };
         if lived >= self.slot.core.settings.probation.window() {
@@ -276,6 +303,20 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
 
     fn epoch(&self) -> Option<u64> {
         self.slot.core.lineage.serving(|view| view.epoch)
+    }
+}
+
+/// Returns when a run's thread began. `None` if it does not: no thread can while a library's constructors run.
+fn wait_for_start(has_started: &Answer<Instant>) -> Option<Instant> {
+    /// A busy machine may take its time.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const LOOK_AGAIN: Duration = Duration::from_millis(5);
+    let asked = Instant::now();
+    loop {
+        let began = has_started.wait_until(Instant::now() + LOOK_AGAIN);
+        if began.is_some() || loader_lock::is_held_up() || asked.elapsed() >= PATIENCE {
+            return began;
+        }
     }
 }
 

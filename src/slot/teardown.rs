@@ -105,6 +105,7 @@ fn drop_and_release<T: ?Sized + Send + Sync + 'static>(scope: &PluginScope, load
     let (plugin, scope) = (Arc::new(Mutex::new(Some(plugin))), scope.clone());
     let theirs = Arc::clone(&plugin);
     let body = move || scope.enter(|| drop(theirs.lock().take()));
+    let body = || detached::on_clean_stack(body);
     match std::thread::Builder::new().name("hotslot-destroy".to_owned()).spawn(body).map(|thread| thread.join()) {
         Ok(Ok(())) => catch_unwind(AssertUnwindSafe(|| keep_alive.release())).unwrap_or_else(|panic| {
             let reason = format!("its release panicked: {}", panic_text(panic));

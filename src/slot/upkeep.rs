@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::core::Core;
 use super::generation::Generation;
 use super::lineage::{Base, Collected, Target};
-use super::reaper::{Next, Tended};
+use super::reaper::{self, Next, Tended};
 use super::teardown::{Teardown, tear_down};
 use crate::artifact::Request;
 use crate::{Cause, ErrorKind, Footprint, Release};
@@ -40,6 +40,10 @@ impl<T: ?Sized + Send + Sync + 'static> Tended for Core<T> {
         self.roll_back_condemned();
         self.journal.flush_elsewhere();
         self.next()
+    }
+
+    fn leave(self: Arc<Self>) {
+        reaper::let_go(self);
     }
 }
 

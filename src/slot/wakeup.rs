@@ -1,21 +1,26 @@
-//! Wakes whoever waits for something to have changed.
+//! Wakes all who wait for something to have changed.
 
 use std::time::Instant;
 
 use crate::lock::Monitor;
 
-/// Remembers that it was woken until somebody has waited for it, so that nothing is missed.
+/// Counts how often it was woken, so that nobody who looked before misses anything, however many wait.
 #[derive(Default)]
-pub(super) struct Wakeup(Monitor<bool>);
+pub(super) struct Wakeup(Monitor<u64>);
 
 impl Wakeup {
     pub(super) fn wake(&self) {
-        *self.0.lock() = true;
-        self.0.notify_one();
+        *self.0.lock() += 1;
+        self.0.notify_all();
     }
 
-    /// Waits until it is woken, or until `deadline`.
-    pub(super) fn wait(&self, deadline: Instant) {
-        *self.0.wait_while_until(self.0.lock(), deadline, |woken| !*woken) = false;
+    /// Returns how often it was woken: to be asked before the look at what may have changed.
+    pub(super) fn count(&self) -> u64 {
+        *self.0.lock()
+    }
+
+    /// Waits until it has been woken since the count was `seen`, or until `deadline`.
+    pub(super) fn wait(&self, seen: u64, deadline: Instant) {
+        drop(self.0.wait_while_until(self.0.lock(), deadline, |count| *count == seen));
     }
 }

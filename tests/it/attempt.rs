@@ -1,6 +1,6 @@
 //! What an attempt captures, who may ask for one, and in which order its end is told.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -219,6 +219,24 @@ fn only_the_last_of_several_reloads_to_be_done_soon_is_made() {
     let Outcome::Refused { stage: Stage::Gate, error } = &lost.outcome else { panic!("{lost:?}") };
     assert!(error.contains("later reload_soon"), "{error}");
     close(slot, &values.census);
+}
+
+#[test]
+fn closing_waits_for_a_reload_that_was_put_off() {
+    let values = Values::new();
+    let slot = values.builder().open(b"p 1.0.0 1").unwrap();
+    slot.reload_soon(b"p 2.0.0 2 load=hang").unwrap();
+    values.latch.wait_for(1);
+    let is_open = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let closing = scope.spawn(|| (slot.close(PATIENCE), is_open.load(Ordering::SeqCst)));
+        eventually("what served is destroyed", || values.census.alive().is_empty());
+        is_open.store(true, Ordering::SeqCst);
+        values.latch.open();
+        let (status, was_open) = closing.join().unwrap();
+        assert!(was_open, "it waited: {status:?}");
+        assert_eq!((values.census.alive(), status.counters.refused), (vec![], 1));
+    });
 }
 
 /// A consumer of events is not inside.

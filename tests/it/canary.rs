@@ -237,6 +237,21 @@ fn a_call_on_it_that_does_not_end_refuses_its_hand_over() {
     close(slot, &values.census);
 }
 
+#[test]
+fn a_call_on_it_refuses_its_hand_over_once_it_is_staged_again_too() {
+    let values = Values::new();
+    let bound = Duration::from_millis(200);
+    let slot = values.builder().hold_calls_during_hand_over(bound).open(b"p 1.0.0 1").unwrap();
+    let canary = canary(&slot, 1.0);
+    let call = slot.load_for("a client");
+    let staged = canary.into_staged();
+    assert_eq!(call.answer(), 2);
+    assert_kind!(staged.commit().unwrap_err(), ErrorKind::HoldTimedOut { leases: 1, .. });
+    assert_eq!(serving(&slot), (1, 1));
+    drop(call);
+    close(slot, &values.census);
+}
+
 /// It would be lost with what the old plugin learned after its state was saved.
 #[test]
 fn a_call_is_put_to_nobody_who_hands_its_state_over() {

@@ -1,10 +1,11 @@
 //! A new plugin is watched for a while: one that fails too often goes, and the one before serves again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hotslot::{CallStats, Cause, Event, HotSlot, Lease, Outcome, Probation, ProbationPolicy, Report, Subscription};
 
-use crate::support::{PATIENCE, Plugin, Values, close, serving, swap, swaps, wait_for};
+use crate::support::{Latch, PATIENCE, Plugin, Values, close, eventually, serving, swap, swaps, wait_for};
 
 fn slot(values: &Values, window: Duration, max_failures: u64) -> HotSlot<Plugin> {
     values.builder().probation(Probation::new(window).max_failures(max_failures)).open(b"p 1.0.0 1").unwrap()
@@ -355,6 +356,41 @@ fn a_rollback_that_cannot_be_made_is_tried_once_and_told_once() {
     fail(&slot, 1);
     reaper_has_looked(&slot);
     assert_eq!(slot.status().counters.alarms, 2, "one for each generation");
+    close(slot, &values.census);
+}
+
+#[test]
+fn what_is_said_of_the_time_before_condemns_nobody_who_has_come_back() {
+    struct Thoughtful(Arc<Latch>);
+    impl ProbationPolicy for Thoughtful {
+        fn window(&self) -> Duration {
+            PATIENCE
+        }
+        fn objection(&self, calls: &CallStats) -> Option<String> {
+            let failure = calls.last_failure()?;
+            self.0.pass();
+            Some(failure)
+        }
+    }
+    let values = Values::new();
+    let policy = Thoughtful(Arc::clone(&values.latch));
+    let slot = values.builder().probation(policy).open(b"p 1.0.0 1").unwrap();
+    slot.reload(b"p 2.0.0 2").unwrap();
+    std::thread::scope(|scope| {
+        let lease = slot.load();
+        let failing = scope.spawn(move || Lease::report_failure(&lease, "it was slow once"));
+        values.latch.wait_for(1);
+        slot.rollback().unwrap();
+        slot.rollback_to(2).unwrap();
+        values.latch.open();
+        failing.join().unwrap();
+    });
+    let serving = slot.status().serving.unwrap();
+    assert_eq!((serving.generation, serving.objection), (2, None));
+    Lease::report_failure(&slot.load(), "it is slow again");
+    eventually("what is said of the time since does", || {
+        slot.status().serving.is_some_and(|serving| serving.generation == 1)
+    });
     close(slot, &values.census);
 }
 

@@ -2,14 +2,15 @@
 //!
 //! A run adds one to the plugin's state, so the state counts the runs.
 
-use std::sync::mpsc;
+use std::cell::RefCell;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hotslot::{Builder, Cause, ErrorKind, Event, HotSlot, Lease, Probation, Runner, Stage, Subscription};
 
 use crate::assert_kind;
-use crate::support::{PATIENCE, Plugin, Values, close, eventually, serving, swap, wait_for};
+use crate::support::{Latch, PATIENCE, Plugin, Values, close, eventually, serving, swap, wait_for};
 
 /// Runs the first plugin, and waits until it does.
 fn run(values: &Values, builder: Builder<Plugin>, first: &[u8]) -> (Runner<Plugin>, Subscription) {
@@ -222,6 +223,37 @@ fn a_plugin_that_does_not_stop_is_reported_and_the_new_one_runs_beside_it() {
     wait_for(&events, |event| matches!(event, Event::Destroyed { generation: 1, .. }).then_some(()));
     assert_eq!(values.census.running(), [2]);
     stop_briefly(runner, &values);
+}
+
+#[test]
+fn a_run_that_leaves_a_destructor_to_its_thread_that_hangs_holds_nobody_up() {
+    struct Hang(Arc<Latch>);
+    impl Drop for Hang {
+        fn drop(&mut self) {
+            self.0.pass();
+        }
+    }
+    thread_local! {
+        static LEFT: RefCell<Option<Hang>> = const { RefCell::new(None) };
+    }
+    let values = Values::new();
+    let latch = Arc::clone(&values.latch);
+    values.on_run(move |generation| {
+        if generation == 1 {
+            LEFT.set(Some(Hang(Arc::clone(&latch))));
+        }
+    });
+    let builder = values.builder().keep_previous(0).drain_timeout(Duration::from_millis(100));
+    let (runner, events) = run(&values, builder, b"p 1.0.0 1");
+    runner.reload(b"p 2.0.0 2").unwrap();
+    assert_eq!(ended(&events, 1), None);
+    runs(&values, 2);
+    values.latch.wait_for(1);
+    assert_eq!(values.census.alive(), [1, 2], "the thread is not through with it");
+    wait_for(&events, |event| matches!(event, Event::Stuck { generation: 1, .. }).then_some(()));
+    values.latch.open();
+    eventually("it goes with its thread", || values.census.alive() == [2]);
+    stop(runner, &values);
 }
 
 #[test]

@@ -10,7 +10,8 @@ mod call;
 mod child;
 
 use std::ffi::OsStr;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{io, iter};
 
@@ -58,13 +59,14 @@ impl Policy {
             Policy::Always(rehearsal) => rehearsal.run(rehearsed, source),
             Policy::WherePossible if can_rehearse() => Rehearsal::default().run(rehearsed, source),
             Policy::WherePossible => {
-                static TOLD: Once = Once::new();
-                TOLD.call_once(|| {
+                static TOLD: AtomicBool = AtomicBool::new(false);
+                // Not in a `Once`: a subscriber that panics or hangs there would be every later load's.
+                if !TOLD.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         "libraries are loaded without a rehearsal: a constructor that crashes or hangs does so in this \
                          process. Call hotslot::native::rehearsal_point() first thing in main, or say without_rehearsal()"
                     );
-                });
+                }
                 Ok(())
             }
             Policy::Never => Ok(()),

@@ -8,13 +8,13 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use hotslot::native::{Native, RawNative};
-use hotslot::{Backend, ErrorKind, HotSlot, Stage};
+use hotslot::native::{Native, RawNative, Unload};
+use hotslot::{Backend, ErrorKind, Event, HotSlot, Lease, Probation, Runner, Stage};
 
 use super::fixtures::TemporaryFolder;
 use super::process::{alone, in_a_process};
 use super::{c_answering, c_library};
-use crate::support::{PATIENCE, Values, eventually};
+use crate::support::{PATIENCE, Values, eventually, wait_for};
 #[cfg(feature = "backends")]
 use crate::wasm;
 
@@ -202,6 +202,49 @@ fn modules_are_compiled_beside_each_other_while_a_constructor_does_not_end() {
         assert!(answer > 2, "they did not wait for the module that takes long");
         gate.open();
     });
+}
+
+#[test]
+fn a_runner_goes_on_while_a_constructor_does_not_end() {
+    alone(|| {
+        let (gate, slot) = (Gate::new(), impatient(&c_answering(1)));
+        let values = Values::new();
+        let running = values.builder().keep_previous(0).open(b"p 1.0.0 1 run=finish").unwrap();
+        let events = running.subscribe();
+        let lease = running.load();
+        let other =
+            Values::new().builder().probation(Probation::new(PATIENCE).max_failures(0)).open(b"p 1.0.0 1").unwrap();
+        other.reload(b"p 2.0.0 2").unwrap();
+        let runner = Runner::start(running).unwrap();
+        wait_for(&events, |event| matches!(event, Event::RunEnded { generation: 1, .. }).then_some(()));
+        reload_hangs(&slot, &gate);
+        // It does not wait for the thread of the run.
+        assert!(runner.reload(b"p 2.0.0 2").unwrap().is_swap());
+        assert_eq!(values.census.running(), [0; 0]);
+        // Nor does the reaper, who tends this slot now, and that one then.
+        drop(lease);
+        Lease::report_failure(&other.load(), "it fails");
+        eventually("the reaper goes on", || other.status().serving.is_some_and(|serving| serving.generation == 1));
+        gate.open();
+        eventually("the run begins once it can", || values.census.running() == [2]);
+        runner.stop();
+    });
+}
+
+#[test]
+fn the_process_can_end_while_a_destructor_does_not() {
+    let end = in_a_process(|| {
+        let gate = Gate::new();
+        let library =
+            c_library("endless.c", &[&format!("-DBEGUN=\"{}\"", gate.path().with_extension("begun").display())]);
+        let slot = HotSlot::builder(raw().unload(Unload::WhenIdle)).keep_previous(0).open(library).unwrap();
+        slot.reload(c_answering(2)).unwrap();
+        gate.wait();
+        std::process::exit(7);
+    });
+    if let Some(end) = end {
+        assert_eq!(end.status.code(), Some(7), "{}", end.output);
+    }
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! Rehearsals: what would kill the host kills a child. The hosts are programs of their own, in src/bin.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hotslot::native::{Native, Rehearsal, RehearsalError};
-use hotslot::{HotSlot, Stage};
+use hotslot::{ErrorKind, HotSlot, Stage};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Metadata, Subscriber};
 
 use super::fixtures::TemporaryFolder;
-use super::process::{End, killed_by, program, sacrificial};
+use super::process::{End, alone, killed_by, program, sacrificial};
 use super::{answering, c_answering, c_library, fixture, native, reason};
 
 /// Opens a slot in a sacrificial host with one image and reloads the other one, both rehearsed.
@@ -31,6 +34,37 @@ pub(super) fn refused(end: &End, words: &[&str]) {
     let line = line.unwrap_or_else(|| panic!("it was not refused: {}", end.output));
     assert!(words.iter().all(|word| line.contains(word)), "{words:?}: {line}");
     assert!(end.output.contains("serving: 1\n"), "the old one should serve on: {}", end.output);
+}
+
+/// The warning that there are none is written once, and by the host's code.
+#[test]
+fn a_subscriber_that_panics_at_the_warning_does_so_once() {
+    struct Fragile(AtomicBool);
+    impl Subscriber for Fragile {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.is_event() && metadata.target().starts_with("hotslot::native::rehearsal")
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            assert!(self.0.swap(true, Ordering::SeqCst), "a subscriber panics on purpose");
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+    alone(|| {
+        tracing::subscriber::set_global_default(Fragile(AtomicBool::new(false))).unwrap();
+        // SAFETY: the type is that of the fixture.
+        let open = || {
+            let backend = unsafe { Native::raw(|library| Ok(library.get::<unsafe extern "C" fn() -> i32>("answer")?)) };
+            HotSlot::builder(backend).open(c_answering(1))
+        };
+        assert!(matches!(open().unwrap_err().kind(), ErrorKind::Panicked(_)));
+        assert!(open().is_ok());
+    });
 }
 
 #[test]
