@@ -171,8 +171,9 @@ impl<T: ?Sized + Send + Sync + 'static> HotSlot<T> {
         self.core.journal.subscribe()
     }
 
-    /// Closes the slot and waits until all its generations are destroyed, but not longer than `timeout`. The status
-    /// says what is left, and who holds it.
+    /// Closes the slot and waits until all its generations are destroyed, and until a reload that was
+    /// [put off](HotSlot::reload_soon) has ended, but not longer than `timeout`. The status says what is left, and who holds it.
+    /// Plugins that are staged are for their holders to drop.
     pub fn close(self, timeout: Duration) -> Status {
         let deadline = after(timeout);
         self.core.close();

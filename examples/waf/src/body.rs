@@ -3,6 +3,7 @@
 use std::mem::take;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -64,12 +65,18 @@ pub struct Held {
 pub struct Progress {
     latest: Mutex<Instant>,
     cut: Mutex<Option<Cut>>,
+    broke_off: AtomicBool,
 }
 
 impl Progress {
     /// Returns when the last piece of it went on.
     pub fn latest(&self) -> Instant {
         *self.latest.lock()
+    }
+
+    /// Returns whether it ended in an error: the client's, the rules' refusal, or the node's. That says nothing of whom it was sent to.
+    pub fn broke_off(&self) -> bool {
+        self.broke_off.load(Ordering::Acquire)
     }
 
     /// Returns why it will not be sent to its end, if that is so for a reason of the node's own.
@@ -204,7 +211,11 @@ impl Held {
             ready: Bytes::new(),
             rest: Some(body),
             watch: None,
-            progress: Arc::new(Progress { latest: Mutex::new(Instant::now()), cut: Mutex::default() }),
+            progress: Arc::new(Progress {
+                latest: Mutex::new(Instant::now()),
+                cut: Mutex::default(),
+                broke_off: AtomicBool::new(false),
+            }),
             room: Room::none(),
             shared: None,
             patience,
@@ -272,6 +283,56 @@ impl Held {
     fn cut(&self, cut: Cut) -> BoxError {
         *self.progress.cut.lock() = Some(cut);
         cut.into()
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self;
+        *this.progress.latest.lock() = Instant::now();
+        loop {
+            // Whoever sends a body on does not stop by himself while there is more of it.
+            if this.turn == 0 {
+                this.turn = TURN;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if !this.ready.is_empty() {
+                // What is still held back has come since.
+                this.waiting = None;
+                return Poll::Ready(Some(Ok(Frame::data(take(&mut this.ready)))));
+            }
+            if let Some(watch) = this.watch.as_mut().filter(|watch| watch.behind) {
+                this.ready = watch.messages(&mut this.turn)?;
+                continue;
+            }
+            let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
+            match hyper::body::Body::poll_frame(Pin::new(rest), cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    match &mut this.watch {
+                        Some(watch) => this.ready = watch.take(data, &mut this.turn)?,
+                        None => this.ready = data,
+                    }
+                    let seen = this.watch.as_ref().map_or(0, |watch| watch.seen.len());
+                    if let Err(cut) = this.room.hold(seen) {
+                        return Poll::Ready(Some(Err(this.cut(cut))));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+                Poll::Ready(None) => {
+                    this.rest = None;
+                    if let Some(watch) = &mut this.watch {
+                        this.ready = watch.end(&mut this.turn)?;
+                    }
+                }
+                Poll::Pending => {
+                    this.turn = TURN;
+                    if let Err(slow) = this.wait(cx) {
+                        return Poll::Ready(Some(Err(slow)));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
     }
 
     /// Fails when what is held back has been so for too long.
@@ -415,52 +476,11 @@ impl hyper::body::Body for Held {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        *this.progress.latest.lock() = Instant::now();
-        loop {
-            // Whoever sends a body on does not stop by himself while there is more of it.
-            if this.turn == 0 {
-                this.turn = TURN;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            if !this.ready.is_empty() {
-                // What is still held back has come since.
-                this.waiting = None;
-                return Poll::Ready(Some(Ok(Frame::data(take(&mut this.ready)))));
-            }
-            if let Some(watch) = this.watch.as_mut().filter(|watch| watch.behind) {
-                this.ready = watch.messages(&mut this.turn)?;
-                continue;
-            }
-            let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
-            match Pin::new(rest).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    match &mut this.watch {
-                        Some(watch) => this.ready = watch.take(data, &mut this.turn)?,
-                        None => this.ready = data,
-                    }
-                    let seen = this.watch.as_ref().map_or(0, |watch| watch.seen.len());
-                    if let Err(cut) = this.room.hold(seen) {
-                        return Poll::Ready(Some(Err(this.cut(cut))));
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
-                Poll::Ready(None) => {
-                    this.rest = None;
-                    if let Some(watch) = &mut this.watch {
-                        this.ready = watch.end(&mut this.turn)?;
-                    }
-                }
-                Poll::Pending => {
-                    this.turn = TURN;
-                    if let Err(slow) = this.wait(cx) {
-                        return Poll::Ready(Some(Err(slow)));
-                    }
-                    return Poll::Pending;
-                }
-            }
+        let next = this.poll_next(cx);
+        if let Poll::Ready(Some(Err(_))) = next {
+            this.progress.broke_off.store(true, Ordering::Release);
         }
+        next
     }
 
     fn is_end_stream(&self) -> bool {

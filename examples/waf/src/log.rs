@@ -75,10 +75,18 @@ pub struct Line {
     pub answered_in: Duration,
 }
 
+/// The most characters of what a client sent in one value.
+const LONGEST: usize = 512;
+
+/// What a client sent, fit to be written.
+fn said(text: &str) -> String {
+    let short = text.char_indices().nth(LONGEST).map_or(text, |(at, _)| &text[..at]);
+    escape_untrusted(short).into_owned()
+}
+
 impl Line {
     pub fn write(&self, peer: &Peer, status: StatusCode, took: Duration, id: &str) {
         let judgement = self.judgement.as_ref();
-        let said = |text: &str| escape_untrusted(text).into_owned();
         tracing::info!(
             target: "waf::access",
             request = id,
@@ -100,4 +108,13 @@ impl Line {
             total_ms = millis(took),
         );
     }
+}
+
+#[cfg(test)]
+#[test]
+fn what_a_client_sent_is_cut_before_it_is_escaped() {
+    assert_eq!(said("/short"), "/short");
+    assert_eq!(said(&"é".repeat(600)), "é".repeat(LONGEST));
+    let escaped = said(&"\u{1b}".repeat(1_000_000));
+    assert_eq!(escaped, escape_untrusted(&"\u{1b}".repeat(LONGEST)).into_owned());
 }

@@ -131,6 +131,8 @@ pub struct Metrics {
     detected: Family<Given, Counter>,
     matches: Family<Rule, Counter>,
     known_rules: Mutex<BTreeSet<String>>,
+    /// Held while what is known only at the moment is taken up and written.
+    writing: Mutex<()>,
     calls: Histogram,
     errors: Family<Kind, Counter>,
     requests: Family<Status, Counter>,
@@ -171,6 +173,7 @@ impl Metrics {
             detected: Family::default(),
             matches: Family::default(),
             known_rules: Mutex::default(),
+            writing: Mutex::default(),
             // From two microseconds to a quarter of a second.
             calls: Histogram::new(exponential_buckets(0.000_002, 2.0, 18)),
             errors: Family::default(),
@@ -362,8 +365,11 @@ impl Metrics {
         &self.trust_refusals
     }
 
-    /// The text of `/metrics`.
-    pub fn text(&self) -> Result<String, std::fmt::Error> {
+    /// The text of `/metrics`, once `take_up` has taken up what is known only at the moment. Of two at a time, one waits: neither
+    /// sees what the other one has half done.
+    pub fn text(&self, take_up: impl FnOnce()) -> Result<String, std::fmt::Error> {
+        let _writing = self.writing.lock();
+        take_up();
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
         Ok(text)
@@ -446,14 +452,34 @@ impl ModuleMetrics {
 
 #[cfg(test)]
 mod tests {
-    use super::Metrics;
+    use super::{Metrics, SiteStatus};
+    use crate::sites::State;
 
     #[test]
     fn ten_thousand_rules_do_not_make_ten_thousand_labels() {
         let metrics = Metrics::new();
         (0..10_000).for_each(|rule| metrics.matched(&format!("rule-{rule}")));
-        let text = metrics.text().unwrap();
+        let text = metrics.text(|| {}).unwrap();
         assert_eq!(text.matches("waf_rule_matches_total{").count(), 257);
         assert_eq!(metrics.matches()[0], ("other".to_owned(), 10_000 - 256));
+    }
+
+    #[test]
+    fn no_scrape_sees_what_another_one_has_half_done() {
+        let metrics = Metrics::new();
+        let mut state = State::default();
+        (state.url, state.requests) = ("http://a".to_owned(), 7);
+        let mut sites = [SiteStatus::default()];
+        sites[0].upstreams.push(state);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let text = metrics.text(|| metrics.upstreams(&sites)).unwrap();
+                        assert!(text.contains("waf_upstream_requests_total{upstream=\"http://a\"} 7\n"), "{text}");
+                    }
+                });
+            }
+        });
     }
 }

@@ -35,7 +35,7 @@ pub struct Place {
     pub parameter: Option<String>,
     /// A part of the request as decisions name it: `header:user-agent`, `cookie:session`, `arg:q`, `body`.
     pub part: Option<String>,
-    /// Methods, in upper case.
+    /// Methods, as they are sent: in upper case.
     pub methods: Vec<String>,
     pub clients: Vec<Network>,
 }
@@ -52,18 +52,20 @@ pub struct Subject<'a> {
 impl Place {
     /// Whether a request is in this place, by its path as it is written: for what makes the node milder.
     fn has(&self, subject: Subject<'_>) -> bool {
-        self.has_but_path(subject) && self.path.as_ref().is_none_or(|path| path.fits(subject.path))
+        self.has_but_path(subject, |method| method == subject.method)
+            && self.path.as_ref().is_none_or(|path| path.fits(subject.path))
     }
 
-    /// Whether a request is in this place by any reading of its path: for what makes the node stricter.
+    /// Whether a request is in this place by any reading of its path, and in any case of its method: for what makes the node
+    /// stricter.
     pub fn catches(&self, subject: Subject<'_>, readings: &Readings<'_>) -> bool {
-        self.has_but_path(subject)
+        self.has_but_path(subject, |method| method.eq_ignore_ascii_case(subject.method))
             && self.path.as_ref().is_none_or(|path| readings.any(|reading| path.catches(reading)))
     }
 
-    fn has_but_path(&self, subject: Subject<'_>) -> bool {
+    fn has_but_path(&self, subject: Subject<'_>, is_method: impl Fn(&str) -> bool) -> bool {
         self.site.as_ref().is_none_or(|site| site.fits(subject.host))
-            && (self.methods.is_empty() || self.methods.iter().any(|method| method == subject.method))
+            && (self.methods.is_empty() || self.methods.iter().any(|method| is_method(method)))
             && (self.clients.is_empty() || self.clients.iter().any(|network| network.contains(subject.client)))
     }
 
@@ -445,6 +447,18 @@ mod tests {
         }
         // A path that means too much is in all places, and is given up early.
         assert!(catches(&login, &format!("/{}", "%25252541;a/".repeat(20_000))));
+    }
+
+    #[test]
+    fn a_method_that_is_denied_is_so_in_any_case() {
+        let post = place("methods = [\"POST\"]");
+        let with = |method| Subject { method, ..subject("x", "/") };
+        for method in ["POST", "post", "Post"] {
+            assert!(post.catches(with(method), &Readings::of("/")), "{method}");
+        }
+        assert!(!post.catches(with("PUT"), &Readings::of("/")));
+        // Exceptions are for a method as it is written.
+        assert!(post.has(with("POST")) && !post.has(with("post")));
     }
 
     #[test]

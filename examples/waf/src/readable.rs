@@ -47,6 +47,24 @@ pub fn readable(headers: &HeaderMap, body: Bytes, cap: usize) -> Result<Bytes, U
     in_utf8(headers, decompressed(headers, body, cap)?)
 }
 
+/// Checks what has come of a body that is shown to the rules as it is: it must not begin as one in another character set.
+pub fn check_beginning(headers: &HeaderMap, body: &[u8]) -> Result<(), Unread> {
+    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.to_str()).transpose().map_err(|_| Unread::Charset)?;
+    let kind = kind.unwrap_or_default().to_ascii_lowercase();
+    let is_text = is_text(media(&kind));
+    let in_utf16 = Encoding::for_bom(body).is_some_and(|(encoding, _)| is_utf16(encoding));
+    if is_text && (in_utf16 || is_in_wide_units(body)) {
+        return Err(Unread::Charset);
+    }
+    if !is_text && !kind.is_empty() {
+        return Ok(());
+    }
+    match declared(body)?.as_deref() {
+        None | Some("utf-8" | "us-ascii") => Ok(()),
+        Some(_) => Err(Unread::Charset),
+    }
+}
+
 fn decompressed(headers: &HeaderMap, body: Bytes, cap: usize) -> Result<Bytes, Unread> {
     let mut encodings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -142,10 +160,9 @@ fn in_utf8(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Unread> {
     };
     let charsets: Vec<&str> =
         kind.split(';').skip(1).filter_map(|parameter| parameter.trim().strip_prefix("charset")).collect();
-    // Parameters say nothing of what a body is.
-    let media = kind.split([';', ',']).next().unwrap_or_default().trim();
+    let media = media(&kind);
     let is_xml = media.contains("xml") || kind.is_empty() && looks_like_xml(&body);
-    let is_text = is_xml || media.contains("json") || media.starts_with("text/") || media.contains("graphql");
+    let is_text = is_xml || is_text(media);
     let named = match &charsets[..] {
         [] if is_xml => declared(&body)?,
         [] => None,
@@ -177,8 +194,7 @@ fn in_utf8(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Unread> {
     let ascii = encoding.is_none_or(|encoding| {
         encoding == encoding_rs::UTF_8 || encoding.is_ascii_compatible() && encoding.is_single_byte()
     });
-    // UTF-16 and UTF-32 that nobody announced.
-    let hidden = body.iter().take(4).any(|byte| *byte == 0);
+    let hidden = is_in_wide_units(&body);
     match encoding {
         _ if is_text && hidden && ascii => Err(Unread::Charset),
         _ if ascii => Ok(body),
@@ -191,6 +207,20 @@ fn in_utf8(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Unread> {
         // The mark at the beginning of a file is the file's own.
         _ => Ok(body),
     }
+}
+
+/// The type alone: parameters say nothing of what a body is.
+fn media(kind: &str) -> &str {
+    kind.split([';', ',']).next().unwrap_or_default().trim()
+}
+
+fn is_text(media: &str) -> bool {
+    media.contains("xml") || media.contains("json") || media.starts_with("text/") || media.contains("graphql")
+}
+
+/// Whether it is in UTF-16 or UTF-32, announced or not.
+fn is_in_wide_units(body: &[u8]) -> bool {
+    body.iter().take(4).any(|byte| *byte == 0)
 }
 
 /// Whether it begins as XML with a declaration does, in ASCII or in EBCDIC.
@@ -312,6 +342,43 @@ mod tests {
             assert_eq!(read(&[("content-type", kind)], b"\x4c\x6f\xa7\x94\x93"), Err(Unread::Charset), "{kind}");
         }
         assert_eq!(read(&[], b"\x4c\x6f\xa7\x94\x93"), Err(Unread::Charset));
+    }
+
+    #[test]
+    fn a_beginning_in_another_character_set_does_not_go_on() {
+        let check = |kind: &'static str, body: &[u8]| {
+            let kind = (!kind.is_empty()).then(|| (CONTENT_TYPE, HeaderValue::from_static(kind)));
+            check_beginning(&kind.into_iter().collect(), body)
+        };
+        for kind in ["", "text/plain", "application/x-ndjson"] {
+            for body in [
+                &b"<?xml version='1.0' encoding='utf-7'?><q>"[..],
+                b" <?xml version='1.0' encoding=\"ISO-8859-5\"?>",
+                b"<?xml version='1.0' enc",
+                b"\x4c\x6f\xa7\x94\x93",
+            ] {
+                assert_eq!(check(kind, body), Err(Unread::Charset), "{kind}: {body:?}");
+            }
+            for body in [
+                &b""[..],
+                b"q=1",
+                b"<?x",
+                b"<?xml version='1.0'?><q>",
+                b"\xef\xbb\xbf<?xml version='1.0' encoding='UTF-8'?>",
+                b"<?xml version='1.0' encoding='us-ascii'?>",
+            ] {
+                assert_eq!(check(kind, body), Ok(()), "{kind}: {body:?}");
+            }
+        }
+        for body in [&b"\xff\xfe{\0"[..], b"{\0\"\0", b"\0{\0\"", b"\xfe\xff\0{"] {
+            assert_eq!(check("text/plain", body), Err(Unread::Charset), "{body:?}");
+            assert_eq!(check("application/x-ndjson", body), Err(Unread::Charset), "{body:?}");
+            // The rules read them in such a one.
+            assert_eq!(check("", body), Ok(()), "{body:?}");
+            assert_eq!(check("application/octet-stream", body), Ok(()), "{body:?}");
+        }
+        let strange = HeaderValue::from_bytes(b"text/plain\xe9").unwrap();
+        assert_eq!(check_beginning(&[(CONTENT_TYPE, strange)].into_iter().collect(), b"q"), Err(Unread::Charset));
     }
 
     /// Two readings: behind a header of zlib, a block of `0xfefe` bytes and their checksum; and without one, two blocks.

@@ -96,7 +96,7 @@ impl RuleFile {
             Edit::Replace(new) => Ok((RuleFile::of(&new)?, replaced)),
             Edit::ReplaceText(text) => Ok((RuleFile::new(text.into_bytes()), replaced)),
             Edit::Put(rule) => self.with_dynamic(|dynamic| {
-                let id = id_of(&rule)?;
+                let id = new_id_of(&rule)?;
                 match dynamic.iter_mut().find(|other| id_of(other).is_ok_and(|other| other == id)) {
                     Some(same) => {
                         *same = rule;
@@ -109,7 +109,7 @@ impl RuleFile {
                 }
             }),
             Edit::Add(rule) => self.with_dynamic(|dynamic| {
-                let id = id_of(&rule)?;
+                let id = new_id_of(&rule)?;
                 if dynamic.iter().any(|other| id_of(other).is_ok_and(|other| other == id)) {
                     return Err(EditError::Exists(id));
                 }
@@ -219,6 +219,17 @@ fn id_of(rule: &Value) -> Result<String, EditError> {
     id.map(str::to_owned).ok_or_else(|| malformed("a rule is an object with an `id`"))
 }
 
+/// Ids that rules cannot be found by: something else is at these paths of the API.
+const ROUTES: [&str; 3] = ["diff", "file", "rollback"];
+
+fn new_id_of(rule: &Value) -> Result<String, EditError> {
+    let id = id_of(rule)?;
+    if ROUTES.contains(&id.as_str()) {
+        return Err(malformed(format!("a rule cannot have the id {id:?}: /api/v1/rules/{id} is something else")));
+    }
+    Ok(id)
+}
+
 /// What is different between two rule files.
 #[derive(Default, Serialize)]
 pub struct Diff {
@@ -272,6 +283,11 @@ mod tests {
         });
         assert_eq!(file.value().unwrap(), expected);
         assert!(file.edited(Edit::Put(json!("no rule"))).is_err());
+        for id in super::ROUTES {
+            for edit in [Edit::Put(json!({ "id": id })), Edit::Add(json!({ "id": id }))] {
+                assert!(matches!(file.edited(edit), Err(EditError::Malformed(_))), "{id}");
+            }
+        }
         assert!(matches!(file.edited(Edit::Add(json!({"id": "a"}))), Err(EditError::Exists(_))));
         assert!(matches!(file.edited(Edit::Remove("c".to_owned())), Err(EditError::Missing(_))));
         let (file, _) = file.edited(Edit::Remove("a".to_owned())).unwrap();

@@ -93,7 +93,12 @@ impl Rules {
         let headers: usize = request.headers().map(|(name, value)| name.len() + value.len()).sum();
         work.spend((request.target.len() + headers + request.body.len()) * PARSING);
         case.whole(request);
+        let headers_are_matched = self.dynamic.looks_at(Where::Headers);
         let complete = parts::each(request, &mut |part| {
+            // Nobody looks at it, so it takes nothing away from what is looked at.
+            if part.place == Place::Host && !headers_are_matched {
+                return true;
+            }
             let length = part.name.len() + part.text.len();
             if left.parameters == 0 || length > left.bytes || work.is_spent() {
                 return false;

@@ -3,8 +3,11 @@
 //! The readers of bodies are flat: none keeps a stack, so there is no nesting to exhaust, and a body that is cut off or
 //! broken yields what is there.
 
+mod credentials;
 mod json;
 mod multipart;
+mod quiet;
+mod wide;
 mod xml;
 
 use waf_interface::Request;
@@ -32,7 +35,7 @@ pub enum Place {
     File,
     /// A body that is plain text.
     Body,
-    /// What the host says of the request, as a header.
+    /// What only dynamic rules look at: what the host says of the request, as a header, and headers in which nothing is found.
     Host,
     /// Nothing that was sent: what stands here could not be read, or not in one way only.
     Unread,
@@ -71,46 +74,6 @@ impl Part {
     }
 }
 
-/// Headers with a grammar so narrow, or content so random, that only noise would be found in them.
-const QUIET: [&str; 15] = [
-    "accept",
-    "accept-charset",
-    "accept-encoding",
-    "accept-language",
-    "cache-control",
-    "connection",
-    "content-length",
-    "date",
-    "host",
-    "if-modified-since",
-    "if-none-match",
-    "keep-alive",
-    "pragma",
-    "te",
-    "transfer-encoding",
-];
-
-/// What the values of such headers are made of.
-fn is_usual(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b" ,;=.*/_+:\"()?~-".contains(byte)
-}
-
-/// Headers in which proxies hand on names and addresses: every request behind one has them.
-const FORWARDED: [&str; 6] =
-    ["x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip", "x-request-id"];
-
-/// Whether a value is a list of names and addresses: there is a space only behind a comma, so no two words stand together.
-fn is_list_of_addresses(value: &[u8]) -> bool {
-    let is_address = |item: &[u8]| item.iter().all(|byte| byte.is_ascii_alphanumeric() || b".:-_[]".contains(byte));
-    value.split(|byte| *byte == b',').all(|item| is_address(item.strip_prefix(b" ").unwrap_or(item)))
-}
-
-/// Whether a header has nothing in it but what its narrow grammar needs.
-fn is_quiet(name: &str, value: &[u8]) -> bool {
-    (QUIET.contains(&name) || name.starts_with("sec-")) && value.iter().all(is_usual)
-        || FORWARDED.contains(&name) && is_list_of_addresses(value)
-}
-
 /// Hands every part of the request to `see`, until it returns `false`.
 pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
     let (path, query) = split(request.target, b'?');
@@ -121,13 +84,16 @@ pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
     for (name, value) in request.headers() {
         let name = decode::text(name).to_ascii_lowercase();
         let seen = match name.as_str() {
-            "cookie" => value.split(|byte| *byte == b';').all(|pair| cookie(pair, see)),
+            "cookie" => {
+                value.split(|byte| *byte == b';').all(|pair| cookie(pair, see))
+                    && see(Part::new(Place::Host, &name, decode::text(value)))
+            }
             // The host's own words: dynamic rules see the client's address.
             waf_interface::CLIENT => see(Part::new(Place::Host, &name, decode::text(value))),
             host if host.starts_with(':') => true,
-            "authorization" | "proxy-authorization" => true,
+            "authorization" | "proxy-authorization" => credentials::each(&name, value, see),
             // Dynamic rules see them, and so does every rule if there is more in them than their grammar needs.
-            quiet if is_quiet(quiet, value) => see(Part::new(Place::Host, &name, decode::text(value))),
+            quiet if quiet::is_quiet(quiet, value) => see(Part::new(Place::Host, &name, decode::text(value))),
             "user-agent" => see(Part::new(Place::UserAgent, &name, decode::text(value))),
             "x-filename" | "x-file-name" => {
                 see(Part::new(Place::FileName, &name, decode::text(&decode::percent(value))))
@@ -151,6 +117,9 @@ pub fn each(request: &Request<'_>, see: &mut dyn FnMut(Part) -> bool) -> bool {
     body(&content_type.unwrap_or_default(), request.body, see)
 }
 
+/// What the names of types have in them whose bodies are messages in a binary format.
+const MESSAGES: [&str; 7] = ["amf", "avro", "bson", "cbor", "msgpack", "proto", "thrift"];
+
 /// Types of JSON that have a value on each line.
 const SEQUENCES: [&str; 5] = ["ndjson", "jsonl", "json-lines", "json-seq", "stream+json"];
 
@@ -170,6 +139,8 @@ fn body(content_type: &str, body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> b
         // Whoever does not take it for JSON may take it for a form.
         json::each(body, see)
             && (valid || see(Part::new(Place::Unread, "json", "no valid JSON".to_owned())) && form(body, see))
+    } else if kind.is_empty() && wide::text(body).is_some() {
+        guessed(body, see)
     } else if is_xml || (kind.is_empty() && start.starts_with(b"<?xml")) {
         xml::each(body, see)
     } else if kind.is_empty() && matches!(start.first(), Some(b'{' | b'[')) {
@@ -180,8 +151,13 @@ fn body(content_type: &str, body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> b
         // Pages of other sites may send this type unasked, and some servers take it for JSON.
         let as_json = matches!(start.first(), Some(b'{' | b'['));
         (!as_json || json::each(body, see)) && see(Part::new(Place::Body, "", decode::text(body)))
-    } else if kind.starts_with("application/grpc") {
-        printable(body, see)
+    } else if kind.starts_with("application/grpc-web-text") {
+        match decode::base64(body) {
+            Some(frames) => messages(&frames, see),
+            None => see(Part::new(Place::Unread, "grpc-web-text", "no valid base64".to_owned())),
+        }
+    } else if kind.starts_with("application/grpc") || MESSAGES.iter().any(|format| subtype.contains(format)) {
+        message(body, see)
     } else {
         guessed(body, see)
     }
@@ -194,6 +170,14 @@ fn media_type(content_type: &str) -> String {
 
 /// A body of a type that is no text: a server that does not ask for the type reads it as what it looks like.
 fn guessed(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
+    match wide::text(body) {
+        // It need not be: what stands behind a beginning like that is looked at as it is, too.
+        Some(text) => looked_at(text.as_bytes(), see) && printable(body, see) && file(body, see),
+        None => looked_at(body, see) && file(body, see),
+    }
+}
+
+fn looked_at(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
     let start = body.trim_ascii_start();
     let known = match start.first() {
         Some(b'{' | b'[' | b'"') => {
@@ -210,8 +194,11 @@ fn guessed(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
         }
         _ => false,
     };
-    let text = known || !is_text(body) || form(body, see) && see(Part::new(Place::Body, "", decode::text(body)));
-    text && see(Part::new(Place::File, "body", decode::text(body)))
+    known || !is_text(body) || form(body, see) && see(Part::new(Place::Body, "", decode::text(body)))
+}
+
+fn file(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
+    see(Part::new(Place::File, "body", decode::text(body)))
 }
 
 /// Whether what begins with `<` is markup to its end, and no form with a `<` in front.
@@ -221,20 +208,48 @@ fn is_markup(start: &[u8]) -> bool {
     named && !tag.contains(&b'&') && start.trim_ascii_end().ends_with(b">")
 }
 
-/// Whether these bytes are text. The last character may be cut off.
+/// Whether these bytes are text: many a reader does not mind a null byte in it. The last character may be cut off.
 fn is_text(bytes: &[u8]) -> bool {
-    !bytes.contains(&0) && std::str::from_utf8(bytes).map_or_else(|error| error.error_len().is_none(), |_| true)
+    std::str::from_utf8(bytes).map_or_else(|error| error.error_len().is_none(), |_| true)
 }
 
 /// Runs of printable characters that are shorter hardly say anything, and there are many.
 const SHORTEST_RUN: usize = 5;
 
-/// A message in a binary format: its texts are in it as they are.
+/// Whether a character ends a run of printable ones.
+fn is_mark(c: char) -> bool {
+    c.is_control() && !matches!(c, '\t' | '\r' | '\n')
+}
+
+/// A message in a binary format. What has nothing but text in it is none, whatever its type says.
+fn message(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
+    let mut chunks = body.utf8_chunks();
+    let plain = chunks.next().is_none_or(|chunk| !chunk.valid().contains(is_mark)) && is_text(body);
+    if plain || wide::text(body).is_some() { guessed(body, see) } else { printable(body, see) }
+}
+
+/// The texts in a message in a binary format, in which they are as they are.
 fn printable(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
-    let runs = body
-        .utf8_chunks()
-        .flat_map(|chunk| chunk.valid().split(|c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n')));
+    let runs = body.utf8_chunks().flat_map(|chunk| chunk.valid().split(is_mark));
     runs.filter(|run| run.len() >= SHORTEST_RUN).all(|run| see(Part::new(Place::Arg, "message", run.to_owned())))
+}
+
+/// Messages with a flag and a length in front of each. What is cut off is looked at as far as it goes.
+fn messages(frames: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
+    let mut rest = frames;
+    while let Some(([flag, length @ ..], behind)) = rest.split_first_chunk::<5>() {
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        let (message, next) = behind.split_at(length.min(behind.len()));
+        let seen = match flag & 1 {
+            0 => printable(message, see),
+            _ => see(Part::new(Place::Unread, "grpc-web-text", "a compressed message".to_owned())),
+        };
+        if !seen {
+            return false;
+        }
+        rest = next;
+    }
+    true
 }
 
 fn cookie(pair: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {

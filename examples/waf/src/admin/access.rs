@@ -101,20 +101,23 @@ impl Tokens {
 
 /// Lets a request on, or answers it. What changes something, or is to, is written down.
 pub async fn check(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    if let Err(problem) = same_site(request.headers(), request.uri().authority(), &admin.hosts) {
-        return refusal(StatusCode::FORBIDDEN, problem).into_response();
-    }
+    let here = same_site(request.headers(), request.uri().authority(), &admin.hosts);
     let tokens = Arc::clone(&admin.tokens.read());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let who = tokens.who(request.headers());
     let needed = tokens.needed(&method, &path);
     let from = request.extensions().get::<Peer>().map(|peer| peer.name.to_string()).unwrap_or_default();
-    let answer = match (needed, who) {
-        (Some(_), None) => {
+    let answer = match (here, needed, who) {
+        // Pages of other sites can make any browser ask without one.
+        (Err(problem), ..) if who.is_none() || tokens.known.is_none() => {
+            return refusal(StatusCode::FORBIDDEN, problem).into_response();
+        }
+        (Err(problem), ..) => refusal(StatusCode::FORBIDDEN, problem).into_response(),
+        (_, Some(_), None) => {
             let problem = "this needs the token: Authorization: Bearer …".to_owned();
             unauthorized(StatusCode::UNAUTHORIZED, problem)
         }
-        (Some(needed), Some((name, role))) if role < needed => {
+        (_, Some(needed), Some((name, role))) if role < needed => {
             let problem = format!("{name} has the role {}: this needs {}", role.name(), needed.name());
             unauthorized(StatusCode::FORBIDDEN, problem)
         }

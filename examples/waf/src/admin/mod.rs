@@ -17,7 +17,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::{self, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{self, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodRouter, get, post, put};
@@ -125,6 +125,18 @@ pub async fn harden(request: Request, next: axum::middleware::Next) -> Response 
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     answer
+}
+
+/// What somebody gave as a reason, fit for log and history; `None` if it was nothing.
+fn given(reason: Option<String>) -> Option<String> {
+    let reason = reason.filter(|reason| !reason.trim().is_empty())?;
+    Some(escape_untrusted(&reason).chars().take(512).collect())
+}
+
+/// The digest of the rules that a request wants to change, and no others.
+fn if_match(headers: &HeaderMap) -> Option<String> {
+    let of = headers.get(IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().trim_matches('"').to_owned());
+    of.filter(|tag| tag != "*")
 }
 
 /// Changes what serves in a module, off the runtime's workers.
@@ -275,10 +287,12 @@ async fn live(State(admin): State<Admin>, Query(Since { since }): Query<Since>) 
 }
 
 async fn metrics(State(admin): State<Admin>, proxy: Arc<Proxy>) -> Response {
-    admin.modules.iter().for_each(|module| module.note_state());
     let metrics = admin.guard.metrics();
-    metrics.upstreams(&proxy.upstreams());
-    match metrics.text() {
+    let text = metrics.text(|| {
+        admin.modules.iter().for_each(|module| module.note_state());
+        metrics.upstreams(&proxy.upstreams());
+    });
+    match text {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response()

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::answers::{RolledBack, refusal};
 use super::chosen::Chosen;
-use super::{Admin, change, json};
+use super::{Admin, change, given, if_match, json};
 use crate::chain::Named;
 use crate::deploy::{Deployments, Rules, Target};
 
@@ -68,7 +68,7 @@ pub async fn module(
             return Err(refusal(StatusCode::BAD_REQUEST, both).into_response());
         }
     };
-    roll_back(&module, target, wish.reason).await
+    roll_back(&module, target, None, wish.reason).await
 }
 
 pub async fn rules(
@@ -79,16 +79,18 @@ pub async fn rules(
 ) -> Result<Json<RolledBack>, Response> {
     let wish: RuleFileWish = wish(&headers, &body).map_err(|refused| *refused)?;
     let module = chosen.and(wish.module)?.of_rules(&admin)?;
-    roll_back(&module, wish.digest.map_or(Target::Rules, Target::RulesOf), wish.reason).await
+    let target = wish.digest.map_or(Target::Rules, Target::RulesOf);
+    roll_back(&module, target, if_match(&headers), wish.reason).await
 }
 
 async fn roll_back(
     module: &Arc<Deployments>,
     target: Target,
+    of: Option<String>,
     reason: Option<String>,
 ) -> Result<Json<RolledBack>, Response> {
-    let reason = reason.unwrap_or_else(|| "requested".to_owned());
-    let done = change(module, move |deployments| deployments.roll_back(target, reason)).await?;
+    let reason = given(reason).unwrap_or_else(|| "requested".to_owned());
+    let done = change(module, move |deployments| deployments.roll_back(target, of, reason)).await?;
     Ok(Json(RolledBack::new(module.name(), done)))
 }
 

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::http::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH};
+use axum::http::header::{ETAG, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
 use serde_json::{Value, json as object};
 
 use super::answers::{Reloaded, refusal};
 use super::chosen::Chosen;
-use super::{Admin, change, is_sent_as, json, readable, reloaded};
+use super::{Admin, change, if_match, is_sent_as, json, readable, reloaded};
 use crate::deploy::{Change, Deployments, Refusal, Trigger};
 use crate::rule_file::{Edit, RuleFile};
 
@@ -116,9 +116,7 @@ pub async fn replace(
 }
 
 async fn edit(module: &Arc<Deployments>, headers: &HeaderMap, edit: Edit) -> Result<Json<Reloaded>, Response> {
-    let of = headers.get(IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().trim_matches('"').to_owned());
-    let of = of.filter(|tag| tag != "*");
-    let wanted = Change::Edit { edit, of };
+    let wanted = Change::Edit { edit, of: if_match(headers) };
     let record = change(module, |deployments| deployments.reload(wanted, Trigger::RuleRequest)).await?;
     Ok(reloaded(module, record))
 }

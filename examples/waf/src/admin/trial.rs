@@ -6,12 +6,11 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
-use hotslot::escape_untrusted;
 use serde::{Deserialize, Serialize};
 
 use super::answers::{Reloaded, refusal};
 use super::chosen::Chosen;
-use super::{Admin, change, json, listed, reloaded};
+use super::{Admin, change, given, json, listed, reloaded};
 use crate::chain::Named;
 use crate::deploy::{Begun, Deployments, Trigger};
 use crate::release::{Module, Release};
@@ -170,8 +169,5 @@ fn changed(trial: &Trial, message: String) -> Json<Changed> {
 }
 
 fn reason(reason: Option<String>, what: &str) -> String {
-    match reason {
-        Some(reason) if !reason.trim().is_empty() => escape_untrusted(&reason).chars().take(512).collect(),
-        _ => format!("{what} over the API"),
-    }
+    given(reason).unwrap_or_else(|| format!("{what} over the API"))
 }

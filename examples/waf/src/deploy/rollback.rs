@@ -40,13 +40,14 @@ pub struct RolledBack {
 }
 
 impl Deployments {
-    /// Goes back to an earlier module or to earlier rules, and records who asked for it.
-    pub fn roll_back(&self, target: Target, reason: String) -> Result<RolledBack, Refusal> {
+    /// Goes back to an earlier module or to earlier rules, and records who asked for it. Refused if rules serve that do not have
+    /// the digest `of`, as somebody else has changed them.
+    pub fn roll_back(&self, target: Target, of: Option<String>, reason: String) -> Result<RolledBack, Refusal> {
         let window = self.guard.holds().open();
         let from = self.serving();
-        let (report, to) = match self.roll_back_warm(&target, &reason)? {
+        let (report, to) = match self.roll_back_warm(&target, of.as_deref(), &reason)? {
             Some(done) => done,
-            None => self.roll_back_cold(&target, &reason)?,
+            None => self.roll_back_cold(&target, of.as_deref(), &reason)?,
         };
         let held = window.close(PATIENCE);
         let record = self.history.succeeded(&report, held);
@@ -57,9 +58,15 @@ impl Deployments {
     }
 
     /// Goes back at once, if what it goes back to is loaded. It waits for no reload.
-    fn roll_back_warm(&self, target: &Target, reason: &str) -> Result<Option<(Report, Release)>, Refusal> {
+    fn roll_back_warm(
+        &self,
+        target: &Target,
+        of: Option<&str>,
+        reason: &str,
+    ) -> Result<Option<(Report, Release)>, Refusal> {
         let mut last = self.change.lock();
         self.follow_from(&mut last);
+        self.still_serves(of)?;
         let to = self.goal(target)?;
         self.may_return(&to)?;
         let status = self.guard.slot().status();
@@ -74,9 +81,10 @@ impl Deployments {
     }
 
     /// May load a module, so it takes its turn with the reloads, and leaves rollbacks that do not alone.
-    fn roll_back_cold(&self, target: &Target, reason: &str) -> Result<(Report, Release), Refusal> {
+    fn roll_back_cold(&self, target: &Target, of: Option<&str>, reason: &str) -> Result<(Report, Release), Refusal> {
         let _turn = self.turn.lock();
         self.follow();
+        self.still_serves(of)?;
         let to = self.goal(target)?;
         self.expect(&to);
         self.announce_return(&to);
@@ -86,6 +94,12 @@ impl Deployments {
         let result = self.guard.slot().rollback_to(rollback).map_err(Refusal::Slot);
         self.follow();
         result.map(|report| (report, to))
+    }
+
+    /// Refuses if other rules serve than those with this digest.
+    fn still_serves(&self, of: Option<&str>) -> Result<(), Refusal> {
+        let digest = self.serving().rules.digest().to_string();
+        if of.is_none_or(|of| of == digest) { Ok(()) } else { Err(Refusal::RulesChanged) }
     }
 
     /// What is to serve then.

@@ -3,7 +3,8 @@
 
 use std::net::IpAddr;
 
-use hyper::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::HeaderMap;
+use hyper::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::http::uri::{Authority, Uri};
 use hyper::{Method, Version};
@@ -22,8 +23,14 @@ pub struct Arrival {
     pub websocket: bool,
 }
 
+/// The longest method. Those that there are have 17 letters at most.
+const LONGEST_METHOD: usize = 32;
+
 /// Makes a request ready to be inspected and sent. An error says what is wrong with it.
 pub fn arrive(parts: &mut Parts, peer: &Peer, trusted: &[Network], id: &HeaderValue) -> Result<Arrival, &'static str> {
+    if parts.method.as_str().len() > LONGEST_METHOD {
+        return Err("the method is too long");
+    }
     let host = host(parts)?;
     let target = parts.uri.path_and_query().ok_or("the target has no path")?.clone();
     if !target.as_str().starts_with('/') {
@@ -37,6 +44,7 @@ pub fn arrive(parts: &mut Parts, peer: &Peer, trusted: &[Network], id: &HeaderVa
         && !parts.headers.contains_key(TRANSFER_ENCODING)
         && parts.headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0");
     end_hop(&mut parts.headers);
+    join_cookies(&mut parts.headers);
     let client = set_forwarded(
         &mut parts.headers,
         peer.address.ip(),
@@ -51,6 +59,17 @@ pub fn arrive(parts: &mut Parts, peer: &Peer, trusted: &[Network], id: &HeaderVa
         set_upgrade(&mut parts.headers, HeaderValue::from_static("websocket"));
     }
     Ok(Arrival { host: name, client, websocket })
+}
+
+/// Makes one header of those for cookies, of which HTTP/2 may have several: RFC 9113, section 8.2.3. Of several, some servers read
+/// only one.
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
 }
 
 /// The host that a request is for: RFC 9112, section 3.2, and RFC 9113, section 8.3.1. Where two could be meant, servers differ.
@@ -120,4 +139,16 @@ fn hosts_are_names_and_addresses() {
     ] {
         assert!(!is_host(host), "{host}");
     }
+}
+
+#[cfg(test)]
+#[test]
+fn several_cookie_headers_become_one() {
+    let mut headers = HeaderMap::new();
+    for value in [&b"a=b"[..], b"c=\xff; d=e", b"f"] {
+        headers.append(COOKIE, HeaderValue::from_bytes(value).unwrap());
+    }
+    join_cookies(&mut headers);
+    let all: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    assert_eq!(all, [b"a=b; c=\xff; d=e; f"]);
 }

@@ -137,15 +137,12 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// What servers take for a proxy's word, besides `X-Forwarded-*`: of the client, of the request that was meant.
-const WORDS: [&str; 22] = [
+const WORDS: [&str; 21] = [
     "forwarded",
+    "proxy",
     "x-request-id",
     "cf-connecting-ip",
     "cf-connecting-ipv6",
-    "fastly-client-ip",
-    "true-client-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
     "x-original-forwarded-for",
     "x-originating-ip",
     "x-real-ip",
@@ -159,13 +156,23 @@ const WORDS: [&str; 22] = [
     "x-rewrite-url",
     "x-http-method",
     "x-http-method-override",
+    "x-http-path-override",
     "x-method-override",
+    "x-middleware-subrequest",
 ];
 
-/// Whether servers take a header for a proxy's word. Some take an underscore for a hyphen.
+/// What a request itself goes by. Nobody writes them with an underscore but to have them read by some only.
+const OWN: [&str; 8] =
+    ["authorization", "connection", "cookie", "host", "te", "trailer", "transfer-encoding", "upgrade"];
+
+/// Whether servers take a header for a proxy's word, or for one that the rules look for by its name. Some take an underscore for
+/// a hyphen, and programs know headers with `HTTP_` in front.
 fn tells_the_way(name: &str) -> bool {
-    let name = name.replace('_', "-");
-    name.starts_with("x-forwarded") || WORDS.contains(&name.as_str())
+    let spelled = name.replace('_', "-");
+    let bare = spelled.strip_prefix("http-").unwrap_or(&spelled);
+    let disguised = name.contains('_') && (spelled.starts_with("content-") || OWN.contains(&spelled.as_str()));
+    let told = ["x-forwarded", "x-envoy-"].iter().any(|start| bare.starts_with(start)) || bare.ends_with("client-ip");
+    disguised || told || WORDS.contains(&bare)
 }
 
 #[cfg(test)]
@@ -229,6 +236,19 @@ mod tests {
             ("x-cluster-client-ip", "192.0.2.1"),
             ("x-remote-ip", "192.0.2.1"),
             ("x-http-method-override", "DELETE"),
+            ("x-http-path-override", "/admin"),
+            ("x-middleware-subrequest", "middleware"),
+            ("x-envoy-original-path", "/admin"),
+            ("x-envoy-external-address", "192.0.2.1"),
+            ("true-client-ip", "192.0.2.1"),
+            ("fastly_client_ip", "192.0.2.1"),
+            ("client-ip", "192.0.2.1"),
+            ("http_client_ip", "192.0.2.1"),
+            ("http-x-forwarded-for", "192.0.2.1"),
+            ("proxy", "http://192.0.2.1"),
+            ("content_type", "text/plain"),
+            ("content_length", "0"),
+            ("transfer_encoding", "chunked"),
             ("forwarded", "for=192.0.2.1;host=internal"),
         ];
         let mut passing = headers(&forged);
@@ -240,6 +260,20 @@ mod tests {
             ("x-request-id", "7"),
         ]);
         assert_eq!(passing, left);
+    }
+
+    #[test]
+    fn what_only_looks_like_a_proxys_word_goes_on() {
+        let usual = [
+            ("x-tenant_id", "1"),
+            ("content-type", "text/plain"),
+            ("cookie", "a=b"),
+            ("authorization", "a"),
+            ("x_y", "1"),
+        ];
+        let mut passing = headers(&usual);
+        forwarded(&mut passing, "198.51.100.2", &[]);
+        assert!(usual.iter().all(|(name, _)| passing.contains_key(*name)), "{passing:?}");
     }
 
     #[test]

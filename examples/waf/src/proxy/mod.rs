@@ -33,7 +33,7 @@ use crate::listen::Peer;
 use crate::log::Line;
 use crate::policy::{Policy, Subject};
 use crate::rate::Limits;
-use crate::readable::{Unread, readable};
+use crate::readable::{Unread, check_beginning, readable};
 use crate::request_id::RequestIds;
 use crate::rules::Inspected;
 use crate::sites::{SiteStatus, Sites};
@@ -252,10 +252,16 @@ fn streams(headers: &HeaderMap) -> bool {
 
 /// Whether a body is a sequence of messages to be answered one by one.
 fn has_messages(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| {
-        let kind = kind.as_bytes();
-        kind == b"application/grpc" || kind.starts_with(b"application/grpc+") || kind.starts_with(b"application/grpc;")
-    })
+    let kind = media_type(headers);
+    ["application/grpc", "application/grpc-web", "application/connect+proto"].contains(&kind.as_str())
+        || ["application/grpc+", "application/grpc-web+"].iter().any(|start| kind.starts_with(start))
+}
+
+/// What the content type says without its parameters, in lower case.
+fn media_type(headers: &HeaderMap) -> String {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    String::from_utf8_lossy(kind).to_ascii_lowercase()
 }
 
 /// A request whose body is looked at while it comes.
@@ -280,7 +286,7 @@ impl Look {
         let read = match so {
             So::TooLong => Err(Unread::TooLong),
             // The end may be in the middle of a character.
-            So::Far => Ok(body.clone()),
+            So::Far => check_beginning(&self.parts.headers, body).map(|()| body.clone()),
             So::Whole => readable(&self.parts.headers, body.clone(), self.cap),
         };
         match read {
@@ -335,13 +341,21 @@ impl Look {
     fn messages(self, refused: Arc<AtomicBool>) -> Judge {
         let mut packed = self.parts.headers.clone();
         packed.remove(CONTENT_ENCODING);
-        if let Some(encoding) = packed.get("grpc-encoding").cloned() {
-            packed.insert(CONTENT_ENCODING, encoding);
+        let said = match media_type(&packed).starts_with("application/connect") {
+            true => "connect-content-encoding",
+            false => "grpc-encoding",
+        };
+        let encodings: Vec<_> = packed.get_all(said).iter().cloned().collect();
+        for encoding in encodings {
+            packed.append(CONTENT_ENCODING, encoding);
         }
+        // The whole of it is compressed, which no server of messages asks for.
+        let coded = self.parts.headers.get_all(CONTENT_ENCODING).iter().any(|encoding| encoding != "identity");
         let this = self.later();
         Box::new(move |message, so| {
             let judgement = match (so, message.first()) {
                 (So::TooLong, _) | (_, None) => this.ask(&[], Some(Unread::TooLong)),
+                _ if coded => this.ask(&[], Some(Unread::Encoding)),
                 (_, Some(0)) => this.ask(message.get(5..).unwrap_or_default(), None),
                 (_, Some(1)) if packed.contains_key(CONTENT_ENCODING) => {
                     match readable(&packed, message.slice(message.len().min(5)..), this.cap) {
@@ -405,6 +419,26 @@ mod tests {
     fn decided(lines: &[(&'static str, &'static str)]) -> bool {
         let line = |(name, value): &(&'static str, &'static str)| (name.parse().unwrap(), value.parse().unwrap());
         streams(&lines.iter().map(line).collect())
+    }
+
+    #[test]
+    fn messages_are_told_by_their_type_however_it_is_written() {
+        let is = |kind: &str| has_messages(&[(CONTENT_TYPE, kind.parse().unwrap())].into_iter().collect());
+        for kind in [
+            "application/grpc",
+            "Application/gRPC+proto",
+            "application/grpc;x=y",
+            "application/grpc-web",
+            " application/GRPC-Web+proto ; x=y",
+            "application/connect+proto",
+        ] {
+            assert!(is(kind), "{kind}");
+        }
+        for kind in
+            ["application/grpc-web-text", "application/grpc-web-text+proto", "application/grpcx", "application/proto"]
+        {
+            assert!(!is(kind), "{kind}");
+        }
     }
 
     #[test]

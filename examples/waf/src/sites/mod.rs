@@ -86,7 +86,7 @@ impl Sites {
 }
 
 /// A site, and how its upstreams are.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct SiteStatus {
     site: String,
     hosts: Vec<String>,

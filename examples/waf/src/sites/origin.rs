@@ -47,7 +47,7 @@ struct Condition {
 }
 
 /// How an upstream is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct State {
     pub url: String,
     /// Whether it gets requests.
@@ -111,11 +111,12 @@ impl Origin {
         let condition = &self.condition;
         condition.requests.fetch_add(1, Relaxed);
         let _under_way = UnderWay::begin(condition);
+        let body = request.body().progress();
         let answer = self.connections.request(request).await;
         match &answer {
             Ok(_) => condition.answered(),
-            // The client's body broke off, or was cut: that says nothing of the upstream.
-            Err(error) if is_own(&**error) => {}
+            // That says nothing of the upstream, and over HTTP/2 the error does not say where it comes from.
+            Err(_) if body.broke_off() => {}
             Err(error) => self.failed(&error.to_string()),
         }
         answer
@@ -190,12 +191,6 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.under_way.fetch_sub(1, Relaxed);
     }
-}
-
-/// Whether an error comes from the request's own body.
-fn is_own(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user))
 }
 
 /// Asks an upstream again and again how it is.

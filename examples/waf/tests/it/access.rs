@@ -154,6 +154,27 @@ async fn tokens_have_roles_and_change_without_a_restart() {
     assert!(lines.iter().all(|line| line["method"] != "GET"), "{audit}");
 }
 
+/// A token that a page of another site has got hold of.
+#[tokio::test]
+async fn what_another_site_wants_with_a_token_is_in_the_audit_log() {
+    let node = Node::start(&Module::new("1.0.0"));
+    let wish = |method: Method, token: &str, path: &str| {
+        let wish = request(node.admin, method, path).header("origin", "http://attacker.example");
+        if token.is_empty() { wish } else { wish.token(token) }
+    };
+    for (method, token, path) in [
+        (Method::POST, TOKEN, "/api/v1/wasm/rollback"),
+        (Method::POST, "", "/api/v1/wasm/rollback/nobody"),
+        (Method::GET, TOKEN, "/api/v1/wasm/version"),
+    ] {
+        assert_eq!(wish(method, token, path).send().await.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    let refused = std::fs::read_to_string(node.folder.path("data/audit-refused.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = refused.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 1, "{refused}");
+    assert_eq!((&lines[0]["who"], &lines[0]["status"]), (&"token".into(), &403.into()), "{refused}");
+}
+
 #[tokio::test]
 async fn whoever_hangs_up_is_in_the_audit_log() {
     let patient = "[waf.wasm.reload]\ntimeout_seconds = 5\n[waf.wasm.limits]\ndeadline_milliseconds = 3600000";

@@ -76,6 +76,7 @@ async fn a_malformed_host_or_target_is_refused() {
         "GET /\t HTTP/1.1\r\nHost: a",
         "GET /\u{1} HTTP/1.1\r\nHost: a",
         "GET / HTTP/1.1\r\nHost : a",
+        "METHODMETHODMETHODMETHODMETHODMETHOD / HTTP/1.1\r\nHost: a",
     ] {
         let answer = raw(node.data, format!("{request}\r\nConnection: close\r\n\r\n").as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.0 400"), "{request:?}: {answer}");
@@ -288,6 +289,32 @@ async fn a_chunk_goes_on_once_it_has_been_inspected() {
     let answer = read_until(&mut client, "\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     assert!(!read_to_end(&mut server).await.contains("=b"));
+}
+
+/// Nothing of a body goes on that the rules cannot read the rest of.
+#[tokio::test]
+async fn a_beginning_in_another_character_set_does_not_go_on() {
+    let (_listener, address) = upstream().await;
+    let node = in_front_of(address, "");
+    for (kind, declaration) in [("", "utf-7"), ("Content-Type: text/plain\r\n", "utf-16")] {
+        let body = format!("<?xml version='1.0' encoding='{declaration}'?><q>");
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\n{kind}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n",
+            body.len()
+        );
+        let mut client = TcpStream::connect(node.data).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_until(&mut client, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{kind}: {answer}");
+    }
+}
+
+/// Servers that read only the first of them would read something else than the rules.
+#[tokio::test]
+async fn cookies_go_on_in_one_header() {
+    let node = Node::start(&Module::new("1.0.0"));
+    let answer = request(node.data, Method::GET, "/echo").header("cookie", "a=b").header("cookie", "c=d").send().await;
+    assert!(answer.text().contains("[\"cookie\",\"a=b; c=d\"]"), "{}", answer.text());
 }
 
 /// The client's address, as far as trusted proxies say.

@@ -76,6 +76,43 @@ async fn rules_that_somebody_else_has_changed_are_not_changed() {
     assert_eq!(put("a", &tag).await, OK);
     assert_eq!(put("b", &tag).await, StatusCode::PRECONDITION_FAILED);
     assert_eq!(ids(&node.admin("/api/v1/rules").await["rules"]), ["a"]);
+    let back = async |tag: &str| {
+        let wish = request(node.admin, Method::POST, "/api/v1/rules/rollback").token(TOKEN).header("if-match", tag);
+        wish.send().await.status
+    };
+    assert_eq!(back(&tag).await, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(ids(&node.admin("/api/v1/rules").await["rules"]), ["a"]);
+    let serving = get(node.admin, "/api/v1/rules").await.headers["etag"].to_str().unwrap().to_owned();
+    assert_eq!(back(&serving).await, OK);
+    assert_eq!(node.admin("/api/v1/rules").await["rules"], json!([]));
+}
+
+#[tokio::test]
+async fn a_rule_is_not_called_as_a_route_is() {
+    let node = Node::start(&Module::new("1.0.0"));
+    for id in ["diff", "file", "rollback"] {
+        for method in [Method::PUT, Method::POST] {
+            let answer = send(&node, method, "/api/v1/rules", Some(json!({ "id": id }))).await;
+            assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.text());
+        }
+    }
+}
+
+/// It is shown in the log and the history, where it must not draw anything.
+#[tokio::test]
+async fn the_reason_of_a_rollback_is_escaped_and_cut() {
+    let node = Node::start(&Module::new("1.0.0"));
+    post(&node, "/api/v1/rules", json!({"id": "a"})).await;
+    let reason = format!("\u{1b}[2J\n{}", "x".repeat(1000));
+    assert_eq!(post(&node, "/api/v1/rules/rollback", json!({ "reason": reason })).await.status, OK);
+    let latest = node.admin("/api/v1/wasm/history").await["reloads"][0].clone();
+    let told = latest["reason"].as_str().unwrap();
+    assert!(!told.contains(['\u{1b}', '\n']) && told.ends_with('x') && told.chars().count() == 512, "{told}");
+    node.upload(&Module::new("1.1.0").bytes()).await;
+    let answer = post(&node, "/api/v1/wasm/rollback", json!({ "reason": "  " })).await;
+    assert_eq!(answer.status, OK, "{}", answer.text());
+    let latest = node.admin("/api/v1/wasm/history").await["reloads"][0].clone();
+    assert_eq!(latest["reason"], "requested");
 }
 
 /// The rule that was added in an emergency after a bad module.

@@ -362,6 +362,52 @@ async fn a_header_is_inspected_once_however_many_messages_follow() {
     }
 }
 
+/// The same frames under other names, compressed as their own header says.
+#[tokio::test]
+async fn bodies_that_are_refused_or_break_off_do_not_eject_an_upstream() {
+    let node = Node::configured(&Module::new("1.0.0"), &format!("[waf]\nupstream = \"h2c://{}\"", echo().await));
+    let said = ("x", "y");
+    for _ in 0..12 {
+        let (_, answer) = send(&node, "application/grpc", said, vec![Frame::data(framed("do=b"))]).await;
+        assert_ne!(answer, framed("do=b"));
+    }
+    let (status, answer) = send(&node, "application/grpc", said, vec![Frame::data(framed("one"))]).await;
+    assert_eq!((status, answer), (StatusCode::OK, framed("one")));
+}
+
+/// The same frames under other names, compressed as their own header says.
+#[tokio::test]
+async fn messages_of_browsers_are_inspected_one_by_one() {
+    let node = Node::configured(&Module::new("1.0.0"), &format!("[waf]\nupstream = \"h2c://{}\"", echo().await));
+    let packed = |text: &str| -> Bytes {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut out, text.as_bytes()).unwrap();
+        let out = out.finish().unwrap();
+        [&[1][..], &(out.len() as u32).to_be_bytes(), &out].concat().into()
+    };
+    let passes = async |kind: &str, more: (&str, &str), message: Bytes| {
+        // An upstream may have begun to answer by the time that something is refused.
+        let (status, answer) = send(&node, kind, more, vec![Frame::data(message.clone())]).await;
+        status == StatusCode::OK && answer == message
+    };
+    for (kind, said) in [
+        ("application/grpc", "grpc-encoding"),
+        ("Application/gRPC+proto", "grpc-encoding"),
+        ("application/grpc-web+proto", "grpc-encoding"),
+        ("application/grpc-web", "grpc-encoding"),
+        ("application/connect+proto", "connect-content-encoding"),
+    ] {
+        assert!(passes(kind, ("x", "y"), framed("one")).await, "{kind}");
+        assert!(passes(kind, (said, "gzip"), packed("one")).await, "{kind}");
+        assert!(!passes(kind, ("x", "y"), framed("do=b")).await, "{kind}");
+        assert!(!passes(kind, (said, "gzip"), packed("do=b")).await, "{kind}");
+        assert!(!passes(kind, ("x", "y"), packed("one")).await, "{kind}");
+        assert!(!passes(kind, ("content-encoding", "gzip"), framed("one")).await, "{kind}");
+    }
+    let other = ("grpc-encoding", "gzip");
+    assert!(!passes("application/connect+proto", other, packed("one")).await, "the header of another protocol");
+}
+
 #[tokio::test]
 async fn trailers_of_a_request_do_not_go_on() {
     let node = Node::configured(&Module::new("1.0.0"), &format!("[waf]\nupstream = \"h2c://{}\"", echo().await));

@@ -23,7 +23,7 @@ pub(super) fn each(content_type: &str, body: &[u8], see: &mut dyn FnMut(Part) ->
     if boundary.is_empty() || boundary.len() > LONGEST_BOUNDARY || !boundary.bytes().all(usual) {
         return odd("boundary", see) && see(Part::new(Place::Arg, "multipart", decode::text(body)));
     }
-    if (parameters.odd || boundary.ends_with(' ')) && !odd("boundary", see) {
+    if (parameters.odd || boundary.ends_with(' ') || !has_one_boundary(content_type)) && !odd("boundary", see) {
         return false;
     }
     let delimiter = [b"--", boundary.as_bytes()].concat();
@@ -53,6 +53,16 @@ pub(super) fn each(content_type: &str, body: &[u8], see: &mut dyn FnMut(Part) ->
             None => return odd("no end", see),
         }
     }
+}
+
+/// Whether whoever looks for the parameter as a text, from the beginning or from the end, finds this one and no other.
+fn has_one_boundary(content_type: &str) -> bool {
+    const NAME: &str = "boundary";
+    let lower = content_type.to_ascii_lowercase();
+    let Some((before, behind)) = lower.split_once(NAME) else { return false };
+    before.trim_end().ends_with(';')
+        && behind.trim_start().starts_with('=')
+        && !behind.split(NAME).skip(1).any(|behind| behind.trim_start().starts_with('='))
 }
 
 /// One part: the end of the delimiter's line, its head, an empty line, its content.
@@ -140,9 +150,9 @@ fn section(section: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
     }
     match file {
         Some(file) => {
-            // A file without a name is a value for some.
-            let value = !file.trim().is_empty() || see(Part::new(Place::Arg, &name, content.clone()));
-            value
+            // A file without a name, or with none but an extended one, is a value for some.
+            let named = disposition.get("filename").is_some_and(|file| !file.trim().is_empty());
+            (named || see(Part::new(Place::Arg, &name, content.clone())))
                 && see(Part::new(Place::FileName, &name, file.to_owned()))
                 && see(Part::new(Place::File, &name, content))
         }
@@ -256,9 +266,9 @@ mod tests {
 
     #[test]
     fn a_file_without_a_name_is_a_value_too() {
-        for name in ["\"\"", "\" \"", ""] {
+        for file in ["filename=\"\"", "filename=\" \"", "filename=", "filename*=utf-8''a.txt"] {
             let seen = read(
-                format!("--xyz\r\nContent-Disposition: form-data; name=q; filename={name}\r\n\r\n<script>\r\n--xyz--")
+                format!("--xyz\r\nContent-Disposition: form-data; name=q; {file}\r\n\r\n<script>\r\n--xyz--")
                     .as_bytes(),
             );
             assert!(seen.contains(&"arg:q=<script>".to_owned()), "{seen:?}");
@@ -273,12 +283,20 @@ mod tests {
         let body = |head: &str| format!("--xyz\r\n{head}\r\n\r\nvalue\r\n--xyz--\r\n");
         let plain = body(field);
         assert!(parts(usual, plain.as_bytes()).iter().all(|part| !part.starts_with("unread")));
+        let browser = "multipart/form-data; boundary=----WebKitFormBoundaryabc";
+        let from_browser = plain.replace("--xyz", "------WebKitFormBoundaryabc");
+        assert_eq!(parts(browser, from_browser.as_bytes()), ["arg-name=q", "arg:q=value"]);
         for content_type in [
             "multipart/form-data",
             "multipart/form-data; boundary=",
             "multipart/form-data; boundary=xyz; boundary=abc",
             "multipart/form-data; boundary=\"x\\yz\"",
             "multipart/form-data; boundary=xyz, text/plain",
+            "multipart/form-data; boundary=xyz; xboundary=abc",
+            "multipart/form-data; boundary=xyz; x=\"boundary =abc\"",
+            "multipart/form-data; xboundary=abc; boundary=xyz",
+            "multipart/form-data; a=\"boundary=abc\"; boundary=xyz",
+            "multipart/form-data; a=boundary; boundary=xyz",
             &format!("multipart/form-data; boundary={}", "x".repeat(71)),
         ] {
             assert!(

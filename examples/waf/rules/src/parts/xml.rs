@@ -4,37 +4,67 @@ use super::{Part, Place};
 use crate::{cut, decode};
 
 pub(super) fn each(body: &[u8], see: &mut dyn FnMut(Part) -> bool) -> bool {
-    let text = decode::text(body);
-    let mut rest = text.as_str();
+    let all = decode::text(body);
+    let mut rest = all.as_str();
+    // Behind this, no processing instruction ends as it should, and there is no need to look for that.
+    let last = all.rfind("?>").map_or(usize::MAX, |at| all.len() - at);
+    // A server reads text on both sides of a comment as one.
+    let mut text = String::new();
     while !rest.is_empty() {
         let (between, markup) = rest.split_at(rest.find('<').unwrap_or(rest.len()));
-        if !between.trim().is_empty() && !see(Part::new(Place::Arg, "xml", between.to_owned())) {
-            return false;
-        }
-        let (tag, behind) = markup.split_at(end_of(markup));
+        text.push_str(between);
+        let (tag, behind) = markup.split_at(end_of(markup, last));
         rest = behind;
-        let seen = match tag.strip_prefix("<!") {
-            Some(data) if data.starts_with("[CDATA[") => {
-                let data = data.trim_start_matches("[CDATA[").trim_end_matches("]]>");
-                see(Part::new(Place::Arg, "xml", data.to_owned()))
-            }
-            Some(comment) if comment.starts_with("--") => true,
-            Some(_) => see(Part::new(Place::Arg, "xml", tag.to_owned())),
-            None => attributes(tag, see),
+        let seen = if let Some(data) = tag.strip_prefix("<![CDATA[") {
+            text.push_str(data.strip_suffix("]]>").unwrap_or(data));
+            true
+        } else if tag.starts_with("<!--") {
+            true
+        } else if tag.starts_with("<?") {
+            instruction(tag, see)
+        } else {
+            flush(&mut text, see)
+                && if tag.starts_with("<!") {
+                    see(Part::new(Place::Arg, "xml", tag.to_owned()))
+                } else {
+                    attributes(tag, see)
+                }
         };
         if !seen {
             return false;
         }
     }
-    true
+    flush(&mut text, see)
 }
 
-/// Where the piece of markup that starts here ends.
-fn end_of(markup: &str) -> usize {
+/// Hands over the text that ends here.
+fn flush(text: &mut String, see: &mut dyn FnMut(Part) -> bool) -> bool {
+    let text = std::mem::take(text);
+    text.trim().is_empty() || see(Part::new(Place::Arg, "xml", text))
+}
+
+/// A processing instruction. Those of XML itself have attributes and nothing else.
+fn instruction(tag: &str, see: &mut dyn FnMut(Part) -> bool) -> bool {
+    let inside = tag.strip_suffix("?>").or_else(|| tag.strip_suffix('>')).unwrap_or(tag);
+    if tag.starts_with("<?xml") && !inside.contains('>') {
+        attributes(tag, see)
+    } else {
+        see(Part::new(Place::Arg, "xml", tag.to_owned()))
+    }
+}
+
+/// Where the piece of markup that starts here ends. The last end of an instruction is so many bytes in front of the end.
+fn end_of(markup: &str, last: usize) -> usize {
     for (open, close) in [("<![CDATA[", "]]>"), ("<!--", "-->")] {
         if markup.starts_with(open) {
             return markup.find(close).map_or(markup.len(), |at| at + close.len());
         }
+    }
+    if markup.starts_with("<?")
+        && markup.len() >= last
+        && let Some(at) = markup.find("?>")
+    {
+        return at + 2;
     }
     let mut quote = None;
     for (at, byte) in markup.bytes().enumerate() {
@@ -72,5 +102,17 @@ fn text_attributes_declarations_and_cdata_are_found() {
         seen.push(part.text);
         true
     });
-    assert_eq!(seen, ["1.0", "<!DOCTYPE r [<a probe=\"1 > 0\" b='x'>", "hi", "<s>"]);
+    assert_eq!(seen, ["1.0", "<!DOCTYPE r [<a probe=\"1 > 0\" b='x'>", "hi<s>"]);
+}
+
+#[cfg(test)]
+#[test]
+fn text_ends_where_a_tag_begins_and_nowhere_else() {
+    let mut seen = Vec::new();
+    let body = b"<?xml >g?><q>a<!-- ' -->b<?x '?>c<![CDATA[d]]]]>e<i/>f</q> <?y g";
+    each(body, &mut |part| {
+        seen.push(part.text);
+        true
+    });
+    assert_eq!(seen, ["<?xml >g?>", "<?x '?>", "abcd]]e", "f", "<?y g"]);
 }

