@@ -57,8 +57,8 @@ fn a_subscriber_that_panics_at_the_warning_does_so_once() {
     }
     alone(|| {
         tracing::subscriber::set_global_default(Fragile(AtomicBool::new(false))).unwrap();
-        // SAFETY: the type is that of the fixture.
         let open = || {
+            // SAFETY: the type is that of the fixture.
             let backend = unsafe { Native::raw(|library| Ok(library.get::<unsafe extern "C" fn() -> i32>("answer")?)) };
             HotSlot::builder(backend).open(c_answering(1))
         };
