@@ -11,7 +11,7 @@ use universal_waf::{Config, Reason, Rules};
 use waf_interface::Request;
 
 /// Every reader of bodies, and dynamic rules of both kinds.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 10] = [
     "application/x-www-form-urlencoded",
     "application/json",
     "text/xml",
@@ -20,6 +20,8 @@ const KINDS: [&str; 8] = [
     "multipart/form-data; boundary=\"x\"; charset=y",
     "application/octet-stream",
     "",
+    "application/grpc-web-text",
+    "application/msgpack",
 ];
 const FILE: &str = r#"{ "dynamic": [
     { "id": "text", "where": ["target", "args", "headers", "body"], "kind": "contains", "pattern": "é", "action": "log" },
@@ -34,7 +36,9 @@ fuzz_target!(|input: &[u8]| {
     let mut next = || pieces.next().unwrap_or_default();
     let (target, header, body) = (next(), next(), next());
     let kind = KINDS[usize::from(*kind) % KINDS.len()].as_bytes();
-    let headers = [(&b"content-type"[..], kind), (b"cookie", header), (b"user-agent", header), (b"x-filename", header)];
+    let same = ["cookie", "user-agent", "x-filename", "authorization", "accept", "sec-ch-ua"]
+        .map(|name| (name.as_bytes(), header));
+    let headers = std::iter::once((&b"content-type"[..], kind)).chain(same);
     let mut written = Vec::new();
     waf_interface::encode(&mut written, b"POST", target, headers, body).unwrap();
     let (decision, work) = RULES.measure(&Request::decode(&written).unwrap());
