@@ -4,14 +4,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use wasmtime::{Linker, Mutability, Store, Val};
 
 use super::account::Account;
 use super::admission::{Admitter, Evidence};
 use super::binder::Binder;
 use super::call_frame::Guest;
-use super::code::Linkers;
+use super::code::{Linkers, Newest};
 use super::engine::Engine;
 use super::error::{EngineError, WasmCallError};
 use super::exports::INTERFACE_EXPORTS;
@@ -405,7 +404,7 @@ impl<T: PluginType + ?Sized> WasmBackend<T> {
         let schema = artifact.manifest().schema.as_deref();
         let idle = Idle::of_engine(&self.engine, self.policy, &self.limits, &context.stop, &calls, &host, schema);
         let instances = Instances {
-            code: Arc::new(ArcSwap::new(first_code)),
+            code: Arc::new(Newest::new(first_code)),
             bind: Arc::clone(&self.bind),
             bind_creates: self.bind_creates,
             policy: self.policy,

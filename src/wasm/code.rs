@@ -2,15 +2,35 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use wasmtime::{Instance, InstancePre, Linker, Module, Store};
 
 use super::engine::Engine;
 use super::exports::ExportIndex;
 use super::host::{Given, StoreData};
 use super::offered::{HostItems, LinkedEach};
+use crate::lock::Mutex;
 use crate::workers::{self, Afterwards};
 use crate::{Artifact, BoxError, PluginScope};
+
+/// The code that new instances of a generation are made of. It is behind a lock that any thread can wait for at any time: the first
+/// look at an arc-swap gives a thread a thread-local with a destructor, for which it would wait while a library's constructors run.
+pub(super) struct Newest(Mutex<Arc<Code>>);
+
+impl Newest {
+    pub(super) fn new(code: Arc<Code>) -> Newest {
+        Newest(Mutex::new(code))
+    }
+
+    pub(super) fn load(&self) -> Arc<Code> {
+        Arc::clone(&self.0.lock())
+    }
+
+    pub(super) fn store(&self, code: Arc<Code>) {
+        let before = std::mem::replace(&mut *self.0.lock(), code);
+        // Without the lock.
+        drop(before);
+    }
+}
 
 /// A module that is compiled and linked, and only needs instances.
 pub(super) struct Code {
@@ -118,7 +138,7 @@ impl Linkers {
     }
 
     /// Compiles the optimised code on another thread, for the instances that are made once it is ready.
-    pub(super) fn optimise(&self, engine: &Engine, artifact: &Artifact, code: &Arc<ArcSwap<Code>>) {
+    pub(super) fn optimise(&self, engine: &Engine, artifact: &Artifact, code: &Arc<Newest>) {
         let (engine, artifact) = (engine.clone(), artifact.clone());
         let (linker, items, code) = (self.optimised.clone(), Arc::clone(&self.items), Arc::downgrade(code));
         let work = move || {

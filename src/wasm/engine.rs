@@ -5,7 +5,6 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use wasmtime::{CacheStore, Enabled, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
 
 use super::budget::MemoryBudget;
@@ -15,6 +14,7 @@ use super::error::{EngineError, WasmCallError};
 use super::function_cache::FunctionCache;
 use super::permits::{Permit, Permits};
 use super::snapshot::SnapshotStatus;
+use crate::lock::Mutex;
 use crate::nesting::HOST_STACK;
 use crate::{detached, escape_untrusted, workers};
 
@@ -244,12 +244,24 @@ impl Engine {
     /// Takes a permit for one more instance, if need be that of an idle one.
     pub(super) fn instance_permit(&self, wait: Duration) -> Result<Permit, WasmCallError> {
         let instances = &self.0.instances;
-        let permit = self.make_room(|| instances.take(Duration::ZERO));
-        permit.or_else(|| instances.take(wait)).ok_or_else(|| WasmCallError::Saturated {
+        let take = |wait| instances.take(wait);
+        if let Some(permit) = self.make_room(|| take(Duration::ZERO)) {
+            return Ok(permit);
+        }
+        // In this order: what becomes idle from here on is given up by whoever leaves it.
+        let _waiting = instances.announce();
+        let permit = self.make_room(|| take(Duration::ZERO)).or_else(|| take(wait));
+        permit.ok_or_else(|| WasmCallError::Saturated {
             what: "instances of the engine",
             limit: instances.total(),
             holders: text_of(self.holders(), |holder| holder.instances as u64),
         })
+    }
+
+    /// Returns whether somebody waits for an instance.
+    #[inline]
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.0.instances.is_waited_for()
     }
 
     /// Takes bytes of the budget, if need be those of idle instances.
@@ -378,12 +390,11 @@ fn has_swap() -> bool {
     std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
 }
 
-/// Registers the destructors of the thread-locals that modules need: the stack on which traps are handled, arc-swap's
-/// list of debts, and what parking_lot gives a thread that has to wait.
+/// Registers the destructors of the thread-locals that modules need: the stack on which traps are handled, and what parking_lot
+/// gives a thread that has to wait.
 fn prepare_thread() {
     wasmtime::Engine::tls_eager_initialize();
-    drop(arc_swap::ArcSwap::from_pointee(()).load());
-    let taken = Mutex::new(());
+    let taken = parking_lot::Mutex::new(());
     let guard = taken.lock();
     assert!(taken.try_lock_for(Duration::ZERO).is_none(), "it waits in vain");
     drop(guard);

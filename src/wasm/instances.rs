@@ -6,14 +6,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use parking_lot::Mutex;
 use wasmtime::{Store, WasmParams, WasmResults};
 
 use super::account::Account;
 use super::binder::{Binder, Call, Func};
 use super::call_frame::reason;
-use super::code::Code;
+use super::code::{Code, Newest};
 use super::engine::{Engine, Holder, OverBudget, Reclaim};
 use super::error::WasmCallError;
 use super::exports::{INITIALIZE, RESUME};
@@ -23,6 +21,7 @@ use super::parked::Parked;
 use super::permits::{Permit, Permits};
 use super::snapshot::{Readable, SnapshotStatus};
 use crate::host::{PluginHost, PluginInfo, record_wait};
+use crate::lock::Mutex;
 use crate::nesting::{Nested, Refusal, Watch, is_nested, refuse};
 use crate::{Payload, PluginScope, State, StopSignal};
 
@@ -48,12 +47,12 @@ pub enum InstancePolicy {
 }
 
 impl InstancePolicy {
-    /// Returns how many calls an instance may serve.
-    fn max_uses(self) -> u32 {
+    /// Returns whether an instance may serve another call after so many.
+    fn allows_more(self, uses: u32) -> bool {
         match self {
-            InstancePolicy::Fresh => 1,
-            InstancePolicy::Reuse { max_uses } => max_uses.get(),
-            InstancePolicy::Single => u32::MAX,
+            InstancePolicy::Fresh => false,
+            InstancePolicy::Reuse { max_uses } => uses < max_uses.get(),
+            InstancePolicy::Single => true,
         }
     }
 }
@@ -72,6 +71,8 @@ pub(super) struct Instance<C> {
     wasm: wasmtime::Instance,
     code: Arc<Code>,
     uses: u32,
+    /// The state that it started from: see `Idle::state_version`.
+    state_version: u64,
     /// It trapped, and its memory may be in any state.
     broken: bool,
     _alive: Alive,
@@ -108,7 +109,7 @@ pub(super) struct Turn<C> {
 
 /// The instances of one generation: what they share, and those that are idle.
 pub(super) struct Instances<C> {
-    pub(super) code: Arc<ArcSwap<Code>>,
+    pub(super) code: Arc<Newest>,
     pub(super) bind: Bind<C>,
     /// `bind` creates the plugin, which belongs into a snapshot, and does not only look functions up.
     pub(super) bind_creates: bool,
@@ -151,7 +152,7 @@ impl<C: Send + 'static> Instances<C> {
         options: &CallOptions,
         work: impl FnOnce(&mut Instance<C>) -> Result<R, WasmCallError>,
     ) -> Result<R, WasmCallError> {
-        let mut ready = match self.idle.parked.take() {
+        let mut ready = match self.idle.parked.take().filter(|ready| self.is_current(&ready.instance)) {
             Some(ready) => self.begin(ready, began, options)?,
             None => self.acquire(began, options)?,
         };
@@ -167,13 +168,20 @@ impl<C: Send + 'static> Instances<C> {
         let asked = Instant::now();
         let acquired = self.turn().and_then(|Turn { permit, instance }| {
             let got = Instant::now();
-            match instance.or_else(|| self.idle.take()) {
+            match instance.or_else(|| self.idle.take()).filter(|instance| self.is_current(instance)) {
                 Some(instance) => self.begin(Box::new(Ready { instance, permit }), began, options),
                 None => Ok(Box::new(Ready { instance: self.make(got, options)?, permit })),
             }
         });
         record_wait(asked.elapsed());
         acquired
+    }
+
+    /// Returns whether an instance started from the state that new ones start from. One that was in a call when another state was
+    /// restored did not. A single one has a state of its own.
+    #[inline]
+    fn is_current(&self, instance: &Instance<C>) -> bool {
+        self.policy == InstancePolicy::Single || instance.state_version == self.idle.state_version()
     }
 
     /// Begins a call with an instance that is idle.
@@ -225,9 +233,13 @@ impl<C: Send + 'static> Instances<C> {
     /// Makes an instance and restores the state into it. `start`, the binder and the restore are under the deadline of the
     /// call.
     pub(super) fn make(&self, began: Instant, options: &CallOptions) -> Result<Instance<C>, WasmCallError> {
+        // Asked before: one that starts from an older state is not taken for one of the newer.
+        let state_version = self.idle.state_version();
         let mut instance = self.make_blank(began, options)?;
-        if let Some(state) = &*self.idle.state.load() {
-            instance.restore(state)?;
+        instance.state_version = state_version;
+        let state = self.idle.state.lock().clone();
+        if let Some(state) = state {
+            instance.restore(&state)?;
         }
         Ok(instance)
     }
@@ -237,7 +249,17 @@ impl<C: Send + 'static> Instances<C> {
         let mut started = self.start(began, options)?;
         let calls = (self.bind)(&mut started.binder())?;
         let Started { store, wasm, code, alive, permit } = started;
-        Ok(Instance { calls, store, code, wasm, uses: 0, broken: false, _alive: alive, _permit: permit })
+        Ok(Instance {
+            calls,
+            store,
+            code,
+            wasm,
+            uses: 0,
+            state_version: 0,
+            broken: false,
+            _alive: alive,
+            _permit: permit,
+        })
     }
 
     /// Sets an instance of a readable copy up, and takes a snapshot of it. The inner error is why none can be taken.
@@ -257,13 +279,16 @@ impl<C: Send + 'static> Instances<C> {
     /// Makes an instance, and runs what comes before all else in it: `start` and `_initialize`, or what is to know that it
     /// continues from a snapshot.
     fn start(&self, began: Instant, options: &CallOptions) -> Result<Started, WasmCallError> {
+        let asked = Instant::now();
         let permit = self.engine.instance_permit(self.max_wait).inspect_err(|_| note_nested())?;
+        // That others have the engine's instances is not the plugin's fault.
+        let began = began + asked.elapsed();
         let account = Account::new(&self.engine, &self.idle.memory);
         let bounds = Bounds::new(&self.limits, self.stop.clone(), Arc::clone(self.engine.ticks()), account);
         let _nested = Nested::enter(self.engine.call_stack())?;
         let mut host = StoreData::new(&self.engine, Arc::clone(&self.host), self.scope.clone(), bounds);
         host.instance_state = self.instance_state.as_ref().map(|make| make(self.host.plugin()));
-        let code = self.code.load_full();
+        let code = self.code.load();
         let mut store = Store::new(code.engine(), host);
         enforce(&mut store);
         store.data_mut().begin(Began::At(began), &self.limits, options)?;
@@ -324,6 +349,16 @@ impl<C: Send + 'static> Instances<C> {
             }
             Err(ready) => self.idle.release(*ready),
         }
+        // Somebody may wait for an instance of whatever generation, and has looked before this one was idle.
+        if self.policy != InstancePolicy::Single && self.engine.is_waited_for() {
+            self.idle.clear();
+        }
+    }
+
+    /// Keeps an instance into which a state was restored that is now that of every new one.
+    pub(super) fn keep_restored(&self, mut instance: Instance<C>) {
+        instance.state_version = self.idle.state_version();
+        self.keep(instance);
     }
 
     /// Keeps an instance that no call has used.
@@ -336,12 +371,12 @@ impl<C: Send + 'static> Instances<C> {
     /// Returns whether an instance that was used once more is sound, and the policy allows to keep it.
     #[inline]
     fn is_kept(&self, instance: &mut Instance<C>) -> bool {
-        instance.uses += 1;
+        instance.uses = instance.uses.saturating_add(1);
         // A generation that is no longer current frees its memory instead of keeping idle instances, and instances of
         // baseline code are replaced by those of optimised code, which nothing replaces.
         let is_newest = || instance.code.is_optimised || Arc::ptr_eq(&instance.code, &self.code.load());
         let is_wanted = self.policy == InstancePolicy::Single || !self.stop.is_raised() && is_newest();
-        !instance.broken && is_wanted && instance.uses < self.policy.max_uses()
+        !instance.broken && is_wanted && self.policy.allows_more(instance.uses)
     }
 }
 
@@ -396,7 +431,9 @@ pub(super) struct Idle<C> {
     /// The name of the plugin's state, if it has one.
     schema: Option<String>,
     /// Restored into every new instance.
-    state: ArcSwapOption<State>,
+    state: Mutex<Option<Arc<State>>>,
+    /// How often another state was restored.
+    state_version: AtomicU64,
     /// What became of the snapshot that instances start from, if one was asked for.
     snapshot: OnceLock<SnapshotStatus>,
 }
@@ -439,7 +476,8 @@ impl<C: Send + 'static> Idle<C> {
             calls: Arc::clone(calls),
             host: Arc::clone(host),
             schema: schema.map(str::to_owned),
-            state: ArcSwapOption::empty(),
+            state: Mutex::default(),
+            state_version: AtomicU64::new(0),
             snapshot: OnceLock::new(),
         });
         let weak: Weak<Idle<C>> = Arc::downgrade(&idle);
@@ -454,8 +492,16 @@ impl<C: Send + 'static> Idle<C> {
 
     /// Replaces the state that new instances start from.
     pub(super) fn set_state(&self, state: State) {
-        self.state.store(Some(Arc::new(state)));
+        *self.state.lock() = Some(Arc::new(state));
+        // Behind it: whoever sees the new number starts from the new state.
+        self.state_version.fetch_add(1, Ordering::Release);
         self.clear();
+    }
+
+    /// Returns which state new instances start from.
+    #[inline]
+    fn state_version(&self) -> u64 {
+        self.state_version.load(Ordering::Acquire)
     }
 
     /// Records what became of the generation's snapshot.
@@ -483,11 +529,14 @@ impl<C: Send + 'static> Idle<C> {
     fn keep_state(&self, instance: &mut Instance<C>) -> Result<(), WasmCallError> {
         let Some(schema) = self.schema.clone() else { return Ok(()) };
         // The generation has been told to stop, and may be overdue: that is no reason to lose its state.
-        let data = instance.store.data_mut();
-        data.bounds.outlive_stop();
-        data.bounds.begin(Began::Now, &self.limits, &CallOptions::new())?;
-        let bytes = instance.save()?;
-        self.state.store(Some(Arc::new(State { schema, bytes })));
+        let bounds = &mut instance.store.data_mut().bounds;
+        let stop = bounds.replace_stop(StopSignal::new());
+        let begun = bounds.begin(Began::Now, &self.limits, &CallOptions::new());
+        let saved = begun.and_then(|()| instance.save());
+        // It may be kept, and serve again.
+        instance.store.data_mut().bounds.replace_stop(stop);
+        let bytes = saved?;
+        *self.state.lock() = Some(Arc::new(State { schema, bytes }));
         Ok(())
     }
 }

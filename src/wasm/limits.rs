@@ -173,9 +173,9 @@ impl Bounds {
         }
     }
 
-    /// Has the instance go on although its generation has been told to stop.
-    pub(super) fn outlive_stop(&mut self) {
-        self.stop = StopSignal::new();
+    /// Has the instance obey another stop signal; returns the one before.
+    pub(super) fn replace_stop(&mut self, stop: StopSignal) -> StopSignal {
+        std::mem::replace(&mut self.stop, stop)
     }
 
     /// Sets the limits for a call.

@@ -31,7 +31,11 @@ impl Permits {
     pub(super) fn take(self: &Arc<Self>, wait: Duration) -> Option<Permit> {
         let mut free = self.free.lock();
         if *free == 0 && !wait.is_zero() {
-            free = self.free.wait_while_until(free, Instant::now() + wait, |free| *free == 0);
+            let is_none = |free: &mut usize| *free == 0;
+            free = match Instant::now().checked_add(wait) {
+                Some(deadline) => self.free.wait_while_until(free, deadline, is_none),
+                None => self.free.wait_while(free, is_none),
+            };
         }
         *free = free.checked_sub(1)?;
         Some(Permit(Arc::clone(self)))

@@ -55,7 +55,7 @@ pub(super) struct Readable<'a> {
 impl<'a> Readable<'a> {
     /// Makes the copy, or says why no snapshot can be taken of the module.
     pub(super) fn of(module: &'a [u8]) -> Result<Readable<'a>, String> {
-        let made = contained(|| Wizer::new().instrument(module))?;
+        let made = contained(|| wizer().instrument(module))?;
         made.map(|(original, copy)| Readable { original, copy: Payload::new(copy) })
             .map_err(|error| format!("{error:#}"))
     }
@@ -64,9 +64,16 @@ impl<'a> Readable<'a> {
     pub(super) fn snapshot<T: Send>(&self, store: &mut Store<T>, instance: Instance) -> Result<Payload, String> {
         let mut state = Memory { store, instance };
         state.check_runs(MOST_RUNS)?;
-        let taken = contained(|| at_once(Wizer::new().snapshot(&self.original, &mut state)))?;
+        let taken = contained(|| at_once(wizer().snapshot(&self.original, &mut state)))?;
         taken.map(Payload::new).map_err(|error| format!("{error:#}"))
     }
+}
+
+/// It calls nothing by itself, and takes no export away.
+fn wizer() -> Wizer {
+    let mut wizer = Wizer::new();
+    wizer.keep_init_func(true);
+    wizer
 }
 
 /// Runs the rewriting, which asserts what it believes of a module.

@@ -65,7 +65,7 @@ impl<C: Send + 'static> Instances<C> {
         let mut instance = self.make_blank(Instant::now(), &CallOptions::new())?;
         instance.restore(state)?;
         self.idle.set_state(state.clone());
-        self.keep(instance);
+        self.keep_restored(instance);
         Ok(())
     }
 }

@@ -328,7 +328,7 @@ impl Pass<'_> {
             return Some("its state goes through it".to_owned());
         }
         let mut imports = types.core_imports().into_iter().flatten();
-        let reads = |name| matches!(name, "log" | "send" | "panicked" | "service" | "invoke");
+        let reads = |name| matches!(name, "log" | "event" | "send" | "panicked" | "service" | "invoke");
         let (_, name, _) = imports.find(|(module, name, _)| *module == "hotslot" && reads(*name))?;
         Some(format!("the import `hotslot` `{name}` reads it"))
     }

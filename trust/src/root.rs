@@ -83,7 +83,7 @@ pub enum RootError {
         expires: String,
     },
     /// Too few keys have signed it.
-    #[error("{signed} of {threshold} required keys of root {version} have signed: have more key holders sign")]
+    #[error("{signed} of {threshold} keys of root {version} have signed: have more key holders sign")]
     TooFewSignatures {
         /// The root whose keys are asked for.
         version: u64,

@@ -75,7 +75,7 @@ fn a_signature_for_another_slot_or_interface_is_refused() {
     let root = root_of(&[&owner]);
     let signed = sign(&manifest(&owner).interface("waf/2"), &[&owner]);
     let error = root.verify(&signed, Subject::Plugin, "prices", ARTIFACT, now()).unwrap_err();
-    assert_eq!(error.to_string(), r#"signed for the slot "rules", and not for "prices""#);
+    assert_eq!(error.to_string(), r#"signed for the slot "rules", but this is "prices""#);
     let verified = root.verify(&signed, Subject::Plugin, "rules", ARTIFACT, now()).unwrap();
     assert!(verified.clone().for_interface("waf/2").is_ok());
     assert!(matches!(verified.for_interface("waf/3"), Err(NotTrusted::WrongInterface { .. })));

@@ -48,7 +48,7 @@ fn a_plugin_is_signed_and_verified() {
         "{said}"
     );
     for (wrong, reason) in [
-        ("verify @plugin --root @root.json --slot prices", r#"signed for the slot "rules", and not for "prices""#),
+        ("verify @plugin --root @root.json --slot prices", r#"signed for the slot "rules", but this is "prices""#),
         ("verify @plugin --root @root.json --slot rules --interface waf/3", "signed for the interface"),
     ] {
         let error = desk.run(wrong).failed(1);
@@ -103,7 +103,7 @@ fn a_server_gets_a_key_for_rules_only() {
     desk.run("sign @rules --key @server.key --slot rules --subject rules").ok();
     desk.run("verify @rules --root @two.json --slot rules --subject rules").ok();
     let error = desk.run("verify @rules --root @two.json --slot rules").failed(1);
-    assert!(error.contains("signed as Rules, and Plugin is asked for"), "{error}");
+    assert!(error.contains("signed as Rules, but Plugin was expected"), "{error}");
     desk.run("sign @plugin --key @server.key --slot rules").ok();
     let error = desk.run("verify @plugin --root @two.json --slot rules").failed(1);
     assert!(error.contains("keys with the role Release of root 2"), "{error}");

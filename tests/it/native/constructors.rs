@@ -9,6 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use hotslot::native::{Native, RawNative, Unload};
+#[cfg(feature = "backends")]
+use hotslot::wasm::InstancePolicy;
 use hotslot::{Backend, ErrorKind, Event, HotSlot, Lease, Probation, Runner, Stage};
 
 use super::fixtures::TemporaryFolder;
@@ -201,6 +203,41 @@ fn modules_are_compiled_beside_each_other_while_a_constructor_does_not_end() {
         }
         assert!(answer > 2, "they did not wait for the module that takes long");
         gate.open();
+    });
+}
+
+/// What a thread needs once for that, it gets with its first call.
+#[cfg(feature = "backends")]
+#[test]
+fn a_call_that_needs_another_instance_does_not_wait_for_a_constructor() {
+    alone(|| {
+        // The proof at load is the first use.
+        let policy = InstancePolicy::Reuse { max_uses: 2.try_into().unwrap() };
+        let builder = HotSlot::builder(wasm::backend(&wasm::engine()).instance_policy(policy));
+        let slot = Arc::new(builder.open(wasm::module("1.0.0", 7)).unwrap());
+        let flags: [Arc<AtomicBool>; 3] = Default::default();
+        let [has_called, go, done] = &flags;
+        let caller = thread::spawn({
+            let (slot, [has_called, go, done]) = (Arc::clone(&slot), flags.clone());
+            move || {
+                let first = wasm::answer(&slot.load()).unwrap();
+                has_called.store(true, Ordering::Release);
+                while !go.load(Ordering::Acquire) {
+                    thread::yield_now();
+                }
+                let second = wasm::answer(&slot.load()).unwrap();
+                done.store(true, Ordering::Release);
+                (first, second)
+            }
+        });
+        eventually("it has called once", || has_called.load(Ordering::Acquire));
+        let gate = Gate::new();
+        let loading = begin_to_load(&gate);
+        go.store(true, Ordering::Release);
+        eventually("it has its answer while the constructor runs", || done.load(Ordering::Acquire));
+        gate.open();
+        assert_eq!(caller.join().unwrap(), (7, 7));
+        drop(loading.join().unwrap());
     });
 }
 

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::Duration;
 
-use hotslot::wasm::{CallOptions, Engine, Func, InstancePolicy, WasmCallError};
+use hotslot::wasm::{CallLimits, CallOptions, Engine, Func, InstancePolicy, WasmCallError};
 use hotslot::{HotSlot, Lease, StopSignal};
 
 use super::{Plugin, answer, backend, engine, module};
@@ -78,6 +78,82 @@ fn nothing_of_one_call_is_seen_by_the_next_one_in_the_same_place() {
             assert_eq!(found.unwrap(), 3 * 65536);
         }
     }
+}
+
+/// Before it waits, and while it does.
+#[test]
+fn an_instance_that_becomes_idle_makes_room_for_a_call_of_another_plugin() {
+    let engine = Engine::builder().max_instances(1).build().unwrap();
+    let one = slot(&engine, reuse(u32::MAX));
+    let patient = backend(&engine).instance_policy(reuse(u32::MAX)).max_wait(2 * PATIENCE);
+    let other = HotSlot::builder(patient).open(module("1.0.0", 2)).unwrap();
+    for _ in 0..20 {
+        let latch = Latch::default();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let held = one.load().call(|calls, call| {
+                    latch.pass();
+                    call.run(&calls.answer, ())
+                });
+                assert_eq!(held.unwrap(), 1);
+            });
+            latch.wait_for(1);
+            let waits = scope.spawn(|| answer(&other.load()));
+            thread::yield_now();
+            latch.open();
+            assert_eq!(waits.join().unwrap().unwrap(), 2);
+        });
+    }
+}
+
+#[test]
+fn the_time_for_which_others_have_the_instances_is_not_the_calls() {
+    const DEADLINE: Duration = Duration::from_secs(1);
+    let engine = Engine::builder().max_instances(1).build().unwrap();
+    let one = slot(&engine, InstancePolicy::Fresh);
+    let limits = CallLimits { deadline: DEADLINE, ..super::limits() };
+    let hasty = backend(&engine).call_limits(limits).instance_policy(InstancePolicy::Fresh).max_wait(2 * PATIENCE);
+    let other = HotSlot::builder(hasty).open(module("1.0.0", 2)).unwrap();
+    let latch = Latch::default();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            one.load()
+                .call(|calls, call| {
+                    latch.pass();
+                    call.run(&calls.answer, ())
+                })
+                .unwrap();
+        });
+        latch.wait_for(1);
+        let waits = scope.spawn(|| answer(&other.load()));
+        thread::sleep(DEADLINE + DEADLINE / 2);
+        latch.open();
+        assert_eq!(waits.join().unwrap().unwrap(), 2);
+    });
+    assert_eq!(other.status().serving.unwrap().failures, 0);
+}
+
+#[test]
+fn a_call_may_wait_for_as_long_as_it_takes() {
+    let builder = backend(&engine()).instance_policy(InstancePolicy::Single).max_wait(Duration::MAX);
+    let slot = HotSlot::builder(builder).open(module("1.0.0", 1)).unwrap();
+    let latch = Latch::default();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            slot.load()
+                .call(|calls, call| {
+                    latch.pass();
+                    call.run(&calls.answer, ())
+                })
+                .unwrap();
+        });
+        latch.wait_for(1);
+        let waits = scope.spawn(|| answer(&slot.load()));
+        // It may not wait yet.
+        thread::sleep(Duration::from_millis(50));
+        latch.open();
+        assert_eq!(waits.join().unwrap().unwrap(), 1);
+    });
 }
 
 #[test]

@@ -169,6 +169,7 @@ fn a_module_that_hides_its_memory_from_a_host_that_needs_it_is_refused_at_admiss
     let hidden = |more: &str| compile(&format!(r#"(module {more} (memory 1))"#));
     for module in [
         hidden(r#"(import "hotslot" "log" (func (param i32 i32 i32)))"#),
+        hidden(r#"(import "hotslot" "event" (func (param i32 i32 i32)))"#),
         hidden(r#"(@custom "hotslot.manifest" "schema=s/1")"#),
     ] {
         let error = admit(&backend(&engine), &module).unwrap_err();

@@ -1,9 +1,13 @@
 //! State that goes from one module to the next.
 
-use hotslot::wasm::{Engine, Func, InstancePolicy, WasmCallError, WasmPlugin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hotslot::wasm::{CallOptions, Engine, Func, InstancePolicy, WasmCallError, WasmPlugin};
 use hotslot::{HotSlot, Stage, State, Stateful, transfer_state};
 
-use super::{compile, engine};
+use super::{compile, engine, limits};
+use crate::support::{PATIENCE, eventually};
 
 /// A counter that hands its count over. It takes states of the schema `taken`, a name of nine bytes.
 fn counter(version: &str, schema: &str, taken: &str) -> Vec<u8> {
@@ -86,6 +90,63 @@ fn idle_instances_of_an_older_state_are_not_used_again() {
     let state = State { schema: "counter/1".into(), bytes: 7_u64.to_le_bytes().to_vec() };
     slot.load().restore(&state).unwrap();
     assert_eq!(add(&slot, 1), 8);
+}
+
+#[test]
+fn an_instance_that_was_in_a_call_during_a_restore_is_not_used_again() {
+    let slot = slot(&engine(), InstancePolicy::Reuse { max_uses: 100.try_into().unwrap() });
+    add(&slot, 1);
+    let state = State { schema: "counter/1".into(), bytes: 7_u64.to_le_bytes().to_vec() };
+    let lease = slot.load();
+    let counted = lease.call(|counter, call| {
+        slot.load().restore(&state).unwrap();
+        call.run(&counter.add, 1)
+    });
+    assert_eq!(counted.unwrap(), 2, "the call ends in the instance in which it began");
+    assert_eq!(add(&slot, 1), 8);
+}
+
+/// It is asked for its state when it is to make room, and keeps its place.
+#[test]
+fn an_instance_whose_state_cannot_be_saved_can_still_be_stopped() {
+    let module = |version: &str, saved: &str| {
+        compile(&format!(
+            r#"(module
+              (@custom "version" "{version}")
+              (@custom "hotslot.manifest" "schema=s/1")
+              (memory (export "memory") 1)
+              (func (export "spin") (loop (br 0)))
+              (func (export "hotslot_save") (result i64) (i64.const {saved}))
+              (func (export "hotslot_alloc") (param i32) (result i32) (i32.const 1024))
+              (func (export "hotslot_restore") (param i32 i32 i32) (result i64) (i64.const 0)))"#
+        ))
+    };
+    let (sound, broken) = ("8", "0x7fffffff_00000008");
+    let engine = Engine::builder().max_instances(2).build().unwrap();
+    let backend = || {
+        let bound = engine.bind(|binder| binder.func::<(), ()>("spin")).call_limits(limits());
+        bound.instance_policy(InstancePolicy::Single).max_wait(Duration::ZERO)
+    };
+    let builder = HotSlot::builder(backend()).keep_previous(2).drain_timeout(Duration::ZERO);
+    let slot = builder.open(module("1.0.0", broken)).unwrap();
+    slot.reload(module("2.0.0", sound)).unwrap();
+    let full = HotSlot::builder(backend()).open(module("1.0.0", sound)).unwrap_err();
+    assert!(full.to_string().contains("instances of the engine"), "{full}");
+    slot.rollback().unwrap();
+    let begun = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let lease = slot.load();
+        let (begun, options) = (&begun, CallOptions::new().deadline(10 * PATIENCE));
+        let spinning = scope.spawn(move || {
+            lease.call_with(&options, |spin, call| {
+                begun.store(true, Ordering::SeqCst);
+                call.run(spin, ())
+            })
+        });
+        eventually("it spins", || begun.load(Ordering::SeqCst));
+        slot.reload(module("3.0.0", sound)).unwrap();
+        assert!(matches!(spinning.join().unwrap(), Err(WasmCallError::Retired)));
+    });
 }
 
 #[test]

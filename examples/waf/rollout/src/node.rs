@@ -276,6 +276,11 @@ impl Node {
             Event::Pinned(pinned, serving) => {
                 self.serving = serving;
                 self.memory.pinned = pinned;
+                // Whoever pins gives up what is being staged, and says nothing more of it.
+                self.staged = None;
+                if let Job::Staging(_) = self.job {
+                    self.job = Job::Idle;
+                }
                 effects.extend([Effect::Remember(self.memory.clone()), Effect::Report]);
             }
             Event::Retry if self.job == Job::Resting => self.job = Job::Idle,

@@ -244,6 +244,22 @@ fn a_node_that_is_held_or_pinned_changes_nothing_and_catches_up() {
     }
 }
 
+/// What it staged is given up by whoever pins it.
+#[test]
+fn a_node_that_is_pinned_while_it_stages_begins_again() {
+    for staged in [false, true] {
+        let mut node = node();
+        assert_eq!(does(node.handle(Event::Document(document(2, 0, Phase::Stage)))), [Effect::Stage(NEW)]);
+        if staged {
+            assert_eq!(does(node.handle(Event::Staged(NEW, Ok(())))), []);
+        }
+        assert_eq!(does(node.handle(Event::Pinned(true, Some(OLD)))), []);
+        assert_eq!(does(node.handle(Event::Pinned(false, Some(OLD)))), [Effect::Stage(NEW)]);
+        assert_eq!(does(node.handle(Event::Staged(NEW, Ok(())))), []);
+        assert!(node.report(Traffic::default()).staged);
+    }
+}
+
 #[test]
 fn a_node_that_serves_the_target_already_stays_with_it() {
     let mut node = Node::start(NodeId::new("node-1"), Memory::default(), Some(NEW)).0;

@@ -446,10 +446,13 @@ impl View {
     }
 
     /// Returns what a rollback of these nodes leads to that names nothing: what they had before the rollout that is under way for
-    /// them, and before their release if it is for others.
+    /// them, and before their release if it is for others. Whoever asks while they go back already, is on the way.
     pub fn way_back(&self, desired: &Desired, scope: &Scope) -> Option<ReleaseId> {
         if changes(desired, scope) {
-            return stable_of(desired, scope);
+            return match desired.kind {
+                Kind::Rollback => Some(desired.target),
+                _ => stable_of(desired, scope),
+            };
         }
         settled_of(desired, scope).and_then(|settled| self.before(settled, scope))
     }
@@ -629,6 +632,10 @@ mod tests {
         assert_eq!(back(&under_way(&rules)), [Some(id(2)), Some(id(3)), Some(id(2))], "so are rules");
         let ended = desired(4, Phase::Abort, a.clone(), 5, 2, &[("ring=b", 3)]);
         assert_eq!(back(&ended), [Some(id(1)), Some(id(2)), Some(id(1))]);
+        // Asked for twice, it does not go forward again.
+        let going_back = |scope: &Scope| Desired { kind: Kind::Rollback, ..under_way(scope) };
+        assert_eq!(back(&going_back(&all)), [Some(id(5)); 3]);
+        assert_eq!(back(&going_back(&a)), [Some(id(5)), Some(id(2)), Some(id(1))]);
     }
 
     #[test]

@@ -671,6 +671,8 @@ impl<'a> World<'a> {
                     self.nodes[node].archive = Some(NEWER);
                 }
                 let serving = self.nodes[node].archive;
+                // What is being staged is dropped.
+                self.nodes[node].stage += 1;
                 self.give(node, Event::Pinned(pinned, serving))?;
             }
             Happening::Reported(leader, report) => {
