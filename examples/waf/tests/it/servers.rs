@@ -373,6 +373,10 @@ async fn bodies_that_are_refused_or_break_off_do_not_eject_an_upstream() {
     }
     let (status, answer) = send(&node, "application/grpc", said, vec![Frame::data(framed("one"))]).await;
     assert_eq!((status, answer), (StatusCode::OK, framed("one")));
+    // The only one there is would get requests in any case.
+    for what in ["failures", "ejections"] {
+        assert_eq!(node.metric(&format!("waf_upstream_{what}_total{{")).await, 0.0, "{what}");
+    }
 }
 
 /// The same frames under other names, compressed as their own header says.
