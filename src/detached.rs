@@ -60,6 +60,15 @@ pub(crate) fn spawn_with<V: Send + 'static>(
     value: V,
     body: impl FnOnce(V) + Send + 'static,
 ) -> Result<(), V> {
+    run_with(value, body, |take| spawn(name, take)).map_err(|(value, _)| value)
+}
+
+/// Has `start` run `body` with a value elsewhere; gives the value back, with the reason, if it cannot.
+pub(crate) fn run_with<V: Send + 'static>(
+    value: V,
+    body: impl FnOnce(V) + Send + 'static,
+    start: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+) -> Result<(), (V, io::Error)> {
     // Shared, so that it does not go with the body of a thread that never was.
     let value = Arc::new(Mutex::new(Some(value)));
     let theirs = Arc::clone(&value);
@@ -67,10 +76,7 @@ pub(crate) fn spawn_with<V: Send + 'static>(
         let value = theirs.lock().take();
         value.map(body);
     };
-    match spawn(name, take) {
-        Ok(()) => Ok(()),
-        Err(_) => Err(value.lock().take().expect("nobody else had it")),
-    }
+    start(Box::new(take)).map_err(|error| (value.lock().take().expect("nobody else had it"), error))
 }
 
 /// Lets go of a thread that may be about to end: one that waits for it is left in its place.

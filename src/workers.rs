@@ -97,14 +97,18 @@ impl Pool {
         }
     }
 
+    /// Returns how many threads are to wait, of `spare` that a slot has use for.
+    fn wanted(&self, spare: usize) -> usize {
+        if self.is_started { spare } else { 0 }
+    }
+
     /// Returns how many threads are to be spawned for `spare` to wait besides those that have work, and counts them as starting.
     fn missing(&mut self, spare: usize) -> usize {
         // Whoever loads the library sees to it afterwards.
         if self.loading > 0 {
             return 0;
         }
-        let spare = if self.is_started { spare } else { 0 };
-        let missing = (self.jobs.len() + spare).saturating_sub(self.idle + self.starting);
+        let missing = (self.jobs.len() + self.wanted(spare)).saturating_sub(self.idle + self.starting);
         self.starting += missing;
         missing
     }
@@ -257,8 +261,7 @@ fn serve() {
         let ends = afterwards == Afterwards::End && replenish(AHEAD).is_ok();
         pool = POOL.lock();
         // Those that are starting do not count: on a busy machine they take their time.
-        let spare = if pool.is_started { AHEAD } else { 0 };
-        if ends || pool.idle >= spare.max(pool.jobs.len()) {
+        if ends || pool.idle >= pool.wanted(AHEAD).max(pool.jobs.len()) {
             return;
         }
         pool.starting += 1;

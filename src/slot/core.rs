@@ -174,8 +174,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         if !ProcessId::claim() {
             return Err(ErrorKind::Forked);
         }
-        workers::start().map_err(ErrorKind::NoThread)?;
-        reaper::start()?;
+        workers::start().and_then(|()| reaper::start()).map_err(ErrorKind::NoThread)?;
         let scope = PluginScope::new();
         Ok(Arc::new(Core {
             journal: Journal::new(Arc::clone(&name), scope.clone()),

@@ -8,14 +8,14 @@
 //! its last generation is gone, and no longer.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::detached;
 use crate::lock::Monitor;
-use crate::process_id::ProcessId;
 use crate::text::panic_text;
-use crate::{ErrorKind, detached};
 
 /// A slot, as the reaper sees it.
 pub(super) trait Tended: Send + Sync {
@@ -38,25 +38,22 @@ pub(super) enum Next {
 }
 
 struct State {
-    /// The process in which the thread runs.
-    process: Option<ProcessId>,
+    /// Whether the thread runs.
+    is_running: bool,
     woken: Vec<Arc<dyn Tended>>,
 }
 
-static REAPER: Monitor<State> = Monitor::new(State { process: None, woken: Vec::new() });
+static REAPER: Monitor<State> = Monitor::new(State { is_running: false, woken: Vec::new() });
 
-/// Starts the thread, if there is none yet.
-pub(super) fn start() -> Result<(), ErrorKind> {
+/// Starts the thread, if there is none yet. The caller has [claimed](crate::process_id::ProcessId::claim) the library for this
+/// process: in a forked one, the thread that is said to run is not there.
+pub(super) fn start() -> io::Result<()> {
     let mut state = REAPER.lock();
-    match state.process {
-        Some(process) if process.is_current() => Ok(()),
-        Some(_) => Err(ErrorKind::Forked),
-        None => {
-            detached::spawn("hotslot-reaper", run).map_err(ErrorKind::NoThread)?;
-            state.process = Some(ProcessId::current());
-            Ok(())
-        }
+    if !state.is_running {
+        detached::spawn("hotslot-reaper", run)?;
+        state.is_running = true;
     }
+    Ok(())
 }
 
 /// Has the thread tend a slot.

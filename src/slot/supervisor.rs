@@ -15,7 +15,6 @@ use super::lineage::{Base, Target};
 use super::staged::Staged;
 use crate::artifact::Request;
 use crate::event::Event;
-use crate::lock::Mutex;
 use crate::text::panic_text;
 use crate::workers::{self, Afterwards};
 use crate::{Cause, Error, Report, Runnable, detached, loader_lock};
@@ -233,22 +232,19 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
         let Run { lease, thread, .. } = run;
         let generation = Lease::generation(&lease);
         let (give_back, back) = channel();
-        let work = Arc::new(Mutex::new(Some((thread, lease, give_back))));
-        let theirs = Arc::clone(&work);
-        let join = move || {
-            let Some((thread, lease, give_back)) = theirs.lock().take() else { return };
+        let join = move |(thread, lease): (JoinHandle<()>, _)| {
             let _ = thread.join();
             // Or it goes here, if nobody waits any more.
             let _ = give_back.send(lease);
         };
-        let lease = if workers::run(Afterwards::Stay, join).is_ok() {
-            back.recv_timeout(self.slot.core.settings.drain_timeout).ok()
-        } else {
+        let joining = detached::run_with((thread, lease), join, |work| workers::run(Afterwards::Stay, work));
+        let lease = match joining {
+            Ok(()) => back.recv_timeout(self.slot.core.settings.drain_timeout).ok(),
             // There is no other thread to wait on.
-            work.lock().take().map(|(thread, lease, _)| {
+            Err(((thread, lease), _)) => {
                 let _ = thread.join();
-                lease
-            })
+                Some(lease)
+            }
         };
         // Before what may be destroyed then.
         self.slot.core.journal.run_ended(generation, end.error.clone());

@@ -68,27 +68,20 @@ impl Teardown {
 
 /// Destroys a plugin on another thread, and tells `ended` there what became of what it lived in. Whatever panics, that is
 /// told; if there is no thread, it is told here, and the plugin stays.
-pub(super) fn tear_down<T: ?Sized + Send + Sync + 'static>(
+pub(super) fn tear_down<T: ?Sized + Send + Sync + 'static, E: FnOnce(Release) + Send + 'static>(
     scope: &PluginScope,
     afterwards: Afterwards,
     loaded: Loaded<T>,
-    ended: impl FnOnce(Release) + Send + 'static,
+    ended: E,
 ) {
-    // Shared with the thread, so that it is not dropped here if there is none.
-    let work = Arc::new(Mutex::new(Some((loaded, ended))));
-    let (theirs, scope) = (Arc::clone(&work), scope.clone());
-    let body = move || {
-        let Some((loaded, ended)) = theirs.lock().take() else { return };
-        ended(scope.enter(|| drop_and_release(&scope, loaded)));
-    };
-    let started = match afterwards {
-        Afterwards::Stay => workers::run(afterwards, body),
+    let scope = scope.clone();
+    let body = move |(loaded, ended): (Loaded<T>, E)| ended(scope.enter(|| drop_and_release(&scope, loaded)));
+    let started = detached::run_with((loaded, ended), body, |work| match afterwards {
+        Afterwards::Stay => workers::run(afterwards, work),
         // A thread with a name, because what a library does when it ends is worth a look in a debugger.
-        Afterwards::End => detached::spawn("hotslot-destroy", body),
-    };
-    if let Err(error) = started
-        && let Some((loaded, ended)) = work.lock().take()
-    {
+        Afterwards::End => detached::spawn("hotslot-destroy", work),
+    });
+    if let Err(((loaded, ended), error)) = started {
         std::mem::forget(loaded);
         ended(retained_for_want_of_a_thread(&error));
     }

@@ -285,48 +285,48 @@ impl Held {
         cut.into()
     }
 
+    /// The next piece of it.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self;
-        *this.progress.latest.lock() = Instant::now();
+        *self.progress.latest.lock() = Instant::now();
         loop {
             // Whoever sends a body on does not stop by himself while there is more of it.
-            if this.turn == 0 {
-                this.turn = TURN;
+            if self.turn == 0 {
+                self.turn = TURN;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if !this.ready.is_empty() {
+            if !self.ready.is_empty() {
                 // What is still held back has come since.
-                this.waiting = None;
-                return Poll::Ready(Some(Ok(Frame::data(take(&mut this.ready)))));
+                self.waiting = None;
+                return Poll::Ready(Some(Ok(Frame::data(take(&mut self.ready)))));
             }
-            if let Some(watch) = this.watch.as_mut().filter(|watch| watch.behind) {
-                this.ready = watch.messages(&mut this.turn)?;
+            if let Some(watch) = self.watch.as_mut().filter(|watch| watch.behind) {
+                self.ready = watch.messages(&mut self.turn)?;
                 continue;
             }
-            let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
+            let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
             match hyper::body::Body::poll_frame(Pin::new(rest), cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
-                    match &mut this.watch {
-                        Some(watch) => this.ready = watch.take(data, &mut this.turn)?,
-                        None => this.ready = data,
+                    match &mut self.watch {
+                        Some(watch) => self.ready = watch.take(data, &mut self.turn)?,
+                        None => self.ready = data,
                     }
-                    let seen = this.watch.as_ref().map_or(0, |watch| watch.seen.len());
-                    if let Err(cut) = this.room.hold(seen) {
-                        return Poll::Ready(Some(Err(this.cut(cut))));
+                    let seen = self.watch.as_ref().map_or(0, |watch| watch.seen.len());
+                    if let Err(cut) = self.room.hold(seen) {
+                        return Poll::Ready(Some(Err(self.cut(cut))));
                     }
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
                 Poll::Ready(None) => {
-                    this.rest = None;
-                    if let Some(watch) = &mut this.watch {
-                        this.ready = watch.end(&mut this.turn)?;
+                    self.rest = None;
+                    if let Some(watch) = &mut self.watch {
+                        self.ready = watch.end(&mut self.turn)?;
                     }
                 }
                 Poll::Pending => {
-                    this.turn = TURN;
-                    if let Err(slow) = this.wait(cx) {
+                    self.turn = TURN;
+                    if let Err(slow) = self.wait(cx) {
                         return Poll::Ready(Some(Err(slow)));
                     }
                     return Poll::Pending;

@@ -22,6 +22,15 @@ fn calls(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).unwrap()
 }
 
+/// Has an instance, and waits at the latch before it answers.
+fn answer_once_open(plugin: &Plugin, latch: &Latch) -> u32 {
+    let answered = plugin.call(|calls, call| {
+        latch.pass();
+        call.run(&calls.answer, ())
+    });
+    answered.unwrap()
+}
+
 fn count(plugin: &Plugin) -> u32 {
     plugin.call(|calls, call| call.run(&calls.count, ())).unwrap()
 }
@@ -90,13 +99,7 @@ fn an_instance_that_becomes_idle_makes_room_for_a_call_of_another_plugin() {
     for _ in 0..20 {
         let latch = Latch::default();
         thread::scope(|scope| {
-            scope.spawn(|| {
-                let held = one.load().call(|calls, call| {
-                    latch.pass();
-                    call.run(&calls.answer, ())
-                });
-                assert_eq!(held.unwrap(), 1);
-            });
+            scope.spawn(|| assert_eq!(answer_once_open(&one.load(), &latch), 1));
             latch.wait_for(1);
             let waits = scope.spawn(|| answer(&other.load()));
             thread::yield_now();
@@ -116,14 +119,7 @@ fn the_time_for_which_others_have_the_instances_is_not_the_calls() {
     let other = HotSlot::builder(hasty).open(module("1.0.0", 2)).unwrap();
     let latch = Latch::default();
     thread::scope(|scope| {
-        scope.spawn(|| {
-            one.load()
-                .call(|calls, call| {
-                    latch.pass();
-                    call.run(&calls.answer, ())
-                })
-                .unwrap();
-        });
+        scope.spawn(|| answer_once_open(&one.load(), &latch));
         latch.wait_for(1);
         let waits = scope.spawn(|| answer(&other.load()));
         thread::sleep(DEADLINE + DEADLINE / 2);
@@ -139,14 +135,7 @@ fn a_call_may_wait_for_as_long_as_it_takes() {
     let slot = HotSlot::builder(builder).open(module("1.0.0", 1)).unwrap();
     let latch = Latch::default();
     thread::scope(|scope| {
-        scope.spawn(|| {
-            slot.load()
-                .call(|calls, call| {
-                    latch.pass();
-                    call.run(&calls.answer, ())
-                })
-                .unwrap();
-        });
+        scope.spawn(|| answer_once_open(&slot.load(), &latch));
         latch.wait_for(1);
         let waits = scope.spawn(|| answer(&slot.load()));
         // It may not wait yet.

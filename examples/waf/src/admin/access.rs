@@ -108,11 +108,14 @@ pub async fn check(State(admin): State<Admin>, request: Request, next: Next) -> 
     let needed = tokens.needed(&method, &path);
     let from = request.extensions().get::<Peer>().map(|peer| peer.name.to_string()).unwrap_or_default();
     let answer = match (here, needed, who) {
-        // Pages of other sites can make any browser ask without one.
-        (Err(problem), ..) if who.is_none() || tokens.known.is_none() => {
-            return refusal(StatusCode::FORBIDDEN, problem).into_response();
+        (Err(problem), ..) => {
+            let refused = refusal(StatusCode::FORBIDDEN, problem).into_response();
+            // Pages of other sites can make any browser ask without a token: that is not written down.
+            if who.is_none() || tokens.known.is_none() {
+                return refused;
+            }
+            refused
         }
-        (Err(problem), ..) => refusal(StatusCode::FORBIDDEN, problem).into_response(),
         (_, Some(_), None) => {
             let problem = "this needs the token: Authorization: Bearer …".to_owned();
             unauthorized(StatusCode::UNAUTHORIZED, problem)

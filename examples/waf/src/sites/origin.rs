@@ -115,8 +115,8 @@ impl Origin {
         let answer = self.connections.request(request).await;
         match &answer {
             Ok(_) => condition.answered(),
-            // That says nothing of the upstream, and over HTTP/2 the error does not say where it comes from.
-            Err(_) if body.broke_off() => {}
+            // That says nothing of the upstream. Over HTTP/2 the error does not say that it comes from the body.
+            Err(error) if body.broke_off() || is_own(&**error) => {}
             Err(error) => self.failed(&error.to_string()),
         }
         answer
@@ -191,6 +191,12 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.under_way.fetch_sub(1, Relaxed);
     }
+}
+
+/// Whether an error comes from the request itself.
+fn is_own(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user))
 }
 
 /// Asks an upstream again and again how it is.
