@@ -481,6 +481,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
 impl<T: ?Sized + Send + Sync + 'static> Home<T> for Core<T> {
     fn wake_reaper(self: Arc<Self>) {
         Core::wake(&self);
+        reaper::let_go(self);
     }
 
     fn heed(self: Arc<Self>, generation: u64, verdict: Verdict) {
@@ -500,9 +501,12 @@ impl<T: ?Sized + Send + Sync + 'static> Home<T> for Core<T> {
                 self.journal.flush();
             }
         }
+        reaper::let_go(self);
     }
 
-    fn second_opinion(&self, generation: u64) -> SecondOpinion<Generation<T>> {
-        self.lineage.second_opinion(generation, Generation::begin_consultation)
+    fn second_opinion(self: Arc<Self>, generation: u64) -> SecondOpinion<Generation<T>> {
+        let opinion = self.lineage.second_opinion(generation, Generation::begin_consultation);
+        reaper::let_go(self);
+        opinion
     }
 }

@@ -36,13 +36,17 @@ pub(super) struct Generation<T: ?Sized> {
 }
 
 /// The slot, as a generation and its leases see it.
+///
+/// Whoever asks has a reference for as long as that takes, which may become the last one: each method [lets go] of it.
+///
+/// [lets go]: super::reaper::let_go
 pub(super) trait Home<T: ?Sized>: Send + Sync {
     /// Has the reaper look at the slot.
     fn wake_reaper(self: Arc<Self>);
     /// Does what counting a call of this generation came to.
     fn heed(self: Arc<Self>, generation: u64, verdict: Verdict);
     /// A hold on the generation that a failed call on this one can be put to, counted among its consultations.
-    fn second_opinion(&self, generation: u64) -> SecondOpinion<Generation<T>>;
+    fn second_opinion(self: Arc<Self>, generation: u64) -> SecondOpinion<Generation<T>>;
 }
 
 /// What a generation is made of besides the plugin.

@@ -282,6 +282,7 @@ impl<L: Send + Sync + 'static> Drop for NotifyOnDrop<L> {
     fn drop(&mut self) {
         if let Some(core) = self.0.as_ref().and_then(Weak::upgrade) {
             core.wake();
+            reaper::let_go(core);
         }
     }
 }
@@ -342,6 +343,7 @@ impl<M: Members> SlotGroup<M> {
             let follow = move || {
                 if let Some(group) = group.upgrade() {
                     group.follow();
+                    reaper::let_go(group);
                 }
             };
             if let Err(source) = slot.join(Arc::new(follow)) {

@@ -323,7 +323,7 @@ mod tests {
 
         fn heed(self: Arc<Self>, _: u64, _: Verdict) {}
 
-        fn second_opinion(&self, _: u64) -> SecondOpinion<Generation<u32>> {
+        fn second_opinion(self: Arc<Self>, _: u64) -> SecondOpinion<Generation<u32>> {
             SecondOpinion::Nobody
         }
     }

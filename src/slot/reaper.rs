@@ -40,10 +40,24 @@ pub(super) enum Next {
 struct State {
     /// Whether the thread runs.
     is_running: bool,
-    woken: Vec<Arc<dyn Tended>>,
+    work: Work,
 }
 
-static REAPER: Monitor<State> = Monitor::new(State { is_running: false, woken: Vec::new() });
+struct Work {
+    woken: Vec<Arc<dyn Tended>>,
+    /// What slots left.
+    remains: Vec<Box<dyn Send>>,
+}
+
+impl Work {
+    const NONE: Work = Work { woken: Vec::new(), remains: Vec::new() };
+
+    fn is_none(&self) -> bool {
+        self.woken.is_empty() && self.remains.is_empty()
+    }
+}
+
+static REAPER: Monitor<State> = Monitor::new(State { is_running: false, work: Work::NONE });
 
 /// Starts the thread, if there is none yet. The caller has [claimed](crate::process_id::ProcessId::claim) the library for this
 /// process: in a forked one, the thread that is said to run is not there.
@@ -58,7 +72,7 @@ pub(super) fn start() -> io::Result<()> {
 
 /// Has the thread tend a slot.
 pub(super) fn wake(slot: Arc<dyn Tended>) {
-    REAPER.lock().woken.push(slot);
+    REAPER.lock().work.woken.push(slot);
     REAPER.notify_one();
 }
 
@@ -70,7 +84,8 @@ fn run() {
     let mut kept: BTreeMap<usize, (Arc<dyn Tended>, Option<Instant>)> = BTreeMap::new();
     loop {
         let next_look = kept.values().filter_map(|(_, at)| *at).min();
-        let mut due = wait_for_work(next_look);
+        let Work { woken: mut due, remains } = wait_for_work(next_look);
+        remains.into_iter().for_each(bury);
         let now = Instant::now();
         due.extend(kept.values().filter(|(_, at)| at.is_some_and(|at| at <= now)).map(|(slot, _)| Arc::clone(slot)));
         for slot in due {
@@ -90,22 +105,29 @@ fn run() {
     }
 }
 
-fn wait_for_work(next_look: Option<Instant>) -> Vec<Arc<dyn Tended>> {
-    let nothing = |state: &mut State| state.woken.is_empty();
+fn wait_for_work(next_look: Option<Instant>) -> Work {
+    let nothing = |state: &mut State| state.work.is_none();
     let state = REAPER.lock();
     let mut state = match next_look {
         Some(at) => REAPER.wait_while_until(state, at, nothing),
         None => REAPER.wait_while(state, nothing),
     };
-    std::mem::take(&mut state.woken)
+    std::mem::replace(&mut state.work, Work::NONE)
 }
 
-/// Drops a reference to a slot. The last one takes backend and hooks along, which is foreign code: that is for a thread of its own.
+/// Drops a reference to a slot that its owner does not know of. The last one takes backend and hooks along, which is foreign
+/// code: the thread that has it, a caller's or the reaper, does not wait for that.
 pub(super) fn let_go<S: Send + Sync + 'static>(slot: Arc<S>) {
     // Of those who let go in one instant, one gets it.
     let Some(slot) = Arc::into_inner(slot) else { return };
-    let close = |slot| drop(catch_unwind(AssertUnwindSafe(|| drop(slot))).map_err(panic_text));
-    if let Err(slot) = detached::spawn_with("hotslot-close", slot, close) {
-        std::mem::forget(slot);
+    REAPER.lock().work.remains.push(Box::new(slot));
+    REAPER.notify_one();
+}
+
+/// Drops what a slot left, on a thread of its own.
+fn bury(remains: Box<dyn Send>) {
+    let close = |remains| drop(catch_unwind(AssertUnwindSafe(|| drop(remains))).map_err(panic_text));
+    if let Err(remains) = detached::spawn_with("hotslot-close", remains, close) {
+        std::mem::forget(remains);
     }
 }

@@ -10,7 +10,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Level, Metadata, Subscriber};
 
 use crate::support::process::alone;
-use crate::support::{Latch, Log, PATIENCE, Plugin, Values, close, eventually};
+use crate::support::{Fields, Latch, Log, PATIENCE, Plugin, Values, close, eventually};
 
 /// Where the lines come from.
 const TARGET: &str = "hotslot::slot::journal";
@@ -97,12 +97,19 @@ fn trials_and_runs_are_logged() {
     });
 }
 
-/// Holds up whoever writes the next line, once it has a latch.
+/// Holds up whoever writes the next line about the slots whose names begin like this, once it has a latch: lines about slots
+/// that were closed may still come.
 #[derive(Clone, Default)]
 struct Slow {
     log: Log,
-    latch: Arc<Mutex<Option<Arc<Latch>>>>,
+    holds_up: Arc<Mutex<Option<HoldsUp>>>,
 }
+
+/// How many lines there are about the slots of a round before the change.
+const PREPARED: usize = 2;
+
+/// Which line, and who lets it go on.
+type HoldsUp = (String, Arc<Latch>);
 
 impl Slow {
     fn capture() -> Slow {
@@ -111,9 +118,13 @@ impl Slow {
         slow
     }
 
-    fn hold_up_the_next_line(&self) -> Arc<Latch> {
+    fn hold_up_the_next_line(&self, names: &str) -> Arc<Latch> {
+        let names = format!(" slot=\"{names}");
+        // Their opening, and what they were made before: another thread may be writing those.
+        let are_written = || self.log.of(TARGET).iter().filter(|(_, line)| line.contains(&names)).count() == PREPARED;
+        eventually("the lines so far are written", are_written);
         let latch = Arc::new(Latch::default());
-        *self.latch.lock().unwrap() = Some(Arc::clone(&latch));
+        *self.holds_up.lock().unwrap() = Some((names, Arc::clone(&latch)));
         latch
     }
 }
@@ -129,8 +140,9 @@ impl Subscriber for Slow {
     fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
     fn event(&self, event: &tracing::Event<'_>) {
-        let latch = self.latch.lock().unwrap().take();
-        if let Some(latch) = latch {
+        let text = Fields::of(event).all;
+        let latch = self.holds_up.lock().unwrap().take_if(|(names, _)| text.contains(&**names));
+        if let Some((_, latch)) = latch {
             latch.pass();
         }
         self.log.event(event);
@@ -139,10 +151,11 @@ impl Subscriber for Slow {
     fn exit(&self, _: &Id) {}
 }
 
-/// Does `change` on a thread of its own that the subscriber holds up, and asks for `other` meanwhile.
+/// Does `change` to the slots whose names begin with `what`, on a thread of its own that the subscriber holds up, and asks for
+/// `other` meanwhile.
 #[track_caller]
 fn beside<R>(slow: &Slow, what: &str, change: impl FnOnce() + Send, other: impl FnOnce() -> Result<R, hotslot::Error>) {
-    let latch = slow.hold_up_the_next_line();
+    let latch = slow.hold_up_the_next_line(what);
     thread::scope(|scope| {
         let change = scope.spawn(change);
         latch.wait_for(1);
@@ -159,19 +172,20 @@ fn a_subscriber_that_hangs_holds_up_one_thread_and_a_bounded_number_of_lines() {
     alone(|| {
         let slow = Slow::capture();
         let values = Values::new();
-        let slot = values.builder().name("slow").open(b"p 1.0.0 1").unwrap();
+        let slot = values.builder().name("a refusal").open(b"p 1.0.0 1").unwrap();
+        slot.reload(b"p 1.1.0 1").unwrap();
         let refuse = || drop(slot.reload(b"p 2.0.0 2 vet=fail").unwrap_err());
         let others = || {
             (0..1_100).for_each(|_| refuse());
             Ok(())
         };
         beside(&slow, "a refusal", refuse, others);
-        // The attempts from 79 on: the last 1,024 of 1,102.
-        let refused = |attempt: u64| format!("message=refused slot=\"slow\" attempt={attempt} ");
-        eventually("the last one is written", || slow.log.of(TARGET).last().unwrap().1.contains(&refused(1_102)));
-        let lines = slow.log.of(TARGET).split_off(1);
+        // The attempts from 80 on: the last 1,024 of 1,103.
+        let refused = |attempt: u64| format!("message=refused slot=\"a refusal\" attempt={attempt} ");
+        eventually("the last one is written", || slow.log.of(TARGET).last().unwrap().1.contains(&refused(1_103)));
+        let lines = slow.log.of(TARGET).split_off(PREPARED);
         assert_eq!(lines.len(), 1 + 1_024);
-        for ((_, line), attempt) in lines.iter().zip([2].into_iter().chain(79..)) {
+        for ((_, line), attempt) in lines.iter().zip([3].into_iter().chain(80..)) {
             assert!(line.contains(&refused(attempt)), "{attempt} is not in {line:?}");
         }
         close(slot, &values.census);
@@ -196,7 +210,7 @@ fn while_a_line_about_a_change_is_written_the_next_change_is_made() {
         let slow = Slow::capture();
         for (what, change) in changes {
             let values = Values::new();
-            let slot = values.builder().open(b"p 1.0.0 1").unwrap();
+            let slot = values.builder().name(what).open(b"p 1.0.0 1").unwrap();
             slot.reload(b"p 2.0.0 2").unwrap();
             beside(&slow, what, || change(&slot), || slot.reload(b"p 9.0.0 9"));
             close(slot, &values.census);
@@ -210,13 +224,14 @@ fn while_a_line_about_a_group_is_written_its_members_are_changed() {
     alone(|| {
         let slow = Slow::capture();
         for refused in ["probe=fail", "hand_over=fail", ""] {
-            let open = || Arc::new(Values::new().builder().open(b"p 1.0.0 1").unwrap());
-            let (first, second) = (open(), open());
+            let what = format!("a change of the group to `{refused}`");
+            let open = |of| Arc::new(Values::new().builder().name(format!("{what}, {of}")).open(b"p 1.0.0 1").unwrap());
+            let (first, second) = (open("first"), open("second"));
             let group = SlotGroup::new("pair", (Arc::clone(&first), Arc::clone(&second))).unwrap();
             let bytes = format!("p 2.0.0 2 {refused}").into_bytes();
             // A line that the reaper writes comes in the midst of it: then a member has changed past the group.
             let change = || drop(group.reload([Some(b"p 2.0.0 2".into()), Some(bytes.into())]));
-            beside(&slow, "a change of the group", change, || {
+            beside(&slow, &what, change, || {
                 second.reload(b"p 9.0.0 9")?;
                 first.reload(b"p 9.0.0 9")
             });
@@ -230,10 +245,12 @@ fn while_a_line_about_a_run_is_written_the_next_plugin_runs() {
         let slow = Slow::capture();
         for refused in ["probe=fail", "hand_over=fail", ""] {
             let values = Values::new();
-            let runner = Runner::start(values.builder().open(b"p 1.0.0 1").unwrap()).unwrap();
+            let what = format!("a reload of the runner to `{refused}`");
+            let runner = Runner::start(values.builder().name(&*what).open(b"p 1.0.0 1").unwrap()).unwrap();
+            runner.reload(b"p 1.1.0 1").unwrap();
             let bytes = format!("p 2.0.0 2 {refused}").into_bytes();
             let change = || assert_eq!(runner.reload(bytes).is_ok(), refused.is_empty());
-            beside(&slow, "a reload of the runner", change, || runner.reload(b"p 9.0.0 9"));
+            beside(&slow, &what, change, || runner.reload(b"p 9.0.0 9"));
             close(runner.stop(), &values.census);
         }
     });

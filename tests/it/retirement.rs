@@ -1,6 +1,7 @@
 //! What becomes of a generation that is no longer current: it drains, it is destroyed once and by a thread that is
 //! there for it, and if it lingers, somebody is told.
 
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -413,30 +414,36 @@ fn a_generation_is_in_one_place_at_a_time() {
     close(slot, &values.census);
 }
 
+/// A backend that does something when it goes.
+struct Ending(Values, Box<dyn Fn() + Send + Sync>);
+
+impl hotslot::Backend<Plugin> for Ending {
+    fn admit(&self, payload: &hotslot::Payload) -> Result<hotslot::Admission, hotslot::BoxError> {
+        self.0.admit(payload)
+    }
+
+    fn load(
+        &self,
+        artifact: &hotslot::Artifact,
+        context: &hotslot::LoadContext,
+    ) -> Result<hotslot::Loaded<Plugin>, hotslot::BoxError> {
+        self.0.load(artifact, context)
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.1();
+    }
+}
+
 /// What a slot leaves goes with the last that has it. That is the reaper, which has other slots to look after.
 #[test]
 fn a_backend_that_hangs_at_its_end_holds_up_no_other_slot() {
-    /// A backend whose end waits until it is let through.
-    struct Waits(Values);
-    impl hotslot::Backend<Plugin> for Waits {
-        fn admit(&self, payload: &hotslot::Payload) -> Result<hotslot::Admission, hotslot::BoxError> {
-            self.0.admit(payload)
-        }
-        fn load(
-            &self,
-            artifact: &hotslot::Artifact,
-            context: &hotslot::LoadContext,
-        ) -> Result<hotslot::Loaded<Plugin>, hotslot::BoxError> {
-            self.0.load(artifact, context)
-        }
-    }
-    impl Drop for Waits {
-        fn drop(&mut self) {
-            self.0.latch.pass();
-        }
-    }
     let (values, others) = (Values::new(), Values::new());
-    let hanging = HotSlot::builder(Waits(values.clone())).open(b"p 1.0.0 1").unwrap();
+    let latch = values.latch.clone();
+    let backend = Ending(values.clone(), Box::new(move || latch.pass()));
+    let hanging = HotSlot::builder(backend).open(b"p 1.0.0 1").unwrap();
     let lease = hanging.load();
     drop(hanging);
     drop(lease);
@@ -447,4 +454,24 @@ fn a_backend_that_hangs_at_its_end_holds_up_no_other_slot() {
     destroyed(&events, 1);
     values.latch.open();
     close(slot, &others.census);
+}
+
+/// For an instant, whoever drops a lease has a reference to the slot, and that may be the last one.
+#[test]
+fn a_backend_never_ends_on_the_thread_that_drops_a_lease() {
+    let rounds = || {
+        for round in 0..500 {
+            let (tell, told) = mpsc::channel();
+            let values = Values::new();
+            let tell = move || tell.send(thread::current().id()).expect("it is waited for");
+            let slot = HotSlot::builder(Ending(values, Box::new(tell))).open(b"p 1.0.0 1").unwrap();
+            let lease = slot.load();
+            drop(slot);
+            drop(lease);
+            let ended_on = told.recv_timeout(PATIENCE).expect("the backend ends");
+            assert_ne!(ended_on, thread::current().id(), "round {round}");
+        }
+    };
+    // More of them than there are processors, so that one is held up just there now and then.
+    thread::scope(|scope| (0..16).for_each(|_| drop(scope.spawn(rounds))));
 }

@@ -62,6 +62,30 @@ impl Log {
     }
 }
 
+/// The fields of an event, as text.
+#[derive(Default)]
+pub(crate) struct Fields {
+    message: String,
+    pub(crate) all: String,
+}
+
+impl Fields {
+    pub(crate) fn of(event: &tracing::Event<'_>) -> Fields {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        fields
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        }
+        write!(self.all, " {}={value:?}", field.name()).expect("a string takes everything");
+    }
+}
+
 impl tracing::Subscriber for Log {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
@@ -76,21 +100,7 @@ impl tracing::Subscriber for Log {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
-        #[derive(Default)]
-        struct Fields {
-            message: String,
-            all: String,
-        }
-        impl Visit for Fields {
-            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-                if field.name() == "message" {
-                    self.message = format!("{value:?}");
-                }
-                write!(self.all, " {}={value:?}", field.name()).expect("a string takes everything");
-            }
-        }
-        let mut fields = Fields::default();
-        event.record(&mut fields);
+        let fields = Fields::of(event);
         let (target, level) = (event.metadata().target().to_owned(), *event.metadata().level());
         self.0.lock().unwrap().push(Line { target, level, message: fields.message, text: fields.all });
     }

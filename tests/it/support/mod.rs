@@ -13,7 +13,7 @@ mod wait;
 pub(crate) use census::Census;
 pub(crate) use done::Done;
 pub(crate) use latch::Latch;
-pub(crate) use log::Log;
+pub(crate) use log::{Fields, Log};
 pub(crate) use steps::Steps;
 pub(crate) use values::{Plugin, Values};
 pub(crate) use wait::{PATIENCE, block_on, eventually, wait_for};
