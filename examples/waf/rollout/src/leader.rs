@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::analysis::{Comparison, Finding, Ledger};
 use crate::lease::Keeper;
 use crate::{
-    Desired, Group, Kind, Labels, Lease, LeaseTiming, MOST_GROUPS, Millis, NodeId, Order, Phase, Plan, Position,
+    Desired, Group, Kind, Label, Lease, LeaseTiming, MOST_GROUPS, Millis, NodeId, Order, Phase, Plan, Position,
     ReleaseId, Report, Revision, Scope, Wave,
 };
 
@@ -145,8 +145,8 @@ pub struct Leader {
     /// How long the phase has lasted, pauses not counted, and when that was last brought up to date.
     elapsed: Millis,
     counted_to: Millis,
-    /// When in the phase the whole wave first served.
-    served_after: Option<Millis>,
+    /// When in the phase the whole wave first served, and when that was seen.
+    served_after: Option<(Millis, Millis)>,
     /// The term in which this process leads, and since when.
     leading: Option<(u64, Millis)>,
     /// The document that was written last for a reason that people should know: they are told once it is read back.
@@ -160,6 +160,17 @@ struct Seen {
     at: Millis,
     /// The last rollout in which it staged, refused or condemned the target: then it is of the wave, whatever it reports later.
     answered: Option<u64>,
+}
+
+impl Seen {
+    /// Returns whether the rollout is for the node, which has answered, and the open wave admits it: who has not answered by the
+    /// end of the stage does not hold up those that have.
+    fn is_of_wave(&self, document: &Desired) -> bool {
+        let rollout = document.order.rollout;
+        self.answered == Some(rollout)
+            && document.target_for(&self.report.labels).is_some()
+            && document.wave.admits(Position::of(&self.report.node, rollout))
+    }
 }
 
 /// What a document has to differ in for its deadlines to start anew.
@@ -398,6 +409,12 @@ impl Leader {
         self.nodes.values().filter(|seen| !seen.report.pinned && !seen.report.held)
     }
 
+    /// Returns the present nodes that have answered and that the open wave admits.
+    fn of_wave<'a>(&'a self, document: &'a Desired, now: Millis) -> impl Iterator<Item = &'a Seen> {
+        let is_present = move |seen: &&Seen| now < seen.at.saturating_add(PRESENT);
+        self.taking_part().filter(is_present).filter(|seen| seen.is_of_wave(document))
+    }
+
     fn standing_of(&self, document: &Desired, now: Millis) -> Standing {
         let rollout = document.order.rollout;
         let concerns = |seen: &&Seen| document.target_for(&seen.report.labels).is_some();
@@ -408,8 +425,7 @@ impl Leader {
             let target = document.target_for(&report.labels);
             let here = report.order.rollout == rollout;
             let (staged, failed) = (here && report.staged, here && (report.refused || report.condemned));
-            // Who has not answered by the end of the stage does not hold up those that have.
-            let of_wave = seen.answered == Some(rollout) && document.wave.admits(Position::of(&report.node, rollout));
+            let of_wave = seen.is_of_wave(document);
             if now >= seen.at.saturating_add(PRESENT) {
                 standing.silent += usize::from(of_wave);
                 continue;
@@ -527,10 +543,15 @@ impl Leader {
         let known = last || comparison == Comparison::AsGood;
         // A wave bakes from when all of it serves.
         if served {
-            self.served_after.get_or_insert(self.elapsed);
+            self.served_after.get_or_insert((self.elapsed, now));
         }
-        let baked = self.served_after.is_some_and(|after| self.elapsed >= after.saturating_add(bake));
-        let deadline = self.served_after.unwrap_or(0).saturating_add(bake).saturating_add(plan.commit_deadline);
+        let baked = self.served_after.is_some_and(|(after, seen)| {
+            // What was served meanwhile is in the reports after that, and in no earlier one.
+            let is_heard = last || bake == 0 || self.of_wave(document, now).all(|node| node.at > seen);
+            is_heard && self.elapsed >= after.saturating_add(bake)
+        });
+        let served_after = self.served_after.map_or(0, |(after, _)| after);
+        let deadline = served_after.saturating_add(bake).saturating_add(plan.commit_deadline);
         let late = self.elapsed > deadline;
         match () {
             () if baked && served && enough_present && known => Judgement::Advance,
@@ -562,7 +583,10 @@ impl Leader {
                 positions.get(size - 1).map_or(Wave::EVERYBODY, |last| Wave::below_to_admit(*last))
             }
         };
-        Desired { phase: Phase::Commit, wave: Wave { index, below: below.max(document.wave.below) }, ..next }
+        let wave = Wave { index, below: below.max(document.wave.below) };
+        // Not by a later document: without a bake time the next wave could open before that.
+        let paused = document.paused || (document.plan.canary_only && index == 0 && !wave.is_everybody());
+        Desired { phase: Phase::Commit, wave, paused, ..next }
     }
 
     /// Returns what more than half of the nodes that have followed a document say that it settles on.
@@ -572,10 +596,18 @@ impl Leader {
         settled.iter().find(|wanted| count(wanted) * 2 > settled.len()).cloned()
     }
 
-    /// Returns whether more than half of the nodes that have followed a document serve what it would be settled to serve.
+    /// Returns whether more than half of the nodes that have followed a document serve what it would be settled to serve: of each
+    /// group, and of those outside of groups. A majority elsewhere speaks for no group, nor does a group without nodes.
     fn is_served_by_most(&self, settled: &Settled) -> bool {
-        let serves = |report: &&Report| report.serving == settled.release_for(&report.labels);
-        self.followers().filter(serves).count() * 2 > self.followers().count()
+        let mut parts: BTreeMap<Option<&Label>, (usize, usize)> =
+            settled.groups.iter().map(|group| (Some(&group.label), (0, 0))).collect();
+        for report in self.followers() {
+            let group = Group::of(&settled.groups, &report.labels);
+            let (serving, all) = parts.entry(group.map(|group| &group.label)).or_default();
+            *all += 1;
+            *serving += usize::from(report.serving == group.map(|group| group.release).or(settled.stable));
+        }
+        parts.values().all(|(serving, all)| serving * 2 > *all)
     }
 
     /// Returns the reports of nodes that have followed a document.
@@ -637,11 +669,6 @@ impl Settled {
 
     fn of_report(report: &Report) -> Self {
         Self { stable: report.settled, groups: report.groups.clone() }
-    }
-
-    /// Returns what a node with these labels serves.
-    fn release_for(&self, labels: &Labels) -> Option<ReleaseId> {
-        Group::release_for(&self.groups, labels).or(self.stable)
     }
 }
 

@@ -10,6 +10,10 @@ use crate::Millis;
 pub struct Plan {
     /// The waves, in their order. After the last one of them everybody commits, so a plan without waves is one commit.
     pub waves: Vec<WavePlan>,
+    /// Whether the rollout pauses when its first wave opens: until somebody promotes it, or resumes it, and then it goes on as
+    /// planned. Without waves it does not pause.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub canary_only: bool,
     /// How long everybody has served the target before the rollout is done.
     pub bake: Millis,
     /// How long nodes may take to stage. Then the rollout goes on with those that have, if they are enough, or is aborted.
@@ -105,6 +109,7 @@ impl Default for Plan {
                 WavePlan { size: WaveSize::Nodes(1), bake: 5 * MINUTE },
                 WavePlan { size: WaveSize::PerMille(100), bake: 2 * MINUTE },
             ],
+            canary_only: false,
             bake: 5 * MINUTE,
             stage_deadline: 2 * MINUTE,
             commit_deadline: MINUTE,
@@ -134,6 +139,7 @@ impl Plan {
     pub fn at_once() -> Self {
         Self {
             waves: Vec::new(),
+            canary_only: false,
             bake: 0,
             stage_deadline: 30_000,
             commit_deadline: 30_000,

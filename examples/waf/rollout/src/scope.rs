@@ -118,9 +118,14 @@ pub struct Group {
 }
 
 impl Group {
+    /// Returns the group whose release a node with these labels has: the last one that it is in.
+    pub fn of<'a>(groups: &'a [Self], labels: &Labels) -> Option<&'a Self> {
+        groups.iter().rev().find(|group| group.label.is_of(labels))
+    }
+
     /// Returns the release of a node with these labels: that of the last group that it is in.
     pub fn release_for(groups: &[Self], labels: &Labels) -> Option<ReleaseId> {
-        groups.iter().rev().find(|group| group.label.is_of(labels)).map(|group| group.release)
+        Self::of(groups, labels).map(|group| group.release)
     }
 }
 

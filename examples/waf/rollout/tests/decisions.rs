@@ -740,6 +740,60 @@ fn commands_need_a_leader_and_a_rollout() {
     assert_eq!(fleet.phase(), Phase::Done);
 }
 
+/// What it reported when it began to serve says nothing of what it served since.
+#[test]
+fn a_wave_is_over_when_its_nodes_were_heard_again() {
+    let waves = vec![WavePlan { size: WaveSize::Nodes(1), bake: 2_000 }];
+    let mut fleet = Fleet::new(3);
+    fleet.start(Plan { waves, analysis: Analysis { min_calls: 0, ..Analysis::default() }, ..plan() });
+    fleet.stage(0..3);
+    fleet.pass(1_000);
+    assert_eq!(fleet.commit(), 1);
+    fleet.pass(500);
+    // All are silent for longer than the bake time.
+    let reports = std::mem::take(&mut fleet.reports);
+    fleet.pass(20_000);
+    assert_eq!((fleet.desired().wave.index, fleet.phase()), (0, Phase::Commit), "nothing is known of it");
+    fleet.reports = reports;
+    let canary = fleet.reports.iter_mut().find(|report| report.serving == Some(NEW)).unwrap();
+    (canary.traffic.calls, canary.traffic.errors) = (100, 100);
+    fleet.pass(1_000);
+    assert_eq!((fleet.phase(), &fleet.alarms[..]), (Phase::Abort, &[Alarm::Worse(Finding::Errors)][..]));
+}
+
+/// Also one whose wave has no bake time: nothing comes in between.
+#[test]
+fn a_canary_only_rollout_is_paused_by_the_document_that_opens_its_wave() {
+    let waves = vec![WavePlan { size: WaveSize::Nodes(1), bake: 0 }];
+    let plan = Plan { waves, canary_only: true, analysis: Analysis::NONE, ..plan() };
+    let canary = || {
+        let mut fleet = Fleet::new(3);
+        fleet.start(plan.clone());
+        fleet.stage(0..3);
+        while fleet.phase() == Phase::Stage {
+            fleet.pass(500);
+        }
+        assert!(fleet.desired().paused, "it is said in the same breath");
+        assert_eq!(fleet.commit(), 1);
+        fleet.pass(120_000);
+        assert_eq!((fleet.desired().wave.index, fleet.phase()), (0, Phase::Commit), "it waits");
+        fleet
+    };
+    let mut promoted = canary();
+    promoted.command(Command::Promote).unwrap();
+    assert_eq!((promoted.desired().paused, promoted.commit()), (false, 3));
+    let mut resumed = canary();
+    resumed.command(Command::Resume).unwrap();
+    resumed.pass(1_000);
+    assert_eq!((resumed.desired().paused, resumed.commit()), (false, 3), "it goes on as planned");
+    // Without waves there is no canary.
+    let mut at_once = Fleet::new(3);
+    at_once.start(Plan { waves: Vec::new(), ..plan });
+    at_once.stage(0..3);
+    at_once.pass(1_000);
+    assert_eq!((at_once.desired().paused, at_once.commit()), (false, 3));
+}
+
 #[test]
 fn a_rollback_that_nobody_can_take_ends_where_it_began() {
     let mut fleet = Fleet::new(3);
@@ -1179,6 +1233,20 @@ fn one_node_alone_neither_steers_the_fleet_nor_uses_its_numbers_up() {
         (fleet.reports[1].order, fleet.reports[1].settled) = (order(9, 0), Some(OTHER));
         fleet.pass(1_000);
         assert_eq!((fleet.desired().order, fleet.desired().settled()), (order(10, 0), Some(settled)), "{number}");
+    }
+
+    // A group has its release from its own nodes: that most of the others serve what theirs is says nothing of it.
+    let groups = |release| vec![Group { label: "region=eu".parse().unwrap(), release }];
+    for (number, eu, expected) in [(0, OLD, vec![]), (1, NEW, groups(NEW)), (2, NEW, vec![])] {
+        let mut fleet = Fleet::new(5);
+        for report in &mut fleet.reports[..2] {
+            report.labels = [("region".to_owned(), if number == 2 { "us" } else { "eu" }.to_owned())].into();
+            report.serving = Some(eu);
+        }
+        (fleet.reports[4].order, fleet.reports[4].groups) = (order(9, 0), groups(NEW));
+        fleet.pass(1_000);
+        assert_eq!((fleet.desired().order, fleet.desired().settled_groups()), (order(10, 0), expected), "{number}");
+        assert_eq!(fleet.desired().settled(), Some(OLD), "{number}");
     }
 
     // If most nodes are so far ahead, the store is what is behind.

@@ -120,6 +120,16 @@ fn made(at: Instant, record: &Record) -> Made {
 }
 
 impl Refusal {
+    /// Returns whether the release is older than what serves, or has served, by its version or by its counter: it can be gone
+    /// back to.
+    pub fn is_too_old(&self) -> bool {
+        match self {
+            Refusal::Version { .. } => true,
+            Refusal::Slot(error) if matches!(error.kind(), ErrorKind::Version(_)) => true,
+            _ => self.untrusted().is_some_and(|error| error.reason() == "replayed"),
+        }
+    }
+
     /// Returns whether it may be otherwise later, with the same release.
     pub fn is_transient(&self) -> bool {
         match self {

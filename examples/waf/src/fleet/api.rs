@@ -17,6 +17,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post};
+use hotslot::Digest;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -34,7 +35,7 @@ use super::leader::{AskError, Basis, Desk};
 use super::orchestrator::{Problem, start_rollout};
 use super::queue::{Change, Queue};
 use super::view::{Heard, Rollout, View, settled_of};
-use super::{About, Description, Settings};
+use super::{About, Asked, Description, Settings};
 use crate::admin::access::{is_authorized, same_site};
 use crate::admin::{harden, json as read_json, page, refusal};
 use crate::config::Token;
@@ -291,14 +292,17 @@ impl Api {
     }
 
     /// Returns the rollout that the same request began before, if it asked for the same.
-    fn begun_by(&self, key: Option<&str>, target: ReleaseId, scope: &Scope) -> Result<Option<u64>, Problem> {
+    fn begun_by(&self, asked: Option<&Asked>) -> Result<Option<u64>, Problem> {
         let view = self.desk.view.lock();
-        let Some(rollout) = key.and_then(|key| view.by_request(key)) else { return Ok(None) };
-        match rollout.target == target && rollout.scope == *scope {
-            true => Ok(Some(rollout.rollout)),
-            false => Err(Problem::new(
+        let Some(asked) = asked else { return Ok(None) };
+        match view.by_request(&asked.key) {
+            None => Ok(None),
+            Some((rollout, before)) if before == asked => Ok(Some(rollout)),
+            Some((rollout, _)) => Err(Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "this Idempotency-Key was used for another release, or another target: draw a new one",
+                format!(
+                    "this Idempotency-Key is that of rollout {rollout}, which is of another request: draw a new one"
+                ),
             )),
         }
     }
@@ -478,39 +482,36 @@ async fn reload_fleet(State(api): State<Api>, headers: HeaderMap, request: Reque
     };
     let wait = seconds(upload.wait)?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
-    let (scope, plan, canary_only) = match upload.target.as_deref().unwrap_or("all") {
+    let (scope, plan) = match upload.target.as_deref().unwrap_or("all") {
         "canary" => {
             let plan = upload.plan.unwrap_or_else(|| Plan::clone(&api.plan));
             let canary = WavePlan { size: WaveSize::Nodes(1), bake: plan.waves.first().map_or(0, |wave| wave.bake) };
-            (
-                Scope::Everybody,
-                Plan { waves: [canary].into_iter().chain(plan.waves.into_iter().skip(1)).collect(), ..plan },
-                true,
-            )
+            let waves = [canary].into_iter().chain(plan.waves.into_iter().skip(1)).collect();
+            (Scope::Everybody, Plan { waves, canary_only: true, ..plan })
         }
-        target => (scope_of(target)?, upload.plan.unwrap_or_else(|| Plan::clone(&api.plan)), false),
+        target => (scope_of(target)?, upload.plan.unwrap_or_else(|| Plan::clone(&api.plan))),
     };
     upload.config.check().map_err(|problem| Problem::invalid("configuration", problem))?;
     let module = upload.module.filter(|module| !module.is_empty());
     let module = Module::new(module.ok_or_else(|| Problem::bad("the field `file` is missing or empty"))?);
     let signed = trust::of_form(upload.manifest.as_deref(), upload.signatures.as_deref()).map_err(Problem::bad)?;
     let module = module.with_manifest(signed);
-    let wanted = Wanted {
+    let mut wanted = Wanted {
         module,
         rules: upload.rules.map(|rules| RuleFile::new(rules.to_vec())),
         config: upload.config,
         scope,
         plan,
         expected_version: upload.expected_version,
-        about: About {
-            by,
-            reason: upload.reason.unwrap_or_else(|| "a release".to_owned()),
-            request: key,
-            version: None,
-            canary_only,
-        },
+        about: About { by, reason: upload.reason.unwrap_or_else(|| "a release".to_owned()), ..About::default() },
     };
+    let digest = wanted.digest();
+    wanted.about.asked = key.map(|key| Asked { key, digest });
     let rollout = wanted.begin(&api).await?;
+    if !api.desk.view.lock().rollouts.contains_key(&rollout) {
+        let problem = format!("this request has begun rollout {rollout} before, and this orchestrator has not seen it");
+        return Err(Problem::conflict(problem));
+    }
     api.answer(rollout, wait, json!({})).await
 }
 
@@ -527,11 +528,29 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// Returns the digest of what is wanted, as it was asked for: what that comes to may be another thing by the time that it is
+    /// asked for again.
+    fn digest(&self) -> String {
+        let wanted = json!([
+            self.module.digest().to_string(),
+            self.module.signed().map(|signed| &**signed),
+            self.rules.as_ref().map(|rules| rules.digest().to_string()),
+            self.config,
+            self.scope,
+            self.plan,
+            self.expected_version,
+        ]);
+        Digest::of(wanted.to_string().as_bytes()).to_string()
+    }
+
     /// Begins its rollout, anew for as long as others come before. Returns the number, also of one that the same request has
     /// begun before.
     async fn begin(self, api: &Api) -> Result<u64, Problem> {
         /// How often it is begun anew.
         const ATTEMPTS: usize = 8;
+        if let Some(rollout) = api.begun_by(self.about.asked.as_ref())? {
+            return Ok(rollout);
+        }
         if self.rules.is_none() {
             api.rules_rolled_out(RULES_PATIENCE).await?;
         }
@@ -558,6 +577,9 @@ impl Wanted {
 
     /// `None` if the fleet has changed meanwhile.
     async fn try_begin(&self, api: &Api) -> Result<Option<u64>, Problem> {
+        if let Some(rollout) = api.begun_by(self.about.asked.as_ref())? {
+            return Ok(Some(rollout));
+        }
         if self.rules.is_none() {
             api.rules_rolled_out(RULES_PATIENCE).await?;
         }
@@ -581,9 +603,6 @@ impl Wanted {
         }
         let release = Release { module: self.module.clone(), rules };
         let target = Description::of(&release, self.config).id();
-        if let Some(rollout) = api.begun_by(self.about.request.as_deref(), target, &self.scope)? {
-            return Ok(Some(rollout));
-        }
         expect_version(&api.desk.view.lock(), &self.scope, self.expected_version.as_deref())?;
         if let Some(settled) = settled.clone() {
             api.examiner.learn(settled).await;
@@ -816,7 +835,8 @@ async fn add_rule(State(api): State<Api>, Query(Waits { wait }): Query<Waits>, r
 async fn replace_rules(State(api): State<Api>, Query(Waits { wait }): Query<Waits>, request: Request) -> Answer {
     let (By(by), headers, body) = parts(request).await?;
     read_json::<Value>(&headers, &body)?;
-    change_rules(&api, Change::Replace(RuleFile::new(body.to_vec())), by, wait).await
+    let text = String::from_utf8(body.to_vec()).map_err(|_| Problem::bad("a rule file is text in UTF-8"))?;
+    change_rules(&api, Change::Replace(text), by, wait).await
 }
 
 async fn change_rules(api: &Api, change: Change, by: String, wait: Option<f64>) -> Answer {
@@ -836,7 +856,8 @@ async fn change_rules(api: &Api, change: Change, by: String, wait: Option<f64>) 
     let validated_ms = began.elapsed().as_secs_f64() * 1e3;
     tracing::info!(by, validated_ms, "a rule from outside is valid");
     // What is queued stays there, whoever waits for it.
-    let Ok(rollout) = timeout(wait.max(Duration::from_millis(1)), api.queue.push(change, by)).await else {
+    let begun = api.queue.push(change, by).await?;
+    let Ok(rollout) = timeout(wait.max(Duration::from_millis(1)), begun).await else {
         let queued = json!({ "success": false, "state": "queued", "times": { "validated_ms": validated_ms } });
         return Ok((StatusCode::ACCEPTED, Json(queued)).into_response());
     };
@@ -942,8 +963,7 @@ async fn fleet(State(api): State<Api>) -> Json<Value> {
 
 /// Returns the group whose release a node with these labels has.
 fn group_of(desired: Option<&Desired>, labels: &Labels) -> Option<Label> {
-    let groups = desired?.settled_groups();
-    groups.into_iter().rev().find(|group| group.label.is_of(labels)).map(|group| group.label)
+    Group::of(&desired?.settled_groups(), labels).map(|group| group.label.clone())
 }
 
 fn node(heard: &Heard, desired: Option<&Desired>) -> Value {
@@ -994,8 +1014,8 @@ async fn forget(State(api): State<Api>, Path(node): Path<String>, request: Reque
     if !api.desk.view.lock().nodes.contains_key(&node) {
         return Err(Problem::new(StatusCode::NOT_FOUND, format!("no node {node} is known")));
     }
+    api.desk.forget(node.clone()).await?;
     api.desk.audit(json!({ "what": "forget", "node": node, "by": by })).await;
-    api.desk.forget(node).await;
     Ok(Json(json!({ "success": true })).into_response())
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hotslot::{BoxError, Digest};
 use waf_rollout::ReleaseId;
 
-use super::store::Store;
+use super::store::{Store, StoreError};
 use super::{Description, Settings};
 use crate::release::{Module, Release};
 use crate::replace_file::replace_file;
@@ -72,7 +72,7 @@ impl Artifacts {
     }
 
     /// Removes from the store what none of these releases is made of, and returns how much that was. Does nothing unless it is
-    /// known what all of them are made of. What is here stays, and can be given to the store again.
+    /// known what all of them are made of. What is removed is kept here, and can be given to the store again.
     ///
     /// Whoever begins a rollout has to [`restore`](Self::restore) its release after this: it may have been published before.
     pub async fn tidy(&self, releases: &[ReleaseId]) -> Result<usize, BoxError> {
@@ -88,6 +88,13 @@ impl Artifacts {
         }
         let mut removed = 0;
         for name in names.iter().take(MOST_REMOVED) {
+            // It may be another orchestrator's, of a release that this one has not seen: from now on it is here, too. What is
+            // damaged is of no use to anybody.
+            match self.get(name).await {
+                Ok(_) => {}
+                Err(error) if error.downcast_ref().is_some_and(StoreError::is_damage) => {}
+                Err(error) => return Err(error),
+            }
             self.store.remove_artifact(name).await?;
             removed += 1;
         }

@@ -87,7 +87,7 @@ impl ReadBack {
 pub(super) enum Ask {
     Command(Box<(Command, About, Basis)>, oneshot::Sender<Result<u64, AskError>>),
     /// Forget a node that is gone for good.
-    Forget(NodeId, oneshot::Sender<()>),
+    Forget(NodeId, oneshot::Sender<Result<(), NotDone>>),
     /// Note what somebody asked for.
     Audit(serde_json::Value),
 }
@@ -124,10 +124,11 @@ impl Desk {
         answer.await.unwrap_or(Err(AskError::NotDone(NotDone::NotKnown)))
     }
 
-    pub async fn forget(&self, node: NodeId) {
+    /// Has a node forgotten, by the one who leads: everybody else would go on counting it.
+    pub async fn forget(&self, node: NodeId) -> Result<(), AskError> {
         let (done, answer) = oneshot::channel();
         let _ = self.asks.send(Ask::Forget(node, done)).await;
-        let _ = answer.await;
+        Ok(answer.await.unwrap_or(Err(NotDone::NotKnown))?)
     }
 
     pub async fn audit(&self, what: serde_json::Value) {
@@ -357,7 +358,6 @@ impl Task {
                     LeaderEffect::Alarm(_) => {}
                 }
             }
-            self.wait_for_promotion().await;
             if !has_written {
                 break;
             }
@@ -461,32 +461,10 @@ impl Task {
     fn about(&self, desired: &Desired) -> About {
         let view = self.view.lock();
         let same = view.document.as_ref().filter(|it| it.desired.order.rollout == desired.order.rollout);
-        same.map(|document| document.about.clone()).unwrap_or_else(|| About {
-            by: view.me.clone(),
-            reason: "the store has lost what nodes have seen".to_owned(),
-            ..About::default()
+        same.map(|document| document.about.clone()).unwrap_or_else(|| {
+            let reason = "the store has lost what nodes have seen".to_owned();
+            About { by: view.me.clone(), reason, ..About::default() }.after(view.document.as_ref())
         })
-    }
-
-    /// Pauses a rollout that is for its canary only, until somebody promotes it.
-    async fn wait_for_promotion(&mut self) {
-        let wait = {
-            let view = self.view.lock();
-            view.document.as_ref().is_some_and(|Document { desired, about, .. }| {
-                about.canary_only
-                    && desired.phase == Phase::Commit
-                    && desired.wave.index == 0
-                    && !desired.paused
-                    && !desired.wave.is_everybody()
-            })
-        };
-        if wait
-            && let Ok(LeaderEffect::WriteDesired(expected, desired)) = self.leader.command(self.now(), Command::Pause)
-        {
-            let about = self.about(&desired);
-            let _ = self.write_desired(expected, desired, about).await;
-            let _ = self.read().await;
-        }
     }
 
     async fn asked(&mut self, ask: Ask) {
@@ -498,13 +476,18 @@ impl Task {
                 let _ = done.send(result);
             }
             Ask::Forget(node, done) => {
+                if self.leader.term(self.now()).is_none() {
+                    let leader = self.view.lock().leader.clone();
+                    let _ = done.send(Err(NotDone::NotLeading { leader }));
+                    return;
+                }
                 self.leader.removed(&node);
                 self.view.lock().nodes.remove(&node);
                 if let Err(error) = self.store.forget(node.as_str()).await {
                     tracing::warn!(%node, %error, "the store cannot forget this node");
                 }
                 self.show();
-                let _ = done.send(());
+                let _ = done.send(Ok(()));
             }
             Ask::Audit(what) => self.note(what).await,
         }
@@ -527,7 +510,7 @@ impl Task {
             let effect = self.leader.command(self.now(), command.clone())?;
             let LeaderEffect::WriteDesired(expected, desired) = effect else { return Err(AskError::Contended) };
             let about = match command {
-                Command::Start(..) => about.clone(),
+                Command::Start(..) => about.clone().after(self.view.lock().document.as_ref()),
                 _ => self.about(&desired),
             };
             let written = self.write_desired(expected, desired.clone(), about).await;

@@ -219,12 +219,35 @@ struct About {
     /// Who asked for it.
     by: String,
     reason: String,
-    /// The `Idempotency-Key` of the request.
-    request: Option<String>,
+    /// The request that it comes from, if that has a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<Asked>,
+    /// Those of the rollouts before, the latest first: whoever leads next knows them, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    asked_before: Vec<(u64, Asked)>,
     /// The target's version, as people write it.
     version: Option<String>,
-    /// Whether the rollout waits after its first wave until somebody promotes it.
-    canary_only: bool,
+}
+
+/// A request that may be sent twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Asked {
+    /// Its `Idempotency-Key`.
+    key: String,
+    /// The digest of what it asks for.
+    digest: String,
+}
+
+impl About {
+    /// Returns the same for a rollout that follows what is said in `before`.
+    fn after(self, before: Option<&Document>) -> About {
+        /// Whoever repeats a request does so soon.
+        const MOST: usize = 16;
+        let Some(Document { desired, about, .. }) = before else { return self };
+        let last = about.asked.clone().map(|asked| (desired.order.rollout, asked));
+        let asked_before = last.into_iter().chain(about.asked_before.iter().cloned()).take(MOST).collect();
+        About { asked_before, ..self }
+    }
 }
 
 /// What a node tells: how it stands, and what people want to know of it.

@@ -25,8 +25,11 @@ use crate::deploy::{self, Deployments, Made, Ready};
 use crate::release::{Module, Release};
 use crate::rule_file::RuleFile;
 
-/// How often a node tells that it is there, and how much sooner or later that may be.
+/// How often a node tells that it is there, and how much later that may be.
 const BEAT: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(4));
+/// The least time between two of them while a wave bakes, and how often it tells in that time: its leader compares what it hears.
+const SOONEST_BEAT: Duration = Duration::from_secs(1);
+const BEATS_OF_A_WAVE: u32 = 4;
 /// How often it reads the document without having heard anything.
 const POLL: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 /// How soon it reads after the connection is back: not all nodes at once.
@@ -156,6 +159,16 @@ enum How {
     Forward(Box<Ready>),
     /// As a rollback: to something that served before, or should have.
     Back(Release),
+}
+
+/// How a release may come to serve.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Forward,
+    /// The fleet has settled on it. Whoever was away while it went back, and then on to something else, serves what is newer than
+    /// that, and has to go back for it.
+    Either,
+    Back,
 }
 
 /// What has ended.
@@ -294,6 +307,8 @@ impl Agent {
         let connected = self.store.connected_again();
         loop {
             let retry = self.retry_at;
+            let (least, more) = self.beat();
+            beat = beat.min(Timer::now() + least + more);
             tokio::select! {
                 hint = hints.next() => match hint {
                     Some(()) => poll = self.read(Instant::now()).await,
@@ -307,7 +322,7 @@ impl Agent {
                 () = sleep_until(poll) => poll = self.read(Instant::now()).await,
                 () = sleep_until(beat) => {
                     self.tell(false).await;
-                    beat = jittered(BEAT);
+                    beat = jittered(self.beat());
                 }
                 () = sleep_until(look) => {
                     self.look_for_hold().await;
@@ -322,6 +337,13 @@ impl Agent {
                 Some(ended) = ended.recv() => self.ended(ended).await,
             }
         }
+    }
+
+    /// Returns how often to tell that the node is there, and how much later that may be.
+    fn beat(&self) -> (Duration, Duration) {
+        let document = self.node.document().filter(|document| document.phase == Phase::Commit);
+        let wave = document.and_then(|document| document.plan.waves.get(document.wave.index));
+        wave.map_or(BEAT, |wave| beat_within(Duration::from_millis(wave.bake)))
     }
 
     fn serving(&self) -> ReleaseId {
@@ -469,7 +491,7 @@ impl Agent {
     fn stage(&mut self, id: ReleaseId) {
         self.staged = None;
         self.job += 1;
-        let is_new = self.is_new(id);
+        let (way, is_new) = (self.way_to(id), self.is_new(id));
         self.stages_new = is_new;
         let (job, store, disk, tell) = (self.job, self.store.clone(), self.disk.clone(), self.tell_ended.clone());
         // Whoever has fallen behind, or goes back, does not wait.
@@ -485,7 +507,7 @@ impl Agent {
             let fetched = fetch(&store, &disk, &deployments, id).await;
             let staged = match fetched {
                 Ok((description, release)) => {
-                    let work = move || prepare(&disk, &deployments, description, release, is_new);
+                    let work = move || prepare(&disk, &deployments, description, release, way);
                     let done = tokio::task::spawn_blocking(work).await;
                     done.unwrap_or_else(|panic| Err(Failed::for_good("load", panic.to_string())))
                 }
@@ -493,6 +515,15 @@ impl Agent {
             };
             let _ = tell.send(Ended::Staged { job, id, outcome: staged.map(Box::new) });
         });
+    }
+
+    fn way_to(&self, id: ReleaseId) -> Way {
+        let is_settled = self.node.document().is_some_and(|document| document.phase == Phase::Done);
+        match self.is_new(id) {
+            true if is_settled => Way::Either,
+            true => Way::Forward,
+            false => Way::Back,
+        }
     }
 
     /// Returns whether the version rule and the least interval are for this release. What the fleet settled on before is not new,
@@ -675,17 +706,32 @@ fn prepare(
     deployments: &Deployments,
     description: Description,
     release: Release,
-    is_new: bool,
+    way: Way,
 ) -> Result<Staged, Failed> {
     deployments.check_config(&release, &description.config.bytes())?;
     disk.keep(&description)?;
-    let how = if is_new {
-        How::Forward(Box::new(deployments.stage_release(&release)?))
-    } else {
-        deployments.archive_release(&release)?;
-        How::Back(release)
+    let staged = match way {
+        Way::Back => None,
+        Way::Forward | Way::Either => match deployments.stage_release(&release) {
+            Err(refusal) if way == Way::Either && refusal.is_too_old() => None,
+            staged => Some(staged?),
+        },
+    };
+    let how = match staged {
+        Some(ready) => How::Forward(Box::new(ready)),
+        None => {
+            deployments.archive_release(&release)?;
+            How::Back(release)
+        }
     };
     Ok(Staged { id: description.id(), settings: description.config, how })
+}
+
+/// Returns how often a node tells that it is there while a wave bakes for so long.
+fn beat_within(bake: Duration) -> (Duration, Duration) {
+    let (least, more) = BEAT;
+    let least = (bake / BEATS_OF_A_WAVE).clamp(SOONEST_BEAT, least);
+    (least, more.min(least / 2))
 }
 
 /// Returns how long this node waits in this rollout, so that not all fetch at once: each has another turn in each.

@@ -104,7 +104,7 @@ pub async fn run(options: Options, stopping: impl Future<Output = ()>) -> Result
     }
     println!("waf: the orchestrator's API and its page are on {name}");
     let examiner = Examiner::new(config.clone(), trust)?;
-    let queue = Queue::start(desk.clone(), artifacts.clone(), Arc::clone(&examiner));
+    let queue = Queue::start(&config.data, desk.clone(), artifacts.clone(), Arc::clone(&examiner)).await?;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let api = Api {
         desk,

@@ -2,11 +2,18 @@
 //!
 //! A rule that arrives opens a window; what arrives within it, and until the rollout that is under way has ended, goes into the
 //! next one. So twenty rules in five seconds are two rollouts at most, and no rule waits for more than one of others.
+//!
+//! What waits is on the disk before anybody is told that it does, and an orchestrator that is started anew goes on with it.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use hotslot::BoxError;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use waf_rollout::{Command, Desired, Group, Kind, Label, Plan, ReleaseId, Scope};
 
 use super::artifacts::Artifacts;
@@ -15,6 +22,7 @@ use super::leader::{AskError, Basis, Desk};
 use super::orchestrator::{Problem, start_rollout};
 use super::{About, Settings};
 use crate::release::Release;
+use crate::replace_file::replace_file;
 use crate::rule_file::{Edit, RuleFile};
 
 /// How long a first rule waits for others.
@@ -24,17 +32,19 @@ const WINDOW: Duration = Duration::from_secs(1);
 const ATTEMPTS: usize = 8;
 
 /// A change of the fleet's rule file.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Change {
-    Replace(RuleFile),
-    Add(serde_json::Value),
+    /// All of it, as it was sent.
+    Replace(String),
+    Add(Value),
 }
 
 impl Change {
     /// Returns the rule file with this change.
     pub fn apply(&self, rules: &RuleFile) -> Result<RuleFile, String> {
         match self {
-            Change::Replace(rules) => Ok(rules.clone()),
+            Change::Replace(text) => Ok(RuleFile::new(text.as_bytes().to_vec())),
             Change::Add(rule) => {
                 let edited = rules.edited(Edit::Put(rule.clone())).map_err(|error| error.to_string())?;
                 Ok(edited.0)
@@ -43,28 +53,108 @@ impl Change {
     }
 }
 
-struct Wish {
+/// What somebody wants of the rules, as it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Wanted {
     change: Change,
     by: String,
-    done: oneshot::Sender<Result<u64, Problem>>,
+    /// The last rollout when it was accepted.
+    after: Option<u64>,
+}
+
+struct Wish {
+    number: u64,
+    wanted: Wanted,
+    /// Whoever waits to hear what becomes of it; nobody after a restart.
+    done: Option<oneshot::Sender<Result<u64, Problem>>>,
+}
+
+/// The wishes that wait, on the disk.
+struct Kept {
+    path: PathBuf,
+    wishes: Mutex<(u64, BTreeMap<u64, Wanted>)>,
+}
+
+impl Kept {
+    fn open(data: &Path) -> Result<Kept, BoxError> {
+        let path = data.join("queue.json");
+        let wishes: BTreeMap<u64, Wanted> = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                format!("{}: {error}: move it away, and the rules that wait there are not rolled out", path.display())
+            })?,
+            Err(_) => BTreeMap::new(),
+        };
+        let next = wishes.last_key_value().map_or(0, |(last, _)| last + 1);
+        Ok(Kept { path, wishes: Mutex::new((next, wishes)) })
+    }
+
+    async fn add(&self, wanted: Wanted) -> Result<u64, BoxError> {
+        let (next, wishes) = &mut *self.wishes.lock().await;
+        let number = *next;
+        *next += 1;
+        wishes.insert(number, wanted);
+        let written = self.write(wishes).await;
+        if written.is_err() {
+            wishes.remove(&number);
+        }
+        written.map(|()| number)
+    }
+
+    async fn remove(&self, number: u64) {
+        let (_, wishes) = &mut *self.wishes.lock().await;
+        wishes.remove(&number);
+        if let Err(error) = self.write(wishes).await {
+            tracing::error!(%error, "rules that have been rolled out will be once more after a restart");
+        }
+    }
+
+    async fn write(&self, wishes: &BTreeMap<u64, Wanted>) -> Result<(), BoxError> {
+        let (path, bytes) = (self.path.clone(), serde_json::to_vec(wishes).expect("texts and numbers"));
+        let written = tokio::task::spawn_blocking(move || replace_file(&path, &bytes)).await?;
+        written.map_err(|error| format!("{}: {error}", self.path.display()).into())
+    }
 }
 
 #[derive(Clone)]
-pub(super) struct Queue(mpsc::Sender<Wish>);
+pub(super) struct Queue {
+    wishes: mpsc::Sender<Wish>,
+    kept: Arc<Kept>,
+    desk: Desk,
+}
 
 impl Queue {
-    pub fn start(desk: Desk, artifacts: Artifacts, examiner: Arc<Examiner>) -> Queue {
+    /// Starts with what waited when the orchestrator stopped.
+    pub async fn start(
+        data: &Path,
+        desk: Desk,
+        artifacts: Artifacts,
+        examiner: Arc<Examiner>,
+    ) -> Result<Queue, BoxError> {
+        let kept = Arc::new(Kept::open(data)?);
+        let waiting = kept.wishes.lock().await.1.clone();
         let (wishes, wished) = mpsc::channel(1024);
-        tokio::spawn(Worker { desk, artifacts, examiner }.run(wished));
-        Queue(wishes)
+        let worker = Worker { desk: desk.clone(), artifacts, examiner, kept: Arc::clone(&kept) };
+        let waiting = waiting.into_iter().map(|(number, wanted)| Wish { number, wanted, done: None });
+        tokio::spawn(worker.run(waiting.collect(), wished));
+        Ok(Queue { wishes, kept, desk })
     }
 
-    /// Puts a change in the next rollout of rules, and returns its number once it has begun.
-    pub async fn push(&self, change: Change, by: String) -> Result<u64, Problem> {
+    /// Puts a change in the next rollout of rules. It is kept when this returns; what is returned waits for the number of the
+    /// rollout once that has begun.
+    pub async fn push(
+        &self,
+        change: Change,
+        by: String,
+    ) -> Result<impl Future<Output = Result<u64, Problem>> + use<>, Problem> {
+        let after = self.desk.view.lock().document.as_ref().map(|document| document.desired.order.rollout);
+        let wanted = Wanted { change, by, after };
+        let kept = self.kept.add(wanted.clone()).await;
+        let number = kept.map_err(|error| Problem::unavailable(format!("the rules cannot be kept: {error}")))?;
         let (done, answer) = oneshot::channel();
-        let stopped = || Problem::unavailable("the orchestrator stops");
-        self.0.send(Wish { change, by, done }).await.map_err(|_| stopped())?;
-        answer.await.unwrap_or_else(|_| Err(stopped()))
+        let stopped =
+            || Problem::unavailable("the orchestrator stops, and goes on with the rules when it is started again");
+        self.wishes.send(Wish { number, wanted, done: Some(done) }).await.map_err(|_| stopped())?;
+        Ok(async move { answer.await.unwrap_or_else(|_| Err(stopped())) })
     }
 }
 
@@ -79,12 +169,17 @@ struct Worker {
     desk: Desk,
     artifacts: Artifacts,
     examiner: Arc<Examiner>,
+    kept: Arc<Kept>,
 }
 
 impl Worker {
-    async fn run(self, mut wished: mpsc::Receiver<Wish>) {
-        while let Some(first) = wished.recv().await {
-            let mut wishes = vec![first];
+    async fn run(self, waiting: Vec<Wish>, mut wished: mpsc::Receiver<Wish>) {
+        let mut wishes = self.still_wanted(waiting).await;
+        loop {
+            if wishes.is_empty() {
+                let Some(first) = wished.recv().await else { return };
+                wishes.push(first);
+            }
             let mut window = Box::pin(tokio::time::sleep(WINDOW));
             let mut ended = Box::pin(async {
                 window.as_mut().await;
@@ -100,8 +195,55 @@ impl Worker {
             while let Ok(wish) = wished.try_recv() {
                 wishes.push(wish);
             }
-            self.roll_out(wishes).await;
+            self.roll_out(std::mem::take(&mut wishes)).await;
         }
+    }
+
+    /// Waits to know how the fleet stands, and gives up what would take back what came after it while this process was away.
+    async fn still_wanted(&self, waiting: Vec<Wish>) -> Vec<Wish> {
+        if waiting.is_empty() {
+            return waiting;
+        }
+        let mut changes = self.desk.changes.clone();
+        let rollout = loop {
+            let known = self.desk.view.lock().document.as_ref().map(|document| document.desired.order.rollout);
+            match known {
+                Some(rollout) => break rollout,
+                None if changes.changed().await.is_err() => return Vec::new(),
+                None => {}
+            }
+        };
+        let mut wanted = Vec::new();
+        for wish in waiting {
+            let is_whole = matches!(wish.wanted.change, Change::Replace(_));
+            if is_whole && wish.wanted.after.is_none_or(|after| after < rollout) {
+                let problem =
+                    "the fleet has changed since this rule file was accepted: send it again if it is still right";
+                self.finish(wish, Err(Problem::conflict(problem))).await;
+            } else {
+                wanted.push(wish);
+            }
+        }
+        wanted
+    }
+
+    /// Has a wish wait no longer. If nobody hears of it, the audit does.
+    async fn finish(&self, wish: Wish, became: Result<u64, Problem>) {
+        self.kept.remove(wish.number).await;
+        let unheard = match wish.done {
+            Some(done) => done.send(became).err(),
+            None => Some(became),
+        };
+        let Some(became) = unheard else { return };
+        let mut line = json!({ "what": "rules that had to wait", "by": wish.wanted.by });
+        match became {
+            Ok(rollout) => line["rollout"] = rollout.into(),
+            Err(problem) => {
+                tracing::error!(error = %problem.body["error"], "rules that were accepted are not rolled out");
+                line["error"] = problem.body["error"].clone();
+            }
+        }
+        self.desk.audit(line).await;
     }
 
     async fn rollout_ended(&self) {
@@ -122,10 +264,14 @@ impl Worker {
             None => {}
             Some((wishes, Ok(number))) => {
                 tracing::info!(rollout = number, rules = wishes.len(), "rules from outside: a rollout");
-                wishes.into_iter().for_each(|wish| drop(wish.done.send(Ok(number))));
+                for wish in wishes {
+                    self.finish(wish, Ok(number)).await;
+                }
             }
             Some((wishes, Err(problem))) => {
-                wishes.into_iter().for_each(|wish| drop(wish.done.send(Err(problem.clone()))));
+                for wish in wishes {
+                    self.finish(wish, Err(problem.clone())).await;
+                }
             }
         }
     }
@@ -170,12 +316,12 @@ impl Worker {
         // Each on top of those before it: one bad rule must not take the others with it.
         let mut valid = Vec::new();
         for wish in wishes {
-            match self.examine(&wish.change, &bases).await {
+            match self.examine(&wish.wanted.change, &bases).await {
                 Ok(changed) => {
                     bases.iter_mut().zip(changed).for_each(|(base, rules)| base.release.rules = rules);
                     valid.push(wish);
                 }
-                Err(problem) => drop(wish.done.send(Err(problem))),
+                Err(problem) => self.finish(wish, Err(problem)).await,
             }
         }
         if valid.is_empty() {
@@ -193,7 +339,7 @@ impl Worker {
             }
         }
         let scope = if groups.is_empty() { Scope::Everybody } else { Scope::Each(groups) };
-        let mut by: Vec<String> = valid.iter().map(|wish| wish.by.clone()).collect();
+        let mut by: Vec<String> = valid.iter().map(|wish| wish.wanted.by.clone()).collect();
         by.dedup();
         let reason = match valid.len() {
             1 => "a rule from outside".to_owned(),

@@ -101,6 +101,13 @@ pub enum StoreError {
     Setup(String),
 }
 
+impl StoreError {
+    /// Returns whether what was asked for is lost: pieces of it are missing, or are others.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, StoreError::NotFound(_) | StoreError::Corrupt(_))
+    }
+}
+
 /// What is stored under a key.
 pub struct Stored {
     /// What a write has to name to replace it: 0 if nothing ever was there.
@@ -182,7 +189,7 @@ impl Store {
         Arc::clone(&self.again)
     }
 
-    /// Makes the streams, unless they are there.
+    /// Makes the streams, unless they are there, on so many servers at least: another orchestrator may have been told of more.
     pub async fn prepare(&self, replicas: usize) -> Result<(), StoreError> {
         self.connected()?;
         let context = jetstream::new(self.client.clone());
@@ -197,7 +204,10 @@ impl Store {
             ..kv::Config::default()
         };
         let nodes = kv::Config { bucket: NODES.into(), history: 1, num_replicas: replicas, ..kv::Config::default() };
-        for bucket in [documents, nodes] {
+        for mut bucket in [documents, nodes] {
+            if let Ok(stream) = context.get_stream(format!("KV_{}", bucket.bucket)).await {
+                bucket.num_replicas = replicas.max(stream.cached_info().config.num_replicas);
+            }
             context.create_or_update_key_value(bucket).await.map_err(|error| refused(&error))?;
         }
         let artifacts = stream::Config {
@@ -213,6 +223,8 @@ impl Store {
             subjects: vec!["waf.audit".into()],
             deny_delete: true,
             deny_purge: true,
+            // The oldest lines go first. All of them are in the orchestrators' files.
+            max_messages: 1 << 20,
             allow_direct: true,
             num_replicas: replicas,
             ..stream::Config::default()

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use waf_rollout::{Desired, Kind, Label, Labels, NodeId, Phase, ReleaseId, Scope, Standing};
 
-use super::{About, Document, Telling};
+use super::{About, Asked, Document, Telling};
 use crate::json::moment;
 use crate::replace_file::replace_file;
 
@@ -387,9 +387,12 @@ impl View {
         let _ = self.writer.send(bytes);
     }
 
-    /// Returns the rollout that a request with this key began.
-    pub fn by_request(&self, key: &str) -> Option<&Rollout> {
-        self.rollouts.values().rev().find(|rollout| rollout.about.request.as_deref() == Some(key))
+    /// Returns the rollout that a request with this key began, and what it asked for.
+    pub fn by_request(&self, key: &str) -> Option<(u64, &Asked)> {
+        let seen = self.rollouts.values().rev().filter_map(|it| Some((it.rollout, it.about.asked.as_ref()?)));
+        let before = self.document.iter().flat_map(|document| &document.about.asked_before);
+        let told = before.map(|(rollout, asked)| (*rollout, asked));
+        seen.chain(told).find(|(_, asked)| asked.key == key)
     }
 
     /// Returns the version of a release, as far as a rollout has said.
@@ -518,6 +521,12 @@ impl View {
             || self.nodes.iter().filter(|(_, heard)| rollout.target_for(&heard.telling.report.labels).is_some());
         let missing: Vec<&NodeId> = of_it().filter(|(_, heard)| !heard.is_present()).map(|it| it.0).collect();
         let drifted: Vec<&NodeId> = of_it().filter(|(_, heard)| heard.telling.report.pinned).map(|it| it.0).collect();
+        let lags = |(_, heard): &(&NodeId, &Heard)| {
+            let report = &heard.telling.report;
+            heard.is_present() && !report.pinned && !report.held && report.serving != rollout.target_for(&report.labels)
+        };
+        // What nodes serve now says nothing of a rollout that another one has followed.
+        let behind: Vec<&NodeId> = of_it().filter(lags).filter(|_| is_current).map(|it| it.0).collect();
         // Whoever says so has waited for longer than nothing: the longest delay of a request on each node.
         let downtime: f64 = rollout.served.values().map(|served| served.downtime_ms).sum();
         let hint = rollout
@@ -526,7 +535,7 @@ impl View {
             .filter_map(|served| served.after_hint_ms)
             .fold(None, |most: Option<f64>, it| Some(most.map_or(it, |most| most.max(it))));
         json!({
-            "success": rollout.phase == Phase::Done && failed.is_empty(),
+            "success": rollout.phase == Phase::Done && failed.is_empty() && behind.is_empty(),
             "rollout": rollout.rollout,
             "kind": rollout.kind,
             "for": rollout.scope_name(),
@@ -536,6 +545,7 @@ impl View {
             "failed": failed,
             "failures": rollout.failures,
             "missing": missing,
+            "behind": behind,
             "drifted": drifted,
             "total_downtime_ms": downtime,
             "commit_skew_ms": rollout.skew_ms(),
@@ -674,6 +684,26 @@ mod tests {
         assert_eq!(view.named(&under_way, &all, "2.0.0"), Some(id(2)));
         let settled = desired(5, Phase::Abort, all.clone(), 5, 2, &[]);
         assert_eq!(view.named(&settled, &all, "2.0.0"), None, "they are there");
+    }
+
+    #[test]
+    fn a_rollout_that_is_done_without_a_node_that_is_there_is_no_success() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut view = View::open("me".to_owned(), folder.path()).unwrap();
+        let document = |number| {
+            let desired = desired(number, Phase::Done, Scope::Everybody, 2, 1, &[]);
+            Document::new(desired, About::default())
+        };
+        view.read(Some(&document(2))).unwrap();
+        view.told(telling(1, 0, &id(1).to_string()));
+        let outcome = |view: &View| view.outcome(&view.rollouts[&2]);
+        assert_eq!((&outcome(&view)["success"], &outcome(&view)["behind"]), (&json!(false), &json!(["node-1"])));
+        view.told(telling(2, 0, &id(2).to_string()));
+        assert_eq!((&outcome(&view)["success"], &outcome(&view)["behind"]), (&json!(true), &json!([])));
+        // What it serves later is of a later rollout.
+        view.read(Some(&document(3))).unwrap();
+        view.told(telling(3, 0, &id(3).to_string()));
+        assert_eq!((&outcome(&view)["success"], &outcome(&view)["behind"]), (&json!(true), &json!([])));
     }
 
     #[test]

@@ -358,6 +358,7 @@ fn plan(profile: &Profile, mistake: Option<Mistake>) -> Plan {
         max_failed_per_mille: MAX_FAILED_PER_MILLE * scale,
         min_present_per_mille: 500,
         analysis: profile.analysis,
+        canary_only: false,
     }
 }
 

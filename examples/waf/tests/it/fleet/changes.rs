@@ -215,6 +215,36 @@ async fn what_no_release_is_made_of_leaves_the_store_and_comes_back_when_it_is_w
     assert!(has(modules[0].clone()).await);
 }
 
+/// It has seen no rollout of theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_orchestrator_removes_that_another_one_has_brought_is_not_lost() {
+    let Some(mut fleet) = Fleet::start(1, at_once()).await else { return };
+    let release = async |orchestrator: &Orchestrator, version: &str| {
+        let answer = orchestrator.release(&Module::new(version).bytes(), &[]).await.json();
+        assert_eq!(answer["state"], "done", "{answer}");
+        answer["target"].as_str().unwrap().to_owned()
+    };
+    let second = release(&fleet.orchestrator, "1.1.0").await;
+    for version in ["1.2.0", "1.3.0"] {
+        release(&fleet.orchestrator, version).await;
+    }
+    fleet.orchestrator.kill();
+    fleet.orchestrator = Orchestrator::start(&fleet.nats.url(), &at_once(), &["--keep-releases", "1"]);
+    until("it to lead", || async { (fleet.orchestrator.fleet().await["leads"] == true).then_some(()) }).await;
+    release(&fleet.orchestrator, "1.4.0").await;
+    let stream = async_nats::jetstream::new(fleet.nats.client().await).get_stream("artifacts").await.unwrap();
+    until("its artifacts to be removed from the store", || async {
+        let info = stream.info_with_subjects(format!("waf.artifact.{second}.>")).await.unwrap();
+        (futures_util::StreamExt::count(info).await == 0).then_some(())
+    })
+    .await;
+    std::fs::remove_dir_all(fleet.nodes[0].folder.archive().join("modules")).unwrap();
+    let back =
+        fleet.orchestrator.ask(Method::POST, "/api/v1/fleet/rollback").json(&json!({ "to": second })).send().await;
+    assert_eq!(back.json()["state"], "done", "{}", back.text());
+    fleet.wait_for_version("1.1.0").await;
+}
+
 /// Acceptance 17.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_freezes_the_fleet_on_its_stable_release_in_every_phase() {

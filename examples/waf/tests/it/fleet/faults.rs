@@ -241,6 +241,23 @@ async fn a_node_that_was_away_for_long_catches_up_in_one_step() {
     assert_eq!(swaps.len(), 1, "no old release in between: {swaps:?}");
 }
 
+/// What it serves is newer than what the fleet has settled on, which is no rollback: its number is that of a release.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_while_the_fleet_went_back_and_then_on_does_so_too() {
+    let Some(mut fleet) = Fleet::start(2, at_once()).await else { return };
+    let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &[]).await.json();
+    assert_eq!(answer["state"], "done", "{answer}");
+    let away = fleet.nodes.pop().unwrap().kill();
+    let answer = fleet.orchestrator.ask(Method::POST, "/api/v1/fleet/rollback?wait=240").send().await.json();
+    assert_eq!(answer["state"], "done", "{answer}");
+    let rules = json!({ "dynamic": [{ "id": "BLOCK" }] });
+    let answer = fleet.orchestrator.ask(Method::PUT, "/api/v1/rules?wait=240").json(&rules).send().await.json();
+    assert_eq!(answer["state"], "done", "{answer}");
+    fleet.nodes.push(join_as(away, &fleet.nats.url(), "node-2", &[], |_| ()));
+    fleet.wait_for_version("1.0.0").await;
+    assert_eq!(fleet.nodes[1].get("/").await.status, StatusCode::FORBIDDEN, "with the rules");
+}
+
 /// Acceptance 8.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_loses_everything_takes_no_node_back() {
@@ -388,6 +405,13 @@ async fn another_orchestrator_ends_what_one_has_begun() {
     let refused = second.command("/api/v1/fleet/stop").await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.text());
     assert!(refused.text().contains(&fleet.orchestrator.address.to_string()), "it says who leads: {}", refused.text());
+    let refused = second.ask(Method::DELETE, "/api/v1/fleet/nodes/node-1").send().await;
+    assert_eq!(
+        refused.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the leader would go on counting it: {}",
+        refused.text()
+    );
 
     let answer = fleet.orchestrator.release(&Module::new("1.1.0").bytes(), &[("wait", "0")]).await;
     assert!(answer.status.is_success(), "{}", answer.text());

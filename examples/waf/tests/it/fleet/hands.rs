@@ -3,7 +3,7 @@
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::fleet::{Fleet, at_once, canary};
+use crate::support::fleet::{Fleet, Orchestrator, at_once, canary};
 use crate::support::wait::until;
 use crate::support::{Module, TOKEN, request};
 
@@ -90,19 +90,33 @@ async fn each_role_may_do_its_part_and_the_audit_says_who_did_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_sent_twice_begins_one_rollout() {
-    let Some(fleet) = Fleet::start(1, at_once()).await else { return };
+    let Some(mut fleet) = Fleet::start(1, at_once()).await else { return };
     let module = Module::new("1.1.0").bytes();
     let send = |module: Vec<u8>| {
         let wish =
             fleet.orchestrator.ask(Method::POST, "/api/v1/wasm/reload-fleet").header("idempotency-key", "the-key");
         async move { wish.form(&[("file", Some("x.wasm"), &module)]).send().await }
     };
-    let (first, second) = tokio::join!(send(module.clone()), send(module));
+    let (first, second) = tokio::join!(send(module.clone()), send(module.clone()));
     let (first, second) = (first.json(), second.json());
     assert_eq!(first["state"], "done", "{first}");
     assert_eq!(first["rollout"], second["rollout"]);
     let other = send(Module::new("1.2.0").bytes()).await;
     assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", other.text());
+
+    // What it comes to may be another thing by now: it is the same request.
+    let rule = fleet.orchestrator.ask(Method::POST, "/api/v1/rules?wait=240").json(&json!({ "id": "a" })).send().await;
+    assert_eq!(rule.json()["state"], "done", "{}", rule.text());
+    let again = send(module.clone()).await.json();
+    assert_eq!((&again["rollout"], &again["state"]), (&first["rollout"], &first["state"]), "{again}");
+    // Whoever leads next has it from the document.
+    let next = Orchestrator::start(&fleet.nats.url(), &at_once(), &[]);
+    fleet.orchestrator.kill();
+    until("the next one to lead", || async { (next.fleet().await["leads"] == true).then_some(()) }).await;
+    let wish = request(next.address, Method::POST, "/api/v1/wasm/reload-fleet").token(TOKEN);
+    let again = wish.header("idempotency-key", "the-key").form(&[("file", Some("x.wasm"), &module)]).send().await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "{}", again.text());
+    assert!(again.text().contains(&format!("rollout {} before", first["rollout"])), "{}", again.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,8 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::Module;
-use crate::support::fleet::{Fleet, at_once};
+use crate::support::fleet::{Fleet, Orchestrator, at_once, canary};
+use crate::support::wait::until;
 
 /// Acceptance 18.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,4 +77,54 @@ async fn a_module_that_comes_while_rules_are_rolled_out_does_not_take_them_back(
     for node in &fleet.nodes {
         assert_eq!(node.get("/").await.status, StatusCode::FORBIDDEN, "the rule is still there");
     }
+}
+
+/// Whoever was told that they wait need not send them again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_that_wait_outlive_the_orchestrator() {
+    let Some(mut fleet) = Fleet::start(2, canary(600_000)).await else { return };
+    let hold_up = async |orchestrator: &Orchestrator, version: &str| {
+        let begun = orchestrator.release(&Module::new(version).bytes(), &[("wait", "0")]).await;
+        assert_eq!(begun.status, StatusCode::ACCEPTED, "{}", begun.text());
+        begun.json()["rollout"].as_u64().unwrap()
+    };
+    let rollout = hold_up(&fleet.orchestrator, "1.1.0").await;
+    let rule = json!({ "id": "BLOCK" });
+    let queued = fleet.orchestrator.ask(Method::POST, "/api/v1/rules?wait=0").json(&rule).send().await;
+    assert_eq!((queued.status, &queued.json()["state"]), (StatusCode::ACCEPTED, &json!("queued")), "{}", queued.text());
+    fleet.orchestrator.kill();
+    fleet.orchestrator.restart();
+    until("it to lead", || async { (fleet.orchestrator.fleet().await["leads"] == true).then_some(()) }).await;
+    let aborted = fleet.orchestrator.command(&format!("/api/v1/rollouts/{rollout}/abort")).await;
+    assert!(aborted.status.is_success(), "{}", aborted.text());
+    let is_told = |line: &Value| line["what"] == "rules that had to wait" && line["rollout"] == rollout + 1;
+    until("the rules to be rolled out, and that to be in the audit", || async {
+        let audit = fleet.orchestrator.get("/api/v1/audit").await;
+        audit["lines"].as_array().unwrap().iter().any(is_told).then_some(())
+    })
+    .await;
+    fleet.orchestrator.wait_for_state("done").await;
+    for node in &fleet.nodes {
+        assert_eq!(node.get("/").await.status, StatusCode::FORBIDDEN);
+    }
+
+    // A whole file that came before what others have brought since would take that back.
+    let rollout = hold_up(&fleet.orchestrator, "1.1.0").await;
+    let file = json!({ "dynamic": [] });
+    let queued = fleet.orchestrator.ask(Method::PUT, "/api/v1/rules?wait=0").json(&file).send().await;
+    assert_eq!(queued.status, StatusCode::ACCEPTED, "{}", queued.text());
+    fleet.orchestrator.kill();
+    let other = Orchestrator::start(&fleet.nats.url(), &at_once(), &[]);
+    until("the other one to lead", || async { (other.fleet().await["leads"] == true).then_some(()) }).await;
+    let release = other.release(&Module::new("1.2.0").bytes(), &[]).await.json();
+    assert_eq!((&release["state"], &release["rollout"]), (&json!("done"), &json!(rollout + 1)), "{release}");
+    drop(other);
+    fleet.orchestrator.restart();
+    let is_told = |line: &Value| line["what"] == "rules that had to wait" && line["error"].is_string();
+    until("the file to be given up, and that to be in the audit", || async {
+        let audit = fleet.orchestrator.get("/api/v1/audit").await;
+        audit["lines"].as_array().unwrap().iter().any(is_told).then_some(())
+    })
+    .await;
+    assert_eq!(fleet.orchestrator.fleet().await["rollout"]["rollout"], rollout + 1);
 }
