@@ -174,6 +174,17 @@ impl Watch {
     }
 }
 
+/// Runs what is no part of the call that it interrupts: those who watch that one notice nothing of it.
+#[cfg(feature = "wasm")]
+pub(crate) fn unwatched<R>(work: impl FnOnce() -> R) -> R {
+    let before = (REFUSED.get(), LAST_REFUSAL.get(), BEGUN.get());
+    let result = work();
+    REFUSED.set(before.0);
+    LAST_REFUSAL.set(before.1);
+    BEGUN.set(before.2);
+    result
+}
+
 /// Returns how much of this thread's stack is left, where that can be known: not on a stack that the platform's threads
 /// do not know of, such as a fiber's.
 fn stack_left() -> Option<usize> {

@@ -22,7 +22,7 @@ use super::permits::{Permit, Permits};
 use super::snapshot::{Readable, SnapshotStatus};
 use crate::host::{PluginHost, PluginInfo, record_wait};
 use crate::lock::Mutex;
-use crate::nesting::{Nested, Refusal, Watch, is_nested, refuse};
+use crate::nesting::{Nested, Refusal, Watch, is_nested, refuse, unwatched};
 use crate::{Payload, PluginScope, State, StopSignal};
 
 /// Which instance of a plugin a call gets.
@@ -42,7 +42,10 @@ pub enum InstancePolicy {
     /// [handed over](crate::transfer_state). If a call traps, the next one starts from the state that was handed over.
     ///
     /// The instance of a warm generation gives its place up if the engine has none left. If the plugin has a
-    /// [state](super#state), it is saved before, and restored if the generation serves again; without one, it starts anew.
+    /// [state](super#state), it is saved before, and restored if the generation serves again; without one, it starts anew. It is
+    /// saved by the call that needs the place, on its thread, under the limits of the plugin whose state it is, and the other
+    /// plugin's deadline is put off by as much. A plugin that cannot say its state keeps its place, and is asked once more when it
+    /// has served again; if it traps or takes too long, the state is lost, and it begins with the one that was handed over.
     Single,
 }
 
@@ -75,6 +78,8 @@ pub(super) struct Instance<C> {
     state_version: u64,
     /// It trapped, and its memory may be in any state.
     broken: bool,
+    /// Its state could not be saved since its last call.
+    unsaved: bool,
     _alive: Alive,
     _permit: Permit,
 }
@@ -257,6 +262,7 @@ impl<C: Send + 'static> Instances<C> {
             uses: 0,
             state_version: 0,
             broken: false,
+            unsaved: false,
             _alive: alive,
             _permit: permit,
         })
@@ -383,6 +389,7 @@ impl<C: Send + 'static> Instances<C> {
 impl<C> Instance<C> {
     #[inline]
     fn begin(&mut self, began: Began, limits: &CallLimits, options: &CallOptions) -> Result<(), WasmCallError> {
+        self.unsaved = false;
         self.store.data_mut().begin(began, limits, options)
     }
 
@@ -532,7 +539,7 @@ impl<C: Send + 'static> Idle<C> {
         let bounds = &mut instance.store.data_mut().bounds;
         let stop = bounds.replace_stop(StopSignal::new());
         let begun = bounds.begin(Began::Now, &self.limits, &CallOptions::new());
-        let saved = begun.and_then(|()| instance.save());
+        let saved = begun.and_then(|()| unwatched(|| instance.save()));
         // It may be kept, and serve again.
         instance.store.data_mut().bounds.replace_stop(stop);
         let bytes = saved?;
@@ -571,6 +578,9 @@ where
                 (instance, turn)
             }
         };
+        if instance.unsaved {
+            return self.put(instance);
+        }
         let plugin = self.host.plugin();
         match self.keep_state(&mut instance) {
             Ok(()) => {
@@ -578,8 +588,11 @@ where
             }
             Err(error) => {
                 let (slot, generation) = (&plugin.slot, plugin.generation);
-                tracing::warn!(%slot, generation, "a warm instance keeps its place, its state cannot be saved: {error}");
-                if !instance.broken {
+                if instance.broken {
+                    tracing::warn!(%slot, generation, "a warm instance has failed as its state was saved, which is lost: {error}");
+                } else {
+                    tracing::warn!(%slot, generation, "a warm instance keeps its place, its state cannot be saved: {error}");
+                    instance.unsaved = true;
                     self.put(instance);
                 }
             }

@@ -290,7 +290,14 @@ fn after(began: Instant, time: Duration) -> Instant {
 
 impl Bounds {
     fn take(&mut self, bytes: u64) -> Result<(), Denied> {
-        self.account.take(bytes).map_err(Denied::Budget)
+        let (asked, tick) = (Instant::now(), self.ticks.count());
+        let taken = self.account.take(bytes);
+        // That others had to make room is not the plugin's time.
+        match &mut self.until {
+            Some(until) => *until = after(*until, asked.elapsed()),
+            None => self.tick = self.tick.wrapping_add(self.ticks.count().wrapping_sub(tick)),
+        }
+        taken.map_err(Denied::Budget)
     }
 }
 

@@ -1,10 +1,11 @@
 //! State that goes from one module to the next.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hotslot::wasm::{CallOptions, Engine, Func, InstancePolicy, WasmCallError, WasmPlugin};
-use hotslot::{HotSlot, Stage, State, Stateful, transfer_state};
+use hotslot::wasm::{CallLimits, CallOptions, Engine, Func, InstancePolicy, WasmCallError, WasmPlugin};
+use hotslot::{HotSlot, Rollback, Stage, State, Stateful, transfer_state};
 
 use super::{compile, engine, limits};
 use crate::support::{PATIENCE, eventually};
@@ -147,6 +148,58 @@ fn an_instance_whose_state_cannot_be_saved_can_still_be_stopped() {
         slot.reload(module("3.0.0", sound)).unwrap();
         assert!(matches!(spinning.join().unwrap(), Err(WasmCallError::Retired)));
     });
+}
+
+/// Somebody else's call does not pay for that, and it is asked once.
+#[test]
+fn an_instance_that_is_slow_to_save_its_state_takes_no_time_of_the_call_that_needs_its_place() {
+    let module = |version: &str| {
+        compile(&format!(
+            r#"(module
+              (@custom "version" "{version}")
+              (@custom "hotslot.manifest" "schema=s/1")
+              (import "env" "note" (func $note))
+              (memory (export "memory") 1)
+              (func (export "work"))
+              (func (export "hotslot_save") (result i64) (call $note) (i64.const 0x7fffffff_00000008))
+              (func (export "hotslot_alloc") (param i32) (result i32) (i32.const 1024))
+              (func (export "hotslot_restore") (param i32 i32 i32) (result i64) (i64.const 0)))"#
+        ))
+    };
+    let needy = compile(
+        r#"(module
+          (memory (export "memory") 1)
+          (func (export "grow") (result i32) (local $n i32)
+            (memory.grow (i32.const 1))
+            ;; Where the time is looked at.
+            (loop (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 1000))))))"#,
+    );
+    // Two of the slow one, and the needy one before it grows.
+    let engine = Engine::builder().max_instances(8).memory_budget(3 << 16).build().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&asked);
+    let slow = engine.bind(|binder| binder.func::<(), ()>("work")).link(move |linker| {
+        let asked = Arc::clone(&theirs);
+        let note = move || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(CallLimits::default().deadline * 3 / 2);
+        };
+        linker.func_wrap("env", "note", note).map(drop)
+    });
+    let slow = slow.map(|backend| backend.call_limits(limits()));
+    let slow = HotSlot::builder(slow.unwrap().instance_policy(InstancePolicy::Single)).open(module("1.0.0")).unwrap();
+    slow.reload(module("2.0.0")).unwrap();
+    let needy = HotSlot::builder(engine.bind(|binder| binder.func::<(), u32>("grow"))).open(needy).unwrap();
+    let grow = || needy.load().call(|grow, call| call.run(grow, ())).expect("it is told that there is no more");
+    for _ in 0..2 {
+        assert_eq!(grow(), u32::MAX);
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "it is not asked again");
+    }
+    slow.rollback().unwrap();
+    assert_eq!((grow(), asked.load(Ordering::SeqCst)), (u32::MAX, 2), "another one");
+    slow.load().call(|work, call| call.run(work, ())).unwrap();
+    slow.rollback_to(Rollback::to(2)).unwrap();
+    assert_eq!((grow(), asked.load(Ordering::SeqCst)), (u32::MAX, 3), "it has served again");
 }
 
 #[test]
