@@ -24,6 +24,8 @@ const SPARE: usize = 4;
 const AHEAD: usize = SPARE + 1;
 /// How many are left to work that has no use for the linker, while a library is loaded.
 const RESERVED: usize = 2;
+/// How many are left to work that waits for no other work.
+const RESERVED_BY_WAITING: usize = RESERVED + 1;
 
 /// What becomes of a thread when its work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(crate) enum Afterwards {
 struct Job {
     work: Box<dyn FnOnce() + Send>,
     afterwards: Afterwards,
+    /// How many threads have to wait besides the one that takes it, while a library is loaded.
+    leaves: usize,
     number: u64,
 }
 
@@ -50,6 +54,8 @@ struct Pool {
     starting: usize,
     /// Whether there is a slot. None waits for work before.
     is_started: bool,
+    /// Threads that are to end, and stay until others can take their place.
+    overdue: usize,
     /// Libraries that are being loaded. Until they are, no thread can start, or register a thread-local's destructor.
     loading: usize,
     next_number: u64,
@@ -63,6 +69,7 @@ static POOL: Monitor<Pool> = Monitor::new(Pool {
     behind: 0,
     starting: 0,
     is_started: false,
+    overdue: 0,
     loading: 0,
     next_number: 0,
     preparations: Vec::new(),
@@ -115,8 +122,7 @@ impl Pool {
 
     /// Returns the position of the next job that a thread which waits may take.
     fn next_job(&self) -> Option<usize> {
-        let may_need_linker = self.loading == 0 || self.idle > RESERVED;
-        self.jobs.iter().position(|job| may_need_linker || job.afterwards == Afterwards::Stay)
+        self.jobs.iter().position(|job| self.loading == 0 || self.idle > job.leaves)
     }
 }
 
@@ -158,9 +164,9 @@ pub(crate) fn load<R>(open: impl FnOnce() -> R) -> R {
     drop(loading);
     let mut pool = POOL.lock();
     pool.loading -= 1;
-    let is_waited_for = !pool.jobs.is_empty() || pool.behind > 0;
+    let is_waited_for = !pool.jobs.is_empty() || pool.behind > 0 || pool.overdue > 0;
     drop(pool);
-    // For work, and for preparations, that had to wait.
+    // For work, for preparations and for ends that had to wait.
     if is_waited_for {
         POOL.notify_all();
     }
@@ -186,10 +192,24 @@ pub(crate) fn prepare_with(preparation: fn()) {
 /// # Errors
 /// If no thread waits for work and none can be spawned; then `work` is dropped.
 pub(crate) fn run(afterwards: Afterwards, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    // What a library's code ran on needs the linker as it ends.
+    let leaves = if afterwards == Afterwards::End { RESERVED } else { 0 };
+    submit(afterwards, leaves, Box::new(work))
+}
+
+/// The same for work that waits for other work, here or elsewhere: while a library is loaded, there is always a thread for that.
+///
+/// # Errors
+/// As above.
+pub(crate) fn run_waiting(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    submit(Afterwards::Stay, RESERVED_BY_WAITING, Box::new(work))
+}
+
+fn submit(afterwards: Afterwards, leaves: usize, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
     let mut pool = POOL.lock();
     let number = pool.next_number;
     pool.next_number += 1;
-    pool.jobs.push_back(Job { work: Box::new(work), afterwards, number });
+    pool.jobs.push_back(Job { work, afterwards, leaves, number });
     // To spawn a thread would hold up this one, too, while a library's constructors run: the work waits for its turn.
     if pool.loading > 0 || pool.idle + pool.starting >= pool.jobs.len() {
         drop(pool);
@@ -226,6 +246,7 @@ fn spawn() -> io::Result<()> {
 
 fn serve() {
     let mut prepared = 0;
+    let mut is_overdue = false;
     let mut pool = POOL.lock();
     loop {
         // It counts as starting, and no library is loaded before it waits; unless one is already, and it comes back from work.
@@ -241,8 +262,14 @@ fn serve() {
         pool.behind += usize::from(pool.preparations.len() > prepared);
         pool.started();
         let can_prepare = |pool: &Pool| pool.loading == 0 && pool.preparations.len() > prepared;
-        pool = POOL.wait_while(pool, |pool| !can_prepare(pool) && pool.next_job().is_none());
-        let job = if can_prepare(&pool) {
+        let can_end = |pool: &Pool| pool.loading == 0 && is_overdue;
+        pool = POOL.wait_while(pool, |pool| !can_end(pool) && !can_prepare(pool) && pool.next_job().is_none());
+        let ends = can_end(&pool);
+        let job = if ends {
+            pool.overdue -= 1;
+            is_overdue = false;
+            None
+        } else if can_prepare(&pool) {
             // Before the counts of those that wait: no library is loaded in between.
             pool.starting += 1;
             None
@@ -253,16 +280,30 @@ fn serve() {
         if pool.preparations.len() > prepared {
             pool.caught_up();
         }
+        if ends {
+            drop(pool);
+            if replenish(AHEAD).is_ok() {
+                return;
+            }
+            pool = POOL.lock();
+            pool.starting += 1;
+        }
         let Some(Job { work, afterwards, .. }) = job else { continue };
         drop(pool);
         // The panic hook has told of it.
         let _ = catch_unwind(AssertUnwindSafe(work)).map_err(crate::text::panic_text);
-        // Without another one in its place it is better that it stays.
-        let ends = afterwards == Afterwards::End && replenish(AHEAD).is_ok();
+        // Without another one in its place it is better that it stays: for good, or until there can be one.
+        let can_be_replaced = POOL.lock().loading == 0;
+        let ends = afterwards == Afterwards::End && can_be_replaced && replenish(AHEAD).is_ok();
         pool = POOL.lock();
         // Those that are starting do not count: on a busy machine they take their time.
         if ends || pool.idle >= pool.wanted(AHEAD).max(pool.jobs.len()) {
+            pool.overdue -= usize::from(is_overdue);
             return;
+        }
+        if afterwards == Afterwards::End && !can_be_replaced && !is_overdue {
+            is_overdue = true;
+            pool.overdue += 1;
         }
         pool.starting += 1;
     }

@@ -314,7 +314,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
                 }
             }
         };
-        workers::run(Afterwards::Stay, body).map_err(ErrorKind::NoThread)?;
+        workers::run_waiting(body).map_err(ErrorKind::NoThread)?;
         deferred.at_work = true;
         Ok(())
     }

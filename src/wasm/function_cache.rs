@@ -44,14 +44,16 @@ pub(super) struct FunctionCache {
 struct State {
     functions: HashMap<Key, Function>,
     /// The functions in the order of their last use.
-    by_use: BTreeMap<u64, Key>,
-    uses: u64,
+    by_use: BTreeMap<i64, Key>,
+    /// The number of the last use, and that of the first.
+    last: i64,
+    first: i64,
     bytes: usize,
 }
 
 struct Function {
     code: Arc<[u8]>,
-    last_use: u64,
+    last_use: i64,
     /// Whether it is in a pack, or was to be.
     is_saved: bool,
 }
@@ -76,7 +78,8 @@ impl FunctionCache {
         self.state.lock().bytes
     }
 
-    /// Adds a function from a pack. Returns `false` if there is no room left for it.
+    /// Adds a function from a pack, as one that was used before all that are here: packs are read from the newest on. Returns
+    /// `false` if there is no room left for it.
     pub(super) fn fill(&self, key: Key, code: &[u8]) -> bool {
         let mut state = self.state.lock();
         if state.functions.contains_key(&key) {
@@ -84,7 +87,9 @@ impl FunctionCache {
         }
         let has_room = state.bytes.saturating_add(cost(code)) <= self.limit;
         if has_room {
-            state.add(key, code, true);
+            state.first -= 1;
+            let first = state.first;
+            state.add(key, code, first, true);
         }
         has_room
     }
@@ -125,7 +130,8 @@ impl CacheStore for FunctionCache {
         }
         let mut state = self.state.lock();
         state.remove(&key);
-        state.add(key, &code, false);
+        let last = state.next();
+        state.add(key, &code, last, false);
         while state.bytes > self.limit {
             let Some((_, oldest)) = state.by_use.first_key_value() else { break };
             let oldest = *oldest;
@@ -137,18 +143,23 @@ impl CacheStore for FunctionCache {
 
 impl State {
     fn find(&mut self, key: Key) -> Option<Arc<[u8]>> {
+        let now = self.next();
         let function = self.functions.get_mut(&key)?;
         self.by_use.remove(&function.last_use);
-        self.uses += 1;
-        function.last_use = self.uses;
-        self.by_use.insert(self.uses, key);
+        function.last_use = now;
+        self.by_use.insert(now, key);
         Some(Arc::clone(&function.code))
     }
 
-    fn add(&mut self, key: Key, code: &[u8], is_saved: bool) {
-        self.uses += 1;
-        self.by_use.insert(self.uses, key);
-        self.functions.insert(key, Function { code: code.into(), last_use: self.uses, is_saved });
+    /// Returns the number of the next use.
+    fn next(&mut self) -> i64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn add(&mut self, key: Key, code: &[u8], last_use: i64, is_saved: bool) {
+        self.by_use.insert(last_use, key);
+        self.functions.insert(key, Function { code: code.into(), last_use, is_saved });
         self.bytes += cost(code);
     }
 
@@ -258,6 +269,17 @@ mod tests {
         assert!(cache.insert(&[3; KEY], vec![9; 50]));
         assert_eq!((cache.get(&[3; KEY]).unwrap()[0], cache.bytes()), (9, 3 * size - 50));
         assert!(cache.get(b"short").is_none() && !cache.insert(b"short", vec![1]));
+    }
+
+    /// Packs are read from the newest on, and one that is read later takes no place from them.
+    #[test]
+    fn what_came_from_a_pack_that_was_read_later_goes_first() {
+        let cache = FunctionCache::new(4 * cost(&[0; 100]));
+        assert!(cache.insert(&[9; KEY], vec![9; 100]), "compiled before they were read");
+        assert!((0..3).all(|number| cache.fill([number; KEY], &[number; 100])));
+        assert_eq!(cache.take_latest(usize::MAX).iter().map(|(key, _)| key[0]).collect::<Vec<_>>(), [9, 0, 1, 2]);
+        assert!(cache.insert(&[10; KEY], vec![10; 100]) && cache.insert(&[11; KEY], vec![11; 100]));
+        assert_eq!([0, 1, 2, 9].map(|number| cache.get(&[number; KEY]).is_some()), [true, false, false, true]);
     }
 
     #[test]

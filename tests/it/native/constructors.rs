@@ -241,6 +241,23 @@ fn a_call_that_needs_another_instance_does_not_wait_for_a_constructor() {
     });
 }
 
+/// More of them than there are threads, and each needs another one for what its backend does.
+#[test]
+fn reloads_that_were_put_off_are_made_while_a_constructor_does_not_end() {
+    alone(|| {
+        let (gate, slot) = (Gate::new(), impatient(&c_answering(1)));
+        let open = |_| Values::new().builder().reload_timeout(PATIENCE).open(b"p 1.0.0 1").unwrap();
+        let others: Vec<_> = (0..12).map(open).collect();
+        reload_hangs(&slot, &gate);
+        for other in &others {
+            other.reload_soon(b"p 2.0.0 2").unwrap();
+        }
+        let serves = |other: &HotSlot<_>| other.status().serving.is_some_and(|serving| serving.generation == 2);
+        eventually("all are reloaded", || others.iter().all(serves));
+        gate.open();
+    });
+}
+
 #[test]
 fn a_runner_goes_on_while_a_constructor_does_not_end() {
     alone(|| {
