@@ -1,5 +1,6 @@
 //! How much may stay mapped of libraries whose plugins are gone, over the whole process.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -63,9 +64,20 @@ pub fn retained() -> Retained {
 /// Static TLS of the libraries that are mapped.
 static STATIC_TLS: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how much static TLS the libraries take that are mapped, whichever slot they serve or served.
-pub(super) fn static_tls() -> u64 {
-    STATIC_TLS.load(Ordering::Relaxed)
+/// Static TLS of the libraries that those need, by their names, which may be mapped.
+static NEEDED_STATIC_TLS: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+
+/// Returns how much static TLS the libraries take that are mapped, whichever slot they serve or served, and those among the
+/// libraries that they need of which `is_mapped` says so.
+pub(super) fn static_tls(is_mapped: impl Fn(&str) -> bool) -> u64 {
+    let needed = NEEDED_STATIC_TLS.lock();
+    let needed = needed.iter().filter(|(name, _)| is_mapped(name)).map(|(_, size)| *size);
+    needed.fold(STATIC_TLS.load(Ordering::Relaxed), u64::saturating_add)
+}
+
+/// Notes the static TLS of a library that will be mapped along with one that needs it.
+pub(super) fn note_needed_static_tls(name: &str, size: u64) {
+    NEEDED_STATIC_TLS.lock().insert(name.to_owned(), size);
 }
 
 /// Counts the static TLS of a library that was loaded.

@@ -256,9 +256,12 @@ pub(super) fn check(image: &Image<'_>, allowed: &Allowances, budget: &Budget) ->
         check_needed(library, allowed)?;
     }
     check_versioned(facts, &linkage)?;
-    let helpers = linkage.needed.iter().map(|library| library.static_tls);
-    check_static_tls(helpers.fold(facts.static_tls, u64::saturating_add), budget)?;
-    check_interposed(&linkage, allowed)
+    let needed = linkage.needed.iter().filter(|library| library.static_tls > 0);
+    let size = needed.clone().map(|library| library.static_tls).fold(facts.static_tls, u64::saturating_add);
+    check_static_tls(size, budget)?;
+    check_interposed(&linkage, allowed)?;
+    needed.for_each(|library| budget::note_needed_static_tls(&library.name, library.static_tls));
+    Ok(())
 }
 
 /// Refuses what the loader would turn a protection of the process off for.
@@ -277,7 +280,8 @@ fn check_static_tls(size: u64, budget: &Budget) -> Result<(), LinkError> {
     if size == 0 {
         return Ok(());
     }
-    let taken = budget::static_tls().saturating_add(size);
+    // Without a limit nobody has to be asked.
+    let taken = if budget.static_tls == u64::MAX { 0 } else { budget::static_tls(is_mapped).saturating_add(size) };
     if taken > budget.static_tls {
         return Err(LinkError::StaticTlsBudget { taken, budget: budget.static_tls });
     }

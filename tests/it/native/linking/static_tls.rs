@@ -79,6 +79,26 @@ fn row_55_static_tls_has_a_budget_of_its_own() {
     });
 }
 
+/// Row 55: that is so for whatever comes later, too, once it is mapped.
+#[test]
+fn row_55_what_needed_libraries_take_is_counted_when_they_are_mapped() {
+    alone(|| {
+        let folder = super::TemporaryFolder::new();
+        let helper = folder.path().join("libcounts.so");
+        let text = STORAGE.replace("answer", "counts").replace("version", "counts_version");
+        super::build_at(&helper, "cc", &text, &["-DSIZE=200", "-DV=1"]).unwrap();
+        let folder = folder.path().to_str().unwrap();
+        let flags = [&format!("-L{folder}"), "-lcounts", &format!("-Wl,-rpath,{folder}")];
+        let plugin = build("cc", "int counts(void); int answer(void) { return counts(); }", &flags).unwrap();
+        let backend = || answers().budget(Budget { static_tls: 500, ..Budget::default() });
+        let _needing = HotSlot::builder(backend()).open(plugin).unwrap();
+        let slot = HotSlot::builder(backend()).open(taking(200, 1)).unwrap();
+        let error = slot.reload(taking(200, 2)).unwrap_err();
+        let LinkError::StaticTlsBudget { taken, budget: 500 } = super::reason(&error) else { panic!("{error}") };
+        assert!(*taken >= 600, "{taken}");
+    });
+}
+
 /// Row 55: what a needed library takes counts, too; where it is not found, the loader's own refusal has the same remedy.
 #[test]
 fn row_55_what_a_needed_library_takes_is_foreseen_or_said_by_the_loaders_refusal() {
