@@ -163,27 +163,18 @@ pub(super) fn build(cargo: &mut Command) -> PathBuf {
     image.expect("cargo says where it put the plugin")
 }
 
-/// A folder that is gone at the end of the test.
-pub(super) struct TemporaryFolder(PathBuf);
+/// A folder that is gone at the end of the test. Its name is drawn by lot: a process that was killed leaves one, and there will
+/// be others with its number.
+pub(super) struct TemporaryFolder(tempfile::TempDir);
 
 impl TemporaryFolder {
     pub(super) fn new() -> TemporaryFolder {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("hotslot-tests-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).expect("the temporary folder takes a folder");
-        TemporaryFolder(path)
+        let folder = tempfile::Builder::new().prefix("hotslot-tests-").tempdir();
+        TemporaryFolder(folder.expect("the temporary folder takes a folder"))
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TemporaryFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        self.0.path()
     }
 }
 

@@ -47,8 +47,7 @@ impl Cage {
     }
 
     fn within(parent: &Path, name: &str, is_unified: bool, bytes: u64) -> std::io::Result<Cage> {
-        let folder = parent.join(format!("waf-test-{name}-{}", std::process::id()));
-        fs::create_dir(&folder)?;
+        let folder = tempfile::Builder::new().prefix(&format!("waf-test-{name}-")).tempdir_in(parent)?.keep();
         let cage = Cage { folder, is_unified };
         let limit = if is_unified { "memory.max" } else { "memory.limit_in_bytes" };
         fs::write(cage.folder.join(limit), bytes.to_string())?;
