@@ -197,7 +197,7 @@ pub(crate) fn run(afterwards: Afterwards, work: impl FnOnce() + Send + 'static) 
     submit(afterwards, leaves, Box::new(work))
 }
 
-/// The same for work that waits for other work, here or elsewhere: while a library is loaded, there is always a thread for that.
+/// The same for work that waits for other work here: while a library is loaded, there is always a thread for that.
 ///
 /// # Errors
 /// As above.

@@ -70,8 +70,9 @@ static NEEDED_STATIC_TLS: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::ne
 /// Returns how much static TLS the libraries take that are mapped, whichever slot they serve or served, and those among the
 /// libraries that they need of which `is_mapped` says so.
 pub(super) fn static_tls(is_mapped: impl Fn(&str) -> bool) -> u64 {
-    let needed = NEEDED_STATIC_TLS.lock();
-    let needed = needed.iter().filter(|(name, _)| is_mapped(name)).map(|(_, size)| *size);
+    // Asked without the lock: the loader may keep whoever asks for as long as a constructor takes.
+    let needed = NEEDED_STATIC_TLS.lock().clone();
+    let needed = needed.into_iter().filter(|(name, _)| is_mapped(name)).map(|(_, size)| size);
     needed.fold(STATIC_TLS.load(Ordering::Relaxed), u64::saturating_add)
 }
 

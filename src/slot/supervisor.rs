@@ -16,7 +16,7 @@ use super::staged::Staged;
 use crate::artifact::Request;
 use crate::event::Event;
 use crate::text::panic_text;
-use crate::workers;
+use crate::workers::{self, Afterwards};
 use crate::{Cause, Error, Report, Runnable, detached, loader_lock};
 
 /// What the supervisor is told.
@@ -237,7 +237,7 @@ impl<T: ?Sized + Runnable + Send + Sync + 'static> Supervisor<T> {
             // Or it goes here, if nobody waits any more.
             let _ = give_back.send(lease);
         };
-        let joining = detached::run_with((thread, lease), join, workers::run_waiting);
+        let joining = detached::run_with((thread, lease), join, |work| workers::run(Afterwards::Stay, work));
         let lease = match joining {
             Ok(()) => back.recv_timeout(self.slot.core.settings.drain_timeout).ok(),
             // There is no other thread to wait on.

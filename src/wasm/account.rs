@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::engine::{Engine, OverBudget};
 
@@ -19,9 +20,10 @@ impl Account {
         Account { engine: engine.clone(), generation: Arc::clone(generation), taken: 0, last: 0 }
     }
 
-    pub(super) fn take(&mut self, bytes: u64) -> Result<(), OverBudget> {
+    /// Takes bytes of the engine's memory. What it took to save others' states is added to `saving`.
+    pub(super) fn take(&mut self, bytes: u64, saving: &mut Duration) -> Result<(), OverBudget> {
         self.last = 0;
-        self.engine.take_memory(bytes)?;
+        self.engine.take_memory(bytes, saving)?;
         self.generation.fetch_add(bytes, Ordering::Relaxed);
         self.taken += bytes;
         self.last = bytes;

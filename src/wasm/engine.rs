@@ -112,8 +112,8 @@ pub(super) trait Reclaim: Send + Sync {
     /// Gives up what can be made again at any time.
     fn reclaim(&self);
 
-    /// Gives up what a generation has that does not serve.
-    fn reclaim_retired(&self);
+    /// Gives up what a generation has that does not serve. Returns how long it took to save its state.
+    fn reclaim_retired(&self) -> Duration;
 
     /// Returns what became of the generation's snapshot, if one was asked for.
     fn snapshot(&self) -> Option<SnapshotStatus>;
@@ -245,12 +245,14 @@ impl Engine {
     pub(super) fn instance_permit(&self, wait: Duration) -> Result<Permit, WasmCallError> {
         let instances = &self.0.instances;
         let take = |wait| instances.take(wait);
-        if let Some(permit) = self.make_room(|| take(Duration::ZERO)) {
+        // The caller counts all of the time that this takes.
+        let mut saving = Duration::ZERO;
+        if let Some(permit) = self.make_room(&mut saving, || take(Duration::ZERO)) {
             return Ok(permit);
         }
         // In this order: what becomes idle from here on is given up by whoever leaves it.
         let _waiting = instances.announce();
-        let permit = self.make_room(|| take(Duration::ZERO)).or_else(|| take(wait));
+        let permit = self.make_room(&mut saving, || take(Duration::ZERO)).or_else(|| take(wait));
         permit.ok_or_else(|| WasmCallError::Saturated {
             what: "instances of the engine",
             limit: instances.total(),
@@ -264,11 +266,11 @@ impl Engine {
         self.0.instances.is_waited_for()
     }
 
-    /// Takes bytes of the budget, if need be those of idle instances.
-    pub(super) fn take_memory(&self, bytes: u64) -> Result<(), OverBudget> {
+    /// Takes bytes of the budget, if need be those of idle instances. What it took to save their states is added to `saving`.
+    pub(super) fn take_memory(&self, bytes: u64, saving: &mut Duration) -> Result<(), OverBudget> {
         let budget = &self.0.memory;
         // What is more than all there is, no instance that is given up makes room for.
-        let taken = bytes <= budget.limit() && self.make_room(|| budget.take(bytes).then_some(())).is_some();
+        let taken = bytes <= budget.limit() && self.make_room(saving, || budget.take(bytes).then_some(())).is_some();
         let holders = || text_of(self.holders(), |holder| holder.memory);
         if taken { Ok(()) } else { Err(OverBudget { limit: budget.limit(), holders: holders() }) }
     }
@@ -278,14 +280,14 @@ impl Engine {
     }
 
     /// Tries to take something, and again while instances are given up for it.
-    fn make_room<R>(&self, take: impl Fn() -> Option<R>) -> Option<R> {
+    fn make_room<R>(&self, saving: &mut Duration, take: impl Fn() -> Option<R>) -> Option<R> {
         if let Some(taken) = take() {
             return Some(taken);
         }
         // What does not serve first, and no more of it than needed: it may have to be made again.
         let idle = self.generations();
         for retired in &idle {
-            retired.reclaim_retired();
+            *saving += retired.reclaim_retired();
             if let Some(taken) = take() {
                 return Some(taken);
             }

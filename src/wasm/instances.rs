@@ -559,44 +559,44 @@ where
         }
     }
 
-    fn reclaim_retired(&self) {
+    fn reclaim_retired(&self) -> Duration {
         if !self.stop.is_raised() {
-            return;
+            return Duration::ZERO;
         }
         if self.policy != InstancePolicy::Single {
-            return self.clear();
+            self.clear();
+            return Duration::ZERO;
         }
         // As a call that takes its turn: nobody makes another instance meanwhile.
-        let (mut instance, _turn) = match self.parked.take() {
+        let found = match self.parked.take() {
             Some(ready) => {
                 let Ready { instance, permit } = *ready;
-                (instance, permit)
+                Some((instance, permit))
             }
-            None => {
-                let Some(turn) = self.calls.take(Duration::ZERO) else { return };
-                let Some(instance) = self.take() else { return };
-                (instance, turn)
-            }
+            None => self.calls.take(Duration::ZERO).and_then(|turn| Some((self.take()?, turn))),
         };
+        let Some((mut instance, _turn)) = found else { return Duration::ZERO };
         if instance.unsaved {
-            return self.put(instance);
+            self.put(instance);
+            return Duration::ZERO;
         }
         let plugin = self.host.plugin();
-        match self.keep_state(&mut instance) {
-            Ok(()) => {
-                tracing::debug!(slot = %plugin.slot, generation = plugin.generation, "a warm instance gave its place up");
+        let (slot, generation, began) = (&plugin.slot, plugin.generation, Instant::now());
+        let kept = self.keep_state(&mut instance);
+        let took = began.elapsed();
+        match kept {
+            Ok(()) => tracing::debug!(%slot, generation, "a warm instance gave its place up"),
+            Err(error) if instance.broken => {
+                tracing::warn!(%slot, generation, "a warm instance has failed as its state was saved, which is lost: {error}");
             }
             Err(error) => {
-                let (slot, generation) = (&plugin.slot, plugin.generation);
-                if instance.broken {
-                    tracing::warn!(%slot, generation, "a warm instance has failed as its state was saved, which is lost: {error}");
-                } else {
-                    tracing::warn!(%slot, generation, "a warm instance keeps its place, its state cannot be saved: {error}");
-                    instance.unsaved = true;
-                    self.put(instance);
-                }
+                tracing::warn!(%slot, generation, "a warm instance keeps its place, its state cannot be saved: {error}");
+                // That the caller was too deep says nothing of the next one.
+                instance.unsaved = !matches!(error, WasmCallError::NestedTooDeep(_));
+                self.put(instance);
             }
         }
+        took
     }
 
     fn snapshot(&self) -> Option<SnapshotStatus> {

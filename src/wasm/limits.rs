@@ -255,18 +255,22 @@ impl Bounds {
         self.settle()
     }
 
+    /// Returns when the time of a call is over that has been measured in ticks so far.
+    fn by_clock(&self, now: Instant) -> Instant {
+        // It began before the first of these ticks, and at most a tick before: so much of its time has passed, and it is given
+        // the rest.
+        let between = self.ticks.count().wrapping_sub(self.tick).saturating_sub(1);
+        let passed = self.ticks.period.saturating_mul(u32::try_from(between).unwrap_or(u32::MAX));
+        after(now, self.deadline.saturating_sub(passed))
+    }
+
     /// Checks the deadline by the clock, and has it run by the clock from here on: something of the host's begins, and no tick
     /// is looked at before it ends.
     #[cold]
     pub(super) fn settle(&mut self) -> Result<(), Interruption> {
         let now = Instant::now();
-        let until = *self.until.get_or_insert_with(|| {
-            // It began before the first of these ticks, and at most a tick before: so much of its time has passed, and it
-            // is given the rest.
-            let between = self.ticks.count().wrapping_sub(self.tick).saturating_sub(1);
-            let passed = self.ticks.period.saturating_mul(u32::try_from(between).unwrap_or(u32::MAX));
-            after(now, self.deadline.saturating_sub(passed))
-        });
+        let until = self.until.unwrap_or_else(|| self.by_clock(now));
+        self.until = Some(until);
         if now >= until { Err(Interruption::Deadline(self.deadline)) } else { Ok(()) }
     }
 }
@@ -290,12 +294,12 @@ fn after(began: Instant, time: Duration) -> Instant {
 
 impl Bounds {
     fn take(&mut self, bytes: u64) -> Result<(), Denied> {
-        let (asked, tick) = (Instant::now(), self.ticks.count());
-        let taken = self.account.take(bytes);
-        // That others had to make room is not the plugin's time.
-        match &mut self.until {
-            Some(until) => *until = after(*until, asked.elapsed()),
-            None => self.tick = self.tick.wrapping_add(self.ticks.count().wrapping_sub(tick)),
+        let mut saving = Duration::ZERO;
+        let taken = self.account.take(bytes, &mut saving);
+        // That the state of others was saved is not the plugin's time.
+        if !saving.is_zero() {
+            let until = self.until.unwrap_or_else(|| self.by_clock(Instant::now()));
+            self.until = Some(after(until, saving));
         }
         taken.map_err(Denied::Budget)
     }

@@ -12,7 +12,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Path, Query, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderMap};
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Json, Response};
@@ -422,6 +422,15 @@ struct Upload {
 }
 
 impl Upload {
+    /// Returns the digest of what is asked for, as it was sent: what that comes to may be another thing elsewhere, or later. How
+    /// long somebody waits, and why, is no part of it.
+    fn digest(&self) -> String {
+        let of = |bytes: &Option<Bytes>| bytes.as_ref().map(|bytes| Digest::of(bytes).to_string());
+        let parts = [&self.module, &self.rules, &self.manifest, &self.signatures].map(of);
+        let asked = json!([parts, self.config, self.target, self.plan, self.expected_version]);
+        Digest::of(asked.to_string().as_bytes()).to_string()
+    }
+
     async fn read(request: Request) -> Result<Upload, Problem> {
         let form = Multipart::from_request(request, &()).await;
         let mut form = form.map_err(|_| {
@@ -465,6 +474,14 @@ impl Upload {
     }
 }
 
+/// Returns an `Idempotency-Key`. Some are in the document, so none is long.
+fn idempotency_key(value: &HeaderValue) -> Result<String, Problem> {
+    const MOST: usize = 255;
+    let key = value.to_str().ok().filter(|key| (1..=MOST).contains(&key.len()));
+    let problem = || Problem::bad(format!("an Idempotency-Key has 1 to {MOST} printable characters of ASCII"));
+    key.map(str::to_owned).ok_or_else(problem)
+}
+
 fn named_plan(text: &str) -> Result<Plan, Problem> {
     match text.trim() {
         "careful" => Ok(Plan::default()),
@@ -481,7 +498,8 @@ async fn reload_fleet(State(api): State<Api>, headers: HeaderMap, request: Reque
         Err(_) => return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the upload takes too long")),
     };
     let wait = seconds(upload.wait)?;
-    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
+    let key = headers.get("idempotency-key").map(idempotency_key).transpose()?;
+    let digest = upload.digest();
     let (scope, plan) = match upload.target.as_deref().unwrap_or("all") {
         "canary" => {
             let plan = upload.plan.unwrap_or_else(|| Plan::clone(&api.plan));
@@ -496,20 +514,23 @@ async fn reload_fleet(State(api): State<Api>, headers: HeaderMap, request: Reque
     let module = Module::new(module.ok_or_else(|| Problem::bad("the field `file` is missing or empty"))?);
     let signed = trust::of_form(upload.manifest.as_deref(), upload.signatures.as_deref()).map_err(Problem::bad)?;
     let module = module.with_manifest(signed);
-    let mut wanted = Wanted {
+    let wanted = Wanted {
         module,
         rules: upload.rules.map(|rules| RuleFile::new(rules.to_vec())),
         config: upload.config,
         scope,
         plan,
         expected_version: upload.expected_version,
-        about: About { by, reason: upload.reason.unwrap_or_else(|| "a release".to_owned()), ..About::default() },
+        about: About {
+            by,
+            reason: upload.reason.unwrap_or_else(|| "a release".to_owned()),
+            asked: key.map(|key| Asked { key, digest }),
+            ..About::default()
+        },
     };
-    let digest = wanted.digest();
-    wanted.about.asked = key.map(|key| Asked { key, digest });
     let rollout = wanted.begin(&api).await?;
     if !api.desk.view.lock().rollouts.contains_key(&rollout) {
-        let problem = format!("this request has begun rollout {rollout} before, and this orchestrator has not seen it");
+        let problem = format!("rollout {rollout} has begun for this request, and this orchestrator has not seen it");
         return Err(Problem::conflict(problem));
     }
     api.answer(rollout, wait, json!({})).await
@@ -528,21 +549,6 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// Returns the digest of what is wanted, as it was asked for: what that comes to may be another thing by the time that it is
-    /// asked for again.
-    fn digest(&self) -> String {
-        let wanted = json!([
-            self.module.digest().to_string(),
-            self.module.signed().map(|signed| &**signed),
-            self.rules.as_ref().map(|rules| rules.digest().to_string()),
-            self.config,
-            self.scope,
-            self.plan,
-            self.expected_version,
-        ]);
-        Digest::of(wanted.to_string().as_bytes()).to_string()
-    }
-
     /// Begins its rollout, anew for as long as others come before. Returns the number, also of one that the same request has
     /// begun before.
     async fn begin(self, api: &Api) -> Result<u64, Problem> {

@@ -16,8 +16,16 @@ use crate::rule_file::RuleFile;
 
 /// How long a release waits for the store.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How much is removed at once: the leader has other things to do.
-pub(super) const MOST_REMOVED: usize = 32;
+/// How much is removed at once, and how long that takes: the leader has other things to do.
+const MOST_REMOVED: usize = 32;
+const MOST_TIME: Duration = Duration::from_secs(2);
+
+/// What has been removed from the store.
+pub(super) struct Tidied {
+    pub removed: usize,
+    /// Whether there is more.
+    pub is_cut_short: bool,
+}
 
 #[derive(Clone)]
 pub(super) struct Artifacts {
@@ -71,11 +79,11 @@ impl Artifacts {
         Ok((description, Release { module, rules: RuleFile::new(rules.to_vec()) }))
     }
 
-    /// Removes from the store what none of these releases is made of, and returns how much that was. Does nothing unless it is
-    /// known what all of them are made of. What is removed is kept here, and can be given to the store again.
+    /// Removes from the store what none of these releases is made of, as far as time allows. Does nothing unless it is known
+    /// what all of them are made of. What is removed is kept here, and can be given to the store again.
     ///
     /// Whoever begins a rollout has to [`restore`](Self::restore) its release after this: it may have been published before.
-    pub async fn tidy(&self, releases: &[ReleaseId]) -> Result<usize, BoxError> {
+    pub async fn tidy(&self, releases: &[ReleaseId]) -> Result<Tidied, BoxError> {
         let mut names = self.store.artifact_names().await?;
         for id in releases {
             let name = id.to_string();
@@ -86,19 +94,24 @@ impl Artifacts {
             let description = Description::read(*id, &self.get(&name).await?)?;
             [&name, &description.module, &description.rules].into_iter().for_each(|used| _ = names.remove(used));
         }
+        let began = Instant::now();
         let mut removed = 0;
-        for name in names.iter().take(MOST_REMOVED) {
+        for name in &names {
+            if removed == MOST_REMOVED || began.elapsed() > MOST_TIME {
+                return Ok(Tidied { removed, is_cut_short: true });
+            }
             // It may be another orchestrator's, of a release that this one has not seen: from now on it is here, too. What is
             // damaged is of no use to anybody.
-            match self.get(name).await {
-                Ok(_) => {}
-                Err(error) if error.downcast_ref().is_some_and(StoreError::is_damage) => {}
-                Err(error) => return Err(error),
+            match tokio::time::timeout(MOST_TIME, self.get(name)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) if error.downcast_ref().is_some_and(StoreError::is_damage) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(format!("{name} cannot be fetched before it is removed").into()),
             }
             self.store.remove_artifact(name).await?;
             removed += 1;
         }
-        Ok(removed)
+        Ok(Tidied { removed, is_cut_short: false })
     }
 
     /// Returns an artifact by its digest, from here or from the store.

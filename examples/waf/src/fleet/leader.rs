@@ -16,7 +16,7 @@ use waf_rollout::{
     Phase, ReleaseId, Revision,
 };
 
-use super::artifacts::{Artifacts, MOST_REMOVED};
+use super::artifacts::{Artifacts, Tidied};
 use super::audit::Audit;
 use super::store::{Key, Store, StoreError, Stored, Told};
 use super::view::{PRESENT_SECONDS, View};
@@ -379,12 +379,12 @@ impl Task {
         releases.extend(desired.targets().into_iter().chain(desired.stables()));
         let tidied = self.artifacts.tidy(&releases).await;
         // What is left over is next.
-        self.tidied = Some(rollout).filter(|_| !tidied.as_ref().is_ok_and(|count| *count == MOST_REMOVED));
+        self.tidied = Some(rollout).filter(|_| !tidied.as_ref().is_ok_and(|tidied| tidied.is_cut_short));
         match tidied {
-            Ok(0) => {}
-            Ok(count) => {
-                tracing::info!(count, "removed from the store what no release is made of");
-                self.note(json!({ "what": "tidied", "artifacts": count })).await;
+            Ok(Tidied { removed: 0, .. }) => {}
+            Ok(Tidied { removed, .. }) => {
+                tracing::info!(removed, "removed from the store what no release is made of");
+                self.note(json!({ "what": "tidied", "artifacts": removed })).await;
             }
             Err(error) => tracing::warn!(%error, "the store is not tidied up"),
         }

@@ -165,8 +165,8 @@ enum How {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Forward,
-    /// The fleet has settled on it. Whoever was away while it went back, and then on to something else, serves what is newer than
-    /// that, and has to go back for it.
+    /// Whoever was away while the fleet went back, and then on to something else, serves what is newer than that, and has to go
+    /// back for it.
     Either,
     Back,
 }
@@ -342,7 +342,8 @@ impl Agent {
     /// Returns how often to tell that the node is there, and how much later that may be.
     fn beat(&self) -> (Duration, Duration) {
         let document = self.node.document().filter(|document| document.phase == Phase::Commit);
-        let wave = document.and_then(|document| document.plan.waves.get(document.wave.index));
+        let bakes = document.filter(|document| !document.paused);
+        let wave = bakes.and_then(|document| document.plan.waves.get(document.wave.index)).filter(|wave| wave.bake > 0);
         wave.map_or(BEAT, |wave| beat_within(Duration::from_millis(wave.bake)))
     }
 
@@ -519,8 +520,10 @@ impl Agent {
 
     fn way_to(&self, id: ReleaseId) -> Way {
         let is_settled = self.node.document().is_some_and(|document| document.phase == Phase::Done);
+        // Who is late takes no part in the trial: what it serves may be newer than what the others try something new after.
+        let is_late = self.node.stable().is_some() && self.node.serving() != self.node.stable();
         match self.is_new(id) {
-            true if is_settled => Way::Either,
+            true if is_settled || is_late => Way::Either,
             true => Way::Forward,
             false => Way::Back,
         }

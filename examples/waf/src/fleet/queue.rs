@@ -6,6 +6,7 @@
 //! What waits is on the disk before anybody is told that it does, and an orchestrator that is started anew goes on with it.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use hotslot::BoxError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use waf_rollout::{Command, Desired, Group, Kind, Label, Plan, ReleaseId, Scope};
+use waf_rollout::{Command, Desired, Group, Kind, Label, NotDone, Plan, ReleaseId, Scope};
 
 use super::artifacts::Artifacts;
 use super::examiner::{Examiner, Use};
@@ -30,6 +31,9 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// How often a rollout of rules is prepared that others come before.
 const ATTEMPTS: usize = 8;
+
+/// How long rules wait that cannot be rolled out now: another orchestrator leads, the fleet is stopped, or NATS is away.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// A change of the fleet's rule file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +73,12 @@ struct Wish {
     done: Option<oneshot::Sender<Result<u64, Problem>>>,
 }
 
+impl Wish {
+    fn is_waited_for(&self) -> bool {
+        self.done.as_ref().is_some_and(|done| !done.is_closed())
+    }
+}
+
 /// The wishes that wait, on the disk.
 struct Kept {
     path: PathBuf,
@@ -82,7 +92,8 @@ impl Kept {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
                 format!("{}: {error}: move it away, and the rules that wait there are not rolled out", path.display())
             })?,
-            Err(_) => BTreeMap::new(),
+            Err(error) if error.kind() == ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(format!("{}: {error}", path.display()).into()),
         };
         let next = wishes.last_key_value().map_or(0, |(last, _)| last + 1);
         Ok(Kept { path, wishes: Mutex::new((next, wishes)) })
@@ -146,14 +157,18 @@ impl Queue {
         change: Change,
         by: String,
     ) -> Result<impl Future<Output = Result<u64, Problem>> + use<>, Problem> {
-        let after = self.desk.view.lock().document.as_ref().map(|document| document.desired.order.rollout);
-        let wanted = Wanted { change, by, after };
-        let kept = self.kept.add(wanted.clone()).await;
-        let number = kept.map_err(|error| Problem::unavailable(format!("the rules cannot be kept: {error}")))?;
-        let (done, answer) = oneshot::channel();
         let stopped =
             || Problem::unavailable("the orchestrator stops, and goes on with the rules when it is started again");
-        self.wishes.send(Wish { number, wanted, done: Some(done) }).await.map_err(|_| stopped())?;
+        let after = self.desk.view.lock().document.as_ref().map(|document| document.desired.order.rollout);
+        let (queue, wanted) = (self.clone(), Wanted { change, by, after });
+        let (done, answer) = oneshot::channel();
+        // What is kept is sent, too, also if whoever asks has gone by then.
+        let kept = tokio::spawn(async move {
+            let number = queue.kept.add(wanted.clone()).await;
+            let number = number.map_err(|error| Problem::unavailable(format!("the rules cannot be kept: {error}")))?;
+            queue.wishes.send(Wish { number, wanted, done: Some(done) }).await.map_err(|_| stopped())
+        });
+        kept.await.unwrap_or_else(|_| Err(stopped()))?;
         Ok(async move { answer.await.unwrap_or_else(|_| Err(stopped())) })
     }
 }
@@ -162,7 +177,22 @@ impl Queue {
 enum NotBegun {
     /// The fleet has changed since it was prepared.
     Overtaken,
-    Not(Problem),
+    /// It may begin later.
+    Later(Problem),
+    Never(Problem),
+}
+
+impl From<AskError> for NotBegun {
+    fn from(error: AskError) -> NotBegun {
+        match error {
+            AskError::Overtaken => NotBegun::Overtaken,
+            AskError::NotDone(NotDone::NotLeading { .. } | NotDone::NotKnown | NotDone::Frozen)
+            | AskError::Store(_)
+            | AskError::Unavailable(_)
+            | AskError::Contended => NotBegun::Later(error.into()),
+            AskError::NotDone(_) => NotBegun::Never(error.into()),
+        }
+    }
 }
 
 struct Worker {
@@ -195,11 +225,17 @@ impl Worker {
             while let Ok(wish) = wished.try_recv() {
                 wishes.push(wish);
             }
-            self.roll_out(std::mem::take(&mut wishes)).await;
+            wishes = self.roll_out(wishes).await;
+            if !wishes.is_empty() {
+                if let Ok(Some(wish)) = tokio::time::timeout(RETRY, wished.recv()).await {
+                    wishes.push(wish);
+                }
+                wishes = self.still_wanted(wishes).await;
+            }
         }
     }
 
-    /// Waits to know how the fleet stands, and gives up what would take back what came after it while this process was away.
+    /// Waits to know how the fleet stands, and gives up what nobody waits for and would take back what has come after it.
     async fn still_wanted(&self, waiting: Vec<Wish>) -> Vec<Wish> {
         if waiting.is_empty() {
             return waiting;
@@ -216,7 +252,7 @@ impl Worker {
         let mut wanted = Vec::new();
         for wish in waiting {
             let is_whole = matches!(wish.wanted.change, Change::Replace(_));
-            if is_whole && wish.wanted.after.is_none_or(|after| after < rollout) {
+            if is_whole && !wish.is_waited_for() && wish.wanted.after.is_none_or(|after| after < rollout) {
                 let problem =
                     "the fleet has changed since this rule file was accepted: send it again if it is still right";
                 self.finish(wish, Err(Problem::conflict(problem))).await;
@@ -259,35 +295,44 @@ impl Worker {
         }
     }
 
-    async fn roll_out(&self, wishes: Vec<Wish>) {
-        match self.prepare(wishes).await {
-            None => {}
-            Some((wishes, Ok(number))) => {
+    /// Returns what is to be tried again: what cannot be rolled out now, and was accepted.
+    async fn roll_out(&self, wishes: Vec<Wish>) -> Vec<Wish> {
+        let Some((wishes, began)) = self.prepare(wishes).await else { return Vec::new() };
+        let (again, became) = match began {
+            Ok(number) => {
                 tracing::info!(rollout = number, rules = wishes.len(), "rules from outside: a rollout");
-                for wish in wishes {
-                    self.finish(wish, Ok(number)).await;
-                }
+                (false, Ok(number))
             }
-            Some((wishes, Err(problem))) => {
-                for wish in wishes {
-                    self.finish(wish, Err(problem.clone())).await;
-                }
+            Err(NotBegun::Later(problem)) => (true, Err(problem)),
+            Err(NotBegun::Never(problem)) => (false, Err(problem)),
+            Err(NotBegun::Overtaken) => (true, Err(AskError::Overtaken.into())),
+        };
+        let mut left = Vec::new();
+        for wish in wishes {
+            // Whoever hears of it may send it again.
+            if again && !wish.is_waited_for() {
+                left.push(wish);
+            } else {
+                self.finish(wish, became.clone()).await;
             }
         }
+        if let (false, Err(problem)) = (left.is_empty(), &became) {
+            tracing::warn!(error = %problem.body["error"], rules = left.len(), "rules that were accepted have to wait");
+        }
+        left
     }
 
     /// Starts the rollout of what is valid, and answers the rest: anew if the fleet has got another release meanwhile.
-    async fn prepare(&self, mut wishes: Vec<Wish>) -> Option<(Vec<Wish>, Result<u64, Problem>)> {
+    async fn prepare(&self, mut wishes: Vec<Wish>) -> Option<(Vec<Wish>, Result<u64, NotBegun>)> {
         for _ in 0..ATTEMPTS {
             let (valid, started) = self.try_prepare(wishes).await?;
-            match started {
-                Ok(number) => return Some((valid, Ok(number))),
-                Err(NotBegun::Overtaken) => wishes = valid,
-                Err(NotBegun::Not(problem)) => return Some((valid, Err(problem))),
+            if !matches!(started, Err(NotBegun::Overtaken)) {
+                return Some((valid, started));
             }
+            wishes = valid;
             self.rollout_ended().await;
         }
-        Some((wishes, Err(AskError::Overtaken.into())))
+        Some((wishes, Err(NotBegun::Overtaken)))
     }
 
     async fn try_prepare(&self, wishes: Vec<Wish>) -> Option<(Vec<Wish>, Result<u64, NotBegun>)> {
@@ -300,7 +345,7 @@ impl Worker {
         let Some(settled) = settled else {
             return Some((
                 wishes,
-                Err(NotBegun::Not(Problem::conflict("the fleet has no release yet: POST /api/v1/wasm/reload-fleet"))),
+                Err(NotBegun::Never(Problem::conflict("the fleet has no release yet: POST /api/v1/wasm/reload-fleet"))),
             ));
         };
         let version = self.desk.view.lock().version_of(settled);
@@ -310,7 +355,7 @@ impl Worker {
         for (label, id) in [(None, settled)].into_iter().chain(groups) {
             match Base::read(&self.artifacts, label, id).await {
                 Ok(base) => bases.push(base),
-                Err(error) => return Some((wishes, Err(NotBegun::Not(error)))),
+                Err(error) => return Some((wishes, Err(NotBegun::Later(error)))),
             }
         }
         // Each on top of those before it: one bad rule must not take the others with it.
@@ -331,7 +376,7 @@ impl Worker {
         for Base { label, settings, release } in bases {
             let published = match self.artifacts.publish(&release, settings).await {
                 Ok(published) => published,
-                Err(error) => return Some((valid, Err(NotBegun::Not(Problem::unavailable(error.to_string()))))),
+                Err(error) => return Some((valid, Err(NotBegun::Later(Problem::unavailable(error.to_string()))))),
             };
             match label {
                 None => target = published,
@@ -348,11 +393,7 @@ impl Worker {
         let about = About { by: by.join(", "), reason, version, ..About::default() };
         let command = Command::Start(Kind::Release, scope, target, Plan::rules());
         let started = start_rollout(&self.desk, command, about, basis).await;
-        let started = started.map_err(|error| match error {
-            AskError::Overtaken => NotBegun::Overtaken,
-            error => NotBegun::Not(error.into()),
-        });
-        Some((valid, started))
+        Some((valid, started.map_err(NotBegun::from)))
     }
 
     /// Returns the rule files with this change, one for each of these, if all of them can have it.

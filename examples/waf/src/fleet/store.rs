@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::{self, kv, stream};
+use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind};
+use async_nats::jetstream::{self, ErrorCode, kv, stream};
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, RequestErrorKind, ServerAddr};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -205,8 +206,14 @@ impl Store {
         };
         let nodes = kv::Config { bucket: NODES.into(), history: 1, num_replicas: replicas, ..kv::Config::default() };
         for mut bucket in [documents, nodes] {
-            if let Ok(stream) = context.get_stream(format!("KV_{}", bucket.bucket)).await {
-                bucket.num_replicas = replicas.max(stream.cached_info().config.num_replicas);
+            let is_missing = |error: &GetStreamError| match error.kind() {
+                GetStreamErrorKind::JetStream(error) => error.error_code() == ErrorCode::STREAM_NOT_FOUND,
+                _ => false,
+            };
+            match context.get_stream(format!("KV_{}", bucket.bucket)).await {
+                Ok(stream) => bucket.num_replicas = replicas.max(stream.cached_info().config.num_replicas),
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return Err(refused(&error)),
             }
             context.create_or_update_key_value(bucket).await.map_err(|error| refused(&error))?;
         }

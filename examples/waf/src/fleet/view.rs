@@ -525,8 +525,9 @@ impl View {
             let report = &heard.telling.report;
             heard.is_present() && !report.pinned && !report.held && report.serving != rollout.target_for(&report.labels)
         };
-        // What nodes serve now says nothing of a rollout that another one has followed.
-        let behind: Vec<&NodeId> = of_it().filter(lags).filter(|_| is_current).map(|it| it.0).collect();
+        // What nodes serve now says nothing of a rollout that another one has followed, or that was aborted.
+        let is_asked = is_current && rollout.phase == Phase::Done;
+        let behind: Vec<&NodeId> = of_it().filter(lags).filter(|_| is_asked).map(|it| it.0).collect();
         // Whoever says so has waited for longer than nothing: the longest delay of a request on each node.
         let downtime: f64 = rollout.served.values().map(|served| served.downtime_ms).sum();
         let hint = rollout

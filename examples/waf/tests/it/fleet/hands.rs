@@ -116,7 +116,10 @@ async fn a_request_that_is_sent_twice_begins_one_rollout() {
     let wish = request(next.address, Method::POST, "/api/v1/wasm/reload-fleet").token(TOKEN);
     let again = wish.header("idempotency-key", "the-key").form(&[("file", Some("x.wasm"), &module)]).send().await;
     assert_eq!(again.status, StatusCode::CONFLICT, "{}", again.text());
-    assert!(again.text().contains(&format!("rollout {} before", first["rollout"])), "{}", again.text());
+    assert!(again.text().contains(&format!("rollout {} has begun", first["rollout"])), "{}", again.text());
+    let wish = request(next.address, Method::POST, "/api/v1/wasm/reload-fleet").token(TOKEN);
+    let long = wish.header("idempotency-key", &"k".repeat(256)).form(&[("file", Some("x.wasm"), &module)]).send().await;
+    assert_eq!(long.status, StatusCode::BAD_REQUEST, "{}", long.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

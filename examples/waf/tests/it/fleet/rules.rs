@@ -108,6 +108,21 @@ async fn rules_that_wait_outlive_the_orchestrator() {
         assert_eq!(node.get("/").await.status, StatusCode::FORBIDDEN);
     }
 
+    // Also while the fleet is stopped, in which nothing begins.
+    let rollout = hold_up(&fleet.orchestrator, "1.1.0").await;
+    let rule = json!({ "id": "another" });
+    let queued = fleet.orchestrator.ask(Method::POST, "/api/v1/rules?wait=0").json(&rule).send().await;
+    assert_eq!(queued.status, StatusCode::ACCEPTED, "{}", queued.text());
+    assert!(fleet.orchestrator.command("/api/v1/fleet/stop").await.status.is_success());
+    until("the rules to have to wait", || async { fleet.orchestrator.log().contains("have to wait").then_some(()) })
+        .await;
+    assert!(fleet.orchestrator.command("/api/v1/fleet/resume").await.status.is_success());
+    until("the rules to be rolled out", || async {
+        let fleet = fleet.orchestrator.fleet().await;
+        (fleet["rollout"]["rollout"] == rollout + 1 && fleet["rollout"]["state"] == "done").then_some(())
+    })
+    .await;
+
     // A whole file that came before what others have brought since would take that back.
     let rollout = hold_up(&fleet.orchestrator, "1.1.0").await;
     let file = json!({ "dynamic": [] });
