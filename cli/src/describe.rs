@@ -1,12 +1,12 @@
 //! `cargo hotslot describe`: adds the three custom sections that a host reads to a module whose compiler writes none.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use hotslot::Format;
 use hotslot::host::Contract;
 
-use crate::files::{contract, read, reason, refused, shown};
+use crate::files::{contract, read, reason, refused, shown, write};
 use crate::{Failure, Outcome};
 
 #[derive(Args)]
@@ -48,7 +48,7 @@ impl Describe {
         module.extend(section("hotslot.contract", &contract.to_string()));
         hotslot::inspect(&module).map_err(|error| Failure::Misuse(reason(&*error)))?;
         let output = self.output.as_deref().unwrap_or(&self.file);
-        replace(output, &module).map_err(|error| Failure::Misuse(format!("{}: {error}", shown(output))))?;
+        write(output, &module)?;
         Ok(format!("described: {} is {} {} of {}\n", shown(output), self.name, self.version, contract.id()))
     }
 
@@ -81,13 +81,4 @@ fn leb128(mut number: usize) -> Vec<u8> {
     }
     bytes.push(number as u8);
     bytes
-}
-
-/// Replaces the file atomically, so that a host that watches it sees the old one or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = path.with_file_name(name);
-    std::fs::write(&part, bytes)?;
-    std::fs::rename(&part, path).inspect_err(|_| drop(std::fs::remove_file(&part)))
 }

@@ -20,7 +20,7 @@ mod trust;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -85,9 +85,14 @@ fn main() -> ExitCode {
     };
     let (status, text) = match outcome {
         Ok(text) => {
-            // A reader that stops early, such as `head`, is not an error.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            return ExitCode::SUCCESS;
+            let mut out = std::io::stdout();
+            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                // A reader that stops early, such as `head`, is not an error.
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                    (2, format!("the output cannot be written: {error}"))
+                }
+                _ => return ExitCode::SUCCESS,
+            }
         }
         Err(Failure::Refused(text)) => (1, text),
         Err(Failure::Misuse(text)) => (2, text),

@@ -110,9 +110,16 @@ impl Sign {
         let seconds = || now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let slot = self.slot.clone().expect("clap asks for it");
         let artifact = read(&self.file)?;
+        let counter = self.counter.unwrap_or_else(seconds);
+        if self.min_counter > counter {
+            let least = self.min_counter;
+            let problem =
+                format!("--min-counter {least} is above the counter {counter}, and would revoke this one itself");
+            return Err(Failure::Misuse(problem));
+        }
         let mut manifest = Manifest::new(slot, &artifact, counts_with)
             .subject(self.subject.into())
-            .counter(self.counter.unwrap_or_else(seconds))
+            .counter(counter)
             .min_counter(self.min_counter);
         // Nothing of it runs: what a plugin says of itself lies in its bytes.
         let said = match self.subject {

@@ -137,6 +137,11 @@ impl Init {
     fn run(&self) -> Outcome {
         let keys = self.keys.iter().map(|file| public_key(file)).collect::<Result<Vec<PublicKey>, _>>()?;
         let root = Root::first(&keys, SystemTime::now() + self.expires);
+        if self.out.exists() {
+            let problem = "there is one already, and hosts that trust it will not follow a new one: `trust rotate` makes its \
+                           successor. To begin anew, move it away";
+            return Err(Failure::Misuse(format!("{}: {problem}", shown(&self.out))));
+        }
         write(&self.out, &root.to_bytes())?;
         Ok(format!("{}: {}", shown(&self.out), show(&root)))
     }

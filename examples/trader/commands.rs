@@ -20,6 +20,8 @@ pub enum Command {
     Refresh,
     /// Exit.
     Quit,
+    /// Exit because the prices cannot be written.
+    Fail(io::Error),
 }
 
 /// Turns keys into commands until the receiver is gone.

@@ -13,6 +13,7 @@ mod source;
 mod venue;
 mod watch;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -83,7 +84,7 @@ fn trade(options: &Options) -> Result<(), BoxError> {
         Ok(report) => screen.note(&format::attempt(&report)),
         Err(error) => screen.note(&error.to_string()),
     };
-    loop {
+    let ended = loop {
         screen.set_bar(format::bar(runner.slot(), venue.is_replay, since));
         match requests.recv()? {
             Command::Rebuild => rebuild.send(())?,
@@ -91,12 +92,13 @@ fn trade(options: &Options) -> Result<(), BoxError> {
             Command::RollBack => print(runner.rollback().map_err(Into::into)),
             Command::History => runner.slot().history().iter().for_each(|report| screen.note(&format::history(report))),
             Command::Refresh => {}
-            Command::Quit => break,
+            Command::Quit => break Ok(()),
+            Command::Fail(error) => break Err(format!("the prices cannot be written: {error}").into()),
         }
-    }
+    };
     source.cancel();
     runner.stop().close(Duration::from_secs(5));
-    Ok(())
+    ended
 }
 
 /// Prints plugins' prices on the screen.
@@ -107,9 +109,13 @@ struct Printer {
 
 impl Tape for Printer {
     fn price(&self, line: &str, details: &str) {
-        if self.screen.price(line, details).is_err() {
-            // The pipe or the terminal is closed, so nobody reads any more; the command loop may have ended as well.
-            let _ = self.quit.send(Command::Quit);
-        }
+        let command = match self.screen.price(line, details) {
+            Ok(()) => return,
+            // The pipe is closed, so nobody reads any more.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Command::Quit,
+            Err(error) => Command::Fail(error),
+        };
+        // The command loop may have ended as well.
+        let _ = self.quit.send(command);
     }
 }

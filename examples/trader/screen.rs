@@ -62,20 +62,24 @@ impl Screen {
         let (price, details) = (escape_untrusted(price), escape_untrusted(details));
         tracing::debug!("{price}, {details}");
         let mark = if self.is_replay { " (replay)" } else { "" };
-        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         if IS_RAW.load(Ordering::SeqCst) {
+            let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
             draw(Some(&format!("{price}{mark}   {details}")), &bar)
         } else {
+            // Without the lock: a reader that stalls holds up the prices, and not the commands.
             writeln!(io::stdout(), "{price}{mark}")
         }
     }
 
     /// Prints a line that is not a price.
     pub fn note(&self, line: &str) {
-        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         let line = escape_untrusted(line);
         // There is nowhere to report that standard error cannot be written.
-        let _ = if IS_RAW.load(Ordering::SeqCst) { draw(Some(&line), &bar) } else { writeln!(io::stderr(), "{line}") };
+        let _ = if IS_RAW.load(Ordering::SeqCst) {
+            draw(Some(&line), &self.bar.lock().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            writeln!(io::stderr(), "{line}")
+        };
     }
 
     /// Enables logging: what plugins log, or what `RUST_LOG` selects.

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 
@@ -158,7 +158,7 @@ pub(super) fn is_mapped(name: &str) -> bool {
 struct Wanted {
     name: String,
     by: Option<String>,
-    paths: Paths,
+    paths: Arc<Paths>,
 }
 
 /// Lists what an image needs, with where to look for it: it lies in `folder`, and is needed by images with the paths `inherited`.
@@ -168,8 +168,8 @@ fn wanted(by: Option<&str>, facts: &Facts, folder: Option<&Path>, inherited: &[S
     let own = facts.own_path.as_deref().map(expand);
     let nearest = if own.is_some() { Vec::new() } else { expand(&facts.inherited_path) };
     let inherited = nearest.into_iter().chain(inherited.iter().cloned()).collect();
-    let paths = Paths { inherited, own, no_default_folders: facts.no_default_folders };
-    let each = |name: &String| Wanted { name: name.clone(), by: by.map(str::to_owned), paths: paths.clone() };
+    let paths = Arc::new(Paths { inherited, own, no_default_folders: facts.no_default_folders });
+    let each = |name: &String| Wanted { name: name.clone(), by: by.map(str::to_owned), paths: Arc::clone(&paths) };
     facts.needed.iter().map(each).collect()
 }
 

@@ -59,6 +59,25 @@ fn a_plugin_is_signed_and_verified() {
     assert!(error.contains("it was changed"), "{error}");
 }
 
+/// Hosts that follow it would follow the new one no further.
+#[test]
+fn a_root_is_not_begun_anew_over_one_that_is_there() {
+    let desk = Desk::new();
+    desk.key("alice");
+    desk.run("trust init --key @alice.pub --out @root.json").ok();
+    let error = desk.run("trust init --key @alice.pub --out @root.json").failed(2);
+    assert!(error.contains("there is one already") && error.contains("trust rotate"), "{error}");
+}
+
+#[test]
+fn a_signature_does_not_revoke_what_it_is_for() {
+    let desk = Desk::new();
+    desk.key("alice");
+    let error = desk.run("sign @plugin --key @alice.key --slot rules --counter 7 --min-counter 8").failed(2);
+    assert!(error.contains("would revoke this one itself"), "{error}");
+    desk.run("sign @plugin --key @alice.key --slot rules --counter 7 --min-counter 7").ok();
+}
+
 #[test]
 fn two_of_three_sign_and_what_they_sign_is_tied_together() {
     let desk = Desk::new();

@@ -113,8 +113,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Facts, &'static str> {
     Ok(facts)
 }
 
-/// The longest name that is kept of a symbol or a library.
+/// The longest name that is kept of a symbol.
 const NAME_LIMIT: usize = 1024;
+/// The longest name of a library or a folder: no path is longer, and the loader has each on the stack of whoever loads.
+const PATH_LIMIT: usize = 4096;
+/// More libraries than any image needs.
+const MOST_LIBRARIES: usize = 1000;
+/// More folders than any search path has.
+const MOST_FOLDERS: usize = 1000;
 
 /// The dynamic section.
 struct Table(Vec<(i64, u64)>);
@@ -172,6 +178,12 @@ impl<'a> Memory<'a> {
         holding.next().map(|bytes| self.view.over(bytes))
     }
 
+    /// Whether there is code of the image at `address`.
+    fn is_code(&self, address: u64) -> bool {
+        let holds = |header: &&Header| (header.address..header.address.saturating_add(header.size)).contains(&address);
+        self.loaded().find(holds).is_some_and(|header| header.has(elf::PF_X))
+    }
+
     /// Whether so many bytes from `address` on are the image's, in the file or not.
     fn holds(&self, address: u64, size: u64) -> bool {
         let Some(end) = address.checked_add(size) else { return false };
@@ -206,6 +218,21 @@ impl<'a> Mapped<'a> {
         {
             return Err("its relocations of functions have another form than its machine's");
         }
+        for (list, size) in [
+            (elf::DT_RELA, elf::DT_RELASZ),
+            (elf::DT_REL, elf::DT_RELSZ),
+            (elf::DT_RELR, elf::DT_RELRSZ),
+            (elf::DT_PLTREL, elf::DT_JMPREL),
+            (elf::DT_PLTREL, elf::DT_PLTRELSZ),
+            (elf::DT_INIT_ARRAY, elf::DT_INIT_ARRAYSZ),
+            (elf::DT_FINI_ARRAY, elf::DT_FINI_ARRAYSZ),
+            (elf::DT_VERNEED, elf::DT_VERSYM),
+            (elf::DT_VERDEF, elf::DT_VERSYM),
+        ] {
+            if table.has(list) && !table.has(size) {
+                return Err("a part of its dynamic section is missing that the loader takes for there");
+            }
+        }
         let counts = [
             (elf::DT_RELACOUNT, elf::DT_RELASZ, view.by_class(24, 12)),
             (elf::DT_RELCOUNT, elf::DT_RELSZ, view.by_class(16, 8)),
@@ -215,8 +242,11 @@ impl<'a> Mapped<'a> {
                 return Err("it counts more relocations than it has");
             }
         }
-        if [elf::DT_INIT, elf::DT_FINI].into_iter().filter_map(|tag| table.get(tag)).any(|it| !memory.holds(it, 1)) {
-            return Err("a function that is called when it is loaded or unloaded lies outside of it");
+        // Where functions have descriptors, those are data.
+        let has_descriptors = view.machine() == Some(elf::EM_PPC64.0);
+        let is_code = |address| memory.is_code(address) || (has_descriptors && memory.holds(address, 1));
+        if [elf::DT_INIT, elf::DT_FINI].into_iter().filter_map(|tag| table.get(tag)).any(|it| !is_code(it)) {
+            return Err("a function that is called when it is loaded or unloaded lies outside of its code");
         }
         for (list, size) in [(elf::DT_INIT_ARRAY, elf::DT_INIT_ARRAYSZ), (elf::DT_FINI_ARRAY, elf::DT_FINI_ARRAYSZ)] {
             let size = table.get(size).unwrap_or(0);
@@ -268,11 +298,20 @@ impl<'a> Mapped<'a> {
         Ok(())
     }
 
-    /// A string of the string table.
+    /// The beginning of a string of the string table.
     fn text(&self, strings: &View<'_>, offset: u64) -> Option<String> {
         let bytes = strings.bytes.get(usize::try_from(offset).ok()?..)?;
-        let end = bytes.iter().position(|byte| *byte == 0)?;
-        Some(String::from_utf8_lossy(&bytes[..end.min(NAME_LIMIT)]).into_owned())
+        let kept = &bytes[..bytes.len().min(NAME_LIMIT)];
+        // What goes on behind that ends with the table.
+        let end = kept.iter().position(|byte| *byte == 0).or((bytes.last() == Some(&0)).then_some(kept.len()))?;
+        Some(String::from_utf8_lossy(&kept[..end]).into_owned())
+    }
+
+    /// A whole string of the string table, unless it is longer than `most`.
+    fn whole_text(&self, strings: &View<'_>, offset: u64, most: usize) -> Option<String> {
+        let bytes = strings.bytes.get(usize::try_from(offset).ok()?..)?;
+        let end = bytes.iter().take(most.saturating_add(1)).position(|byte| *byte == 0)?;
+        Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
     }
 
     fn strings(&self) -> Option<View<'a>> {
@@ -309,18 +348,29 @@ impl<'a> Mapped<'a> {
     fn dynamic(&self, facts: &mut Facts) -> Result<(), &'static str> {
         let table = self.table;
         let strings = self.strings().ok_or("its dynamic string table cannot be read")?;
-        let text = |offset| self.text(&strings, offset).ok_or("a string of its dynamic section cannot be read");
+        let within = |most| {
+            move |offset| {
+                let text = self.whole_text(&strings, offset, most);
+                text.ok_or("a string of its dynamic section cannot be read, or is longer than any path")
+            }
+        };
+        let text = within(PATH_LIMIT);
         facts.soname = table.get(elf::DT_SONAME).map(text).transpose()?;
         facts.needed = table.all(elf::DT_NEEDED).map(text).collect::<Result<_, _>>()?;
+        if facts.needed.len() > MOST_LIBRARIES {
+            return Err("it needs more than 1000 libraries");
+        }
         let folders = |tag| {
-            let mut folders = Vec::new();
-            for each in table.all(tag) {
-                let list = text(each)?;
-                // Nothing between two colons is the working directory; nothing at all is no folder.
-                let each = list.split(':').filter(|_| !list.is_empty());
-                folders.extend(each.map(|folder| if folder.is_empty() { "." } else { folder }.to_owned()));
+            let Some(list) = table.get(tag).map(within(MOST_FOLDERS * PATH_LIMIT)).transpose()? else {
+                return Ok(Vec::new());
+            };
+            // Nothing between two colons is the working directory; nothing at all is no folder.
+            let folders = list.split(':').filter(|_| !list.is_empty());
+            let folders = folders.map(|folder| if folder.is_empty() { "." } else { folder });
+            if folders.clone().count() > MOST_FOLDERS || folders.clone().any(|folder| folder.len() > PATH_LIMIT) {
+                return Err("its search path has more than 1000 folders, or one that is longer than any path");
             }
-            Ok::<Vec<String>, &'static str>(folders)
+            Ok::<Vec<String>, &'static str>(folders.map(str::to_owned).collect())
         };
         facts.inherited_path = folders(elf::DT_RPATH)?;
         facts.own_path = if table.has(elf::DT_RUNPATH) { Some(folders(elf::DT_RUNPATH)?) } else { None };
@@ -468,10 +518,11 @@ impl<'a> Mapped<'a> {
         let damaged = "its relocations cannot be read";
         let explicit = self.table.get(elf::DT_PLTREL) == Some(elf::DT_RELA.0 as u64);
         let mut found = Vec::new();
-        for (address, size, with_addend) in [
-            (elf::DT_RELA, elf::DT_RELASZ, true),
-            (elf::DT_REL, elf::DT_RELSZ, false),
-            (elf::DT_JMPREL, elf::DT_PLTRELSZ, explicit),
+        let kinds = self.memory.view.machine().and_then(Relocations::of);
+        for (address, size, relative, with_addend) in [
+            (elf::DT_RELA, elf::DT_RELASZ, Some(elf::DT_RELACOUNT), true),
+            (elf::DT_REL, elf::DT_RELSZ, Some(elf::DT_RELCOUNT), false),
+            (elf::DT_JMPREL, elf::DT_PLTRELSZ, None, explicit),
         ] {
             let (Some(address), Some(size)) = (self.table.get(address), self.table.get(size)) else { continue };
             if size == 0 {
@@ -480,7 +531,8 @@ impl<'a> Mapped<'a> {
             let entry = if with_addend { self.memory.view.by_class(24, 12) } else { self.memory.view.by_class(16, 8) };
             let count = usize::try_from(size).map_err(|_| damaged)? / entry;
             let table = self.memory.at(address).ok_or(damaged)?;
-            for entry in table.entries(0, entry, count).ok_or(damaged)? {
+            let relative = usize::try_from(relative.and_then(|tag| self.table.get(tag)).unwrap_or(0)).unwrap_or(count);
+            for (index, entry) in table.entries(0, entry, count).ok_or(damaged)?.enumerate() {
                 let info = entry.word(self.memory.view.by_class(8, 4)).ok_or(damaged)?;
                 let place = entry.word(0).ok_or(damaged)?;
                 let (symbol, kind) = if self.memory.view.wide {
@@ -488,8 +540,13 @@ impl<'a> Mapped<'a> {
                 } else {
                     ((info >> 8) as u32, info as u32 & 0xff)
                 };
+                // Of those that are counted, the loader asserts the type, or does not look at it.
+                if index < relative && kinds.as_ref().is_some_and(|kinds| kinds.relative != kind) {
+                    return Err("it counts a relocation as relative that is none");
+                }
                 // One of type 0 does nothing.
-                if kind != 0 && !self.memory.holds(place, 1) {
+                let width = kinds.as_ref().map_or(1, |kinds| kinds.width(kind, self.memory.view));
+                if kind != 0 && !self.memory.holds(place, width) {
                     return Err("a relocation changes what is not the image's");
                 }
                 found.push((symbol, kind));
@@ -570,24 +627,51 @@ struct Relocations {
     static_tls: &'static [u32],
     /// Calls a function of the image for the value.
     resolver: u32,
+    /// Adds where the image lies.
+    relative: u32,
+    /// Those that write four bytes on a machine whose addresses have eight.
+    narrow: &'static [u32],
     /// Whether relocations of functions have addends of their own.
     with_addends: bool,
 }
 
 impl Relocations {
     fn of(machine: u16) -> Option<Relocations> {
-        let (static_tls, resolver): (&[u32], _) = match elf::Machine(machine) {
-            elf::EM_X86_64 => (&[elf::R_X86_64_TPOFF64.0, elf::R_X86_64_TPOFF32.0], elf::R_X86_64_IRELATIVE.0),
-            elf::EM_386 => (&[elf::R_386_TLS_TPOFF.0, elf::R_386_TLS_TPOFF32.0], elf::R_386_IRELATIVE.0),
-            elf::EM_AARCH64 => (&[elf::R_AARCH64_TLS_TPREL.0], elf::R_AARCH64_IRELATIVE.0),
-            elf::EM_ARM => (&[elf::R_ARM_TLS_TPOFF32.0], elf::R_ARM_IRELATIVE.0),
-            elf::EM_RISCV => (&[elf::R_RISCV_TLS_TPREL64.0, elf::R_RISCV_TLS_TPREL32.0], elf::R_RISCV_IRELATIVE.0),
-            elf::EM_PPC64 => (&[elf::R_PPC64_TPREL64.0], elf::R_PPC64_IRELATIVE.0),
-            elf::EM_S390 => (&[elf::R_390_TLS_TPOFF.0], elf::R_390_IRELATIVE.0),
-            elf::EM_LOONGARCH => (&[elf::R_LARCH_TLS_TPREL64.0, elf::R_LARCH_TLS_TPREL32.0], elf::R_LARCH_IRELATIVE.0),
+        let (static_tls, resolver, relative): (&[u32], _, _) = match elf::Machine(machine) {
+            elf::EM_X86_64 => (
+                &[elf::R_X86_64_TPOFF64.0, elf::R_X86_64_TPOFF32.0],
+                elf::R_X86_64_IRELATIVE.0,
+                elf::R_X86_64_RELATIVE.0,
+            ),
+            elf::EM_386 => {
+                (&[elf::R_386_TLS_TPOFF.0, elf::R_386_TLS_TPOFF32.0], elf::R_386_IRELATIVE.0, elf::R_386_RELATIVE.0)
+            }
+            elf::EM_AARCH64 => (&[elf::R_AARCH64_TLS_TPREL.0], elf::R_AARCH64_IRELATIVE.0, elf::R_AARCH64_RELATIVE.0),
+            elf::EM_ARM => (&[elf::R_ARM_TLS_TPOFF32.0], elf::R_ARM_IRELATIVE.0, elf::R_ARM_RELATIVE.0),
+            elf::EM_RISCV => (
+                &[elf::R_RISCV_TLS_TPREL64.0, elf::R_RISCV_TLS_TPREL32.0],
+                elf::R_RISCV_IRELATIVE.0,
+                elf::R_RISCV_RELATIVE.0,
+            ),
+            elf::EM_PPC64 => (&[elf::R_PPC64_TPREL64.0], elf::R_PPC64_IRELATIVE.0, elf::R_PPC64_RELATIVE.0),
+            elf::EM_S390 => (&[elf::R_390_TLS_TPOFF.0], elf::R_390_IRELATIVE.0, elf::R_390_RELATIVE.0),
+            elf::EM_LOONGARCH => (
+                &[elf::R_LARCH_TLS_TPREL64.0, elf::R_LARCH_TLS_TPREL32.0],
+                elf::R_LARCH_IRELATIVE.0,
+                elf::R_LARCH_RELATIVE.0,
+            ),
             _ => return None,
         };
         let with_addends = !matches!(elf::Machine(machine), elf::EM_386 | elf::EM_ARM);
-        Some(Relocations { static_tls, resolver, with_addends })
+        let narrow: &[u32] = match elf::Machine(machine) {
+            elf::EM_X86_64 => &[elf::R_X86_64_PC32.0, elf::R_X86_64_32.0, elf::R_X86_64_32S.0, elf::R_X86_64_TPOFF32.0],
+            _ => &[],
+        };
+        Some(Relocations { static_tls, resolver, relative, narrow, with_addends })
+    }
+
+    /// How many bytes one of this type writes at least.
+    fn width(&self, kind: u32, view: View<'_>) -> u64 {
+        if self.narrow.contains(&kind) { 4 } else { view.by_class(8, 4) as u64 }
     }
 }

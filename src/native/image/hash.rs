@@ -3,10 +3,16 @@
 
 use super::view::View;
 
+/// Whether the loader divides by the number of buckets without a look: glibc's takes a table without any for an empty one.
+const DIVIDES: bool = cfg!(target_env = "musl");
+
 /// Returns how many symbols a table of System V's form reaches; `None` if it cannot be followed.
 pub(super) fn sysv(table: &View<'_>) -> Option<u32> {
     // Alpha and 64-bit S/390 have wider entries, and a GNU table as well.
     let (buckets, symbols) = (table.number(0)?, table.number(4)?);
+    if buckets == 0 && DIVIDES {
+        return None;
+    }
     let chains = 8_usize.checked_add((buckets as usize).checked_mul(4)?)?;
     // All that there is, so that the steps below are bounded by the bytes.
     drop(table.entries(chains as u64, 4, symbols as usize)?);
@@ -30,7 +36,7 @@ pub(super) fn sysv(table: &View<'_>) -> Option<u32> {
 pub(super) fn gnu(table: &View<'_>) -> Option<u32> {
     let (buckets, first, filters) = (table.number(0)?, table.number(4)?, table.number(8)?);
     // Asserted by the loader.
-    if !filters.is_power_of_two() {
+    if !filters.is_power_of_two() || (buckets == 0 && DIVIDES) {
         return None;
     }
     let filters = (filters as usize).checked_mul(table.by_class(8, 4))?;

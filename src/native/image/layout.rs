@@ -8,8 +8,14 @@ use super::view::Header;
 /// The smallest page that there is; what may not share one may not share a larger one either.
 const PAGE: u64 = 4096;
 
+/// More program headers than any linker writes. The loader has them, and twice as much for each, on the stack of whoever loads.
+const MOST_HEADERS: usize = 512;
+
 /// Checks the program headers against each other. The error is what is wrong, as part of a sentence.
 pub(super) fn check(headers: &[Header]) -> Result<(), &'static str> {
+    if headers.len() > MOST_HEADERS {
+        return Err("it has more than 512 program headers");
+    }
     for (kind, twice) in [
         (elf::PT_DYNAMIC, "there are two headers for the dynamic section"),
         (elf::PT_TLS, "there are two headers for thread-local storage"),
@@ -27,8 +33,12 @@ pub(super) fn check(headers: &[Header]) -> Result<(), &'static str> {
             return Err("a segment ends beyond all addresses");
         }
     }
-    let loaded: Vec<&Header> =
-        headers.iter().filter(|header| header.kind == elf::PT_LOAD.0 && header.size > 0).collect();
+    let storage = headers.iter().find(|header| header.kind == elf::PT_TLS.0 && header.size > 0);
+    if storage.is_some_and(|header| !header.align.is_power_of_two()) {
+        return Err("its thread-local storage has an alignment that is none");
+    }
+    // Those that are empty, too: the loader maps a page for one that does not begin with a page.
+    let loaded: Vec<&Header> = headers.iter().filter(|header| header.kind == elf::PT_LOAD.0).collect();
     for pair in loaded.windows(2) {
         let [first, second] = pair else { continue };
         if second.address < first.address + first.size {

@@ -26,6 +26,13 @@ const DT_FINI: u64 = 13;
 const DT_PLTREL: u64 = 20;
 const DT_DEBUG: u64 = 21;
 const DT_INIT_ARRAY: u64 = 25;
+const DT_FINI_ARRAY: u64 = 26;
+const DT_RELASZ: u64 = 8;
+const DT_PLTRELSZ: u64 = 2;
+const DT_JMPREL: u64 = 23;
+const DT_INIT_ARRAYSZ: u64 = 27;
+const DT_FINI_ARRAYSZ: u64 = 28;
+const DT_RUNPATH: u64 = 29;
 const DT_RELR: u64 = 36;
 const DT_RELRENT: u64 = 37;
 const DT_GNU_HASH: u64 = 0x6fff_fef5;
@@ -230,6 +237,80 @@ fn relocations_that_the_loader_asserts_or_that_leave_the_image_are_refused() {
         elf.with_value(tag, 0x7000_0000).is_refused("is called when");
     }
     elf.with_value(DT_INIT_ARRAY, 0x7000_0000).is_refused("are called when");
+}
+
+/// What is there and what belongs to it is not: the loader follows a null pointer, some of them only at the end of the process.
+#[test]
+fn parts_of_the_dynamic_section_that_belong_together_are_there_together() {
+    let elf = Elf::new(&["-Wl,-z,lazy"]);
+    for tag in [DT_RELASZ, DT_JMPREL, DT_PLTRELSZ, DT_INIT_ARRAYSZ, DT_FINI_ARRAYSZ, DT_VERSYM] {
+        for entry in elf.dynamic(tag) {
+            elf.with(entry, &DT_DEBUG.to_le_bytes()).is_refused("is missing");
+        }
+    }
+    assert!(!elf.dynamic(DT_FINI_ARRAY).is_empty() && !elf.dynamic(DT_INIT_ARRAYSZ).is_empty());
+}
+
+#[test]
+fn what_is_called_is_code_and_what_is_counted_is_relative() {
+    let elf = Elf::new(&[]);
+    let data = elf.value(DT_INIT_ARRAY);
+    for tag in [DT_INIT, DT_FINI].into_iter().filter(|tag| !elf.dynamic(*tag).is_empty()) {
+        elf.with_value(tag, data).is_refused("outside of its code");
+    }
+    // The first one that is not relative stands behind those that are counted.
+    let counted = elf.value(DT_RELACOUNT);
+    elf.with_value(DT_RELACOUNT, counted + 1).is_refused("relative that is none");
+    // A word that ends behind the image.
+    let last = *elf.headers(PT_LOAD).last().unwrap();
+    let end = elf.word(last + 16) + elf.word(last + 40);
+    let first = elf.place(elf.value(DT_RELA));
+    elf.with(first, &(end - 1).to_le_bytes()).is_refused("what is not the image's");
+    elf.with(elf.header(PT_TLS) + 48, &0_u64.to_le_bytes()).is_refused("alignment");
+}
+
+/// What the loader takes from the stack of the thread that loads, and what takes time and memory here.
+#[test]
+fn headers_names_and_search_paths_have_bounds() {
+    let elf = Elf::new(&[]);
+    let mut many = elf.clone();
+    let (first, count) = (elf.word(32) as usize, usize::from(elf.0[56]));
+    let headers = elf.0[first..first + count * HEADER].to_vec();
+    let at = many.0.len() as u64;
+    many.0.extend_from_slice(&headers);
+    many.0.extend(std::iter::repeat_n(0, (513 - count) * HEADER));
+    many.with(32, &at.to_le_bytes()).with(56, &513_u16.to_le_bytes()).is_refused("512 program headers");
+
+    let with_path = |path: &str| {
+        let flag = format!("-Wl,--enable-new-dtags,-rpath,{path}");
+        build("cc", "int answer(void) { return 1; }", &[&flag]).expect("it is linked")
+    };
+    // Longer than a name, as package managers write them: all of it counts.
+    let folders: Vec<String> = (0..40).map(|number| format!("/{}-{number}", "x".repeat(60))).collect();
+    let found = hotslot::inspect(&with_path(&folders.join(":"))).unwrap().linkage.unwrap();
+    assert_eq!(found.search_path, folders);
+    let refused = |path: &str, words: &str| Elf(with_path(path)).is_refused(words);
+    refused(&format!("/{}", "x".repeat(4096)), "longer than any path");
+    refused(&["/x"; 1001].join(":"), "1000 folders");
+    // The first of two is another one's, for the loader as well.
+    let two = Elf(with_path("/one"));
+    assert_eq!(two.dynamic(DT_RUNPATH).len(), 1);
+}
+
+/// The loader maps a page for a segment without content that does not begin with a page.
+#[test]
+fn an_empty_segment_lies_where_the_others_leave_room() {
+    let elf = Elf::new(&[]);
+    let note = elf.header(PT_NOTE);
+    let mut empty = vec![0; HEADER];
+    empty[..4].copy_from_slice(&PT_LOAD.to_le_bytes());
+    empty[4] = 4;
+    empty[16..24].copy_from_slice(&0x10_u64.to_le_bytes());
+    empty[24..32].copy_from_slice(&0x10_u64.to_le_bytes());
+    empty[48..56].copy_from_slice(&0x1000_u64.to_le_bytes());
+    let loads = elf.headers(PT_LOAD);
+    assert!(loads.iter().all(|load| *load < note), "it stands behind them");
+    elf.with(note, &empty).is_refused("not in order");
 }
 
 /// As distributions pack them now.
