@@ -334,13 +334,6 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
         }
     }
 
-    /// Drops a reference to the slot that its owner does not know of. In a forked process there is no reaper.
-    fn leave_to_reaper(self: Arc<Self>) {
-        if !self.is_forked() {
-            reaper::let_go(self);
-        }
-    }
-
     /// Retires everything; the reaper lets go of the slot when all of it is gone.
     pub(super) fn close(self: &Arc<Self>) {
         if self.is_forked() {
@@ -488,7 +481,7 @@ impl<T: ?Sized + Send + Sync + 'static> Core<T> {
 impl<T: ?Sized + Send + Sync + 'static> Home<T> for Core<T> {
     fn wake_reaper(self: Arc<Self>) {
         Core::wake(&self);
-        self.leave_to_reaper();
+        reaper::let_go(self);
     }
 
     fn heed(self: Arc<Self>, generation: u64, verdict: Verdict) {
@@ -508,12 +501,12 @@ impl<T: ?Sized + Send + Sync + 'static> Home<T> for Core<T> {
                 self.journal.flush();
             }
         }
-        self.leave_to_reaper();
+        reaper::let_go(self);
     }
 
     fn second_opinion(self: Arc<Self>, generation: u64) -> SecondOpinion<Generation<T>> {
         let opinion = self.lineage.second_opinion(generation, Generation::begin_consultation);
-        self.leave_to_reaper();
+        reaper::let_go(self);
         opinion
     }
 }

@@ -282,7 +282,7 @@ impl<L: Send + Sync + 'static> Drop for NotifyOnDrop<L> {
     fn drop(&mut self) {
         if let Some(core) = self.0.as_ref().and_then(Weak::upgrade) {
             core.wake();
-            core.leave_to_reaper();
+            reaper::let_go(core);
         }
     }
 }
@@ -343,7 +343,7 @@ impl<M: Members> SlotGroup<M> {
             let follow = move || {
                 if let Some(group) = group.upgrade() {
                     group.follow();
-                    group.leave_to_reaper();
+                    reaper::let_go(group);
                 }
             };
             if let Err(source) = slot.join(Arc::new(follow)) {
@@ -737,13 +737,6 @@ impl<L: Send + Sync + 'static> Core<L> {
 
     fn is_forked(&self) -> bool {
         self.slots.members().iter().any(|slot| slot.is_forked())
-    }
-
-    /// Drops a reference to the group that its owner does not know of. In a forked process there is no reaper.
-    fn leave_to_reaper(self: Arc<Self>) {
-        if !self.is_forked() {
-            reaper::let_go(self);
-        }
     }
 
     /// Has the reaper look at the group. In a forked process there is none.

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use crate::detached;
 use crate::lock::Monitor;
+use crate::process_id::ProcessId;
 use crate::text::panic_text;
 
 /// A slot, as the reaper sees it.
@@ -116,8 +117,12 @@ fn wait_for_work(next_look: Option<Instant>) -> Work {
 }
 
 /// Drops a reference to a slot that its owner does not know of. The last one takes backend and hooks along, which is foreign
-/// code: the thread that has it, a caller's or the reaper, does not wait for that.
+/// code: the thread that has it, a caller's or the reaper, does not wait for that. In a forked process there is no reaper, and its
+/// lock may be held for ever.
 pub(super) fn let_go<S: Send + Sync + 'static>(slot: Arc<S>) {
+    if !ProcessId::claim() {
+        return;
+    }
     // Of those who let go in one instant, one gets it.
     let Some(slot) = Arc::into_inner(slot) else { return };
     REAPER.lock().work.remains.push(Box::new(slot));

@@ -492,11 +492,11 @@ impl Agent {
     fn stage(&mut self, id: ReleaseId) {
         self.staged = None;
         self.job += 1;
-        let (way, is_new) = (self.way_to(id), self.is_new(id));
-        self.stages_new = is_new;
+        let way = self.way_to(id);
+        self.stages_new = way != Way::Back;
         let (job, store, disk, tell) = (self.job, self.store.clone(), self.disk.clone(), self.tell_ended.clone());
         // Whoever has fallen behind, or goes back, does not wait.
-        let may_wait = is_new && self.node.document().is_some_and(|document| document.phase == Phase::Stage);
+        let may_wait = self.stages_new && self.node.document().is_some_and(|document| document.phase == Phase::Stage);
         let rollout = self.node.memory().order.rollout;
         let wait = if may_wait { share_of(self.fetch_splay, &self.name, rollout) } else { Duration::ZERO };
         let deployments = Arc::clone(&self.deployments);

@@ -111,9 +111,9 @@ impl Kept {
         written.map(|()| number)
     }
 
-    async fn remove(&self, number: u64) {
+    async fn remove(&self, numbers: impl Iterator<Item = u64>) {
         let (_, wishes) = &mut *self.wishes.lock().await;
-        wishes.remove(&number);
+        numbers.for_each(|number| drop(wishes.remove(&number)));
         if let Err(error) = self.write(wishes).await {
             tracing::error!(%error, "rules that have been rolled out will be once more after a restart");
         }
@@ -255,7 +255,7 @@ impl Worker {
             if is_whole && !wish.is_waited_for() && wish.wanted.after.is_none_or(|after| after < rollout) {
                 let problem =
                     "the fleet has changed since this rule file was accepted: send it again if it is still right";
-                self.finish(wish, Err(Problem::conflict(problem))).await;
+                self.finish(vec![wish], Err(Problem::conflict(problem))).await;
             } else {
                 wanted.push(wish);
             }
@@ -263,23 +263,26 @@ impl Worker {
         wanted
     }
 
-    /// Has a wish wait no longer. If nobody hears of it, the audit does.
-    async fn finish(&self, wish: Wish, became: Result<u64, Problem>) {
-        self.kept.remove(wish.number).await;
-        let unheard = match wish.done {
-            Some(done) => done.send(became).err(),
-            None => Some(became),
-        };
-        let Some(became) = unheard else { return };
-        let mut line = json!({ "what": "rules that had to wait", "by": wish.wanted.by });
-        match became {
-            Ok(rollout) => line["rollout"] = rollout.into(),
-            Err(problem) => {
-                tracing::error!(error = %problem.body["error"], "rules that were accepted are not rolled out");
-                line["error"] = problem.body["error"].clone();
-            }
+    /// Has wishes wait no longer. If nobody hears of it, the audit does.
+    async fn finish(&self, wishes: Vec<Wish>, became: Result<u64, Problem>) {
+        if wishes.is_empty() {
+            return;
         }
-        self.desk.audit(line).await;
+        self.kept.remove(wishes.iter().map(|wish| wish.number)).await;
+        for Wish { wanted, done, .. } in wishes {
+            if done.is_some_and(|done| done.send(became.clone()).is_ok()) {
+                continue;
+            }
+            let mut line = json!({ "what": "rules that had to wait", "by": wanted.by });
+            match &became {
+                Ok(rollout) => line["rollout"] = (*rollout).into(),
+                Err(problem) => {
+                    tracing::error!(error = %problem.body["error"], "rules that were accepted are not rolled out");
+                    line["error"] = problem.body["error"].clone();
+                }
+            }
+            self.desk.audit(line).await;
+        }
     }
 
     async fn rollout_ended(&self) {
@@ -307,15 +310,9 @@ impl Worker {
             Err(NotBegun::Never(problem)) => (false, Err(problem)),
             Err(NotBegun::Overtaken) => (true, Err(AskError::Overtaken.into())),
         };
-        let mut left = Vec::new();
-        for wish in wishes {
-            // Whoever hears of it may send it again.
-            if again && !wish.is_waited_for() {
-                left.push(wish);
-            } else {
-                self.finish(wish, became.clone()).await;
-            }
-        }
+        // Whoever hears of it may send it again.
+        let (left, ended): (Vec<Wish>, _) = wishes.into_iter().partition(|wish| again && !wish.is_waited_for());
+        self.finish(ended, became.clone()).await;
         if let (false, Err(problem)) = (left.is_empty(), &became) {
             tracing::warn!(error = %problem.body["error"], rules = left.len(), "rules that were accepted have to wait");
         }
@@ -366,7 +363,7 @@ impl Worker {
                     bases.iter_mut().zip(changed).for_each(|(base, rules)| base.release.rules = rules);
                     valid.push(wish);
                 }
-                Err(problem) => self.finish(wish, Err(problem)).await,
+                Err(problem) => self.finish(vec![wish], Err(problem)).await,
             }
         }
         if valid.is_empty() {

@@ -48,6 +48,11 @@ impl Heard {
     pub fn is_present(&self) -> bool {
         self.at.elapsed().as_secs() < PRESENT_SECONDS
     }
+
+    /// Whether it is there, and nobody holds it or has changed it by hand.
+    fn takes_part(&self) -> bool {
+        self.is_present() && !self.telling.report.pinned && !self.telling.report.held
+    }
 }
 
 /// What happened, for whoever follows a rollout.
@@ -490,9 +495,8 @@ impl View {
     /// hand are left out.
     pub fn serving(&self) -> BTreeMap<ReleaseId, Vec<&Heard>> {
         let mut serving: BTreeMap<ReleaseId, Vec<&Heard>> = BTreeMap::new();
-        for heard in self.nodes.values().filter(|heard| heard.is_present()) {
-            let report = &heard.telling.report;
-            if let Some(release) = report.serving.filter(|_| !report.pinned && !report.held) {
+        for heard in self.nodes.values().filter(|heard| heard.takes_part()) {
+            if let Some(release) = heard.telling.report.serving {
                 serving.entry(release).or_default().push(heard);
             }
         }
@@ -523,7 +527,7 @@ impl View {
         let drifted: Vec<&NodeId> = of_it().filter(|(_, heard)| heard.telling.report.pinned).map(|it| it.0).collect();
         let lags = |(_, heard): &(&NodeId, &Heard)| {
             let report = &heard.telling.report;
-            heard.is_present() && !report.pinned && !report.held && report.serving != rollout.target_for(&report.labels)
+            heard.takes_part() && report.serving != rollout.target_for(&report.labels)
         };
         // What nodes serve now says nothing of a rollout that another one has followed, or that was aborted.
         let is_asked = is_current && rollout.phase == Phase::Done;

@@ -79,17 +79,24 @@ fn row_55_static_tls_has_a_budget_of_its_own() {
     });
 }
 
+/// Builds a library that needs another one in `folder`, which takes so many bytes of the reserve, and looks for it there by a path
+/// that begins with `root`.
+fn needing(folder: &super::TemporaryFolder, name: &str, size: u32, root: &str) -> Vec<u8> {
+    let text = STORAGE.replace("answer", name).replace("version", &format!("{name}_version"));
+    let helper = folder.path().join(format!("lib{name}.so"));
+    super::build_at(&helper, "cc", &text, &[&format!("-DSIZE={size}"), "-DV=1"]).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let flags = [&format!("-L{path}"), &format!("-l{name}"), &format!("-Wl,-rpath,{root}{path}")];
+    let text = format!("int {name}(void); int answer(void) {{ return {name}(); }}");
+    build("cc", &text, &flags.map(String::as_str)).unwrap()
+}
+
 /// Row 55: that is so for whatever comes later, too, once it is mapped.
 #[test]
 fn row_55_what_needed_libraries_take_is_counted_when_they_are_mapped() {
     alone(|| {
         let folder = super::TemporaryFolder::new();
-        let helper = folder.path().join("libcounts.so");
-        let text = STORAGE.replace("answer", "counts").replace("version", "counts_version");
-        super::build_at(&helper, "cc", &text, &["-DSIZE=200", "-DV=1"]).unwrap();
-        let folder = folder.path().to_str().unwrap();
-        let flags = [&format!("-L{folder}"), "-lcounts", &format!("-Wl,-rpath,{folder}")];
-        let plugin = build("cc", "int counts(void); int answer(void) { return counts(); }", &flags).unwrap();
+        let plugin = needing(&folder, "counts", 200, "");
         let backend = || answers().budget(Budget { static_tls: 500, ..Budget::default() });
         let _needing = HotSlot::builder(backend()).open(plugin).unwrap();
         let slot = HotSlot::builder(backend()).open(taking(200, 1)).unwrap();
@@ -104,19 +111,13 @@ fn row_55_what_needed_libraries_take_is_counted_when_they_are_mapped() {
 fn row_55_what_a_needed_library_takes_is_foreseen_or_said_by_the_loaders_refusal() {
     alone(|| {
         let folder = super::TemporaryFolder::new();
-        let helper = folder.path().join("libtakes.so");
-        let text = STORAGE.replace("answer", "takes").replace("version", "takes_version");
-        super::build_at(&helper, "cc", &text, &["-DSIZE=4000", "-DV=1"]).unwrap();
-        let folder = folder.path().to_str().unwrap();
-        let flags = [&format!("-L{folder}"), "-ltakes", &format!("-Wl,-rpath,{folder}")];
-        let plugin = build("cc", "int takes(void); int answer(void) { return takes(); }", &flags).unwrap();
+        let plugin = needing(&folder, "takes", 4000, "");
         if is_known() {
             let error = link_error(&answers(), &plugin);
             assert!(matches!(error, LinkError::StaticTls { size, .. } if size >= 4000), "{error}");
         }
         // Named by a path with a token of the loader's, which is not followed here.
-        let flags = [&format!("-L{folder}"), "-ltakes", &format!("-Wl,-rpath,/$LIB/../../../..{folder}")];
-        let plugin = build("cc", "int takes(void); int answer(void) { return takes(); }", &flags).unwrap();
+        let plugin = needing(&folder, "takes", 4000, "/$LIB/../../../..");
         let error = HotSlot::builder(answers()).open(plugin).unwrap_err();
         let LibraryError::Refused { reason, hint } = super::reason(&error) else { panic!("{error}") };
         assert!(reason.contains("static TLS") && hint.contains("-ftls-model=global-dynamic"), "{error}");

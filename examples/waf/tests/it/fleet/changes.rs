@@ -230,7 +230,7 @@ async fn what_an_orchestrator_removes_that_another_one_has_brought_is_not_lost()
     }
     fleet.orchestrator.kill();
     fleet.orchestrator = Orchestrator::start(&fleet.nats.url(), &at_once(), &["--keep-releases", "1"]);
-    until("it to lead", || async { (fleet.orchestrator.fleet().await["leads"] == true).then_some(()) }).await;
+    fleet.orchestrator.wait_to_lead().await;
     release(&fleet.orchestrator, "1.4.0").await;
     let stream = async_nats::jetstream::new(fleet.nats.client().await).get_stream("artifacts").await.unwrap();
     until("its artifacts to be removed from the store", || async {

@@ -112,7 +112,7 @@ async fn a_request_that_is_sent_twice_begins_one_rollout() {
     // Whoever leads next has it from the document.
     let next = Orchestrator::start(&fleet.nats.url(), &at_once(), &[]);
     fleet.orchestrator.kill();
-    until("the next one to lead", || async { (next.fleet().await["leads"] == true).then_some(()) }).await;
+    next.wait_to_lead().await;
     let wish = request(next.address, Method::POST, "/api/v1/wasm/reload-fleet").token(TOKEN);
     let again = wish.header("idempotency-key", "the-key").form(&[("file", Some("x.wasm"), &module)]).send().await;
     assert_eq!(again.status, StatusCode::CONFLICT, "{}", again.text());

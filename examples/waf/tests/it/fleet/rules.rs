@@ -94,7 +94,7 @@ async fn rules_that_wait_outlive_the_orchestrator() {
     assert_eq!((queued.status, &queued.json()["state"]), (StatusCode::ACCEPTED, &json!("queued")), "{}", queued.text());
     fleet.orchestrator.kill();
     fleet.orchestrator.restart();
-    until("it to lead", || async { (fleet.orchestrator.fleet().await["leads"] == true).then_some(()) }).await;
+    fleet.orchestrator.wait_to_lead().await;
     let aborted = fleet.orchestrator.command(&format!("/api/v1/rollouts/{rollout}/abort")).await;
     assert!(aborted.status.is_success(), "{}", aborted.text());
     let is_told = |line: &Value| line["what"] == "rules that had to wait" && line["rollout"] == rollout + 1;
@@ -130,7 +130,7 @@ async fn rules_that_wait_outlive_the_orchestrator() {
     assert_eq!(queued.status, StatusCode::ACCEPTED, "{}", queued.text());
     fleet.orchestrator.kill();
     let other = Orchestrator::start(&fleet.nats.url(), &at_once(), &[]);
-    until("the other one to lead", || async { (other.fleet().await["leads"] == true).then_some(()) }).await;
+    other.wait_to_lead().await;
     let release = other.release(&Module::new("1.2.0").bytes(), &[]).await.json();
     assert_eq!((&release["state"], &release["rollout"]), (&json!("done"), &json!(rollout + 1)), "{release}");
     drop(other);

@@ -236,6 +236,11 @@ impl Orchestrator {
         self.ask(Method::POST, target).send().await
     }
 
+    /// Waits until it leads.
+    pub async fn wait_to_lead(&self) {
+        until("it to lead", || async { (self.fleet().await["leads"] == true).then_some(()) }).await;
+    }
+
     /// Waits until the current rollout is in a state.
     pub async fn wait_for_state(&self, state: &str) -> Value {
         until(&format!("a rollout that is {state}"), || async move {
